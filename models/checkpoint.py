@@ -1,0 +1,127 @@
+"""A run's checkpoints: written whole or not at all, read without executing anything.
+
+A checkpoint is a dict of tensors and plain Python values: `model` (state dict), `model_config` (constructor arguments),
+`labels`, `config` (what `config.json` holds), `epoch`, `step`, `thresholds` and `val_auroc` (one a label, None where
+undefined), `input_mean` and `input_std` (None, or three numbers); `last.pt` also has what training needs to go on.
+"""
+
+import hashlib
+import os
+import pickle
+import zipfile
+from pathlib import Path
+
+import torch
+
+from models.vit import VisionTransformer
+
+
+def save_checkpoint(path, state):
+    """Write a checkpoint so that a reader, or a crash, sees the old file or the new one and nothing between.
+
+    Parameters
+    ----------
+    path : path-like
+    state : dict
+        Tensors and plain Python values only.
+    """
+    with atomic_write(path) as file:
+        torch.save(state, file)
+
+
+class atomic_write:
+    """`with atomic_write(path) as file:` a binary file that replaces `path` when the block ends without an error."""
+
+    def __init__(self, path):
+        self.path = Path(path)
+        self.part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
+
+    def __enter__(self):
+        self.file = open(self.part, "wb")
+        return self.file
+
+    def __exit__(self, kind, error, trace):
+        try:
+            with self.file as file:
+                if error is None:
+                    file.flush()
+                    os.fsync(file.fileno())  # a full disk or a power cut must not leave an empty file under the name
+            if error is None:
+                os.replace(self.part, self.path)
+        finally:
+            self.part.unlink(missing_ok=True)
+
+
+def load_checkpoint(path):
+    """Read a checkpoint of this project.
+
+    Parameters
+    ----------
+    path : path-like
+
+    Returns
+    -------
+    dict
+        See the module; all tensors on the CPU.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        The file is absent, truncated, not a checkpoint of this project, or would run code when read.
+    """
+    state = read_torch(path)
+    wanted = ("model", "model_config", "labels", "config")
+    absent = [key for key in wanted if not isinstance(state, dict) or key not in state]
+    if absent:
+        raise ValueError(f"{path}: not a checkpoint of this project (no {', '.join(absent)})")
+    return state
+
+
+def restore_model(checkpoint):
+    """The model of a checkpoint, in eval mode.
+
+    Parameters
+    ----------
+    checkpoint : dict
+        From `load_checkpoint`.
+
+    Returns
+    -------
+    VisionTransformer
+
+    Raises
+    ------
+    ValueError
+        Weights and `model_config` do not belong together.
+    """
+    try:
+        model = VisionTransformer(**checkpoint["model_config"])
+        model.load_state_dict(checkpoint["model"], strict=True)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise ValueError(f"checkpoint of another architecture: {' '.join(str(error).split())[:300]}") from None
+    if len(checkpoint["labels"]) != model.config["num_classes"]:
+        raise ValueError(f"checkpoint has {len(checkpoint['labels'])} labels for {model.config['num_classes']} outputs")
+    return model.eval()
+
+
+def read_torch(path):
+    """Tensors and plain values of a `torch.save` file; a pickle that names any other code is refused unexecuted."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).strip().splitlines()
+        unsafe = "GLOBAL" in str(error) or "Unsupported" in str(error)
+        what = "refused, it holds more than tensors and would run code" if unsafe else "not a PyTorch file"
+        raise ValueError(f"{path}: {what} ({reason[0] if reason else 'unpickling failed'})") from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise ValueError(f"{path}: truncated or not a PyTorch file ({reason[0][:200]})") from None
+
+
+def sha256(path):
+    """The hex digest of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,121 @@
+"""From cached radiographs to probabilities, the same in training, evaluation and export."""
+
+import contextlib
+
+import numpy as np
+import torch
+
+# What each public weight file was trained with; the paper uses neither (`--normalize pretrain` does).
+INPUT_STATS = {
+    "dinov2": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),  # ImageNet's
+    "imagenet": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),  # AugReg's
+}
+
+
+def to_input(images, mean=None, std=None):
+    """The model's input: grey levels scaled to [0, 1] and replicated to three channels.
+
+    Parameters
+    ----------
+    images : Tensor, shape (B, 1, H, W), uint8, or float in 0..255
+    mean, std : sequence of 3 float, optional
+        Subtracted and divided by after scaling.
+
+    Returns
+    -------
+    Tensor, shape (B, 3, H, W), float32
+    """
+    x = (images.float() / 255).expand(-1, 3, -1, -1)
+    if mean is not None:
+        x = (x - x.new_tensor(mean).view(3, 1, 1)) / x.new_tensor(std).view(3, 1, 1)
+    return x
+
+
+def choose_device(name):
+    """The device of that name; `auto` takes CUDA, then Apple's MPS, then the CPU."""
+    if name != "auto":
+        try:
+            device = torch.device(name)
+            torch.empty(1, device=device)
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(f"--device {name}: {str(error).strip().splitlines()[0]}") from None
+        return device
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def choose_amp(name, device):
+    """The precision that `auto` stands for on this device.
+
+    Parameters
+    ----------
+    name : {"auto", "bf16", "fp16", "off"}
+    device : torch.device
+
+    Returns
+    -------
+    {"bf16", "fp16", "off"}
+        bf16 on CUDA from Ampere on, fp16 on older CUDA; on a CPU bf16 where it has instructions for it (AVX512-BF16,
+        AMX), else fp32, since emulated bf16 is slower; fp32 elsewhere.
+    """
+    if name != "auto":
+        if name == "fp16" and device.type != "cuda":
+            raise ValueError("--amp fp16 needs CUDA; use bf16 or off")
+        return name
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    if device.type == "cpu":
+        has = torch.cpu.get_capabilities()
+        return "bf16" if has.get("avx512_bf16") or has.get("amx_bf16") else "off"
+    return "off"
+
+
+def autocast(amp, device):
+    """The autocast context of a precision that `choose_amp` gave."""
+    if amp == "off":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, torch.bfloat16 if amp == "bf16" else torch.float16)
+
+
+@torch.inference_mode()
+def predict(model, dataset, *, indices=None, batch_size=64, device="cpu", mean=None, std=None, amp="off"):
+    """Probabilities of a dataset's images.
+
+    Parameters
+    ----------
+    model : VisionTransformer
+        On `device`; put into eval mode for the time of the call.
+    dataset : Dataset
+        Of this project: anything with `len` and `batch(indices)`.
+    indices : sequence of int, optional
+        Which images, in which order; all by default.
+    batch_size : int
+    device : str or torch.device
+    mean, std
+        As in `to_input`.
+    amp : {"off", "bf16", "fp16"}
+
+    Returns
+    -------
+    y_true : ndarray, shape (N, L), float32
+        Labels in {0, 1, NaN}.
+    y_score : ndarray, shape (N, L), float32
+        Probabilities.
+    """
+    device = torch.device(device)
+    indices = np.arange(len(dataset)) if indices is None else np.asarray(indices)
+    was_training = model.training
+    model.eval()
+    truth, scores = [], []
+    for start in range(0, len(indices), batch_size):
+        images, labels = dataset.batch(indices[start:start + batch_size])
+        with autocast(amp, device):
+            logits = model(to_input(images.to(device, non_blocking=True), mean, std))
+        scores.append(logits.float().sigmoid())  # stays on the device: one synchronisation, at the end
+        truth.append(labels)
+    model.train(was_training)
+    outputs = (0, model.config["num_classes"])
+    y_true = torch.cat(truth) if truth else torch.empty(outputs)
+    y_score = torch.cat(scores).cpu() if scores else torch.empty(outputs)
+    return y_true.numpy(), y_score.numpy()
