@@ -1,0 +1,265 @@
+"""From a radiograph on disk to the paper's picture: read, resize, min-max scale, equalise.
+
+NumPy and Pillow alone (and pydicom for a DICOM file), since the deployed model's runtime reads images with
+this module and has no PyTorch.
+"""
+
+import io
+import zlib
+from functools import lru_cache
+
+import numpy as np
+from PIL import Image
+
+# Part of every cache's key: raise it whenever a file could come out as other pixels than before.
+PREPROCESSING_VERSION = 1
+MAX_PIXELS = 2**26  # 8192 x 8192; the largest radiographs are about 4000 x 5000
+MAX_BYTES = 2**29  # a raw 16-bit image of MAX_PIXELS is 2**27
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+def load(path, size=224):
+    """Read a radiograph and preprocess it: ``preprocess(read_image(path), size)``.
+
+    Returns
+    -------
+    ndarray, uint8, shape (size, size)
+
+    Raises
+    ------
+    ValueError
+        Naming the file and the reason.
+    """
+    image = read_image(path)
+    try:
+        return preprocess(image, size)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def read_image(path):
+    """Read a PNG, JPEG or DICOM radiograph as raw grey intensities.
+
+    Colour and palette images become ITU-R 601 luma, as Pillow's "L"; alpha is ignored. A 16-bit grey PNG keeps
+    its 16 bits (colour of 16 bits keeps the upper 8). In a DICOM file the modality LUT (or rescale), then the
+    VOI LUT (or first window) are applied, and MONOCHROME1 is inverted, so that dense tissue is always bright.
+
+    Parameters
+    ----------
+    path : str or Path
+
+    Returns
+    -------
+    ndarray, uint8, uint16 or float32, shape (H, W)
+
+    Raises
+    ------
+    ValueError
+        Naming the file and the reason: not an image of a known kind, truncated, damaged, empty, over
+        `MAX_PIXELS` (refused before it is decoded), colour or multi-frame DICOM, no pixel data.
+    FileNotFoundError
+        If there is no such file.
+    OSError
+        If it is DICOM and the package that decodes it is not installed: no fault of the file.
+    """
+    return decode_image(read_file(path), path)
+
+
+def read_file(path):
+    """Read a whole file as bytes; any reason but its absence is a ValueError naming the file."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
+    if len(data) > MAX_BYTES:
+        raise ValueError(f"{path}: is over {MAX_BYTES:,} bytes, too large for a radiograph")
+    return data
+
+
+def decode_image(data, path):
+    """Decode the bytes of an image file; `path` is only for the message of an error (see `read_image`)."""
+    if not data:
+        raise ValueError(f"{path}: is empty")
+    if data[128:132] == b"DICM" or data[:2] in (b"\x02\x00", b"\x08\x00"):  # the latter: DICOM without preamble
+        decode = _decode_dicom
+    elif data.startswith((PNG_SIGNATURE, b"\xff\xd8")):
+        decode = _decode_picture
+    else:
+        raise ValueError(f"{path}: is not a PNG, JPEG or DICOM file (it begins with {data[:8]!r})")
+    try:
+        image = decode(data)
+    except ModuleNotFoundError as error:
+        raise OSError(f"{path}: {error}") from error
+    except Exception as error:  # a damaged file makes the decoders raise nearly anything
+        raise ValueError(f"{path}: cannot be decoded: {error or type(error).__name__}") from error
+    return image if image.dtype in (np.uint8, np.uint16) else image.astype(np.float32)
+
+
+def _decode_picture(data):
+    """Decode PNG or JPEG bytes."""
+    if data.startswith(PNG_SIGNATURE):
+        data = _checked_png(data)
+    with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as picture:
+        _check_size(*picture.size)
+        if picture.mode == "CMYK":
+            raise ValueError("a CMYK image; expected grey or RGB")
+        # Pillow's conversion of 16-bit grey to "L" would clip at 255
+        return np.asarray(picture if picture.mode in ("L", "I;16") else picture.convert("L"))
+
+
+def _checked_png(data):
+    """Check every chunk's CRC, which Pillow leaves out for pixels, and join the pixel chunks into one.
+
+    The release of ChestX-ray14 cuts its pixels into chunks of 8 kB; Pillow decodes one chunk 3 % faster.
+    """
+    view, start, parts, pixels = memoryview(data), len(PNG_SIGNATURE), [PNG_SIGNATURE], []
+    kind = b""
+    while kind != b"IEND":
+        end = start + 12 + int.from_bytes(view[start : start + 4], "big")
+        kind = bytes(view[start + 4 : start + 8])
+        if start + 12 > len(data) or end > len(data):
+            raise ValueError(f"truncated: {len(data)} bytes end inside a chunk")
+        if zlib.crc32(view[start + 4 : end - 4]) != int.from_bytes(view[end - 4 : end], "big"):
+            raise ValueError(f"damaged: wrong checksum in the chunk at byte {start}")
+        if kind == b"IHDR":
+            _check_size(int.from_bytes(view[start + 8 : start + 12], "big"),
+                        int.from_bytes(view[start + 12 : start + 16], "big"))
+        if kind == b"IDAT":
+            pixels.append(view[start + 8 : end - 4])
+        else:
+            parts.append(view[start:end])
+        start = end
+    body = b"IDAT" + b"".join(pixels)
+    parts.insert(-1, (len(body) - 4).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big"))
+    return b"".join(parts)
+
+
+def _check_size(width, height):
+    """Refuse an image of no or of too many pixels, before it is decoded."""
+    if not 1 <= width * height <= MAX_PIXELS:
+        raise ValueError(f"{width} x {height} pixels; expected 1 to {MAX_PIXELS:,}")
+
+
+def _decode_dicom(data):
+    """Decode DICOM bytes; the modality and VOI LUTs applied, MONOCHROME1 inverted."""
+    try:
+        import pydicom
+        from pydicom.pixels import apply_modality_lut, apply_voi_lut, get_decoder
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("reading DICOM needs pydicom: pip install -r requirements-optional.txt") from error
+
+    header = pydicom.dcmread(io.BytesIO(data), force=True)
+    photometric = header.get("PhotometricInterpretation")
+    if not any(tag in header for tag in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
+        raise ValueError("DICOM without pixel data")
+    if photometric not in ("MONOCHROME1", "MONOCHROME2"):
+        raise ValueError(f"photometric interpretation {photometric}; expected MONOCHROME1 or MONOCHROME2")
+    if int(header.get("NumberOfFrames") or 1) != 1:
+        raise ValueError(f"{header.NumberOfFrames} frames; expected 1")
+    _check_size(header.Columns, header.Rows)
+    syntax = header.file_meta.TransferSyntaxUID
+    if syntax.is_compressed and not get_decoder(syntax).is_available:
+        raise ModuleNotFoundError(f"decoding {syntax.name} needs pylibjpeg and its plugins: "
+                                  "pip install -r requirements-optional.txt")
+    image = header.pixel_array
+    if image.ndim != 2:
+        raise ValueError(f"pixels of shape {image.shape}; expected one grey frame")
+
+    if image.dtype.kind in "iu" and image.dtype.itemsize <= 2:
+        # A LUT acts on values, of which there are fewer than pixels.
+        lowest = int(image.min())
+        values = np.arange(lowest, int(image.max()) + 1).astype(image.dtype)
+        table = apply_voi_lut(apply_modality_lut(values, header), header)
+        if not np.array_equal(table, values):
+            image = table.astype(np.float32)[image.astype(np.int32) - lowest]
+    else:
+        image = apply_voi_lut(apply_modality_lut(image, header), header)
+    return image.max() - image if photometric == "MONOCHROME1" else image
+
+
+def preprocess(image, size=224):
+    """Turn raw grey intensities into the model's picture, as in the paper: resize, min-max, equalise.
+
+    1. Each axis is resized with Pillow's antialiased BILINEAR filter (mode "F"; the same as PyTorch's
+       ``interpolate(mode="bilinear", antialias=True, align_corners=False)``), in float32, without rounding.
+    2. The minimum and maximum of the *resized* image become 0 and 1, and level = floor(255 x + 1/2).
+    3. The 256 levels are equalised as by OpenCV's ``equalizeHist``. A constant image becomes all zeros.
+
+    Parameters
+    ----------
+    image : ndarray, any real dtype, shape (H, W)
+    size : int
+        Height and width of the result.
+
+    Returns
+    -------
+    ndarray, uint8, shape (size, size)
+
+    Raises
+    ------
+    ValueError
+        If the image is not two-dimensional, has no pixel or a value that is not finite.
+    """
+    if image.ndim != 2 or image.size == 0:
+        raise ValueError(f"an image of shape {image.shape}; expected (H, W) with at least one pixel")
+    resized = _resize(image, size)
+    low, high = resized.min(), resized.max()
+    if not np.isfinite(high - low):
+        raise ValueError("the image has values that are not finite")
+    if low == high:
+        return np.zeros((size, size), np.uint8)
+    levels = ((resized - low) / (high - low) * np.float32(255) + np.float32(0.5)).astype(np.uint8)
+    return _equalise(levels)
+
+
+def _equalise(levels):
+    """Histogram equalisation of uint8 levels that are not all the same (OpenCV's formula, in integers)."""
+    counts = np.bincount(levels.ravel(), minlength=256)
+    above = counts.cumsum() - counts[counts.nonzero()[0][0]]  # pixels at or below a level, less the lowest level's
+    total = above[-1]
+    table = (2 * 255 * above.clip(0) + total) // (2 * total)  # floor(255 above / total + 1/2)
+    return table.astype(np.uint8)[levels]
+
+
+def _resize(image, size):
+    """Resize to (size, size), less a constant: the image's minimum, which keeps float32 exact to the range."""
+    # Each output needs only a band of the input, so a few outputs at a time are a small matrix product.
+    lowest = np.float32(image.min())
+    height, width = image.shape
+    rows = np.empty((size, width), np.float32)
+    for out, source, weights in _bands(height, size, 8):
+        band = image[source].astype(np.float32)
+        if lowest != 0:
+            band -= lowest
+        np.matmul(weights, band, out=rows[out])
+    resized = np.empty((size, size), np.float32)
+    for out, source, weights in _bands(width, size, 16):
+        np.matmul(rows[:, source], weights.T, out=resized[:, out])
+    return resized
+
+
+@lru_cache(maxsize=256)
+def _bands(length, size, step):
+    """Triangle-filter weights of `size` outputs over `length` inputs, `step` outputs at a time.
+
+    Returns
+    -------
+    list of (output slice, input slice, float32 weights (outputs, inputs))
+    """
+    scale = length / size
+    support = max(scale, 1.0)  # the filter widens where it reduces: this is the antialiasing
+    centre = (np.arange(size) + 0.5) * scale
+    first = np.maximum(centre - support + 0.5, 0).astype(int)
+    last = np.minimum(centre + support + 0.5, length).astype(int)
+    bands = []
+    for start in range(0, size, step):
+        out = slice(start, min(start + step, size))
+        source = slice(int(first[start]), int(last[out.stop - 1]))
+        distance = np.abs(np.arange(source.start, source.stop) + 0.5 - centre[out, None])
+        weights = np.maximum(1 - distance / support, 0)
+        weights /= weights.sum(axis=1, keepdims=True)
+        bands.append((out, source, weights.astype(np.float32)))
+    return bands
