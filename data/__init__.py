@@ -1,0 +1,57 @@
+"""Six corpora and a phantom, each as a Dataset of (uint8 image, float labels).
+
+`CORPORA` imports a corpus, and with it torch, only when one is asked for, so that `data.labels` and `data.images`
+stay usable where torch is not installed.
+"""
+
+import importlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+
+class _Corpora(Mapping):
+    """Name -> Dataset class, imported when it is looked up."""
+
+    classes = {
+        "vindr": "VinDrCXR", "cxr14": "ChestXray14", "chexpert": "CheXpert", "mimic": "MimicCXR",
+        "ukacxr": "UkaCXR", "padchest": "PadChest", "phantom": "Phantom",
+    }
+
+    def __getitem__(self, name):
+        if name not in self.classes:
+            raise KeyError(name)
+        return getattr(importlib.import_module(f"data.{name}"), self.classes[name])
+
+    def __iter__(self):
+        return iter(self.classes)
+
+    def __len__(self):
+        return len(self.classes)
+
+
+CORPORA = _Corpora()
+
+
+def default_root(corpus):
+    """Where a corpus is looked for without --root: $CXR_ROOT/<corpus>, else datasets/<corpus>."""
+    return Path(os.environ.get("CXR_ROOT") or "datasets") / corpus
+
+
+def from_config(config, split, **overrides):
+    """The Dataset that a run's config.json describes.
+
+    Parameters
+    ----------
+    config : mapping
+        Must hold "data"; of the Dataset's own arguments, those that are there are used.
+    split : {"train", "val", "test"}
+    **overrides
+        Arguments of the Dataset that replace the config's.
+    """
+    names = ("root", "labels", "uncertain", "cohort", "image_size", "val_fraction", "split_seed", "split_file",
+             "limit", "on_missing", "on_bad", "cache_dir", "workers")
+    arguments = {name: config[name] for name in names if name in config} | overrides
+    if config["data"] not in CORPORA:
+        raise ValueError(f"data: expected one of {', '.join(CORPORA)}, found {config['data']!r}")
+    return CORPORA[config["data"]](split=split, **arguments)

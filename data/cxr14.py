@@ -1,0 +1,73 @@
+"""ChestX-ray14 of the NIH Clinical Center."""
+
+from data.corpus import Corpus
+from data.labels import RELEASE_NAMES
+from data.tables import Rows, find_table, list_files, read_csv, read_lines
+
+
+class ChestXray14(Corpus):
+    """112,120 frontal radiographs of 30,805 patients with 14 findings mined from reports.
+
+    Citation
+        Wang X, Peng Y, Lu L, Lu Z, Bagheri M, Summers RM. ChestX-ray8: Hospital-scale chest X-ray database and
+        benchmarks. CVPR 2017.
+    Licence and access
+        Free to use with attribution, from the NIH Clinical Center: https://nihcc.app.box.com/v/ChestXray-NIHCC
+    Tree
+        Data_Entry_2017_v2020.csv (or the older Data_Entry_2017.csv), train_val_list.txt, test_list.txt, and
+        images_001/images/*.png ... images_012/images/*.png or one images/*.png.
+    Columns read
+        Image Index, Finding Labels, Patient ID, View Position.
+    Cohort
+        paper: every row, AP and PA. The official lists are the split; both were drawn by patient. Validation
+        patients come out of train_val_list.txt. Table 2 of the paper is matched to the last image.
+    Known bad files
+        None unreadable. 519 PNGs are RGBA instead of grey.
+    """
+
+    corpus = "cxr14"
+    access = "ChestX-ray14 is at https://nihcc.app.box.com/v/ChestXray-NIHCC."
+
+    @classmethod
+    def read(cls, root, cohort):
+        names = RELEASE_NAMES["cxr14"]
+        labels = list(names.values())
+        table = find_table(root, "Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
+        official = _official_split(root)
+        notes, rows = [], Rows(table)
+        columns = ("Image Index", "Finding Labels", "Patient ID", "View Position")
+        for row, (image, findings, patient, view) in read_csv(table, columns, extra="ignore"):
+            y = [0] * len(labels)
+            for finding in findings.split("|"):
+                if finding not in names:
+                    raise ValueError(f"{table}, row {row}: unknown label {finding!r}")
+                y[labels.index(names[finding])] = 1
+            if "No Finding" in findings and sum(y) > 1:
+                raise ValueError(f"{table}, row {row}: 'No Finding' beside a finding in {findings!r}")
+            if image not in official:
+                raise ValueError(f"{table}, row {row}: {image} is in neither train_val_list.txt nor test_list.txt")
+            known = view in ("AP", "PA")
+            rows.add(row, image, patient, view, f"images/{image}", y, official.pop(image),
+                     "" if known else f"unknown view {view!r}")
+        if official:
+            raise ValueError(f"{table}: lacks {len(official):,} images of the official lists, "
+                             f"the first is {next(iter(official))}")
+        return rows.release(labels, notes)
+
+    @classmethod
+    def alternatives(cls, root):
+        folders = ["images"]
+        folders += sorted(f"{entry.name}/images" for entry in root.glob("images_*") if entry.is_dir())
+        folders = [folder for folder in folders if list_files(root / folder)] or ["images"]
+        return lambda path: [f"{folder}/{path.removeprefix('images/')}" for folder in folders]
+
+
+def _official_split(root):
+    """Image name -> "train" or "test"."""
+    split = {}
+    for name, file in (("train", "train_val_list.txt"), ("test", "test_list.txt")):
+        path = find_table(root, file)
+        for image in read_lines(path):
+            if split.setdefault(image, name) != name:
+                raise ValueError(f"{path}: {image} is in train_val_list.txt too")
+    return split

@@ -1,0 +1,171 @@
+"""Splits by patient: drawn from hashes of the patient ids, written to a file, read back (no torch).
+
+A hash ranks the patients, so the split depends on seed and ids alone: not on the order of the rows, the machine or
+a random generator's version.
+"""
+
+import csv
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+
+SPLITS = ("train", "val", "test")
+TEST_FRACTION = 0.2
+
+
+def _rank(salt, ids):
+    """The distinct ids in the order of their hashes."""
+    return sorted(set(ids), key=lambda i: hashlib.sha256(f"{salt}:{i}".encode()).hexdigest())
+
+
+def draw_patients(patients, fraction, salt):
+    """A share of the patients: rounded, but at least one of two or more where `fraction` > 0, and never all.
+
+    Parameters
+    ----------
+    patients : iterable of str
+    fraction : float in [0, 1)
+    salt : str
+        What the ids are hashed with, the seed among it.
+
+    Returns
+    -------
+    set of str
+    """
+    ranked = _rank(salt, patients)
+    if fraction == 0 or len(ranked) < 2:
+        return set()
+    return set(ranked[:min(len(ranked) - 1, max(1, round(fraction * len(ranked))))])
+
+
+def draw_subset(image_ids, limit, salt):
+    """Indices of `limit` images by the order of their hashes, sorted, so that the table's order stays."""
+    order = {image: i for i, image in enumerate(image_ids)}
+    return np.sort([order[image] for image in _rank(salt, image_ids)[:limit]])
+
+
+def assign(patient_id, official, *, val_fraction=0.05, seed=0):
+    """The split of every row.
+
+    An official split is kept. Of the patients that have none, 20 % become test. `val_fraction` of the patients
+    that are then left for training become validation, unless the release has a validation and a test set itself.
+
+    Parameters
+    ----------
+    patient_id, official : (N,) str arrays
+        `official` is "train", "val", "test" or "".
+    val_fraction : float in [0, 1)
+    seed : int
+
+    Returns
+    -------
+    (N,) str array of "train", "val", "test"
+    """
+    if not 0 <= val_fraction < 1:
+        raise ValueError(f"val_fraction: expected 0 <= val_fraction < 1, found {val_fraction}")
+    split = np.where(official == "", "train", official).astype("<U5")
+    if (official == "").any():
+        test = draw_patients(patient_id[official == ""].tolist(), TEST_FRACTION, f"test:{seed}")
+        split[np.isin(patient_id, list(test)) & (official == "")] = "test"
+    if not {"val", "test"} <= set(official.tolist()):
+        val = draw_patients(patient_id[split == "train"].tolist(), val_fraction, f"{seed}")
+        split[np.isin(patient_id, list(val)) & (split == "train")] = "val"
+    check_disjoint(patient_id, split)
+    return split
+
+
+def check_disjoint(patient_id, split):
+    """Raise ValueError where a patient is in two splits."""
+    names, code = np.unique(patient_id, return_inverse=True)
+    spread = sum(np.bincount(code[split == name], minlength=len(names)) > 0 for name in SPLITS)
+    shared = names[spread > 1]
+    if len(shared):
+        raise ValueError(f"{len(shared):,} patients are in more than one split, the first is {shared[0]}")
+
+
+def split_hash(image_id, split):
+    """sha256 over the sorted lines "image_id<tab>split", as hex."""
+    lines = sorted(f"{image}\t{name}" for image, name in zip(image_id.tolist(), split.tolist()))
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def write_split(path, corpus, image_id, split):
+    """Write a split as JSON: {"corpus", "split_hash", "key": "image_id", "splits": {"train": [ids], ...}}."""
+    splits = {name: sorted(image_id[split == name].tolist()) for name in SPLITS}
+    content = {"corpus": corpus, "split_hash": split_hash(image_id, split), "key": "image_id", "splits": splits}
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(content, indent=0) + "\n")
+    os.replace(temporary, path)
+
+
+def read_split(path, corpus, image_id, patient_id):
+    """The split of every row, from a file.
+
+    Parameters
+    ----------
+    path : Path or str
+        JSON as `write_split` writes it, or CSV with the header `image_id,split` or `patient_id,split`.
+    corpus : str
+    image_id, patient_id : (N,) str arrays
+
+    Returns
+    -------
+    (N,) str array
+
+    Raises
+    ------
+    ValueError
+        If the file was made for another corpus, its hash does not fit its content, it lists an id twice or with an
+        unknown split, or lacks a row of the table; or if a patient is in two splits.
+    """
+    path = Path(path)
+    key, of = _read_csv(path) if path.suffix.lower() == ".csv" else _read_json(path, corpus)
+    ids = image_id if key == "image_id" else patient_id
+    unlisted = [i for i in ids.tolist() if i not in of]
+    if unlisted:
+        raise ValueError(f"{path}: lists no split for {len(unlisted):,} of {len(ids):,} images, "
+                         f"the first has the {key} {unlisted[0]}")
+    split = np.array([of[i] for i in ids.tolist()], "<U5")
+    check_disjoint(patient_id, split)
+    return split
+
+
+def _read_json(path, corpus):
+    try:
+        content = json.loads(path.read_text())
+        made_for, key = content["corpus"], content["key"]
+        pairs = [(i, name) for name, listed in content["splits"].items() for i in listed]
+        stored = content["split_hash"]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: not a split file of this project ({error!r})") from None
+    if made_for != corpus:
+        raise ValueError(f"{path}: a split of {made_for}, not of {corpus}")
+    of = _to_dict(path, key, pairs)
+    found = split_hash(np.array(list(of)), np.array(list(of.values())))
+    if found != stored:
+        raise ValueError(f"{path}: the content has the hash {found[:12]}, the file says {str(stored)[:12]}")
+    return key, of
+
+
+def _read_csv(path):
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        rows = [row for row in csv.reader(file) if row]
+    if not rows or len(rows[0]) != 2 or rows[0][1] != "split" or any(len(row) != 2 for row in rows):
+        raise ValueError(f"{path}: expected the two columns image_id (or patient_id) and split")
+    return rows[0][0], _to_dict(path, rows[0][0], rows[1:])
+
+
+def _to_dict(path, key, pairs):
+    if key not in ("image_id", "patient_id"):
+        raise ValueError(f"{path}: expected the key image_id or patient_id, found {key!r}")
+    of = {}
+    for i, name in pairs:
+        if name not in SPLITS:
+            raise ValueError(f"{path}: {i} has the split {name!r}, expected one of {', '.join(SPLITS)}")
+        if of.setdefault(i, name) != name:
+            raise ValueError(f"{path}: {key} {i} is in {of[i]} and in {name}")
+    return of

@@ -1,0 +1,236 @@
+"""Read a release's tables strictly, and hold what was read as NumPy columns (no torch)."""
+
+import csv
+import gzip
+import os
+import zlib
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of a corpus, one image each.
+
+    Attributes
+    ----------
+    image_id, patient_id, view, path : (N,) str arrays
+        `path` is relative to the corpus's root, with forward slashes.
+    y : (N, L) float32 array
+    """
+
+    image_id: np.ndarray
+    patient_id: np.ndarray
+    view: np.ndarray
+    path: np.ndarray
+    y: np.ndarray
+
+    def __len__(self):
+        return len(self.image_id)
+
+    def take(self, rows):
+        """The table of these rows (an index or mask), in their order."""
+        return Table(self.image_id[rows], self.patient_id[rows], self.view[rows], self.path[rows], self.y[rows])
+
+
+@dataclass(frozen=True)
+class Release:
+    """Every image row of a release, also those that the cohort leaves out.
+
+    Attributes
+    ----------
+    table : Table
+        `y` coded 1 positive, 0 negative, -1 uncertain, NaN blank, with one column per entry of `labels`.
+    labels : tuple of str
+    official : (N,) str array
+        The release's own split of the row: "train", "val", "test", or "" where it has none.
+    left_out : (N,) str array
+        Why the cohort leaves the row out; "" where it is in.
+    notes : list of str
+        What a user should be told about how the tables were read.
+    """
+
+    table: Table
+    labels: tuple
+    official: np.ndarray
+    left_out: np.ndarray
+    notes: list = field(default_factory=list)
+
+    def cohort_notes(self):
+        """`notes`, and how many rows were left out for which reason."""
+        reasons = Counter(self.left_out[self.left_out != ""].tolist())
+        return self.notes + [f"{n:,} images left out: {reason}" for reason, n in sorted(reasons.items())]
+
+
+def find_table(root, *names):
+    """The first of these files that `root` has; FileNotFoundError names the one that was expected."""
+    for name in names:
+        if (root / name).is_file():
+            return root / name
+    raise FileNotFoundError(f"{root}: no {' or '.join(names)}, which is part of the release")
+
+
+def read_lines(path):
+    """The non-blank lines of a text file, as released with or without a last newline, Unix or Windows."""
+    with open(path, encoding="utf-8-sig") as file:
+        return [line.strip() for line in file if line.strip()]
+
+
+def read_csv(path, columns, extra="note", notes=None):
+    """Yield `(row number, cells)` of a CSV file, gzip or plain, for the wanted columns.
+
+    Parameters
+    ----------
+    path : Path
+    columns : sequence of str
+        Their cells come in this order, stripped of blanks. Each must be in the header exactly once.
+    extra : {"note", "error", "ignore"}
+        What becomes of columns that were not asked for.
+    notes : list of str, optional
+        Takes the note about extra columns.
+
+    Yields
+    ------
+    (int, list of str)
+        The row number is the line in the file, as an editor counts.
+
+    Raises
+    ------
+    ValueError
+        Naming the file, and the row where there is one: no header, a missing, doubled or (with "error") extra
+        column, a row of another length than the header, text that is not UTF-8, a gzip file cut short.
+    """
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file)
+        try:
+            header = [name.strip() for name in next(reader, [])]
+            where = _find_columns(path, header, columns, extra, notes)
+            for row in reader:
+                if not row:
+                    continue
+                if len(row) != len(header):
+                    raise ValueError(f"{path}, row {reader.line_num}: {len(row)} cells, the header has {len(header)}")
+                yield reader.line_num, [row[i].strip() for i in where]
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise ValueError(f"{path}: cut short or damaged after row {reader.line_num} ({error})") from None
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path}: not UTF-8 text after row {reader.line_num} ({error.reason})") from None
+        except csv.Error as error:
+            raise ValueError(f"{path}, row {reader.line_num}: {error}") from None
+
+
+def _find_columns(path, header, columns, extra, notes):
+    """Index of each wanted column in the header."""
+    missing = [name for name in columns if name not in header]
+    unasked = [name for name in header if name and name not in columns]
+    if missing:
+        also = f"; it has {', '.join(map(repr, unasked))} instead" if unasked else ""
+        raise ValueError(f"{path}: no column {', '.join(map(repr, missing))}{also}")
+    doubled = [name for name in columns if header.count(name) > 1]
+    if doubled:
+        raise ValueError(f"{path}: more than one column {', '.join(map(repr, doubled))}")
+    if unasked and extra == "error":
+        raise ValueError(f"{path}: unknown column {', '.join(map(repr, unasked))}")
+    if unasked and extra == "note" and notes is not None:
+        notes.append(f"{path.name}: columns of no known version ignored: {', '.join(unasked)}")
+    return [header.index(name) for name in columns]
+
+
+class Rows:
+    """Collects the rows of a release and checks each as it comes."""
+
+    def __init__(self, file):
+        self.file = file
+        self.columns = ([], [], [], [], [], [], [])
+        self.first_seen = {}
+
+    def add(self, row, image_id, patient_id, view, path, y, official="", left_out="", file=None):
+        """Append one image.
+
+        Raises ValueError, naming file and row, for a blank or repeated image id, a blank patient id, and a path
+        that leads out of the root.
+        """
+        where = f"{file or self.file}, row {row}"
+        if not image_id:
+            raise ValueError(f"{where}: the image id is blank")
+        if not patient_id:
+            raise ValueError(f"{where}: the patient id of {image_id} is blank")
+        if self.first_seen.setdefault(image_id, where) is not where:
+            raise ValueError(f"{where}: image {image_id} was there before ({self.first_seen[image_id]})")
+        if path.startswith("/") or "\\" in path or ":" in path or "\0" in path or ".." in path.split("/"):
+            raise ValueError(f"{where}: {path!r} leads out of the root")
+        for column, value in zip(self.columns, (image_id, patient_id, view, path, y, official, left_out)):
+            column.append(value)
+
+    def release(self, labels, notes):
+        """What was collected, as a Release."""
+        if not self.first_seen:
+            raise ValueError(f"{self.file}: no rows")
+        image_id, patient_id, view, path, y, official, left_out = self.columns
+        table = Table(np.array(image_id), np.array(patient_id), np.array(view), np.array(path),
+                      np.array(y, np.float32).reshape(len(y), len(labels)))
+        return Release(table, tuple(labels), np.array(official), np.array(left_out), notes)
+
+
+def locate(root, paths, alternatives):
+    """Find each file under `root` by listing folders, not by asking for each file.
+
+    Parameters
+    ----------
+    root : Path
+    paths : (N,) str array
+        Relative to `root`, with forward slashes.
+    alternatives : callable
+        path -> sequence of paths to try, in order, where the release allows several.
+
+    Returns
+    -------
+    found : (N,) str array
+        The first alternative that is there, else `paths` itself.
+    present : (N,) bool array
+    folders : dict of str to set of str
+        The file names in every folder that was listed.
+    """
+    folders = {}
+
+    def names(folder):
+        if folder not in folders:
+            folders[folder] = list_files(root / folder)
+        return folders[folder]
+
+    found, present = [], np.zeros(len(paths), bool)
+    for i, path in enumerate(paths.tolist()):
+        for candidate in alternatives(path):
+            folder, _, name = candidate.rpartition("/")
+            if name in names(folder):
+                path, present[i] = candidate, True
+                break
+        found.append(path)
+    return np.array(found), present, folders
+
+
+def list_files(folder):
+    """Names in a folder; none where it is not there."""
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name for entry in entries}
+    except (FileNotFoundError, NotADirectoryError):
+        return set()
+
+
+def with_suffixes(path, suffixes):
+    """`path` with each suffix in turn, itself first."""
+    stem = str(PurePosixPath(path).with_suffix("")) if PurePosixPath(path).suffix.lower() in suffixes else path
+    return [path] + [stem + suffix for suffix in suffixes if stem + suffix != path]
+
+
+def check_root(root, corpus, access):
+    """`root` as a Path; FileNotFoundError says where it was looked for and where the corpus is had."""
+    root = Path(root)
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root}: no such folder for {corpus}; pass --root or set CXR_ROOT. {access}")
+    return root
