@@ -1,0 +1,185 @@
+"""The whole way from a raw radiograph to probabilities as one ONNX graph, node by node, from NumPy weights.
+
+Standard ONNX (opset 20) but for the attention, which is onnxruntime's own fused operator. Four simplifications are
+exact in real arithmetic: the replication of the grey channel, the division by 255 and the mean and standard deviation
+go into the patch embedding's weights; LayerScale goes into the layer before it; a calibration goes into the head; and
+the last block is computed for the class token alone, the only row the head reads.
+"""
+
+import numpy as np
+from onnx import TensorProto, checker, helper, numpy_helper
+
+OPSET = 20  # the first with Gelu; onnxruntime reads it since 1.17
+IR_VERSION = 9
+INPUT_TYPES = {"float32": TensorProto.FLOAT, "uint8": TensorProto.UINT8}
+
+
+class Graph:
+    """An ONNX graph under construction: calling it adds a node and gives the name of its output."""
+
+    def __init__(self):
+        self.nodes, self.weights, self.domains = [], [], {"": OPSET}
+
+    def __call__(self, op, *inputs, outputs=1, domain="", **attributes):
+        names = [x if isinstance(x, str) else self.weight(x) for x in inputs]
+        results = [f"{op}_{len(self.nodes)}_{i}" for i in range(outputs)]
+        if domain:
+            self.domains[domain] = 1
+        self.nodes.append(helper.make_node(op, names, results, name=results[0], domain=domain, **attributes))
+        return results[0] if outputs == 1 else results
+
+    def weight(self, value):
+        """Store an array as it is, Python integers as int64 and floats as float32; gives its name."""
+        if not isinstance(value, np.ndarray | np.generic):
+            value = np.asarray(value)
+            value = value.astype(np.float32) if value.dtype == np.float64 else value
+        name = f"weight_{len(self.weights)}"
+        self.weights.append(numpy_helper.from_array(np.asarray(value, order="C"), name))
+        return name
+
+    def model(self, inputs, outputs, metadata):
+        """The finished and checked `onnx.ModelProto`."""
+        graph = helper.make_graph(self.nodes, "radiograph_to_probability", inputs, outputs, self.weights)
+        opsets = [helper.make_opsetid(domain, version) for domain, version in self.domains.items()]
+        model = helper.make_model(graph, ir_version=IR_VERSION, producer_name="export.to_onnx", opset_imports=opsets)
+        helper.set_model_props(model, metadata)
+        checker.check_model(model)
+        return model
+
+
+def linear(g, x, weight, bias):
+    """``x @ weight.T + bias``, in the type of `x` and the weights."""
+    return g("Add", g("MatMul", x, weight.T), bias)
+
+
+def classifier(state, config, *, mean=None, std=None, input_type="float32", block_linear=linear, dtype=np.float32,
+               metadata=None):
+    """The graph of a fine-tuned model with its preprocessing.
+
+    Parameters
+    ----------
+    state : dict of str to ndarray
+        Float32 weights of a `models.VisionTransformer` by its state dict's names; see `fold`.
+    config : dict
+        Its constructor's arguments.
+    mean, std : sequence of 3 float, optional
+        What the model's input was normalised with.
+    input_type : {"float32", "uint8"}
+        float32 takes 8-bit, 16-bit and DICOM intensities alike, since they are scaled to their own range.
+    block_linear : callable
+        Makes the blocks' dense layers, as `linear` does; the way to other number formats.
+    dtype : {np.float32, np.float16}
+        Of the transformer. Preprocessing, patch embedding and head stay in float32.
+    metadata : dict of str to str, optional
+
+    Returns
+    -------
+    onnx.ModelProto
+        Input `image` (N, 1, H, W), any N, H and W; output `probability` (N, L).
+    """
+    g = Graph()
+    image = g("Cast", "image", to=TensorProto.FLOAT) if input_type == "uint8" else "image"
+    levels = preprocessing(g, image, config["img_size"])
+    logits = transformer(g, levels, fold(state, mean, std), config, block_linear, np.dtype(dtype))
+    g.nodes.append(helper.make_node("Sigmoid", [logits], ["probability"]))
+    return g.model(
+        [helper.make_tensor_value_info("image", INPUT_TYPES[input_type], ["N", 1, "H", "W"])],
+        [helper.make_tensor_value_info("probability", TensorProto.FLOAT, ["N", config["num_classes"]])],
+        metadata or {})
+
+
+def preprocessing(g, image, size):
+    """The paper's preprocessing, as in data/images.py, for each image of the batch by itself.
+
+    Parameters
+    ----------
+    g : Graph
+    image : str
+        Name of the raw grey intensities, (N, 1, H, W) float32.
+    size : int
+        Side S of the result.
+
+    Returns
+    -------
+    str
+        Name of the equalised levels, (N, 1, S, S) float32 holding the integers 0 to 255.
+    """
+    darkest = g("ReduceMin", image, [1, 2, 3], keepdims=1)
+    above = g("Sub", image, darkest)  # a constant image is exactly zero, and a faint one keeps its digits
+    resized = g("Resize", above, "", "", [size, size], axes=[2, 3], mode="linear", antialias=1, exclude_outside=1)
+
+    pixels = g("Reshape", resized, [0, -1])  # (N, S*S)
+    low, high = (g(op, pixels, [1], keepdims=1) for op in ("ReduceMin", "ReduceMax"))
+    span = g("Sub", high, low)
+    span = g("Where", g("Greater", span, 0.0), span, 1.0)
+    scaled = g("Div", g("Sub", pixels, low), span)
+    level = g("Cast", g("Floor", g("Add", g("Mul", scaled, 255.0), 0.5)), to=TensorProto.INT64)
+
+    empty = g("Expand", 0.0, g("Concat", g("Shape", pixels, start=0, end=1), [256], axis=0))
+    ones = g("Expand", 1.0, g("Shape", pixels))
+    histogram = g("ScatterElements", empty, level, ones, axis=1, reduction="add")  # (N, 256); exact below 2**24
+    cdf = g("Cast", g("CumSum", histogram, np.int64(1)), to=TensorProto.INT64)
+    first = g("Slice", cdf, [0], [1], [1])  # level 0 is occupied, since the minimum went there
+    rest = g("Max", g("Sub", size * size, first), 1)
+    # floor(255 (cdf - first) / rest + 1/2) in integers: the same on every device
+    lut = g("Div", g("Add", g("Mul", g("Sub", cdf, first), 510), rest), g("Mul", rest, 2))
+    equalised = g("GatherElements", g("Cast", lut, to=TensorProto.FLOAT), level, axis=1)
+    return g("Reshape", equalised, [-1, 1, size, size])
+
+
+def fold(state, mean=None, std=None):
+    """Weights that take one channel of levels 0 to 255 and have LayerScale in the layers before it."""
+    state = dict(state)
+    kernel = state["patch_embed.proj.weight"].astype(np.float64)  # (D, 3, P, P)
+    mean, scale = np.reshape(mean or (0, 0, 0), (3, 1, 1)), np.reshape(std or (1, 1, 1), (3, 1, 1))
+    shift = (kernel * mean / scale).sum((1, 2, 3))
+    state["patch_embed.proj.weight"] = (kernel / scale / 255).sum(1, keepdims=True).astype(np.float32)
+    state["patch_embed.proj.bias"] = (state["patch_embed.proj.bias"] - shift).astype(np.float32)
+    for name in [name for name in state if name.endswith(".gamma")]:
+        gamma, layer = state.pop(name), name.replace("ls1.gamma", "attn.proj").replace("ls2.gamma", "mlp.fc2")
+        state[f"{layer}.weight"] = state[f"{layer}.weight"] * gamma[:, None]
+        state[f"{layer}.bias"] = state[f"{layer}.bias"] * gamma
+    return state
+
+
+def transformer(g, levels, state, config, block_linear, dtype):
+    """The logits (N, num_classes) of equalised levels; `state` is folded."""
+    width = config["embed_dim"]
+    patches = g("Conv", levels, state["patch_embed.proj.weight"], state["patch_embed.proj.bias"],
+                strides=[config["patch_size"]] * 2)  # (N, D, side, side)
+    patches = g("Transpose", g("Reshape", patches, [0, width, -1]), perm=[0, 2, 1])
+    patches = g("Add", patches, state["pos_embed"][:, 1:])
+    class_token = g("Expand", state["cls_token"] + state["pos_embed"][:, :1],
+                    g("Concat", g("Shape", patches, start=0, end=1), [1, width], axis=0))
+    x = g("Concat", class_token, patches, axis=1)  # (N, 1 + patches, D)
+    if dtype == np.float16:
+        x = g("Cast", x, to=TensorProto.FLOAT16)
+    for n in range(config["depth"]):
+        prefix = f"blocks.{n}."
+        weights = {k.removeprefix(prefix): v.astype(dtype) for k, v in state.items() if k.startswith(prefix)}
+        x = block(g, x, weights, config["num_heads"], block_linear, class_token_only=n == config["depth"] - 1)
+    x = g("Cast", g("Squeeze", x, [1]), to=TensorProto.FLOAT)
+    return linear(g, layer_norm(g, x, state, "norm"), state["head.weight"], state["head.bias"])
+
+
+def block(g, x, weights, heads, linear, class_token_only):
+    """One pre-normalised transformer block: (N, T, D) to the same, or to (N, 1, D) for the class token alone."""
+    def dense(x, name, rows=slice(None)):
+        return linear(g, x, weights[f"{name}.weight"][rows], weights[f"{name}.bias"][rows])
+
+    y = layer_norm(g, x, weights, "norm1")
+    width = len(weights["norm1.weight"])
+    if class_token_only:
+        x, first = (g("Slice", tokens, [0], [1], [1]) for tokens in (x, y))
+        query = dense(first, "attn.qkv", slice(0, width))
+        key, value = g("Split", dense(y, "attn.qkv", slice(width, None)), outputs=2, axis=2, num_outputs=2)
+    else:
+        query, key, value = g("Split", dense(y, "attn.qkv"), outputs=3, axis=2, num_outputs=3)
+    y = g("MultiHeadAttention", query, key, value, num_heads=heads, domain="com.microsoft")
+    x = g("Add", x, dense(y, "attn.proj"))
+    y = layer_norm(g, x, weights, "norm2")
+    return g("Add", x, dense(g("Gelu", dense(y, "mlp.fc1")), "mlp.fc2"))
+
+
+def layer_norm(g, x, weights, name):
+    return g("LayerNormalization", x, weights[f"{name}.weight"], weights[f"{name}.bias"], epsilon=1e-6)
