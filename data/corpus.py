@@ -101,7 +101,7 @@ class Corpus(Dataset):
 
         rows = np.flatnonzero(self._split == split)
         if not tables_only:
-            paths, present = self._find_files(release, inside)
+            names, paths, present = self._find_files(release, inside)
             rows = self._drop_missing(rows, paths, present, on_missing)
         if limit is not None and limit < len(rows):
             rows = rows[draw_subset(self._cohort.image_id[rows].tolist(), limit, f"limit:{split_seed}")]
@@ -109,7 +109,7 @@ class Corpus(Dataset):
             raise ValueError(f"{self.root}: the split {split!r} of {self.corpus} has no images"
                              + (" on disk" if self.skipped["missing"] else ""))
         if not tables_only:
-            cache = build_cache(self.root, paths.tolist(), paths[rows].tolist(), corpus=self.corpus,
+            cache = build_cache(self.root, names, paths[rows].tolist(), corpus=self.corpus,
                                 size=image_size, cache_dir=cache_dir, workers=workers, on_bad=on_bad,
                                 progress=progress)
             self.skipped["bad"] = list(cache.bad)
@@ -141,13 +141,13 @@ class Corpus(Dataset):
         return tuple(dict.fromkeys(RELEASE_NAMES[cls.corpus].values()))
 
     def _find_files(self, release, inside):
-        """Where each image of the cohort is, and whether it is there; images of no row are counted."""
+        """All the release's paths; the cohort's; whether those are there. Images of no row are counted."""
         paths, present, folders = locate(self.root, release.table.path, self.alternatives(self.root))
         on_disk = sum(name.lower().endswith(IMAGE_SUFFIXES) for names in folders.values() for name in names)
         strangers = on_disk - int(present.sum())
         if strangers > 0:
             self.notes.append(f"{strangers:,} image files are in no row of the tables and are ignored")
-        return paths[inside], present[inside]
+        return paths.tolist(), paths[inside], present[inside]
 
     def _drop_missing(self, rows, paths, present, on_missing):
         missing = rows[~present[rows]]

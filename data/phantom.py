@@ -1,0 +1,108 @@
+"""The embedded default corpus: synthetic radiographs, drawn on first use."""
+
+import csv
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from data.corpus import Corpus
+from data.labels import TABLE3
+from data.render import render
+from data.splits import SPLITS
+from data.tables import Rows, find_table, read_csv
+
+PATIENTS, IMAGES_A_PATIENT, SIZE, SEED = 160, 3, 256, 0
+PREVALENCE = {"Cardiomegaly": 0.30, "Pleural effusion": 0.30, "Pneumothorax": 0.18, "Consolidation": 0.22,
+              "Nodule": 0.22}
+
+
+class Phantom(Corpus):
+    """480 synthetic frontal radiographs of 160 patients who do not exist.
+
+    Citation
+        None: data/render.py draws them. No image shows a person, and no result on them says anything about one.
+    Licence and access
+        This project's. Where the root is absent or empty, the images are drawn there, the same bytes for a seed.
+    Tree
+        phantom.csv, images/*.png (8-bit grey, 256 x 256).
+    Columns read
+        image, patient_id, view, split, seed (what `render` takes beside the patient), and a 0 or 1 per label.
+    Cohort
+        paper: every row. The table's own split by patient: 70 % train, 10 % val, 20 % test.
+    Known bad files
+        None.
+    """
+
+    corpus = "phantom"
+    access = "The phantom is drawn there when the folder is absent or empty."
+
+    @classmethod
+    def prepare_root(cls, root):
+        root = Path(root)
+        if not root.exists() or root.is_dir() and not any(root.iterdir()):
+            print(f"drawing {PATIENTS * IMAGES_A_PATIENT} synthetic radiographs in {root}", file=sys.stderr)
+            make_phantom(root)
+        return super().prepare_root(root)
+
+    @classmethod
+    def read(cls, root, cohort):
+        labels = TABLE3["phantom"]
+        table = find_table(root, "phantom.csv")
+        rows = Rows(table)
+        for row, cells in read_csv(table, ("image", "patient_id", "view", "split", "seed", *labels), extra="error"):
+            image, patient, view, split, seed, *y = cells
+            if set(y) - {"0", "1"} or split not in SPLITS:
+                raise ValueError(f"{table}, row {row}: expected a split and labels of 0 or 1, found {', '.join(cells)}")
+            rows.add(row, image.removesuffix(".png"), patient, view, f"images/{image}", [int(c) for c in y], split)
+        return rows.release(labels, ["synthetic images: no result on them says anything about patients"])
+
+
+def draw_findings(rng):
+    """A patient's findings, by the prevalence of each."""
+    return [name for name, share in PREVALENCE.items() if rng.random() < share]
+
+
+def make_phantom(root, *, patients=PATIENTS, seed=SEED, size=SIZE):
+    """Draw the phantom corpus into a folder that is absent or empty, all of it or nothing.
+
+    Parameters
+    ----------
+    root : Path or str
+    patients : int
+    seed : int
+        The same seed writes the same bytes.
+    size : int
+        Pixels along a side.
+    """
+    root = Path(root)
+    root.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{root.name}.", dir=root.parent))
+    try:
+        (temporary / "images").mkdir()
+        rng = np.random.default_rng((3, seed))
+        lines = []
+        for patient in range(patients):
+            anatomy, has = seed * 100_000 + patient, draw_findings(rng)
+            view = "AP" if rng.random() < 0.3 else "PA"
+            split = ("train",) * 7 + ("val",) + ("test",) * 2
+            for visit in range(IMAGES_A_PATIENT):
+                findings = [name for name in has if rng.random() < 0.85]
+                image, _ = render(findings, visit, size=size, patient=anatomy, view=view)
+                name = f"phantom_{anatomy:05d}_{visit}.png"
+                Image.fromarray(np.round(image * 255).astype(np.uint8)).save(temporary / "images" / name)
+                shown = findings or ["No finding"]
+                lines.append([name, anatomy, view, split[patient % 10], visit, *(int(label in shown) for label in TABLE3["phantom"])])
+        with open(temporary / "phantom.csv", "w", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(("image", "patient_id", "view", "split", "seed", *TABLE3["phantom"]))
+            writer.writerows(lines)
+        temporary.chmod(0o755)
+        os.replace(temporary, root)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise

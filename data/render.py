@@ -1,0 +1,269 @@
+"""Draw a synthetic frontal radiograph, with findings where they belong and masks of where that is (NumPy alone).
+
+A phantom adds up, along the beam, what soft tissue, bone and fluid absorb and takes away what air lets through.
+It is no simulation and nobody's image: every picture carries the word PHANTOM.
+
+Coordinates: x from -1 (the patient's right, on the viewer's left) to 1, y from -1 (top) to 1 (bottom).
+"""
+
+import numpy as np
+
+FINDINGS = ("Cardiomegaly", "Pleural effusion", "Pneumothorax", "Consolidation", "Nodule")
+RIB_SPACING = 0.155
+
+_LETTERS = {  # 5 x 7 dots, a row an int, the most significant of five bits on the left
+    "P": (30, 17, 17, 30, 16, 16, 16), "H": (17, 17, 17, 31, 17, 17, 17), "A": (14, 17, 17, 31, 17, 17, 17),
+    "N": (17, 25, 21, 19, 17, 17, 17), "T": (31, 4, 4, 4, 4, 4, 4), "O": (14, 17, 17, 17, 17, 17, 14),
+    "M": (17, 27, 21, 21, 17, 17, 17), "R": (30, 17, 17, 30, 20, 18, 17),
+}
+
+
+def _step(distance, softness):
+    """0 to 1 across a soft edge; `distance` is positive inside."""
+    return 0.5 + 0.5 * np.tanh(np.clip(distance / softness, -8, 8))
+
+
+def _ridge(distance, width):
+    """A bell of the given half-width along a line."""
+    return np.exp(-(distance / width) ** 2)
+
+
+def _smooth_noise(rng, size, cells):
+    """Noise with about `cells` bumps along a side, standard deviation about 1, linearly interpolated."""
+    coarse = rng.standard_normal((cells + 1, cells + 1)).astype(np.float32)
+    at = np.linspace(0, cells, size, endpoint=False)
+    low, part = at.astype(int), (at % 1).astype(np.float32)
+    rows = coarse[low] * (1 - part)[:, None] + coarse[low + 1] * part[:, None]
+    return 1.5 * (rows[:, low] * (1 - part) + rows[:, low + 1] * part)
+
+
+def _anatomy(rng):
+    """What stays the same in all images of a patient."""
+    return {
+        "width": rng.uniform(0.70, 0.78),        # outer border of the lungs
+        "apex": rng.uniform(-0.80, -0.74),
+        "base": rng.uniform(0.44, 0.54),         # top of the right dome
+        "heart": rng.uniform(0.82, 0.98),        # heart size, of a normal one
+        "rib_shift": rng.uniform(0, RIB_SPACING),
+        "rib_slope": rng.uniform(0.20, 0.30),
+        "bone": rng.uniform(0.8, 1.15),
+        "fat": rng.uniform(0.85, 1.15),
+    }
+
+
+class _Chest:
+    """The grid and outlines that all layers share; one instance draws one image."""
+
+    def __init__(self, size, anatomy, rng, view):
+        self.size, self.rng, self.a = size, rng, anatomy
+        axis = (np.arange(size, dtype=np.float32) + 0.5) * (2 / size) - 1
+        tilt = rng.uniform(-0.03, 0.03)
+        shift_x, shift_y, zoom = rng.uniform(-0.04, 0.04), rng.uniform(-0.04, 0.04), rng.uniform(0.96, 1.04)
+        x, y = axis[None, :] / zoom - shift_x, axis[:, None] / zoom - shift_y
+        self.x, self.y = x + tilt * y, y - tilt * x
+        self.side = np.abs(self.x)
+        self.breath = rng.uniform(-0.04, 0.03) - (0.05 if view == "AP" else 0.0)
+
+        # The rib cage narrows towards the apex; the lungs fill it down to the domes.
+        down = np.clip((self.y - anatomy["apex"]) / 0.9, 0, 1)
+        self.outer = anatomy["width"] * np.sqrt(1 - (1 - down) ** 2.4) * (1 + 0.05 * self.y)
+        self.cage = _step(self.outer - self.side, 0.012) * (self.y > anatomy["apex"])
+        self.right = self.x < 0
+        dome = anatomy["base"] + self.breath + 0.05 * (1 - self.right)
+        self.dome = dome + 0.55 * (self.side - 0.33) ** 2 + 0.9 * np.clip(self.side - 0.52, 0, None) ** 2
+        self.above = _step(self.dome - self.y, 0.012)
+        inner = 0.11 + 0.05 * _ridge(self.y + 0.35, 0.35)
+        self.lungs = self.cage * self.above * _step(self.side - inner, 0.02)
+
+    def body(self):
+        """Soft tissue: trunk, shoulders and neck; nothing outside."""
+        trunk = 0.96 - 0.05 * self.y + 0.08 * _step(-0.25 - self.y, 0.12)
+        shoulder = 0.20 + 0.95 * np.clip((self.y + 0.98) / 0.30, 0, 1) ** 0.55
+        edge = np.minimum(trunk, shoulder)
+        inside = _step(edge - self.side, 0.015)
+        return inside * (0.40 + 0.18 * self.a["fat"] * np.sqrt(np.clip(1.02 - (self.side / 1.1) ** 2, 0, 1)))
+
+    def mediastinum(self):
+        """Spine, great vessels, aortic knob, hila, and the windpipe, which is dark."""
+        spine = 0.15 * _ridge(self.x, 0.11) * (1 + 0.10 * np.cos(self.y * 2 * np.pi / 0.17))
+        vessels = 0.17 * _step(0.150 - self.side, 0.025) * _step(0.2 - self.y, 0.2) * _step(self.y + 0.85, 0.1)
+        knob = 0.17 * _step(0.105 - np.hypot(self.x - 0.13, (self.y + 0.30) * 0.9), 0.015)
+        hila = 0.15 * _ridge(np.hypot(self.side - 0.21, 0.8 * (self.y + 0.02 + 0.05 * self.x)), 0.095)
+        trachea = 0.17 * _ridge(self.x + 0.01, 0.036) * _step(-0.22 - self.y, 0.04)
+        bronchi = 0.06 * _ridge(self.y + 0.22 - 0.7 * self.side, 0.03) * _step(0.16 - self.side, 0.03)
+        return spine + np.maximum(vessels, knob) + hila - trachea - bronchi
+
+    def bones(self):
+        """Ribs behind and in front, collar bones, humeral heads."""
+        slope = self.a["rib_slope"]
+        out = np.clip((self.side - 0.08) / 0.7, 0, 1.2)
+        back = self.y - self.a["rib_shift"] - (slope * 1.5 * out ** 2 - 0.16 * out)
+        front = self.y - self.a["rib_shift"] - 0.05 - (0.16 - 0.42 * out + 0.1 * out ** 2)
+        ribs = 0.105 * self._rib_profile(back, 0.24) * _step(out - 0.02, 0.03)
+        ribs += 0.05 * self._rib_profile(front, 0.28) * _step(self.side - 0.34, 0.06)
+        within = _step(self.outer + 0.035 - self.side, 0.012) * _step(self.y - self.a["apex"] + 0.02, 0.02)
+        ribs *= within * _step(0.72 - self.y, 0.06)
+        line = self.y + 0.66 + 0.20 * (self.side - 0.05) - 0.035 * np.sin(self.side * 8)
+        collar = 0.17 * _step(0.030 - np.abs(line), 0.008) * _step(0.80 - self.side, 0.02)
+        collar *= _step(self.side - 0.07, 0.015) * (0.75 + 0.25 * np.minimum(np.abs(line) / 0.02, 1))
+        head = 0.16 * _step(0.15 - np.hypot(self.side - 0.98, self.y + 0.66), 0.02)
+        return self.a["bone"] * (ribs + collar + head)
+
+    @staticmethod
+    def _rib_profile(height, half):
+        """Bars that repeat each rib spacing, brighter at their edges as cortical bone is."""
+        phase = np.abs((height / RIB_SPACING) % 1 - 0.5)
+        return _step(half - phase, 0.05) * (0.7 + 0.5 * _ridge(phase - half + 0.04, 0.07))
+
+    def vessels(self):
+        """Lung markings that fan out from the hila, finer and fainter outwards."""
+        dx, dy = self.side - 0.17, self.y + 0.02
+        radius, angle = np.hypot(dx, dy), np.arctan2(dy, dx) + np.where(self.right, 0.0, 7.0)
+        angle = angle + 0.10 * np.sin(7 * radius + 2 * angle)
+        markings = 0.0
+        for count, near, far, depth in ((70, 0.05, 0.26, 0.16), (110, 0.18, 0.45, 0.10), (180, 0.34, 0.75, 0.06)):
+            knots = np.linspace(-3.2, 10.2, 4 * count)
+            peaks = np.clip(np.convolve(self.rng.standard_normal(4 * count), (0.3, 0.8, 0.3), "same"), 0.4, None)
+            fan = np.interp(angle, knots, peaks - 0.4).astype(np.float32)
+            markings = markings + depth * fan * _step(radius - near, 0.08) * _step(far - radius, 0.12)
+        return markings
+
+    def heart(self, scale):
+        """The cardiac shadow and its mask; `scale` 1 is a cardiothoracic ratio of about 0.45."""
+        low = self.a["base"] + self.breath - 0.19
+        turn_x, turn_y = self.x - 0.13 * scale, self.y - low
+        along, across = 0.80 * turn_x + 0.60 * turn_y, -0.60 * turn_x + 0.80 * turn_y
+        ventricle = 1 - np.hypot(along / (0.34 * scale), across / (0.25 * (0.4 + 0.6 * scale)))
+        atrium = 1 - np.hypot((self.x + 0.06 * scale) / (0.17 * scale), (self.y - low + 0.04) / 0.27)
+        pulmonary = 1 - np.hypot((self.x - 0.10 * scale) / 0.12, (self.y - low + 0.28) / 0.22)
+        # A smooth maximum, so that the chambers flow into one outline.
+        shape = 0.07 * np.logaddexp(np.logaddexp(ventricle / 0.07, atrium / 0.07), pulmonary / 0.07)
+        shadow = _step(shape - 0.02, 0.07)
+        return 0.24 * shadow * (0.8 + 0.5 * np.clip(shape, 0, 0.6)), shape > 0.02
+
+    def lung_mask(self, right):
+        """True in the open part of one lung."""
+        return (self.lungs > 0.5) & (self.right == right)
+
+
+def _pick_spot(chest, rng, right, low, high, margin):
+    """A point in a lung between two heights, away from its borders."""
+    y = rng.uniform(low, high)
+    row = np.abs(chest.y[:, chest.size // 2] - y).argmin()
+    outer = float(chest.outer[row].mean()) - margin
+    x = rng.uniform(0.24 + margin / 2, max(outer, 0.3 + margin / 2))
+    return (-x if right else x), y
+
+
+def _effusion(chest, rng, right):
+    """Fluid in the costophrenic angle: dense, with a meniscus that climbs the chest wall."""
+    depth = rng.uniform(0.20, 0.45)
+    level = chest.a["base"] + chest.breath + 0.12 - depth - 1.6 * np.clip(chest.side - 0.40, 0, None) ** 2
+    fluid = _step(chest.y - level, 0.03) * chest.cage * _step(chest.side - 0.10, 0.03) * (chest.right == right)
+    return fluid * _step(chest.dome + 0.25 - chest.y, 0.05)
+
+
+def _pneumothorax(chest, rng, right):
+    """Air between chest wall and lung: widest at the apex and along the side, no markings in it."""
+    gap = rng.uniform(0.13, 0.24)
+    retreat = gap * (0.6 + 0.9 * np.clip(-(chest.y + 0.1), 0, 1))
+    edge = chest.outer - retreat - chest.side
+    top = chest.y - chest.a["apex"] - 1.3 * gap
+    pleura = np.minimum(edge, top)
+    here = chest.lungs * (chest.right == right)
+    return here * _step(-pleura, 0.01), here * _ridge(pleura, 0.010) * (chest.y < 0.35)
+
+
+def render(findings, seed, *, size=256, patient=0, view="PA"):
+    """Draw one frontal radiograph.
+
+    Parameters
+    ----------
+    findings : collection of str
+        Of `FINDINGS`; empty for a healthy chest. "No finding" is allowed and draws nothing.
+    seed : int
+        Positioning, noise and where the findings sit. The same arguments give the same bytes.
+    size : int
+        Pixels along a side.
+    patient : int
+        Seeds the anatomy, which images of one patient share.
+    view : {"PA", "AP"}
+        AP: a wider heart, higher diaphragm and more noise, as at the bedside.
+
+    Returns
+    -------
+    image : (size, size) float32 array in [0, 1]
+        Bright where much is absorbed.
+    masks : dict of str to (size, size) bool array
+        Where each finding is.
+    """
+    unknown = set(findings) - {*FINDINGS, "No finding"}
+    if unknown:
+        raise ValueError(f"findings: the phantom cannot draw {', '.join(sorted(unknown))}")
+    if view not in ("PA", "AP"):
+        raise ValueError(f"view: expected PA or AP, found {view!r}")
+    anatomy = _anatomy(np.random.default_rng((7, patient)))
+    rng = np.random.default_rng((11, patient, seed))
+    chest = _Chest(size, anatomy, rng, view)
+    masks = {}
+
+    air = 0.36 * chest.lungs
+    markings = chest.vessels()
+    scale = anatomy["heart"] * (1.07 if view == "AP" else 1.0)
+    if "Cardiomegaly" in findings:
+        scale *= rng.uniform(1.40, 1.62)
+    heart, heart_mask = chest.heart(scale)
+    if "Cardiomegaly" in findings:
+        masks["Cardiomegaly"] = heart_mask
+
+    extra = np.zeros((size, size), np.float32)
+    sides = {name: bool(rng.integers(2)) for name in FINDINGS}
+    if "Pneumothorax" in findings:
+        if "Pleural effusion" in findings:
+            sides["Pneumothorax"] = not sides["Pleural effusion"]
+        rim, pleura = _pneumothorax(chest, rng, sides["Pneumothorax"])
+        air += 0.10 * rim
+        markings = markings * (1 - rim)
+        extra += 0.10 * pleura
+        masks["Pneumothorax"] = rim > 0.5
+    if "Pleural effusion" in findings:
+        fluid = _effusion(chest, rng, sides["Pleural effusion"])
+        air *= 1 - fluid
+        extra += 0.10 * fluid
+        masks["Pleural effusion"] = (fluid > 0.5) & (chest.cage > 0.5)
+    if "Consolidation" in findings:
+        cx, cy = _pick_spot(chest, rng, sides["Consolidation"], -0.35, 0.20, 0.18)
+        cloud = 1 - np.hypot((chest.x - cx) / rng.uniform(0.15, 0.22), (chest.y - cy) / rng.uniform(0.15, 0.22))
+        cloud = _step(cloud + 0.22 * _smooth_noise(rng, size, 14) + 0.12 * _smooth_noise(rng, size, 40), 0.18)
+        cloud = cloud * chest.lungs
+        air *= 1 - 0.72 * cloud
+        masks["Consolidation"] = cloud > 0.5
+    if "Nodule" in findings:
+        radius = rng.uniform(0.045, 0.075)
+        cx, cy = _pick_spot(chest, rng, sides["Nodule"], -0.50, 0.25, 0.12)
+        ball = np.clip(1 - ((chest.x - cx) ** 2 + (chest.y - cy) ** 2) / radius ** 2, 0, 1)
+        extra += 0.30 * np.sqrt(ball)
+        masks["Nodule"] = ball > 0
+
+    belly = 0.10 * (1 - chest.above) * _step(chest.outer - chest.side, 0.05) * np.where(chest.right, 1.2, 0.8)
+    bubble = 0.16 * _step(0.1 - np.hypot(0.8 * (chest.x - 0.33), chest.y - 0.72), 0.02)
+    dose = chest.body() + chest.mediastinum() + chest.bones() + heart + belly - bubble * (1 - chest.above)
+    dose += extra - air * (1 - 0.85 * _step(heart - 0.10, 0.05)) + markings * chest.lungs
+    dose += 0.012 * _smooth_noise(rng, size, 24)
+    dose += (0.022 if view == "AP" else 0.014) * rng.standard_normal((size, size), dtype=np.float32)
+    image = np.clip(1.22 * (1 - np.exp(-1.1 * np.clip(dose - 0.02, 0, None))), 0, 1).astype(np.float32)
+    _stamp(image, "R", 0.05, 0.06, 3)
+    _stamp(image, "PHANTOM", 0.05, 0.94, 1)
+    return image, masks
+
+
+def _stamp(image, text, x, y, dot):
+    """Write `text` in white, its top left at the fractions x and y, `dot` 256ths of the width a dot."""
+    dot = max(1, round(dot * len(image) / 256))
+    rows = [[bits >> (4 - i) & 1 for letter in text for bits in (_LETTERS[letter][row],) for i in range(-1, 5)]
+            for row in range(7)]
+    dots = np.kron(np.array([[bit if i % 6 else 0 for i, bit in enumerate(row)] for row in rows], bool),
+                   np.ones((dot, dot), bool))
+    top, left = int(y * len(image)), int(x * len(image))
+    patch = image[top:top + dots.shape[0], left:left + dots.shape[1]]
+    patch[dots[:patch.shape[0], :patch.shape[1]]] = 0.95
