@@ -1,0 +1,38 @@
+"""False discovery rate over a declared family of tests."""
+
+import numpy as np
+
+
+def benjamini_hochberg(p):
+    """Adjust p-values so that rejecting those up to q keeps the expected share of false rejections at q.
+
+    Benjamini and Hochberg, "Controlling the false discovery rate", J R Stat Soc B 57 (1995): the adjusted p of the
+    i-th smallest of m is the least p_j m / j over j >= i, at most 1.
+
+    Parameters
+    ----------
+    p : (m,) array-like
+        The whole family. NaN is a test that could not be made; it does not count towards m.
+
+    Returns
+    -------
+    (m,) float64 array
+        NaN kept as NaN.
+
+    Raises
+    ------
+    ValueError
+        For a p-value outside [0, 1].
+    """
+    p = np.asarray(p, dtype=np.float64)
+    if p.ndim != 1:
+        raise ValueError(f"p: expected shape (m,), found {p.shape}")
+    if ((p < 0) | (p > 1)).any():
+        at = int(np.flatnonzero((p < 0) | (p > 1))[0])
+        raise ValueError(f"p: entry {at}: expected a number in [0, 1], found {p[at]}")
+    tested = np.flatnonzero(~np.isnan(p))
+    ascending = tested[np.argsort(p[tested])]
+    scaled = p[ascending] * len(tested) / np.arange(1, len(tested) + 1)
+    adjusted = np.full(len(p), np.nan)
+    adjusted[ascending] = np.minimum(1, np.minimum.accumulate(scaled[::-1])[::-1])
+    return adjusted

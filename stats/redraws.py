@@ -1,0 +1,171 @@
+"""Bootstrap redraws as weights, and the ROC curve under many weights at once.
+
+A redraw with replacement is a count per radiograph: how often it was drawn. Sorting by score is the same in every
+redraw, so it is done once; what changes is how much each radiograph weighs. Of the sorted radiographs only the
+*steps* matter, a run of positives followed by a run of negatives: where the ROC curve turns. The counts are summed
+over each run for all redraws together, which reads them once, and the curve has at most min(positives, negatives) + 1
+steps. All is in whole numbers, so neither the number of threads nor the memory allowed changes a bit of the result.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+LONG = 64  # radiographs; runs up to here are summed side by side, longer ones each by itself
+BLOCK = 16  # steps; cumulative sums go by blocks, to be vectorised over the redraws
+
+
+def draw_counts(seed, first, last, size, groups=None):
+    """How often each radiograph is drawn in the redraws `first` to `last - 1`.
+
+    Redraw b has a random stream of its own, which depends on the seed and b alone: the first 100 of 1,000 redraws are
+    those that 100 redraws would have been.
+
+    Parameters
+    ----------
+    seed : int
+    first, last : int
+    size : int
+        Number of units to draw, with replacement, from as many: radiographs, or groups of them.
+    groups : (N,) int array in 0..size-1, optional
+        The group of each radiograph; the radiographs of a group are drawn together.
+
+    Returns
+    -------
+    (N, last - first) uint8 array
+        A unit drawn 256 times would not fit; that has a probability below 1/256! (< 1e-506).
+    """
+    counts = np.empty((last - first, size), np.uint8)
+    for row, b in zip(counts, range(first, last)):
+        stream = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(b,)))
+        row[:] = np.bincount(stream.integers(size, size=size), minlength=size)
+    counts = np.ascontiguousarray(counts.T)  # a radiograph's counts lie together: rows are gathered, never columns
+    return counts if groups is None else counts[groups]
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The known radiographs of one label, by descending score, cut where the ROC curve turns.
+
+    rows : (n,) int array, indices of radiographs; in each step the positives come first.
+    starts : (R,) int array, where in `rows` each run of one class begins.
+    step : (R,) int array, the step of each run;  positive : (R,) bool array, its class.
+    tied : (K,) bool array: the positives of this step score the same as its negatives, rather than above them.
+    """
+
+    rows: np.ndarray
+    starts: np.ndarray
+    step: np.ndarray
+    positive: np.ndarray
+    tied: np.ndarray
+
+
+def cut_steps(y, s):
+    """Sort one label's known radiographs and cut them into `Steps`.
+
+    Parameters
+    ----------
+    y : (N,) array in {0, 1, NaN}
+    s : (N,) array of finite scores
+    """
+    rows = np.flatnonzero(~np.isnan(y))
+    rows = rows[np.argsort(-s[rows])]
+    group = np.cumsum(np.diff(s[rows], prepend=np.inf) != 0) - 1  # radiographs of equal score
+    rows = rows[np.argsort(2 * group + (y[rows] == 0), kind="stable")]  # and of those the positives first
+    positive = y[rows] == 1
+    size = np.bincount(group)
+    positives = np.bincount(group, weights=positive)
+    mixed = ((positives > 0) & (positives < size))[group]
+    new_group = np.diff(group, prepend=-1) > 0
+    after_negative = np.append(True, ~positive[:-1])
+    after_mixed = np.append(False, mixed[:-1])
+    new_step = (positive & after_negative) | (new_group & (mixed | after_mixed))
+    new_step[:1] = True
+    step = np.cumsum(new_step) - 1
+    starts = np.flatnonzero(new_step | np.append(True, positive[1:] != positive[:-1]))
+    return Steps(rows, starts, step[starts], positive[starts], mixed[new_step])
+
+
+def sum_runs(counts, rows, starts, out, to):
+    """Sum counts over runs of radiographs, into rows `to` of `out`.
+
+    Parameters
+    ----------
+    counts : (N, B) uint8 array
+    rows : (n,) int array, indices into counts
+    starts : (R,) int array, where in `rows` each run begins; none is empty
+    out : (M, B) float64 array
+    to : (R,) int array, the row of `out` for each run
+    """
+    lengths = np.diff(starts, append=len(rows))
+    longest_first = np.argsort(-lengths, kind="stable")
+    lengths, starts, to = lengths[longest_first], starts[longest_first], to[longest_first]
+    long = np.searchsorted(-lengths, -LONG)
+    for start, length, row in zip(starts[:long], lengths[:long], to[:long]):
+        out[row] = np.add.reduce(counts[rows[start:start + length]], axis=0, dtype=np.uint32)
+    lengths, starts, to = lengths[long:], starts[long:], to[long:]
+    if not len(lengths):
+        return
+    # The first radiographs of all runs, then the second ones of those that have two, and so on (the runs that go on
+    # are always the first so many): few, large, vectorised additions.
+    total = np.zeros((len(lengths), counts.shape[1]), np.uint16)  # LONG * 255 fits
+    buffer = np.empty_like(total, dtype=np.uint8)
+    for place, runs in enumerate(np.searchsorted(-lengths, -np.arange(lengths[0]), side="left")):
+        # mode="clip" lets take write into the buffer without a second one; every index is valid
+        drawn = np.take(counts, rows[starts[:runs] + place], axis=0, out=buffer[:runs], mode="clip")
+        total[:runs] += drawn
+    out[to] = total
+
+
+def _accumulate(x):
+    """Cumulative sums along the first axis, in place; its length is a multiple of BLOCK."""
+    blocks = x.reshape(-1, BLOCK, x.shape[1])
+    for place in range(1, BLOCK):
+        blocks[:, place] += blocks[:, place - 1]
+    blocks[1:] += np.cumsum(blocks[:-1, -1], axis=0)[:, None]
+
+
+def weigh(counts, steps, find_youden):
+    """Area under the ROC curve, and the best operating point on it, in each redraw.
+
+    Parameters
+    ----------
+    counts : (N, B) uint8 array
+        From `draw_counts`.
+    steps : Steps
+    find_youden : bool
+        Whether to look for Youden's operating point too.
+
+    Returns
+    -------
+    area : (B,) float64 array, NaN in a redraw that lacks a class
+    positives, negatives : (B,) float64 arrays, the known radiographs drawn of each class
+    tp, fp : (B,) float64 arrays, or None, None
+        At the highest threshold that maximises tpr - fpr, found anew in each redraw.
+    """
+    redraws = counts.shape[1]
+    height = -(-(len(steps.tied) + 1) // BLOCK) * BLOCK
+    sums = np.zeros((2 * height, redraws))
+    # The negatives go a row lower: accumulated, row k then holds those above step k.
+    sum_runs(counts, steps.rows, steps.starts, sums, steps.step + np.where(steps.positive, 0, height + 1))
+    tp, fp = sums[:height], sums[height:]
+    tied = np.flatnonzero(steps.tied)
+    ties = np.einsum("kb,kb->b", tp[tied], fp[tied + 1])
+    _accumulate(fp)
+    positives, negatives = tp.sum(axis=0), fp[-1].copy()
+    below = positives * negatives - np.einsum("kb,kb->b", tp, fp)
+    with np.errstate(invalid="ignore"):
+        area = (below - ties / 2) / (positives * negatives)
+    if not find_youden:
+        return area, positives, negatives, None, None
+
+    # The best point is at the end of a step's positives; for tied ones, of the whole step.
+    _accumulate(tp)
+    fp[tied] = fp[tied + 1]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        index = (tp / positives - fp / negatives).reshape(-1, BLOCK, redraws)
+    column = np.arange(redraws)
+    block = index.max(axis=1).argmax(axis=0)
+    best = block * BLOCK + index[block, :, column].argmax(axis=1)
+    better = index.reshape(height, redraws)[best, column] > 0  # than calling nothing positive
+    return area, positives, negatives, np.where(better, tp[best, column], 0), np.where(better, fp[best, column], 0)

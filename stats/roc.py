@@ -1,0 +1,234 @@
+"""ROC analysis of many labels at once: exact with ties, and unknown (NaN) labels are left out label by label.
+
+Definitions: Fawcett, "An introduction to ROC analysis", Pattern Recognition Letters 27 (2006). Scores are called
+positive from the threshold on (`>=`). A label of which only one class is known has no ROC curve: its numbers are
+NaN, and `one_class` says why.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class RocCurve:
+    """The ROC curve of one label, from (0, 0) to (1, 1), a point for each distinct score.
+
+    fpr, tpr, thresholds : (T,) float64 arrays; the first threshold is infinite: nothing is called positive.
+    """
+
+    fpr: np.ndarray
+    tpr: np.ndarray
+    thresholds: np.ndarray
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """What a threshold per label does: (L,) float64 arrays, NaN where undefined.
+
+    tp, fp, tn, fn : counts of radiographs
+    accuracy : (tp + tn) / all;  sensitivity : tp / (tp + fn);  specificity : tn / (tn + fp)
+    f1 : 2 tp / (2 tp + fp + fn)
+    """
+
+    threshold: np.ndarray
+    tp: np.ndarray
+    fp: np.ndarray
+    tn: np.ndarray
+    fn: np.ndarray
+    accuracy: np.ndarray
+    sensitivity: np.ndarray
+    specificity: np.ndarray
+    f1: np.ndarray
+
+
+def check_labels(y_true):
+    """Labels as an (N, L) array; a single label may come as (N,).
+
+    Raises
+    ------
+    ValueError
+        For another shape, or a value that is not 0, 1 or NaN (its row and column are named).
+    """
+    y = np.asarray(y_true)
+    y = y[:, None] if y.ndim == 1 else y
+    if y.ndim != 2 or not len(y):
+        raise ValueError(f"y_true: expected shape (N, L) with N > 0, found {np.shape(y_true)}")
+    wrong = ~((y == 0) | (y == 1) | np.isnan(y))
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0]
+        raise ValueError(f"y_true: row {row}, column {column}: expected 0, 1 or NaN, found {y[row, column]}")
+    return y
+
+
+def check_scores(y_score, shape, name="y_score"):
+    """Scores as an array of the labels' shape.
+
+    Raises
+    ------
+    ValueError
+        For another shape, or a score that is not finite (its row and column are named).
+    """
+    s = np.asarray(y_score)
+    s = s[:, None] if s.ndim == 1 else s
+    if s.shape != shape:
+        raise ValueError(f"{name}: expected the shape of y_true, {shape}, found {s.shape}")
+    wrong = ~np.isfinite(s)
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0]
+        raise ValueError(f"{name}: row {row}, column {column}: expected a finite number, found {s[row, column]}")
+    return s
+
+
+def one_class(y_true):
+    """Why a label cannot be scored.
+
+    Parameters
+    ----------
+    y_true : (N, L) array in {0, 1, NaN}
+
+    Returns
+    -------
+    list of L: None for a label of which both classes are known, else the reason in words
+    """
+    y = check_labels(y_true)
+    positives, negatives = (y == 1).sum(axis=0), (y == 0).sum(axis=0)
+    return ["no known label" if not p + n else "no positives" if not p else "no negatives" if not n else None
+            for p, n in zip(positives, negatives)]
+
+
+def _cumulative(y, s):
+    """Distinct scores in descending order (T,), and the positives and negatives from each on (T,), of one label."""
+    known = ~np.isnan(y)
+    y, s = y[known] == 1, s[known]
+    order = np.argsort(-s)
+    y, s = y[order], s[order]
+    last = np.flatnonzero(np.append(s[1:] != s[:-1], True))  # of each group of equal scores
+    tp = np.cumsum(y)[last]
+    return s[last], tp, last + 1 - tp
+
+
+def roc_curve(y_true, y_score):
+    """The ROC curve of one label.
+
+    Parameters
+    ----------
+    y_true : (N,) array in {0, 1, NaN}
+    y_score : (N,) array
+        Higher means more positive; any finite numbers.
+
+    Returns
+    -------
+    RocCurve
+
+    Raises
+    ------
+    ValueError
+        If only one class is known.
+    """
+    y = check_labels(y_true)
+    if y.shape[1] != 1:
+        raise ValueError(f"y_true: expected one label, shape (N,), found {np.shape(y_true)}")
+    s = check_scores(y_score, y.shape)
+    reason, = one_class(y)
+    if reason:
+        raise ValueError(f"y_true: {reason}, so there is no ROC curve")
+    thresholds, tp, fp = _cumulative(y[:, 0], s[:, 0])
+    return RocCurve(np.append(0, fp / fp[-1]), np.append(0, tp / tp[-1]), np.append(np.inf, thresholds))
+
+
+def auroc(y_true, y_score):
+    """Area under the ROC curve: the chance that a positive scores above a negative, half of the ties counted.
+
+    Parameters
+    ----------
+    y_true : (N, L) array in {0, 1, NaN}
+        NaN is left out. A single label may come as (N,).
+    y_score : (N, L) array
+        Any finite numbers.
+
+    Returns
+    -------
+    (L,) float64 array
+        NaN where only one class is known (`one_class` gives the reason).
+    """
+    y = check_labels(y_true)
+    s = check_scores(y_score, y.shape)
+    area = np.full(y.shape[1], np.nan)
+    for label, reason in enumerate(one_class(y)):
+        if reason is None:
+            _, tp, fp = _cumulative(y[:, label], s[:, label])
+            # Trapezoids between neighbouring points, in whole numbers; the halves come last.
+            twice = np.sum(np.diff(fp, prepend=0) * (tp + np.append(0, tp[:-1])))
+            area[label] = twice / (2 * int(tp[-1]) * int(fp[-1]))
+    return area
+
+
+def youden(y_true, y_score):
+    """The threshold of each label that maximises sensitivity + specificity - 1.
+
+    Youden, "Index for rating diagnostic tests", Cancer 3 (1950). Of several best thresholds the highest is taken,
+    as by `argmax(tpr - fpr)` in the authors' code. It is infinite where no threshold is better than calling
+    nothing positive.
+
+    Parameters
+    ----------
+    y_true, y_score : (N, L) arrays
+        As in `auroc`.
+
+    Returns
+    -------
+    (L,) float64 array
+        NaN where only one class is known.
+    """
+    y = check_labels(y_true)
+    s = check_scores(y_score, y.shape)
+    threshold = np.full(y.shape[1], np.nan)
+    for label, reason in enumerate(one_class(y)):
+        if reason is None:
+            curve = roc_curve(y[:, label], s[:, label])
+            threshold[label] = curve.thresholds[np.argmax(curve.tpr - curve.fpr)]
+    return threshold
+
+
+def rates(tp, fp, positives, negatives):
+    """Accuracy, sensitivity, specificity and F1 of counts, as a dict of arrays; NaN where one divides by zero.
+
+    Parameters
+    ----------
+    tp, fp : arrays
+        True and false positives.
+    positives, negatives : arrays
+        All of each class.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return {
+            "accuracy": (tp + negatives - fp) / (positives + negatives),
+            "sensitivity": tp / positives,
+            "specificity": (negatives - fp) / negatives,
+            "f1": 2 * tp / (tp + fp + positives),
+        }
+
+
+def operating_point(y_true, y_score, threshold):
+    """Counts and rates when each label is called positive from its threshold on (`>=`).
+
+    Parameters
+    ----------
+    y_true, y_score : (N, L) arrays
+        As in `auroc`.
+    threshold : (L,) array or float
+        NaN, as `youden` gives it for a label with one class, makes all of that label's numbers NaN.
+
+    Returns
+    -------
+    OperatingPoint
+    """
+    y = check_labels(y_true)
+    s = check_scores(y_score, y.shape)
+    threshold = np.broadcast_to(np.asarray(threshold, dtype=np.float64), y.shape[1:])
+    unknown = np.where(np.isnan(threshold), np.nan, 0.0)  # added to a count, it makes NaN of it
+    called = s >= threshold
+    positives, negatives = (y == 1).sum(axis=0) + unknown, (y == 0).sum(axis=0) + unknown
+    tp, fp = ((y == 1) & called).sum(axis=0) + unknown, ((y == 0) & called).sum(axis=0) + unknown
+    return OperatingPoint(threshold, tp, fp, negatives - fp, positives - tp, **rates(tp, fp, positives, negatives))
