@@ -90,12 +90,12 @@ def decode_image(data, path):
     else:
         raise ValueError(f"{path}: is not a PNG, JPEG or DICOM file (it begins with {data[:8]!r})")
     try:
-        image = decode(data)
+        return decode(data)
     except ModuleNotFoundError as error:
         raise OSError(f"{path}: {error}") from error
     except Exception as error:  # a damaged file makes the decoders raise nearly anything
-        raise ValueError(f"{path}: cannot be decoded: {error or type(error).__name__}") from error
-    return image if image.dtype in (np.uint8, np.uint16) else image.astype(np.float32)
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{path}: cannot be decoded: {reason}") from error
 
 
 def _decode_picture(data):
@@ -177,6 +177,8 @@ def _decode_dicom(data):
             image = table.astype(np.float32)[image.astype(np.int32) - lowest]
     else:
         image = apply_voi_lut(apply_modality_lut(image, header), header)
+    if image.dtype not in (np.uint8, np.uint16):
+        image = image.astype(np.float32)
     return image.max() - image if photometric == "MONOCHROME1" else image
 
 
