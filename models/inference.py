@@ -5,12 +5,6 @@ import contextlib
 import numpy as np
 import torch
 
-# What each public weight file was trained with; the paper uses neither (`--normalize pretrain` does).
-INPUT_STATS = {
-    "dinov2": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),  # ImageNet's
-    "imagenet": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),  # AugReg's
-}
-
 
 def to_input(images, mean=None, std=None):
     """The model's input: grey levels scaled to [0, 1] and replicated to three channels.
@@ -66,8 +60,8 @@ def choose_amp(name, device):
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     if device.type == "cpu":
-        has = torch.cpu.get_capabilities()
-        return "bf16" if has.get("avx512_bf16") or has.get("amx_bf16") else "off"
+        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        return "bf16" if native else "off"
     return "off"
 
 

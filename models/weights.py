@@ -10,7 +10,6 @@ import re
 import sys
 import urllib.request
 import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +17,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from models.checkpoint import read_torch
+from models.checkpoint import load_checkpoint, read_torch
+from models.vit import create_model
+
+# The mean and SD of the images that each public file was trained on. The paper uses neither.
+INPUT_STATS = {
+    "dinov2": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),  # ImageNet's
+    "imagenet": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),  # AugReg's
+}
 
 DINOV2_URL = "https://dl.fbaipublicfiles.com/dinov2/{0}/{0}_pretrain.pth"
 AUGREG_URL = "https://storage.googleapis.com/vit_models/augreg/{}.npz"
@@ -257,12 +263,64 @@ def read_npz(path):
             return {name: archive[name] for name in archive.files}
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such weight file") from None
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+    except Exception as error:  # a damaged file can make the reader stumble in any way at all
         raise ValueError(f"{path}: not a readable .npz of plain arrays ({first_line(error)})") from None
 
 
 def first_line(error):
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def initialise(init, arch, *, weights=None, num_classes, image_size=224, seed=0, target=None, normalize=None):
+    """A model as an experiment starts it.
+
+    Parameters
+    ----------
+    init : {"dinov2", "imagenet", "mimic", "random"}
+    arch : str
+        As in `create_model`.
+    weights : path-like, optional
+        The init's file. By default the official one, downloaded once into `weights/`; for `mimic` what
+        `pretrain_mimic.py --target <target>` wrote.
+    num_classes, image_size, seed
+        As in `create_model`.
+    target : str, optional
+        The corpus that will be fine-tuned on.
+    normalize : {None, "pretrain"}
+        Whether to feed the model what its init was trained with instead of [0, 1].
+
+    Returns
+    -------
+    model : VisionTransformer
+    report : LoadReport or None
+    weights : Path or None
+        The file that was read.
+    mean, std : list of 3 float, or None
+        For `models.inference.to_input`.
+    """
+    shape, mean, std = dict(patch_size=16, layer_scale=False), None, None
+    if init == "random":
+        if weights:
+            raise ValueError("--weights is given, but --init is random")
+    elif init == "mimic":
+        weights = Path(weights or f"weights/mimic-{target}/best.pt")
+        if not weights.is_file():
+            raise FileNotFoundError(f"{weights}: no such file; python pretrain_mimic.py --target {target} makes it, "
+                                    "or give --weights FILE")
+        checkpoint = load_checkpoint(weights)
+        shape = {key: checkpoint["model_config"][key] for key in shape}
+        mean, std = checkpoint.get("input_mean"), checkpoint.get("input_std")
+    else:
+        weights = Path(weights or fetch(init, arch, "weights"))
+        if init == "dinov2":
+            shape = dict(patch_size=14, layer_scale=True)
+    if normalize == "pretrain" and init in INPUT_STATS:
+        mean, std = (list(values) for values in INPUT_STATS[init])
+    elif normalize == "pretrain" and init == "random":
+        raise ValueError("--normalize pretrain: random weights were trained with nothing")
+    model = create_model(arch, num_classes=num_classes, img_size=image_size, seed=seed, **shape)
+    report = load_pretrained(model, init, weights) if init != "random" else None
+    return model, report, weights, mean, std
 
 
 def fetch(init, arch, folder):

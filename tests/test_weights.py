@@ -1,0 +1,285 @@
+"""Official layouts, loaded by us and by the code they were made for."""
+
+import math
+import pickle
+import urllib.error
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+import torchvision
+from timm.models.vision_transformer import _load_weights as timm_load_npz
+
+from layouts import augreg_arrays, dinov2_state
+from models import create_model, load_pretrained
+from models.checkpoint import save_checkpoint
+from models.weights import fetch, initialise
+
+IMAGES = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+
+
+def features(model, images=IMAGES):
+    with torch.inference_mode():
+        return model.eval().forward_features(images)
+
+
+def relative(a, b):
+    return ((a - b).norm() / b.norm()).item()
+
+
+def cubic(x, a=-0.75):
+    """The convolution kernel of Keys 1981, with PyTorch's a."""
+    x = abs(x)
+    if x <= 1:
+        return (a + 2) * x**3 - (a + 3) * x**2 + 1
+    return a * (x**3 - 5 * x**2 + 8 * x - 4) if x < 2 else 0.0
+
+
+def hub_pos_embed(pos_embed, new):
+    """DINOv2's interpolate_pos_encoding, spelt out: bicubic at (i + 0.5) / scale - 0.5 with scale (new + 0.1) / old."""
+    old = math.isqrt(pos_embed.shape[1] - 1)
+    scale = (new + 0.1) / old
+    weights = np.zeros((new, old))
+    for i in range(new):
+        centre = (i + 0.5) / scale - 0.5
+        for tap in range(math.floor(centre) - 1, math.floor(centre) + 3):
+            weights[i, min(max(tap, 0), old - 1)] += cubic(centre - tap)
+    grid = pos_embed[0, 1:].double().numpy().reshape(old, old, -1)
+    resized = np.einsum("yi,xj,ijd->yxd", weights, weights, grid).reshape(1, new * new, -1)
+    return torch.cat([pos_embed[:, :1], torch.from_numpy(resized).float()], 1)
+
+
+@pytest.mark.parametrize("arch", ["vit_tiny", "vit_small", "vit_base"])
+def test_dinov2_gives_the_hub_models_features(tmp_path, arch):
+    state = dinov2_state(arch)
+    if arch == "vit_base":
+        assert len(state) == 175 and state["pos_embed"].shape == (1, 1370, 768)
+    torch.save(state, tmp_path / "dinov2.pth")
+    model = create_model(arch, 14, 14, layer_scale=True)
+    report = load_pretrained(model, "dinov2", tmp_path / "dinov2.pth")
+    assert report.resized == {"pos_embed": (tuple(state["pos_embed"].shape), (1, 257, state["cls_token"].shape[2]))}
+    assert report.skipped == ["mask_token"] and report.missing == ["head.weight", "head.bias"]
+
+    name = {"vit_tiny": "vit_tiny_patch16_224", "vit_small": "vit_small_patch14_dinov2",
+            "vit_base": "vit_base_patch14_dinov2"}[arch]
+    oracle = timm.create_model(name, patch_size=14, img_size=224, num_classes=0, init_values=1.0)
+    oracle.load_state_dict({k: v for k, v in state.items() if k != "mask_token"}
+                           | {"pos_embed": hub_pos_embed(state["pos_embed"], 16)}, strict=True)
+    with torch.inference_mode():
+        expected = oracle.eval().forward_features(IMAGES)[:, 0]
+    assert relative(features(model), expected) < 1e-5
+
+
+def test_dinov2_at_its_own_size_is_not_resized(tmp_path):
+    torch.save(dinov2_state(), tmp_path / "w.pth")
+    model = create_model("vit_tiny", 14, img_size=518, layer_scale=True)
+    assert load_pretrained(model, "dinov2", tmp_path / "w.pth").resized == {}
+    assert torch.equal(model.pos_embed, dinov2_state()["pos_embed"])
+
+
+def test_dinov2_training_checkpoint(tmp_path):
+    """The `teacher` of DINOv2's own training code: prefixed, blocks in chunks, with its projection heads."""
+    state = dinov2_state()
+    wrapped = {"backbone." + k.replace("blocks.", f"blocks.{int(k.split('.')[1]) // 3}.") if k.startswith("blocks.")
+               else "backbone." + k: v for k, v in state.items()}
+    wrapped["dino_head.mlp.0.weight"] = torch.zeros(3, 3)
+    torch.save({"teacher": wrapped}, tmp_path / "teacher.pth")
+    torch.save(state, tmp_path / "plain.pth")
+    a, b = (create_model("vit_tiny", 14, layer_scale=True) for _ in range(2))
+    load_pretrained(a, "dinov2", tmp_path / "teacher.pth")
+    load_pretrained(b, "dinov2", tmp_path / "plain.pth")
+    assert torch.equal(features(a), features(b))
+
+
+@pytest.mark.parametrize("arch, img_size", [("vit_tiny", 224), ("vit_base", 224), ("vit_tiny", 384), ("vit_tiny", 160)])
+def test_augreg_npz_equals_timms_loader(tmp_path, arch, img_size):
+    np.savez(tmp_path / "augreg.npz", **augreg_arrays(arch))
+    oracle = timm.create_model(f"{arch}_patch16_224", img_size=img_size, num_classes=0)
+    timm_load_npz(oracle, str(tmp_path / "augreg.npz"))
+    model = create_model(arch, 16, 7, img_size=img_size)
+    report = load_pretrained(model, "imagenet", tmp_path / "augreg.npz")
+    assert report.skipped == ["head.bias", "head.weight"] and report.missing == ["head.weight", "head.bias"]
+    assert bool(report.resized) == (img_size != 224)
+    images = torch.rand(2, 3, img_size, img_size)
+    with torch.inference_mode():
+        expected = oracle.eval().forward_features(images)[:, 0]
+    assert relative(features(model, images), expected) < 1e-5
+
+
+@pytest.mark.parametrize("wrapper", [None, "model", "state_dict"])
+def test_timm_state_dict(tmp_path, wrapper):
+    oracle = timm.create_model("vit_tiny_patch16_224", num_classes=1000)
+    state = oracle.state_dict()
+    torch.save({wrapper: state} if wrapper else state, tmp_path / "timm.pth")
+    model = create_model("vit_tiny", 16, 3)
+    load_pretrained(model, "imagenet", tmp_path / "timm.pth")
+    with torch.inference_mode():
+        assert relative(features(model), oracle.eval().forward_features(IMAGES)[:, 0]) < 1e-5
+
+
+def test_timm_state_dict_at_another_size_equals_timms_resize(tmp_path):
+    torch.save(timm.create_model("vit_tiny_patch16_224").state_dict(), tmp_path / "timm.pth")
+    oracle = timm.create_model("vit_tiny_patch16_224", img_size=320, num_classes=0,
+                               pretrained=True, pretrained_cfg_overlay=dict(file=str(tmp_path / "timm.pth")))
+    model = create_model("vit_tiny", 16, img_size=320)
+    load_pretrained(model, "imagenet", tmp_path / "timm.pth")
+    torch.testing.assert_close(model.pos_embed, oracle.pos_embed, rtol=1e-5, atol=1e-6)
+
+
+def test_torchvision_state_dict(tmp_path):
+    oracle = torchvision.models.vit_b_16()
+    oracle.heads = torch.nn.Sequential()  # features
+    state = oracle.state_dict()
+    state["heads.head.weight"], state["heads.head.bias"] = torch.zeros(1000, 768), torch.zeros(1000)
+    torch.save(state, tmp_path / "torchvision.pth")
+    model = create_model("vit_base", 16, 3)
+    report = load_pretrained(model, "imagenet", tmp_path / "torchvision.pth")
+    assert report.skipped == ["head.bias", "head.weight"]
+    with torch.inference_mode():
+        assert relative(features(model), oracle.eval()(IMAGES)) < 1e-5
+
+
+def checkpoint_of(model, path, labels):
+    save_checkpoint(path, dict(model=model.state_dict(), model_config=model.config, labels=labels, config={}))
+
+
+@pytest.mark.parametrize("img_size", [224, 288])
+def test_own_checkpoint_for_mimic(tmp_path, img_size):
+    source = create_model("vit_tiny", 16, 7, seed=4)
+    checkpoint_of(source, tmp_path / "mimic.pt", list("abcdefg"))
+    model = create_model("vit_tiny", 16, 14, img_size=img_size)
+    head = model.head.weight.clone()
+    report = load_pretrained(model, "mimic", tmp_path / "mimic.pt")
+    assert torch.equal(model.head.weight, head) and report.missing == ["head.weight", "head.bias"]
+    assert torch.equal(model.blocks[11].mlp.fc2.weight, source.blocks[11].mlp.fc2.weight)
+    assert torch.equal(model.pos_embed, source.pos_embed) == (img_size == 224)
+    assert torch.equal(model.pos_embed[:, 0], source.pos_embed[:, 0])  # the class position is kept
+
+
+class Evil:
+    def __reduce__(self):
+        return (open, ("/tmp/executed-by-a-weight-file", "w"))
+
+
+def truncated(data):
+    return data[: len(data) * 2 // 3]
+
+
+def write_bad(kind, path):
+    state = dinov2_state()
+    if kind == "evil":
+        path.write_bytes(pickle.dumps({"cls_token": Evil()}))
+    elif kind == "evil torch file":
+        torch.save({"cls_token": Evil()}, path)
+    elif kind == "object array":
+        np.savez(path.with_suffix(".npz"), cls=np.array([Evil()], dtype=object))
+        return path.with_suffix(".npz")
+    elif kind == "truncated npz":
+        np.savez(path.with_suffix(".npz"), **augreg_arrays(classes=10))
+        path.with_suffix(".npz").write_bytes(truncated(path.with_suffix(".npz").read_bytes()))
+        return path.with_suffix(".npz")
+    elif kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "text":
+        path.write_text("404: Not Found")
+    elif kind == "list":
+        torch.save([torch.zeros(3)], path)
+    else:
+        {"missing": lambda: state.pop("blocks.7.mlp.fc1.weight"),
+         "shape": lambda: state.update({"norm.weight": torch.ones(100)}),
+         "extra": lambda: state.update({"blocks.12.norm1.weight": torch.ones(192)}),
+         "nan": lambda: state["blocks.2.attn.proj.weight"].fill_(float("nan")),
+         "registers": lambda: state.update(register_tokens=torch.zeros(1, 4, 192)),
+         "odd grid": lambda: state.update(pos_embed=torch.zeros(1, 300, 192)),
+         "truncated": lambda: None}[kind]()
+        torch.save(state, path)
+        if kind == "truncated":
+            path.write_bytes(truncated(path.read_bytes()))
+    return path
+
+
+@pytest.mark.parametrize("kind, said", [
+    ("evil", "refused, not a file of tensors"), ("evil torch file", "refused, .* GLOBAL io.open"), ("object array", "plain arrays"), ("truncated", "truncated"),
+    ("truncated npz", "not a readable .npz"), ("empty", "PyTorch file"), ("text", "not a file of tensors"), ("list", "not a state dict"),
+    ("missing", r"missing blocks.7.mlp.fc1.weight \[768, 192\]"), ("extra", "unexpected blocks.12.norm1.weight"),
+    ("shape", r"norm.weight is \[100\], the model's is \[192\]"), ("nan", "blocks.2.attn.proj.weight has values"),
+    ("registers", "registers"), ("odd grid", r"pos_embed is \[1, 300, 192\], the model's is \[1, 257, 192\]"),
+])
+def test_bad_file_is_refused_and_the_model_left_alone(tmp_path, kind, said):
+    path = write_bad(kind, tmp_path / "bad.pth")
+    model = create_model("vit_tiny", 14, 2, layer_scale=True)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(ValueError, match=r"bad\.(pth|npz): .*" + said) as error:
+        load_pretrained(model, "dinov2", path)
+    assert path.name in str(error.value) and "\n" not in str(error.value)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert not Path("/tmp/executed-by-a-weight-file").exists()
+
+
+def test_wrong_model(tmp_path):
+    torch.save(dinov2_state(), tmp_path / "w.pth")
+    np.savez(tmp_path / "w.npz", **augreg_arrays(classes=10))
+    with pytest.raises(ValueError, match="unexpected blocks.0.ls1.gamma"):
+        load_pretrained(create_model("vit_tiny", 14), "dinov2", tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=r"patch_embed.proj.weight is \[192, 3, 16, 16\]"):
+        load_pretrained(create_model("vit_tiny", 14, layer_scale=True), "dinov2", tmp_path / "w.npz")
+    with pytest.raises(ValueError, match="unknown init 'dino'"):
+        load_pretrained(create_model("vit_tiny", 14), "dino", tmp_path / "w.pth")
+    with pytest.raises(FileNotFoundError, match="nowhere.pth"):
+        load_pretrained(create_model("vit_tiny", 14), "dinov2", tmp_path / "nowhere.pth")
+
+
+def test_no_network_says_where_the_file_is_had(tmp_path, monkeypatch):
+    def offline(*args, **kwargs):
+        raise urllib.error.URLError("Name or service not known")
+    monkeypatch.setattr("urllib.request.urlopen", offline)
+    with pytest.raises(ValueError, match=r"dinov2_vitb14_pretrain.pth elsewhere and pass it with --weights FILE"):
+        fetch("dinov2", "vit_base", tmp_path / "weights")
+    assert list((tmp_path / "weights").iterdir()) == []
+    with pytest.raises(ValueError, match="no official weights for --init dinov2 --arch vit_tiny"):
+        fetch("dinov2", "vit_tiny", tmp_path)
+
+
+def test_download_happens_once_and_a_broken_one_leaves_nothing(tmp_path, monkeypatch):
+    asked = []
+
+    class Reply:
+        def __init__(self, body, length):
+            self.body, self.headers = [body, b""], {"Content-Length": str(length)}
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            pass
+
+        def read(self, size):
+            return self.body.pop(0)
+
+    def serve(body, length):
+        monkeypatch.setattr("urllib.request.urlopen", lambda url, timeout: asked.append(url) or Reply(body, length))
+
+    serve(b"half", 8)
+    with pytest.raises(ValueError, match="4 of 8 bytes"):
+        fetch("imagenet", "vit_base", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    serve(b"complete", 8)
+    path = fetch("imagenet", "vit_base", tmp_path)
+    assert path.read_bytes() == b"complete" and fetch("imagenet", "vit_base", tmp_path) == path and len(asked) == 2
+    assert path.name == "B_16-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.0-sd_0.0.npz" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_initialise_takes_shape_and_statistics_from_the_init(tmp_path):
+    torch.save(dinov2_state(), tmp_path / "w.pth")
+    model, report, path, mean, _ = initialise("dinov2", "vit_tiny", weights=tmp_path / "w.pth", num_classes=3,
+                                              normalize="pretrain")
+    assert model.config["patch_size"] == 14 and model.config["layer_scale"] and mean == [0.485, 0.456, 0.406]
+    checkpoint_of(model, tmp_path / "mimic.pt", list("abc"))
+    again, _, _, mean, _ = initialise("mimic", "vit_tiny", weights=tmp_path / "mimic.pt", num_classes=5)
+    assert again.config["patch_size"] == 14 and again.config["layer_scale"] and mean is None
+    with pytest.raises(FileNotFoundError, match="pretrain_mimic.py --target cxr14"):
+        initialise("mimic", "vit_tiny", num_classes=5, target="cxr14")
+    with pytest.raises(ValueError, match="--weights is given"):
+        initialise("random", "vit_tiny", weights="x", num_classes=5)
