@@ -47,8 +47,8 @@ class Graph:
         return model
 
 
-def linear(g, x, weight, bias):
-    """``x @ weight.T + bias``, in the type of `x` and the weights."""
+def linear(g, x, weight, bias, name):
+    """``x @ weight.T + bias`` in the type of `x` and the weights; `name` is the layer's, as blocks.0.mlp.fc1."""
     return g("Add", g("MatMul", x, weight.T), bias)
 
 
@@ -155,20 +155,20 @@ def transformer(g, levels, state, config, block_linear, dtype):
     if dtype == np.float16:
         x = g("Cast", x, to=TensorProto.FLOAT16)
     for n in range(config["depth"]):
-        prefix = f"blocks.{n}."
-        weights = {k.removeprefix(prefix): v.astype(dtype) for k, v in state.items() if k.startswith(prefix)}
-        x = block(g, x, weights, config["num_heads"], block_linear, class_token_only=n == config["depth"] - 1)
+        weights = {name: value.astype(dtype) for name, value in state.items() if name.startswith(f"blocks.{n}.")}
+        x = block(g, x, weights, f"blocks.{n}", config["num_heads"], block_linear, n == config["depth"] - 1)
     x = g("Cast", g("Squeeze", x, [1]), to=TensorProto.FLOAT)
-    return linear(g, layer_norm(g, x, state, "norm"), state["head.weight"], state["head.bias"])
+    return linear(g, layer_norm(g, x, state, "norm"), state["head.weight"], state["head.bias"], "head")
 
 
-def block(g, x, weights, heads, linear, class_token_only):
+def block(g, x, weights, name, heads, linear, class_token_only):
     """One pre-normalised transformer block: (N, T, D) to the same, or to (N, 1, D) for the class token alone."""
-    def dense(x, name, rows=slice(None)):
-        return linear(g, x, weights[f"{name}.weight"][rows], weights[f"{name}.bias"][rows])
+    def dense(x, layer, rows=slice(None)):
+        layer = f"{name}.{layer}"
+        return linear(g, x, weights[f"{layer}.weight"][rows], weights[f"{layer}.bias"][rows], layer)
 
-    y = layer_norm(g, x, weights, "norm1")
-    width = len(weights["norm1.weight"])
+    y = layer_norm(g, x, weights, f"{name}.norm1")
+    width = len(weights[f"{name}.norm1.weight"])
     if class_token_only:
         x, first = (g("Slice", tokens, [0], [1], [1]) for tokens in (x, y))
         query = dense(first, "attn.qkv", slice(0, width))
@@ -177,7 +177,7 @@ def block(g, x, weights, heads, linear, class_token_only):
         query, key, value = g("Split", dense(y, "attn.qkv"), outputs=3, axis=2, num_outputs=3)
     y = g("MultiHeadAttention", query, key, value, num_heads=heads, domain="com.microsoft")
     x = g("Add", x, dense(y, "attn.proj"))
-    y = layer_norm(g, x, weights, "norm2")
+    y = layer_norm(g, x, weights, f"{name}.norm2")
     return g("Add", x, dense(g("Gelu", dense(y, "mlp.fc1")), "mlp.fc2"))
 
 

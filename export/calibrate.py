@@ -1,0 +1,162 @@
+"""Probabilities that mean frequencies: a logistic map per label, fitted on validation (Platt 1999).
+
+Training with positive class weights inflates probabilities. The map is sigmoid(slope * logit + offset) with a positive
+slope, so that no ranking, and no AUC, changes. It is folded into the model's head.
+"""
+
+import numpy as np
+import torch
+
+from models.checkpoint import atomic_write
+from models.inference import predict
+
+BINS = 10
+FOLDS = 5
+
+
+def calibrate(model, dataset, thresholds, norm):
+    """Fit a map for each label on a dataset and put it into the model's head; print what it changes.
+
+    Parameters
+    ----------
+    model : models.VisionTransformer
+        Changed in place.
+    dataset : Dataset
+        Validation images of the model's run.
+    thresholds : sequence of float or None
+        One a label, on uncalibrated probabilities.
+    norm : dict
+        `mean` and `std` of the model's input, as `models.inference.to_input` takes them.
+
+    Returns
+    -------
+    metadata : dict
+        `thresholds`, moved so that every call stays the same, and `calibration` in words.
+    y_true, before, after : ndarray, shape (N, L)
+        For `draw`.
+    """
+    y_true, before = predict(model, dataset, **norm)
+    logit = to_logit(before)
+    after = before.astype(np.float64)
+    slopes, offsets = np.ones(len(dataset.labels)), np.zeros(len(dataset.labels))
+    print(f"{'label':<24} {'slope':>7} {'offset':>7}  ECE before  after (out of fold, by patient)")
+    for i, label in enumerate(dataset.labels):
+        known = ~np.isnan(y_true[:, i])
+        y = y_true[known, i]
+        if not (0 < y.sum() < len(y)):
+            print(f"{label:<24} left as it is: validation holds one class only")
+            continue
+        slope, offset = platt(y, logit[known, i])
+        if slope <= 0:
+            print(f"{label:<24} left as it is: the fitted slope {slope:.3f} would turn the ranking round")
+            continue
+        slopes[i], offsets[i] = slope, offset
+        after[known, i] = out_of_fold(y, logit[known, i], dataset.table.patient_id[known])
+        errors = [calibration_error(y, p[known, i]) for p in (before, after)]
+        print(f"{label:<24} {slope:7.3f} {offset:7.3f}  {errors[0]:10.4f}  {errors[1]:6.4f}")
+    with torch.no_grad():
+        model.head.weight.mul_(torch.tensor(slopes[:, None]))
+        model.head.bias.mul_(torch.tensor(slopes)).add_(torch.tensor(offsets))
+    moved = [None if t is None else float(sigmoid(slope * to_logit(t) + offset))
+             for t, slope, offset in zip(thresholds, slopes, offsets)]
+    words = f"logistic (Platt) per label, fitted on {len(dataset)} validation images"
+    return dict(thresholds=moved, calibration=words), y_true, before, after
+
+
+def draw(path, y_true, before, after):
+    """The reliability diagram of all labels together, before and after."""
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError:
+        print("no reliability.png: pip install matplotlib")
+        return
+    known = ~np.isnan(y_true)
+    axes = (figure := Figure(figsize=(4, 4), layout="constrained")).subplots()
+    axes.plot([0, 1], [0, 1], color="0.7", linewidth=1)
+    for name, probability, colour in (("before", before, "#d55e00"), ("after", after, "#0072b2")):
+        _, frequency, mean = reliability(y_true[known], probability[known])
+        axes.plot(mean, frequency, "o-", color=colour, markersize=4, label=name)
+    axes.set(xlabel="mean probability in a bin", ylabel="frequency of positives", xlim=(0, 1), ylim=(0, 1), aspect=1)
+    axes.legend(frameon=False)
+    with atomic_write(path) as file:
+        figure.savefig(file, dpi=200, format="png")
+
+
+def platt(y_true, logit):
+    """Slope and offset of one label's logistic map, by Newton's method on Platt's smoothed targets.
+
+    Parameters
+    ----------
+    y_true : ndarray, shape (N,), in {0, 1}
+    logit : ndarray, shape (N,)
+
+    Returns
+    -------
+    slope, offset : float
+
+    Notes
+    -----
+    Platt, "Probabilistic outputs for support vector machines" (1999): a positive's target is (P + 1) / (P + 2), a
+    negative's 1 / (N + 2), which keeps the fit finite where the classes separate.
+    """
+    positives, negatives = (y_true == 1).sum(), (y_true == 0).sum()
+    target = np.where(y_true == 1, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+    design = np.column_stack([logit, np.ones_like(logit)]).astype(np.float64)
+    solution = np.array([1.0, 0.0])
+
+    def loss(w):
+        z = design @ w
+        return (np.logaddexp(0, z) - target * z).sum()
+
+    for _ in range(100):
+        p = sigmoid(design @ solution)
+        gradient = design.T @ (p - target)
+        hessian = (design * (p * (1 - p))[:, None]).T @ design + 1e-10 * np.eye(2)
+        step = np.linalg.solve(hessian, gradient)
+        size = 1.0
+        while loss(solution - size * step) > loss(solution) and size > 1e-6:
+            size /= 2
+        solution = solution - size * step
+        if np.abs(size * step).max() < 1e-9:
+            break
+    return float(solution[0]), float(solution[1])
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-np.clip(x, -700, 700)))
+
+
+def to_logit(probability):
+    p = np.clip(np.float64(probability), 1e-7, 1 - 1e-7)  # float32 has no finer probabilities near 1
+    return np.log(p / (1 - p))
+
+
+def calibration_error(y_true, probability, bins=BINS):
+    """Expected calibration error: |frequency - mean probability| over equal-width bins, weighted by their size.
+
+    Naeini et al., AAAI 2015.
+    """
+    counts, frequency, mean = reliability(y_true, probability, bins)
+    return float((counts * np.abs(frequency - mean)).sum() / counts.sum())
+
+
+def reliability(y_true, probability, bins=BINS):
+    """Per occupied bin of the probability: its count, the frequency of positives and the mean probability."""
+    index = np.minimum((probability * bins).astype(int), bins - 1)
+    counts = np.bincount(index, minlength=bins)
+    occupied = counts > 0
+    sums = [np.bincount(index, weights=values, minlength=bins)[occupied] for values in (y_true, probability)]
+    return counts[occupied], sums[0] / counts[occupied], sums[1] / counts[occupied]
+
+
+def out_of_fold(y_true, logit, groups):
+    """Calibrated probabilities of each image by a map that was fitted without its patient."""
+    names = np.unique(groups)
+    fold = np.random.default_rng(0).permutation(len(names))[np.searchsorted(names, groups)] % FOLDS
+    probability = sigmoid(logit)
+    for k in range(FOLDS):
+        rest = y_true[fold != k]
+        if (rest == 1).any() and (rest == 0).any():
+            slope, offset = platt(rest, logit[fold != k])
+            probability[fold == k] = sigmoid(slope * logit[fold == k] + offset)
+    return probability

@@ -1,0 +1,192 @@
+"""Turn a run into one ONNX file that takes the raw radiograph and gives probabilities.
+
+    python -m export.to_onnx runs/cxr14-dinov2                       # runs/cxr14-dinov2/model.onnx
+    python -m export.to_onnx runs/cxr14-dinov2 --precision int8      # model-int8.onnx, for CPUs with VNNI
+    python -m export.to_onnx runs/cxr14-dinov2 --precision fp16      # model-fp16.onnx, for GPUs
+    python -m export.to_onnx runs/cxr14-dinov2 --calibrate           # probabilities that mean frequencies
+
+The file is written only after it has given, on real radiographs, what PyTorch gives. MODEL_CARD.md goes with it.
+"""
+
+import argparse
+import platform
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+
+import data
+from data.images import load
+from export import card, quantize, verify
+from export.graph import INPUT_TYPES, classifier
+from export.calibrate import calibrate, draw
+from export.predict import expand, predictions
+from export.runtime import FORMAT, Predictor, encode_metadata
+from models.checkpoint import atomic_write, load_checkpoint, restore_model, sha256
+from models.inference import predict, to_input
+from models.vit import ARCHITECTURES
+from stats import auroc, bootstrap
+from stats.predictions import load_predictions
+
+PARITY = 1e-3  # largest difference of a probability between PyTorch and an fp32 file
+
+
+def build_parser():
+    parser = argparse.ArgumentParser(prog="to_onnx", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="run folder (its best.pt is taken) or a checkpoint file")
+    parser.add_argument("--precision", default="fp32", choices=["fp32", "fp16", "int8"], help="(default: fp32)")
+    parser.add_argument("--input-type", default="float32", choices=list(INPUT_TYPES),
+                        help="of the graph's input; float32 takes 8 bit, 16 bit and DICOM (default: float32)")
+    parser.add_argument("--calibrate", action="store_true", help="fit a logistic (Platt) map per label on validation "
+                        "and put it into the graph; writes reliability.png too")
+    parser.add_argument("--out", type=Path, help="file to write (default: model[-precision].onnx in the run folder)")
+    parser.add_argument("--root", help="where the run's corpus lies on this machine (default: as in training)")
+    parser.add_argument("--images", nargs="+", metavar="PATH", help="radiographs for the parity check, where the "
+                        "corpus is not on this machine (default: validation images of the run)")
+    parser.add_argument("--check", type=int, default=16, help="radiographs in the parity check (default: 16)")
+    parser.add_argument("--labelled", type=int, default=2000, help="validation radiographs on which a reduced "
+                        "precision is judged, evenly spaced (default: 2000)")
+    return parser
+
+
+def read_run(run):
+    """The checkpoint file of a run folder, or the file itself, and its content."""
+    if not run.exists():
+        raise FileNotFoundError(f"{run}: no such run folder or checkpoint")
+    path = run / "best.pt" if run.is_dir() else run
+    return path, load_checkpoint(path)
+
+
+def spaced(count, limit):
+    """At most `limit` indices evenly spaced over range(count)."""
+    return np.unique(np.linspace(0, count - 1, min(count, limit)).round().astype(int))
+
+
+def parity_images(dataset, images, count, size):
+    """Radiographs for the parity check: their files, and their levels (n, 1, S, S) uint8 as PyTorch's path has them."""
+    if images:
+        files = expand(images)
+        files = [files[i] for i in spaced(len(files), count)]
+        return files, torch.from_numpy(np.stack([load(path, size) for path in files])[:, None])
+    if not len(dataset):
+        raise ValueError("the run has no validation image for the parity check: give some with --images")
+    indices = spaced(len(dataset), count)
+    return [dataset.path(i) for i in indices], dataset.batch(indices)[0]
+
+
+def describe(path, checkpoint, args, model):
+    """The metadata that are known before the file is."""
+    config = checkpoint["config"]
+    shape = {name: model.config[name] for name in ("embed_dim", "depth", "num_heads")}
+    arch = next((name for name, known in ARCHITECTURES.items() if known == shape), f"vit {shape}")
+    thresholds = checkpoint.get("thresholds") or [None] * len(checkpoint["labels"])
+    versions = dict(python=platform.python_version(), torch=str(torch.__version__), onnx=onnx.__version__,
+                    onnxruntime=onnxruntime.__version__)
+    return dict(
+        format=FORMAT, intended_use=card.INTENDED_USE, corpus=config["data"], init=config["init"],
+        architecture=f"{arch}, patch {model.config['patch_size']}, {model.config['img_size']} x {model.config['img_size']}",
+        cohort=str(config.get("cohort")), label_set=str(config.get("labels")), calibration="none",
+        thresholds_from="Youden's index on the validation set" if any(t is not None for t in thresholds) else "none",
+        precision=args.precision, checkpoint_sha256=sha256(path), labels=list(checkpoint["labels"]),
+        thresholds=thresholds, image_size=model.config["img_size"], versions=versions,
+        test_auroc=test_auroc(path.parent / "predictions.npz", checkpoint["labels"]))
+
+
+def test_auroc(path, labels):
+    """AUC and its 95 % CI on the test set from a run's predictions; None where there are none."""
+    if not path.is_file():
+        return None
+    predictions = load_predictions(path)
+    if list(predictions.labels) != list(labels):
+        raise ValueError(f"{path}: labels {list(predictions.labels)}, expected the checkpoint's {list(labels)}")
+    values = auroc(predictions.y_true, predictions.y_score)
+    ci = bootstrap(predictions.y_true, predictions.y_score, groups=predictions.patient_id).ci()
+    rounded = [[None if np.isnan(x) else round(float(x), 4) for x in row] for row in np.column_stack([values, ci])]
+    return dict(images=len(values), method="percentile bootstrap by patient, 1,000 redraws", labels=rounded)
+
+
+def judge(candidate, reference, dataset, metadata, args, norm):
+    """Compare a reduced precision with PyTorch on labelled radiographs; ValueError where it lost too much."""
+    rows = spaced(len(dataset), args.labelled)
+    y_true, expected = predict(reference, dataset, indices=rows, **norm)
+    results = list(predictions(candidate, [dataset.path(i) for i in rows]))
+    failed = [error for *_, error in results if error]
+    if failed:
+        raise ValueError(failed[0])
+    found = np.stack([probability for _, _, probability, _ in results])
+    print(f"{args.precision} against PyTorch on {len(rows)} validation radiographs")
+    quantize.accept(y_true, expected, found, metadata["labels"])
+
+
+def export(args):
+    path, checkpoint = read_run(args.run)
+    model = restore_model(checkpoint)
+    norm = dict(mean=checkpoint.get("input_mean"), std=checkpoint.get("input_std"))
+    metadata = describe(path, checkpoint, args, model)
+    out = args.out or path.parent / f"model{'' if args.precision == 'fp32' else '-' + args.precision}.onnx"
+    reduced = args.precision != "fp32"
+
+    def dataset(split):
+        replaced = {"root": args.root} if args.root else {}
+        return data.from_config(checkpoint["config"], split, **replaced)
+
+    validation = dataset("val") if args.calibrate or reduced or not args.images else None
+    if args.calibrate:
+        calibrated, *reliability = calibrate(model, validation, metadata["thresholds"], norm)
+        metadata |= calibrated
+
+    state = {name: value.numpy() for name, value in model.state_dict().items()}
+    number_format = {}
+    if args.precision == "fp16":
+        number_format["dtype"] = np.float16
+    elif args.precision == "int8":
+        training = dataset("train")
+        levels = training.batch(spaced(len(training), quantize.CALIBRATION_IMAGES))[0]
+        with torch.inference_mode():
+            state, number_format["block_linear"] = quantize.int8(model, state, to_input(levels, **norm))
+    proto = classifier(state, model.config, **norm, input_type=args.input_type, **number_format)
+
+    files, levels = parity_images(validation, args.images, args.check, model.config["img_size"])
+    with torch.inference_mode():
+        expected = model(to_input(levels, **norm)).sigmoid().numpy()
+    metadata["reference"] = {}
+    candidate = Predictor(serialised(proto, metadata), "cpu")
+    found = candidate(files)
+    worst = float(np.abs(found - expected).max())
+    print(f"largest difference from PyTorch on {len(files)} radiographs: {worst:.2g}")
+    if reduced:
+        judge(candidate, model, validation, metadata, args, norm)
+    elif not worst <= PARITY:
+        raise ValueError(f"{out}: not written: a probability differs from PyTorch's by {worst:.2g}, allowed {PARITY:g}")
+
+    metadata["reference"] = verify.reference(candidate, files[:4], verify.REDUCED if reduced else PARITY)
+    with atomic_write(out) as file:
+        file.write(serialised(proto, metadata))
+    with atomic_write(out.with_name("MODEL_CARD.md")) as file:
+        file.write(card.card(metadata).encode())
+    if args.calibrate:
+        draw(out.with_name("reliability.png"), *reliability)
+    print(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
+
+
+def serialised(proto, metadata):
+    onnx.helper.set_model_props(proto, encode_metadata(metadata))
+    return proto.SerializeToString()
+
+
+def main(argv=None):
+    args = build_parser().parse_args(argv)
+    try:
+        export(args)
+    except (ValueError, OSError) as error:
+        print(f"to_onnx: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

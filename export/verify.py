@@ -1,0 +1,83 @@
+"""Parity that travels with a model: reference images and the probabilities they had at the export.
+
+Two kinds. Patterns are computed anywhere from integers alone, so that a lone model file can be checked. Radiographs
+are known by the hash of their file; only who has them can check them.
+"""
+
+import hashlib
+
+import numpy as np
+
+from data.images import read_image
+
+PATTERNS = ((1024, 1024), (513, 380))  # height, width
+REDUCED = 1e-2  # fp16 and int8 round differently from processor to processor
+
+
+def pattern(height, width):
+    """A test image from integer arithmetic, the same bits on every machine: smooth bands under a hashed grain.
+
+    Returns
+    -------
+    ndarray, uint8, shape (height, width)
+    """
+    y, x = np.mgrid[:height, :width].astype(np.uint32)
+    bands = (y * 200 // height + (x * x // width + 7 * y) % 40).astype(np.uint32)
+    grain = (y * np.uint32(2654435761) ^ x * np.uint32(2246822519)) >> np.uint32(29)  # Knuth's and xxHash's multipliers
+    return (bands + grain).astype(np.uint8)
+
+
+def file_hash(path):
+    """The sha256 of a file's bytes, in hex."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def reference(model, paths, tolerance):
+    """What travels in the metadata: a model's own probabilities of the patterns and of a few radiographs.
+
+    Parameters
+    ----------
+    model : export.runtime.Predictor
+    paths : sequence of path-like
+    tolerance : float
+        Largest difference that a rerun may have.
+    """
+    return dict(tolerance=tolerance, patterns=[model([pattern(*size)])[0].tolist() for size in PATTERNS],
+                radiographs={file_hash(path): model([path])[0].tolist() for path in paths})
+
+
+def differences(model, paths=()):
+    """How far a model is from its reference probabilities.
+
+    Parameters
+    ----------
+    model : export.runtime.Predictor
+    paths : sequence of path-like
+        Files among which reference radiographs are looked for.
+
+    Yields
+    ------
+    name : str
+    difference, tolerance : float
+        The largest over the labels, and what is allowed.
+
+    Raises
+    ------
+    ValueError
+        None of `paths` is a reference radiograph.
+    """
+    reference = model.metadata["reference"]
+    for size, expected in zip(PATTERNS, reference["patterns"], strict=True):
+        yield (f"pattern {size[0]} x {size[1]}", largest(model([pattern(*size)])[0], expected),
+               reference["tolerance"])
+    wanted = reference["radiographs"]
+    found = [(path, wanted[digest]) for path in paths if (digest := file_hash(path)) in wanted]
+    if paths and not found:
+        raise ValueError(f"none of the {len(paths)} files is one of this model's {len(wanted)} reference radiographs")
+    for path, expected in found:
+        yield str(path), largest(model([read_image(path)])[0], expected), reference["tolerance"]
+
+
+def largest(probability, expected):
+    return float(np.abs(probability - np.asarray(expected, np.float32)).max())
