@@ -30,7 +30,12 @@ def load(path, size=224):
     ValueError
         Naming the file and the reason.
     """
-    image = read_image(path)
+    return load_bytes(read_file(path), path, size)
+
+
+def load_bytes(data, path, size=224):
+    """`load` for the bytes of a file that was read; `path` is for the message of an error."""
+    image = decode_image(data, path)
     try:
         return preprocess(image, size)
     except ValueError as error:

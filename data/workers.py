@@ -1,8 +1,8 @@
-"""Fill rows of a cache from image files, in this process or in several (``python -m data.workers`` is one).
+"""Fill rows of a cache from image files, in this process or in several (`python -m data.workers` is one).
 
 The workers are plain subprocesses that read jobs from their standard input as lines of JSON. Unlike
-multiprocessing's they never import the caller's main module (and PyTorch with it), never fork a process that
-has threads, end by themselves when the caller is killed, and a worker that is killed is seen at once.
+multiprocessing's they do not import the caller's main module (and torch with it) and do not fork a process that has
+threads; they end by themselves when the caller is killed, and one that is killed is noticed at once.
 """
 
 import hashlib
@@ -13,11 +13,11 @@ import subprocess
 import sys
 import threading
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
-import numpy as np
-
-from data.images import decode_image, preprocess, read_file
+from data.images import load_bytes, read_file
+from data.store import write_at
 
 CHUNK = 16  # images handed to a worker at a time
 
@@ -27,133 +27,137 @@ def available_cores():
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
-def fill_row(images, job):
+def fill_row(fd, offset, size, job):
     """Bring one row of the cache up to date with its file.
 
     Parameters
     ----------
-    images : dict
-        "fd" (of images.npy, open for writing), "offset" (of row 0, bytes) and "size" (pixels).
+    fd : int
+        images.npy, open for reading and writing.
+    offset : int
+        Where row 0 begins in it, in bytes.
+    size : int
+        Height and width of a row's image.
     job : dict
-        "row", "path", and "known": [hash, checksum] of what the row holds, or None.
+        "row", "path", and "known": (hash, checksum) of what the row holds, or None.
 
     Returns
     -------
-    dict
-        "row" and either "error" (a bad image: the reason) or "record": [bytes, checksum, mtime_ns, hash].
+    tuple or str
+        The fields of a `data.store.RECORD`, the hash in hex; or, for a bad image, the reason.
     """
-    row, path = job["row"], job["path"]
-    offset, length = images["offset"] + row * images["size"] ** 2, images["size"] ** 2
+    path, place, length = job["path"], offset + job["row"] * size * size, size * size
     try:
         before = os.stat(path)
         data = read_file(path)
         after = os.stat(path)
-        if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or len(data) != after.st_size:
+        if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
             raise ValueError(f"{path}: changed while it was read")
-        digest = hashlib.blake2b(data, digest_size=16).hexdigest()
-        checksum = None
-        if job["known"] and job["known"][0] == digest:  # touched or copied, but the same: nothing to decode
-            checksum = zlib.crc32(os.pread(images["fd"], length, offset))
+        digest, checksum = hashlib.blake2b(data, digest_size=16).hexdigest(), None
+        if job["known"] and job["known"][0] == digest:  # a touched or copied file: the row may still do
+            checksum = zlib.crc32(os.pread(fd, length, place))
         if checksum is None or checksum != job["known"][1]:
-            try:
-                pixels = preprocess(decode_image(data, path), images["size"]).tobytes()
-            except ValueError as error:
-                reason = str(error)
-                raise ValueError(reason if str(path) in reason else f"{path}: {reason}") from error
+            pixels = load_bytes(data, path, size).tobytes()
             checksum = zlib.crc32(pixels)
-            write_at(images["fd"], pixels, offset)
+            write_at(fd, pixels, place)
     except ValueError as error:
-        return {"row": row, "error": str(error)}
-    return {"row": row, "record": [len(data), checksum, after.st_mtime_ns, digest]}
+        return str(error)
+    return len(data), checksum, after.st_mtime_ns, digest
 
 
-def write_at(fd, data, offset):
-    """Write all of `data`; a full disk is an OSError here, where writing to mapped memory would kill us."""
-    while data:
-        written = os.pwrite(fd, data, offset)
-        data, offset = data[written:], offset + written
-
-
-def fill_rows(images, jobs, workers):
+def fill_rows(fd, offset, size, jobs, workers):
     """Run `fill_row` on every job, in `workers` processes if that is more than one.
 
     Yields
     ------
-    list of dict
-        Results of a chunk of jobs, in the order in which they are done.
+    row : int
+    answer : tuple or str
+        The row's record, or the reason why its image is bad. In the order in which they are done.
 
     Raises
     ------
     OSError
         A disk that is full or fails, a missing package, or a worker that was killed.
     """
-    chunks = [jobs[start : start + CHUNK] for start in range(0, len(jobs), CHUNK)]
     if workers == 1:
-        for chunk in chunks:
-            yield [fill_row(images, job) for job in chunk]
+        for job in jobs:
+            yield job["row"], _record(fill_row(fd, offset, size, job))
         return
 
     todo, done = queue.SimpleQueue(), queue.SimpleQueue()
+    chunks = [jobs[start : start + CHUNK] for start in range(0, len(jobs), CHUNK)]
     for chunk in chunks:
         todo.put(chunk)
-    processes = [_start_worker(images) for _ in range(min(workers, len(chunks)))]
+    processes = [_start_worker(fd, offset, size) for _ in range(min(workers, len(chunks)))]
+    threads = [threading.Thread(target=_feed, args=(process, todo, done)) for process in processes]
     try:
-        for process in processes:
-            threading.Thread(target=_feed, args=(process, todo, done), daemon=True).start()
+        for thread in threads:
+            thread.start()
         for _ in chunks:
-            result = done.get()
-            if isinstance(result, OSError):
-                raise result
-            yield result
+            answers = done.get()
+            if isinstance(answers, OSError):
+                raise answers
+            for row, answer in answers:
+                yield row, _record(answer)
     finally:
         for process in processes:
             process.kill()
             process.wait()
+        for thread, process in zip(threads, processes):
+            thread.join()
+            process.stdout.close()
+            with suppress(BrokenPipeError):  # a chunk that was never read
+                process.stdin.close()
 
 
-def _start_worker(images):
-    """Start ``python -m data.workers`` with one thread, in a session of its own (so Ctrl-C reaches only us)."""
+def _record(answer):
+    """The answer of `fill_row`, with its hash as bytes if it is a record."""
+    return answer if isinstance(answer, str) else (*answer[:3], bytes.fromhex(answer[3]))
+
+
+def _start_worker(fd, offset, size):
+    """Start a worker of one thread, in a session of its own, so that Ctrl-C reaches only the caller."""
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     modules = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))
     return subprocess.Popen(
-        [sys.executable, "-m", "data.workers", json.dumps(images)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8",
-        env=os.environ | threads | {"PYTHONPATH": modules}, pass_fds=[images["fd"]], start_new_session=True)
+        [sys.executable, "-m", "data.workers", str(fd), str(offset), str(size)], stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE, text=True, encoding="utf-8", env=os.environ | threads | {"PYTHONPATH": modules},
+        pass_fds=[fd], start_new_session=True)
 
 
 def _feed(process, todo, done):
-    """Hand chunks to one worker and pass its answers on, until none is left; an OSError takes the job down."""
+    """Hand chunks to one worker and pass on its answers until none is left; an OSError takes the whole job down."""
     try:
         while True:
             chunk = todo.get_nowait()
             process.stdin.write(json.dumps(chunk) + "\n")
             process.stdin.flush()
-            answer = process.stdout.readline()
-            if not answer.endswith("\n"):
+            line = process.stdout.readline()
+            if not line:
                 raise BrokenPipeError
-            answer = json.loads(answer)
-            if isinstance(answer, str):
-                raise OSError(answer)
-            done.put(answer)
+            answers = json.loads(line)
+            if isinstance(answers, str):
+                raise OSError(answers)
+            done.put(answers)
     except queue.Empty:
-        pass
+        return
     except BrokenPipeError:
         code = process.wait()
-        done.put(OSError(f"a preprocessing worker ended with code {code}" + (
-            " (killed: out of memory? fewer --workers need less)" if code == -9 else "")))
+        hint = " (killed; if memory ran out, fewer workers need less)" if code == -9 else ""
+        done.put(OSError(f"a preprocessing worker ended with code {code}{hint}; what was done is kept"))
     except OSError as error:
         done.put(error)
 
 
 def main():
-    """Read chunks of jobs from standard input and answer each with a line: results, or the text of an OSError."""
-    images = json.loads(sys.argv[1])
+    """Read chunks of jobs from standard input; answer each with a line: its results, or the text of an OSError."""
+    fd, offset, size = map(int, sys.argv[1:])
     for line in sys.stdin:
         try:
-            answer = [fill_row(images, job) for job in json.loads(line)]
+            answers = [(job["row"], fill_row(fd, offset, size, job)) for job in json.loads(line)]
         except OSError as error:
-            answer = str(error)
-        print(json.dumps(answer), flush=True)
+            answers = str(error)
+        print(json.dumps(answers), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,203 @@
+"""The cache on disk: an array of pixels, a record for each row that vouches for them, and what they are of.
+
+A cache is a folder of
+
+- `images.npy`: uint8 (N, size, size), a row for every image of the release; rows not filled are holes in the file;
+- `index.npy`: a `RECORD` for each row, all zeros where the row is not filled;
+- `meta.json`: what the rows are; written last, so a folder without it is no cache yet.
+
+Pixels are flushed to the disk before their record is written, so a record never vouches for pixels that a killed
+process or a power cut has lost.
+"""
+
+import fcntl
+import json
+import os
+import sys
+import zlib
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+# The file that a row was made of (size, time, content hash) and the CRC-32 of the row's pixels. 32 bytes, so that no
+# record lies across two sectors of a disk and could be written by half.
+RECORD = np.dtype([("bytes", "<u4"), ("checksum", "<u4"), ("mtime_ns", "<i8"), ("hash", "V16")])
+BATCH = 512  # rows between two flushes
+
+
+class Store:
+    """An existing cache folder.
+
+    Parameters
+    ----------
+    folder : Path or str
+
+    Attributes
+    ----------
+    folder : Path
+    meta : dict
+    images : memmap, uint8, shape (N, size, size), read-only
+
+    Raises
+    ------
+    ValueError
+        If the folder is no cache, or a damaged one.
+    """
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
+        try:
+            self.meta = json.loads((self.folder / "meta.json").read_text(encoding="utf-8"))
+            self.shape = (self.meta["images"], self.meta["size"], self.meta["size"])
+        except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{folder}: is not a cache (no readable meta.json)") from error
+        self.images = self._load("images.npy", self.shape, np.dtype("u1"), "r")
+        self.index_offset = self._load("index.npy", self.shape[:1], RECORD, "r").offset
+
+    @classmethod
+    def create(cls, folder, meta):
+        """Open the cache at `folder`, laid out empty if it is not there; ValueError if it is one of other images."""
+        folder = Path(folder)
+        if not (folder / "meta.json").exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            with _lock(folder, 0, 1, False):
+                if not (folder / "meta.json").exists():
+                    _lay_out(folder, meta)
+        store = cls(folder)
+        if store.meta != meta:
+            raise ValueError(f"{folder}: is a cache of {store.meta}; expected {meta}")
+        return store
+
+    def _load(self, name, shape, dtype, mmap_mode):
+        path = self.folder / name
+        try:
+            array = np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
+            if array.shape != shape or array.dtype != dtype:
+                raise ValueError(f"holds {array.dtype} {array.shape}, expected {dtype} {shape}")
+        except (ValueError, EOFError, FileNotFoundError) as error:
+            raise ValueError(f"{path}: is damaged ({error}); delete its folder to build it again") from error
+        return array
+
+    def read_index(self):
+        """The records as they are now on disk: (N,) array of `RECORD`, in memory."""
+        return self._load("index.npy", self.shape[:1], RECORD, None)
+
+    def lock(self, start, stop, say=True):
+        """Context in which no other process fills rows start..stop-1; waits for one that does."""
+        return _lock(self.folder, start, stop, say)
+
+    @contextmanager
+    def writing(self):
+        """Context with a file descriptor of images.npy open for writing."""
+        with open(self.folder / "images.npy", "r+b") as file:
+            yield file.fileno()
+
+    def offset(self, row):
+        """Where a row's pixels begin in images.npy, in bytes."""
+        return self.images.offset + row * self.shape[1] * self.shape[2]
+
+    def mark(self, records):
+        """Flush the pixels to the disk, then write the records that vouch for them.
+
+        Parameters
+        ----------
+        records : dict of int to RECORD scalar
+            By row.
+        """
+        if not records:
+            return
+        with self.writing() as fd:
+            os.fsync(fd)
+        with open(self.folder / "index.npy", "r+b") as file:
+            for row, record in records.items():
+                write_at(file.fileno(), record.tobytes(), self.index_offset + row * RECORD.itemsize)
+            os.fsync(file.fileno())
+
+    def damaged(self, index, rows):
+        """Those of `rows` whose pixels do not match the checksum in their record."""
+        return [row for row in rows.tolist() if zlib.crc32(self.images[row]) != index["checksum"][row]]
+
+
+def _lay_out(folder, meta):
+    shape = (meta["images"], meta["size"], meta["size"])
+    with open(folder / "images.npy", "wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        file.truncate(file.tell() + shape[0] * shape[1] * shape[2])
+    with open(folder / "index.npy", "wb") as file:  # not a sparse file: marking a row must not need more disk
+        np.save(file, np.zeros(shape[0], RECORD))
+        os.fsync(file.fileno())
+    with open(folder / "meta.json.part", "w", encoding="utf-8") as file:
+        json.dump(meta, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(folder / "meta.json.part", folder / "meta.json")
+
+
+@contextmanager
+def _lock(folder, start, stop, say):
+    """Hold bytes start..stop-1 of the file `lock`; the system lets go when the process ends, however it ends."""
+    with open(folder / "lock", "a+b") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, stop - start, start)
+        except BlockingIOError:
+            if say:
+                print(f"{folder}: waiting for another process that is filling it", file=sys.stderr, flush=True)
+            fcntl.lockf(file, fcntl.LOCK_EX, stop - start, start)
+        yield
+
+
+def write_at(fd, data, offset):
+    """Write all of `data`; a full disk is an OSError here, where writing to mapped memory would kill the process."""
+    while data:
+        try:
+            written = os.pwrite(fd, data, offset)
+        except OSError as error:
+            raise OSError(error.errno, f"the cache cannot be written: {error.strerror}") from error
+        data, offset = data[written:], offset + written
+
+
+def merge_caches(target, sources):
+    """Copy into the cache `target` the rows that it lacks and the caches `sources` have.
+
+    A row is copied only if its pixels match their checksum. The next `build_cache` holds all rows against the files.
+
+    Parameters
+    ----------
+    target : Path or str
+        A cache's folder; made if it is not there.
+    sources : sequence of Path or str
+        Folders of caches of the same names, size and preprocessing.
+
+    Returns
+    -------
+    copied, damaged : int
+        Rows copied, and rows left out because their pixels do not match their checksum.
+
+    Raises
+    ------
+    ValueError
+        If a source is not a cache, or one of other images than the target.
+    OSError
+        A full disk.
+    """
+    stores = [Store(source) for source in sources]
+    for store in stores:
+        if store.meta != stores[0].meta:
+            raise ValueError(f"{store.folder}: is a cache of {store.meta}; {stores[0].folder} is of {stores[0].meta}")
+    target, copied, damaged = Store.create(target, stores[0].meta), 0, 0
+    with target.lock(0, target.shape[0]), target.writing() as fd:
+        filled = target.read_index()["bytes"] > 0
+        for store in stores:
+            index = store.read_index()
+            rows = np.flatnonzero((index["bytes"] > 0) & ~filled)
+            for start in range(0, len(rows), BATCH):
+                batch = rows[start : start + BATCH]
+                broken = store.damaged(index, batch)
+                good = np.setdiff1d(batch, broken)
+                for row in good.tolist():
+                    write_at(fd, store.images[row].tobytes(), target.offset(row))
+                target.mark({row: index[row] for row in good.tolist()})
+                filled[good] = True
+                copied, damaged = copied + len(good), damaged + len(broken)
+    return copied, damaged
