@@ -101,7 +101,7 @@ class Corpus(Dataset):
 
         rows = np.flatnonzero(self._split == split)
         if not tables_only:
-            names, paths, present = self._find_files(release, inside)
+            paths, present = self._find_files(release, inside)
             rows = self._drop_missing(rows, paths, present, on_missing)
         if limit is not None and limit < len(rows):
             rows = rows[draw_subset(self._cohort.image_id[rows].tolist(), limit, f"limit:{split_seed}")]
@@ -109,9 +109,10 @@ class Corpus(Dataset):
             raise ValueError(f"{self.root}: the split {split!r} of {self.corpus} has no images"
                              + (" on disk" if self.skipped["missing"] else ""))
         if not tables_only:
-            cache = build_cache(self.root, names, paths[rows].tolist(), corpus=self.corpus,
-                                size=image_size, cache_dir=cache_dir, workers=workers, on_bad=on_bad,
-                                progress=progress)
+            # The tables' own paths name the rows, so the cache stays the same while a download grows.
+            cache = build_cache(self.root, release.table.path.tolist(), self._cohort.path[rows].tolist(),
+                                files=paths[rows].tolist(), corpus=self.corpus, size=image_size,
+                                cache_dir=cache_dir, workers=workers, on_bad=on_bad, progress=progress)
             self.skipped["bad"] = list(cache.bad)
             rows, self._cache_rows = rows[cache.rows >= 0], cache.rows[cache.rows >= 0]
             self._images = cache.images
@@ -141,13 +142,13 @@ class Corpus(Dataset):
         return tuple(dict.fromkeys(RELEASE_NAMES[cls.corpus].values()))
 
     def _find_files(self, release, inside):
-        """All the release's paths; the cohort's; whether those are there. Images of no row are counted."""
+        """Where each image of the cohort is, and whether it is there; images of no row are counted."""
         paths, present, folders = locate(self.root, release.table.path, self.alternatives(self.root))
         on_disk = sum(name.lower().endswith(IMAGE_SUFFIXES) for names in folders.values() for name in names)
         strangers = on_disk - int(present.sum())
         if strangers > 0:
             self.notes.append(f"{strangers:,} image files are in no row of the tables and are ignored")
-        return paths.tolist(), paths[inside], present[inside]
+        return paths[inside], present[inside]
 
     def _drop_missing(self, rows, paths, present, on_missing):
         missing = rows[~present[rows]]
