@@ -80,7 +80,7 @@ def parity_images(dataset, images, count, size):
 
 def describe(path, checkpoint, args, model):
     """The metadata that are known before the file is."""
-    config = checkpoint["config"]
+    config, digest = checkpoint["config"], sha256(path)
     shape = {name: model.config[name] for name in ("embed_dim", "depth", "num_heads")}
     arch = next((name for name, known in ARCHITECTURES.items() if known == shape), f"vit {shape}")
     thresholds = checkpoint.get("thresholds") or [None] * len(checkpoint["labels"])
@@ -91,22 +91,24 @@ def describe(path, checkpoint, args, model):
         architecture=f"{arch}, patch {model.config['patch_size']}, {model.config['img_size']} x {model.config['img_size']}",
         cohort=str(config.get("cohort")), label_set=str(config.get("labels")), calibration="none",
         thresholds_from="Youden's index on the validation set" if any(t is not None for t in thresholds) else "none",
-        precision=args.precision, checkpoint_sha256=sha256(path), labels=list(checkpoint["labels"]),
+        precision=args.precision, checkpoint_sha256=digest, labels=list(checkpoint["labels"]),
         thresholds=thresholds, image_size=model.config["img_size"], versions=versions,
-        test_auroc=test_auroc(path.parent / "predictions.npz", checkpoint["labels"]))
+        test_auroc=test_auroc(path.parent / "predictions.npz", checkpoint["labels"], digest))
 
 
-def test_auroc(path, labels):
-    """AUC and its 95 % CI on the test set from a run's predictions; None where there are none."""
+def test_auroc(path, labels, checkpoint_sha256):
+    """AUC and its 95 % CI on the test set from a run's predictions; None where there are none of this checkpoint."""
     if not path.is_file():
+        print("the card will have no test AUC: run evaluate.py first")
         return None
     predictions = load_predictions(path)
-    if list(predictions.labels) != list(labels):
-        raise ValueError(f"{path}: labels {list(predictions.labels)}, expected the checkpoint's {list(labels)}")
+    if list(predictions.labels) != list(labels) or predictions.meta.get("checkpoint_sha256") != checkpoint_sha256:
+        print(f"the card will have no test AUC: {path} is not of this checkpoint, run evaluate.py again")
+        return None
     values = auroc(predictions.y_true, predictions.y_score)
     ci = bootstrap(predictions.y_true, predictions.y_score, groups=predictions.patient_id).ci()
-    rounded = [[None if np.isnan(x) else round(float(x), 4) for x in row] for row in np.column_stack([values, ci])]
-    return dict(images=len(values), method="percentile bootstrap by patient, 1,000 redraws", labels=rounded)
+    rows = [[None if np.isnan(x) else round(float(x), 4) for x in row] for row in np.column_stack([values, ci])]
+    return dict(images=len(predictions.y_true), method="bootstrap by patient, 1,000 redraws", labels=rows)
 
 
 def judge(candidate, reference, dataset, metadata, args, norm):

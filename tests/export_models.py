@@ -1,0 +1,56 @@
+"""Small models, files and pictures that several export tests share."""
+
+import numpy as np
+import onnx
+import torch
+import torch.nn.functional as F
+
+from export.card import INTENDED_USE
+from export.graph import classifier
+from export.runtime import FORMAT, Predictor, encode_metadata
+from export.verify import reference
+from models import VisionTransformer
+
+LABELS = ["Cardiomegaly", "Pneumonia", "Edema", "Nodule", "No finding"]
+THRESHOLDS = [0.4, 0.5, None, 0.6, 0.5]
+METADATA = dict(
+    format=FORMAT, intended_use=INTENDED_USE, corpus="cxr14", init="dinov2", architecture="vit_tiny, patch 16, 64 x 64",
+    cohort="paper", label_set="table3", thresholds_from="Youden's index on the validation set", precision="fp32",
+    checkpoint_sha256="0" * 64, calibration="none", labels=LABELS, thresholds=THRESHOLDS, image_size=64,
+    test_auroc=dict(images=90, method="bootstrap", labels=[[0.8, 0.7, 0.9]] * 4 + [[None] * 3]),
+    versions=dict(torch="2.14"), reference={})
+
+
+def radiograph(height, width, seed=0, depth=255):
+    """Smooth structure with noise, as an image of a patient has it, in whole numbers."""
+    rng = np.random.default_rng(seed)
+    coarse = torch.tensor(rng.random((1, 1, 12, 12)))
+    smooth = F.interpolate(coarse, (height, width), mode="bicubic")[0, 0].numpy()
+    smooth = smooth + 0.02 * rng.standard_normal((height, width))
+    return np.round((smooth - smooth.min()) / np.ptp(smooth) * depth)
+
+
+def random_model(layer_scale=True, patch_size=16, seed=0, embed_dim=48):
+    """A small model whose every weight matters, and its state as arrays."""
+    model = VisionTransformer(img_size=64, patch_size=patch_size, embed_dim=embed_dim, depth=3, num_heads=3,
+                              num_classes=5, layer_scale=layer_scale).eval()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.2)
+    return model, {name: value.numpy() for name, value in model.state_dict().items()}
+
+
+def write_model(path, *, drop=(), radiographs=(), **metadata):
+    """An exported file of `random_model` with `METADATA`, fields changed by keyword or dropped."""
+    model, state = random_model()
+    proto = classifier(state, model.config)
+    fields = METADATA | metadata
+    onnx.helper.set_model_props(proto, encode_metadata(fields))
+    if "reference" not in metadata:
+        known = reference(Predictor(proto.SerializeToString(), "cpu"), radiographs, 1e-3)
+        fields |= dict(reference=known)
+    stored = {name: value for name, value in encode_metadata(fields).items() if name not in drop}
+    onnx.helper.set_model_props(proto, stored)
+    path.write_bytes(proto.SerializeToString())
+    return path

@@ -1,0 +1,113 @@
+"""The ONNX graph against PyTorch, Pillow and a histogram equalisation written out."""
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from onnx import TensorProto, helper
+from PIL import Image
+
+from data.images import preprocess
+from export.graph import Graph, classifier, preprocessing
+from models.inference import to_input
+from export_models import radiograph, random_model
+
+torch.set_num_threads(1)
+
+
+def session(proto):
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+@pytest.fixture(scope="module")
+def levels():
+    """The preprocessing alone: a function of (N, 1, H, W) float32."""
+    g = Graph()
+    output = preprocessing(g, "image", 224)
+    s = session(g.model([helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 1, "H", "W"])],
+                        [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["N", 1, 224, 224])], {}))
+    return lambda images: s.run(None, {"image": np.asarray(images, np.float32)})[0]
+
+
+def by_definition(image, size=224):
+    """Pillow's resize in float32, min-max, and OpenCV's equalizeHist pixel by pixel of the histogram."""
+    resized = np.asarray(Image.fromarray(image.astype(np.float32)).resize((size, size), Image.Resampling.BILINEAR))
+    low, high = resized.min(), resized.max()
+    level = np.floor((resized - low) / (high - low) * np.float32(255) + np.float32(0.5)).astype(int)
+    count = [int((level == v).sum()) for v in range(256)]
+    table, below = {}, 0
+    for v in range(256):
+        below += count[v]
+        table[v] = int((below - count[0]) / (size * size - count[0]) * 255 + 0.5)
+    return np.vectorize(table.get)(level)
+
+
+@pytest.mark.parametrize("height, width, depth", [(1024, 1024, 255), (448, 448, 255), (2500, 2048, 4095), (300, 517, 65535),
+                                                  (100, 90, 255), (224, 224, 255), (3, 5, 255), (1, 700, 255)])
+def test_levels_are_those_of_the_definition(levels, height, width, depth):
+    image = radiograph(height, width, depth=depth)
+    difference = np.abs(levels(image[None, None])[0, 0] - by_definition(image))
+    assert (difference > 0).mean() < 0.01  # a pixel on the border of two levels may fall to either side
+    assert np.percentile(difference, 99.9) <= 2
+
+
+def test_levels_of_real_radiographs(levels, real_cxr14):
+    for path in sorted((real_cxr14 / "images").glob("*.png"))[:12]:
+        image = np.asarray(Image.open(path).convert("L"))
+        difference = np.abs(levels(image[None, None])[0, 0] - preprocess(image))
+        assert (difference > 0).mean() < 0.01
+        assert difference.mean() < 0.01
+
+
+def test_each_image_of_a_batch_stands_alone(levels):
+    batch = np.stack([radiograph(300, 280, seed, depth) for seed, depth in ((1, 255), (2, 4095), (3, 10))])[:, None]
+    together = levels(batch)
+    for i in range(3):
+        assert np.array_equal(together[i:i + 1], levels(batch[i:i + 1]))
+
+
+@pytest.mark.parametrize("value", [0, 7, 255, 40000, -1000.3])
+def test_a_constant_image_is_black(levels, value):
+    constant = np.full((1, 1, 130, 97), value)
+    varied = radiograph(130, 97)[None, None]
+    assert not levels(constant).any()
+    assert np.array_equal(levels(np.concatenate([constant, varied])), np.concatenate([0 * levels(varied), levels(varied)]))
+
+
+def test_a_faint_image_on_a_large_offset_keeps_its_levels(levels):
+    image = radiograph(256, 256, depth=30)
+    assert np.array_equal(levels(image[None, None]), levels(image[None, None] + 60000))
+
+
+NORM = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+
+
+@pytest.mark.parametrize("layer_scale, norm", [(False, {}), (True, {}), (True, NORM)])
+@pytest.mark.parametrize("dtype, tolerance", [(np.float32, 1e-4), (np.float16, 2e-2)])
+def test_probabilities_are_those_of_pytorch(layer_scale, norm, dtype, tolerance):
+    model, state = random_model(layer_scale)
+    images = np.stack([radiograph(150, 170, seed) for seed in range(4)])
+    with torch.inference_mode():
+        inputs = to_input(torch.from_numpy(np.stack([preprocess(image, 64) for image in images]))[:, None], **norm)
+        expected = model(inputs).sigmoid().numpy()
+    s = session(classifier(state, model.config, **norm, dtype=dtype))
+    found = s.run(["probability"], {"image": images[:, None].astype(np.float32)})[0]
+    assert expected.std(0).max() > 0.02  # the images are told apart, or the test would say nothing
+    assert np.abs(found - expected).max() < tolerance
+
+
+def test_uint8_input_gives_what_float_input_gives():
+    model, state = random_model(True)
+    image = radiograph(90, 80)[None, None]
+    found = session(classifier(state, model.config, input_type="uint8")).run(None, {"image": image.astype(np.uint8)})[0]
+    expected = session(classifier(state, model.config)).run(None, {"image": image.astype(np.float32)})[0]
+    assert np.array_equal(found, expected)
+
+
+def test_weights_of_the_caller_are_left_alone():
+    model, state = random_model(True)
+    before = {name: value.copy() for name, value in state.items()}
+    classifier(state, model.config, **NORM)
+    assert all(np.array_equal(before[name], state[name]) for name in before) and before.keys() == state.keys()

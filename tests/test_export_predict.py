@@ -1,0 +1,242 @@
+"""The exported file in use: the class for programs and the command line."""
+
+import csv
+import io
+import json
+import re
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from PIL import Image
+
+from export import runtime
+from export.predict import main
+from export.runtime import Predictor
+from export.verify import PATTERNS, pattern
+from export_models import LABELS, METADATA, THRESHOLDS, radiograph, write_model
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A model file and a folder of radiographs of several kinds and sizes, one of them damaged."""
+    folder = tmp_path_factory.mktemp("export")
+    (images := folder / "images").mkdir()
+    Image.fromarray(radiograph(120, 100, 1).astype(np.uint8)).save(images / "a.png")
+    Image.fromarray(radiograph(90, 130, 2, 65535).astype(np.uint16)).save(images / "b.png")
+    Image.fromarray(radiograph(120, 100, 3).astype(np.uint8)).save(images / "c.jpg")
+    (images / "broken.png").write_bytes((images / "a.png").read_bytes()[:700])
+    (images / "notes.txt").write_text("not an image")
+    write_model(folder / "model.onnx", radiographs=[images / "a.png", images / "b.png"])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    return Predictor(folder / "model.onnx", "cpu", threads=1)
+
+
+def good(folder):
+    return [folder / "images" / name for name in ("a.png", "b.png", "c.jpg")]
+
+
+# -- the class ----------------------------------------------------------------------------------------------------
+
+def test_files_and_arrays_of_mixed_sizes_come_back_in_order(folder, model):
+    images = [radiograph(120, 100, 1).astype(np.uint8), radiograph(90, 130, 2, 65535), good(folder)[2]]
+    one_by_one = np.concatenate([model([image]) for image in images])
+    assert np.allclose(model(good(folder)), one_by_one, atol=1e-6)
+    assert np.allclose(model(images[::-1] * 3, batch_size=2), np.concatenate([one_by_one[::-1]] * 3), atol=1e-6)
+    assert model([]).shape == (0, 5)
+
+
+def test_calls_are_made_at_and_above_the_threshold(model):
+    calls = model.calls(np.float32([[0.4, 0.49, 0.9, 0.7, 0.5]]))
+    assert calls.tolist() == [[True, False, None, True, True]]
+
+
+@pytest.mark.parametrize("image, reason", [
+    (np.zeros((0, 5)), "more than one pixel"), (np.zeros((1, 1)), "more than one pixel"),
+    (np.zeros((5, 5, 3)), "expected"), (np.array([[1.0, np.nan], [2, 3]]), "NaN"), (np.array([[1, np.inf]]), "infinite"),
+    (np.array([["a", "b"]]), "expected numbers")])
+def test_an_image_without_meaning_is_refused(model, image, reason):
+    with pytest.raises(ValueError, match=reason):
+        model([image])
+
+
+def test_cuda_fails_loudly_where_it_would_be_the_cpu(folder, monkeypatch):
+    monkeypatch.setattr(runtime.ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(ValueError, match="would run on the CPU.*pip install onnxruntime-gpu"):
+        Predictor(folder / "model.onnx", "cuda")
+    assert Predictor(folder / "model.onnx", "auto").provider == "cpu"
+
+
+def test_cuda_that_falls_back_silently_is_an_error(folder, monkeypatch):
+    monkeypatch.setattr(runtime, "cuda_problem", lambda: None)
+    monkeypatch.setattr(runtime.ort, "InferenceSession", fall_back(runtime.ort.InferenceSession))
+    with pytest.raises(ValueError, match="fell back to the CPU"):
+        Predictor(folder / "model.onnx", "cuda")
+
+
+def fall_back(session):
+    """onnxruntime as it is on a machine whose CUDA cannot be loaded: a CPU session and no exception."""
+    return lambda model, options, providers: session(model, options, providers=["CPUExecutionProvider"])
+
+
+# -- files that are not a model of ours ---------------------------------------------------------------------------
+
+def foreign_model(path):
+    value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
+    other = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
+    node = onnx.helper.make_node("Identity", ["x"], ["y"])
+    proto = onnx.helper.make_model(onnx.helper.make_graph([node], "g", [value], [other]), ir_version=9,
+                                   opset_imports=[onnx.helper.make_opsetid("", 17)])
+    path.write_bytes(proto.SerializeToString())
+    return path
+
+
+def truncated(path):
+    whole = write_model(path).read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    return path
+
+
+@pytest.mark.parametrize("make, reason", [
+    (foreign_model, "not a model of this project"),
+    (truncated, "onnxruntime cannot read it"),
+    (lambda path: path, "no such file"),
+    (lambda path: path.write_bytes(b"") and path or path, "onnxruntime cannot read it"),
+    (lambda path: write_model(path, drop=("thresholds",)), "metadata were cut .no thresholds"),
+    (lambda path: write_model(path, drop=METADATA), "not a model of this project"),
+    (lambda path: write_model(path, labels=LABELS[:3], reference={}, drop=()), "labels"),
+    (lambda path: write_model(path, thresholds=[7.0] * 5, reference={}), "thresholds"),
+])
+def test_a_file_that_is_not_ours_is_one_line_and_exit_2(tmp_path, folder, capsys, make, reason):
+    path = make(tmp_path / "other.onnx")
+    assert main([str(path), str(folder / "images" / "a.png"), "--csv", str(tmp_path / "out.csv")]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and error.startswith("predict: error: ") and str(path) in error
+    assert re.search(reason, error)
+    assert not (tmp_path / "out.csv").exists()
+
+
+# -- the command line ---------------------------------------------------------------------------------------------
+
+def test_csv_has_a_row_per_image_and_label_and_one_per_failure(folder, tmp_path, model, capsys):
+    out = tmp_path / "out.csv"
+    assert main([str(folder / "model.onnx"), str(folder / "images"), "--csv", str(out), "--provider", "cpu"]) == 1
+    rows = list(csv.DictReader(out.open()))
+    failed = [row for row in rows if row["error"]]
+    assert len(failed) == 1 and failed[0]["image"].endswith("broken.png") and failed[0]["probability"] == ""
+    found = np.array([float(row["probability"]) for row in rows if not row["error"]]).reshape(3, 5)
+    assert np.allclose(found, model(good(folder)), atol=1e-6)
+    assert [row["label"] for row in rows[:5]] == LABELS
+    assert [row["threshold"] for row in rows[:5]] == ["" if t is None else str(t) for t in THRESHOLDS]
+    for row, p in zip(rows[:5], found[0]):
+        assert row["call"] == ("" if row["threshold"] == "" else str(p >= float(row["threshold"])))
+    assert [p.name for p in tmp_path.iterdir()] == ["out.csv"]
+    assert "1 of 4 images" in capsys.readouterr().err
+
+
+def test_jsonl_and_table_say_the_same(folder, model, capsys):
+    names = [str(path) for path in good(folder)]
+    assert main([str(folder / "model.onnx"), *names, "--jsonl", "-", "--provider", "cpu"]) == 0
+    entries = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [entry["image"] for entry in entries] == names
+    assert [f["label"] for f in entries[1]["findings"]] == LABELS
+    assert [f["call"] for f in entries[1]["findings"]].count(None) == 1
+    assert main([str(folder / "model.onnx"), *names, "--provider", "cpu"]) == 0
+    table = capsys.readouterr().out
+    for finding in entries[1]["findings"]:
+        assert f"{finding['label']:<24} {finding['probability']:6.4f}" in table
+
+
+def test_a_list_on_stdin(folder, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(map(str, good(folder))) + "\n"))
+    assert main([str(folder / "model.onnx"), "-", "--csv", "-", "--provider", "cpu"]) == 0
+    assert capsys.readouterr().out.count("c.jpg") == 5
+
+
+def test_order_and_batches_do_not_matter(folder, tmp_path):
+    names = [str(path) for path in good(folder)] * 5
+    outputs = []
+    for options in (["--batch-size", "1"], ["--batch-size", "3", "--workers", "1"]):
+        assert main([str(folder / "model.onnx"), *names, "--csv", str(tmp_path / "o.csv"), "--provider", "cpu", *options]) == 0
+        rows = list(csv.DictReader((tmp_path / "o.csv").open()))
+        assert [row["image"] for row in rows] == [name for name in names for _ in LABELS]
+        outputs.append([float(row["probability"]) for row in rows])
+    assert np.allclose(*outputs, atol=1e-6)
+
+
+def png_header(width, height):
+    """A PNG that promises a size and holds next to nothing."""
+    def chunk(kind, body):
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("make", [
+    lambda path: path.write_bytes(png_header(65500, 65500)),
+    lambda path: path.write_bytes(png_header(0, 0)),
+    lambda path: Image.new("L", (1, 1)).save(path),
+    lambda path: path.write_bytes(b""),
+    lambda path: path.mkdir() or (path / "x.txt").write_text(""),
+    lambda path: None,
+], ids=["huge", "no pixel", "one pixel", "empty", "folder without images", "absent"])
+def test_bad_images_give_no_number(folder, tmp_path, capsys, make):
+    make(tmp_path / "bad.png")
+    code = main([str(folder / "model.onnx"), str(tmp_path / "bad.png"), "--csv", str(tmp_path / "out.csv")])
+    captured = capsys.readouterr()
+    assert code in (1, 2) and "Traceback" not in captured.err and "bad.png" in captured.err + (
+        (tmp_path / "out.csv").read_text() if code == 1 else "")
+    if code == 1:
+        assert [row["probability"] for row in csv.DictReader((tmp_path / "out.csv").open())] == [""]
+
+
+def test_card_shows_what_the_metadata_hold(folder, capsys):
+    assert main([str(folder / "model.onnx"), "--card"]) == 0
+    text = capsys.readouterr().out
+    for part in (*LABELS, "Not a medical device", "cxr14", "dinov2", "0" * 64, "Youden", "0.800 | 0.700 to 0.900"):
+        assert part in text
+
+
+def test_verify_with_and_without_the_radiographs(folder, capsys):
+    assert main([str(folder / "model.onnx"), "--verify", "--provider", "cpu"]) == 0
+    assert capsys.readouterr().out.count("ok") == len(PATTERNS)
+    assert main([str(folder / "model.onnx"), str(folder / "images"), "--verify", "--provider", "cpu"]) == 0
+    assert capsys.readouterr().out.count("ok") == len(PATTERNS) + 2
+    assert main([str(folder / "model.onnx"), str(folder / "images" / "c.jpg"), "--verify", "--provider", "cpu"]) == 2
+
+
+def test_verify_notices_a_model_that_computes_something_else(folder, tmp_path, capsys):
+    proto = onnx.load(folder / "model.onnx")
+    for weight in proto.graph.initializer:
+        array = onnx.numpy_helper.to_array(weight)
+        if array.ndim == 2 and array.dtype == np.float32:
+            weight.CopyFrom(onnx.numpy_helper.from_array(array + np.float32(0.01), weight.name))
+    onnx.save(proto, tmp_path / "changed.onnx")
+    assert main([str(tmp_path / "changed.onnx"), "--verify", "--provider", "cpu"]) == 1
+    assert "DIFFERS" in capsys.readouterr().out
+
+
+def test_the_pattern_is_the_same_everywhere():
+    for height, width in PATTERNS:
+        image = pattern(height, width)
+        for y, x in ((0, 1), (height - 1, width - 1), (77, 301), (400, 12)):
+            grain = ((y * 2654435761 ^ x * 2246822519) % 2**32) >> 29  # in Python's unbounded integers
+            assert image[y, x] == y * 200 // height + (x * x // width + 7 * y) % 40 + grain
+
+
+def test_no_torch_is_imported(folder):
+    code = ("import sys; from export.predict import main; main(sys.argv[1:]); "
+            "sys.exit(any(m.split('.')[0] in ('torch', 'onnx', 'scipy') for m in sys.modules))")
+    done = subprocess.run([sys.executable, "-c", code, str(folder / "model.onnx"), str(folder / "images" / "a.png"),
+                           "--provider", "cpu"], cwd=Path(__file__).parent.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Cardiomegaly" in done.stdout
