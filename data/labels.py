@@ -71,6 +71,7 @@ RELEASE_NAMES = {
 }
 
 UNCERTAIN = ("zeros", "ones", "ignore")
+NOT_UNCERTAIN = -2  # code of a "No finding" that holds unless an uncertain finding is one
 
 
 def choose_labels(corpus, labels):
@@ -139,10 +140,11 @@ def resolve_uncertain(y, uncertain):
 
     Parameters
     ----------
-    y : (N, L) float array of 1 positive, 0 negative, -1 uncertain, NaN blank
+    y : (N, L) float array of 1 positive, 0 negative, -1 uncertain, NaN blank, and `NOT_UNCERTAIN`
     uncertain : {"zeros", "ones", "ignore"}
-        What -1 becomes: 0 (the paper), 1, or NaN, which loss and metrics leave out. Blank, which in CheXpert and
-        MIMIC-CXR means that the report does not mention the finding, is 0 under every policy.
+        What -1 becomes: 0 (the paper), 1, or NaN, which loss and metrics leave out; `NOT_UNCERTAIN` becomes the
+        opposite. Blank, which in CheXpert and MIMIC-CXR means that the report does not mention the finding, is 0
+        under every policy.
 
     Returns
     -------
@@ -151,5 +153,4 @@ def resolve_uncertain(y, uncertain):
     if uncertain not in UNCERTAIN:
         raise ValueError(f"uncertain: expected one of {', '.join(UNCERTAIN)}, found {uncertain!r}")
     value = {"zeros": 0.0, "ones": 1.0, "ignore": np.nan}[uncertain]
-    blank = np.isnan(y)
-    return np.where(blank, 0.0, np.where(y == -1, value, y)).astype(np.float32)
+    return np.select([np.isnan(y), y == -1, y == NOT_UNCERTAIN], [0.0, value, 1 - value], y).astype(np.float32)

@@ -6,7 +6,7 @@ import os
 import zlib
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
@@ -79,7 +79,7 @@ def read_lines(path):
         return [line.strip() for line in file if line.strip()]
 
 
-def read_csv(path, columns, extra="note", notes=None):
+def read_csv(path, columns, optional=(), extra="note", notes=None):
     """Yield `(row number, cells)` of a CSV file, gzip or plain, for the wanted columns.
 
     Parameters
@@ -87,6 +87,8 @@ def read_csv(path, columns, extra="note", notes=None):
     path : Path
     columns : sequence of str
         Their cells come in this order, stripped of blanks. Each must be in the header exactly once.
+    optional : sequence of str
+        Columns that may be absent; their cells come after the others, "" where there is no such column.
     extra : {"note", "error", "ignore"}
         What becomes of columns that were not asked for.
     notes : list of str, optional
@@ -108,13 +110,13 @@ def read_csv(path, columns, extra="note", notes=None):
         reader = csv.reader(file)
         try:
             header = [name.strip() for name in next(reader, [])]
-            where = _find_columns(path, header, columns, extra, notes)
+            where = _find_columns(path, header, columns, optional, extra, notes)
             for row in reader:
                 if not row:
                     continue
                 if len(row) != len(header):
                     raise ValueError(f"{path}, row {reader.line_num}: {len(row)} cells, the header has {len(header)}")
-                yield reader.line_num, [row[i].strip() for i in where]
+                yield reader.line_num, [row[i].strip() if i is not None else "" for i in where]
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise ValueError(f"{path}: cut short or damaged after row {reader.line_num} ({error})") from None
         except UnicodeDecodeError as error:
@@ -123,21 +125,35 @@ def read_csv(path, columns, extra="note", notes=None):
             raise ValueError(f"{path}, row {reader.line_num}: {error}") from None
 
 
-def _find_columns(path, header, columns, extra, notes):
-    """Index of each wanted column in the header."""
+def _find_columns(path, header, columns, optional, extra, notes):
+    """Index of each wanted column in the header; None for an optional one that is not there."""
     missing = [name for name in columns if name not in header]
-    unasked = [name for name in header if name and name not in columns]
+    unasked = [name for name in header if name and name not in columns and name not in optional]
     if missing:
         also = f"; it has {', '.join(map(repr, unasked))} instead" if unasked else ""
         raise ValueError(f"{path}: no column {', '.join(map(repr, missing))}{also}")
-    doubled = [name for name in columns if header.count(name) > 1]
+    doubled = [name for name in (*columns, *optional) if header.count(name) > 1]
     if doubled:
         raise ValueError(f"{path}: more than one column {', '.join(map(repr, doubled))}")
     if unasked and extra == "error":
         raise ValueError(f"{path}: unknown column {', '.join(map(repr, unasked))}")
     if unasked and extra == "note" and notes is not None:
         notes.append(f"{path.name}: columns of no known version ignored: {', '.join(unasked)}")
-    return [header.index(name) for name in columns]
+    return [header.index(name) if name in header else None for name in (*columns, *optional)]
+
+
+BINARY = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
+CERTAINTY = BINARY | {"-1": -1, "-1.0": -1, "": np.nan}
+
+
+def read_codes(cells, codes, names, path, row):
+    """Label cells as numbers; ValueError names file, row and column of a cell that is not in `codes`."""
+    try:
+        return [codes[cell] for cell in cells]
+    except KeyError:
+        name, cell = next((n, c) for n, c in zip(names, cells) if c not in codes)
+        expected = ", ".join(repr(code) for code in codes)
+        raise ValueError(f"{path}, row {row}: {name} is {cell!r}, expected one of {expected}") from None
 
 
 class Rows:
@@ -220,12 +236,6 @@ def list_files(folder):
             return {entry.name for entry in entries}
     except (FileNotFoundError, NotADirectoryError):
         return set()
-
-
-def with_suffixes(path, suffixes):
-    """`path` with each suffix in turn, itself first."""
-    stem = str(PurePosixPath(path).with_suffix("")) if PurePosixPath(path).suffix.lower() in suffixes else path
-    return [path] + [stem + suffix for suffix in suffixes if stem + suffix != path]
 
 
 def check_root(root, corpus, access):

@@ -1,0 +1,61 @@
+"""CheXpert of Stanford Hospital."""
+
+from data.corpus import Corpus
+from data.labels import RELEASE_NAMES
+from data.tables import CERTAINTY, Rows, find_table, read_codes, read_csv
+
+# The paper's cohort has none that are uncertain here (recovered: its Tables 1 and 2 then match to the last image).
+CERTAIN_IN_PAPER = ("Cardiomegaly", "Lung Opacity", "Lung Lesion", "Edema", "Pneumonia")
+
+
+class CheXpert(Corpus):
+    """224,316 radiographs of 65,240 patients with 14 labels mined from reports: positive, negative, uncertain, blank.
+
+    Citation
+        Irvin J, Rajpurkar P, Ko M, et al. CheXpert: A large chest radiograph dataset with uncertainty labels and
+        expert comparison. AAAI 2019.
+    Licence and access
+        Stanford University Dataset Research Use Agreement: https://aimi.stanford.edu/datasets/chexpert-chest-x-rays
+    Tree
+        train.csv, valid.csv, train/patient*/study*/view*.jpg, valid/...; the root is the folder CheXpert-v1.0 or
+        CheXpert-v1.0-small, whose name the tables put before each path.
+    Columns read
+        Path, Frontal/Lateral, AP/PA, and the 14 labels (1.0, 0.0, -1.0 or blank). Sex and Age are not.
+    Cohort
+        paper: frontal images, without those of train.csv that are uncertain in any of Cardiomegaly, Lung Opacity,
+        Lung Lesion, Edema or Pneumonia. These 157,676 are split 80/20 by patient, as in the paper (which of the
+        patients it drew is not known). The 202 frontal images of valid.csv, labelled by radiologists, complete the
+        paper's total of 157,878 and belong to neither its training nor its test set; here they join the validation
+        patients drawn out of the training set.
+        all: the same without the rule on uncertainty.
+        17 frontal images have LL or RL in AP/PA; they are frontal and stay in.
+    Known bad files
+        None.
+    """
+
+    corpus = "chexpert"
+    access = "CheXpert is at https://aimi.stanford.edu/datasets/chexpert-chest-x-rays after registration."
+    cohorts = ("paper", "all")
+
+    @classmethod
+    def read(cls, root, cohort):
+        columns = tuple(RELEASE_NAMES["chexpert"])
+        certain = [columns.index(name) for name in CERTAIN_IN_PAPER]
+        tables = (find_table(root, "train.csv"), ""), (find_table(root, "valid.csv"), "val")
+        rows, notes = Rows(tables[0][0]), []
+        for table, official in tables:
+            wanted = ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *columns)
+            for row, (path, _, _, plane, view, *cells) in read_csv(table, wanted, extra="error"):
+                y = read_codes(cells, CERTAINTY, columns, table, row)
+                folder, _, inside = path.partition("/")
+                path = inside if folder.startswith("CheXpert-v1.0") else path
+                patient = next((part for part in path.split("/") if part.startswith("patient")), "")
+                left_out = ""
+                if plane == "Lateral":
+                    left_out = "lateral"
+                elif plane != "Frontal" or view not in ("AP", "PA", "LL", "RL"):
+                    left_out = f"unknown view {plane + ' ' + view!r}"
+                elif cohort == "paper" and not official and any(y[i] == -1 for i in certain):
+                    left_out = f"uncertain in {', '.join(CERTAIN_IN_PAPER[:-1])} or {CERTAIN_IN_PAPER[-1]}"
+                rows.add(row, path.rpartition(".")[0], patient, view or plane, path, y, official, left_out, table)
+        return rows.release(cls.all_labels(), notes)

@@ -1,0 +1,125 @@
+"""PadChest of Hospital Universitario de San Juan, Alicante."""
+
+from ast import literal_eval
+
+from data.corpus import Corpus
+from data.tables import Rows, find_table, read_csv
+
+TABLE = "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv"
+FRONTAL = ("PA", "AP", "AP_horizontal")
+OTHER_VIEWS = ("L", "COSTAL", "EXCLUDE", "UNK")
+
+# What the paper looked for anywhere in the text of the Labels cell (recovered: its Table 2 then matches). So
+# "pseudonodule" is a Nodule/mass, "subcutaneous emphysema" Emphysema and "abnormal foreign body" normal.
+SUBSTRINGS = {
+    "Cardiomegaly": ("cardiomegaly",), "Pleural effusion": ("pleural effusion",),
+    "Pleural thickening": ("pleural thickening",), "Infiltrates": ("infiltrates",), "Pneumonia": ("pneumonia",),
+    "Pneumothorax": ("pneumothorax",), "Atelectasis": ("atelectasis",), "Consolidation": ("consolidation",),
+    "Congestion": ("hilar congestion",), "Nodule/mass": ("nodule", "mass"), "Hernia": ("hiatal hernia",),
+    "Emphysema": ("emphysema",), "Aortic elongation": ("aortic elongation",), "Kyphosis": ("kyphosis",),
+    "COPD": ("COPD signs",), "Scoliosis": ("scoliosis",), "No finding": ("normal",),
+}
+
+# Whole terms, each finding with all its descendants in the tree of terms that PadChest's authors published:
+# https://github.com/auriml/Rx-thorax-automatic-captioning, manual_review/trees_code.txt. "nodule" and "mass" are two
+# branches of it; "pseudonodule" and "subcutaneous emphysema" are branches of their own.
+TERMS = {
+    "Cardiomegaly": ("cardiomegaly",),
+    "Pleural effusion": ("pleural effusion", "loculated pleural effusion", "loculated fissural effusion",
+                         "hydropneumothorax", "empyema", "hemothorax"),
+    "Pleural thickening": ("pleural thickening", "apical pleural thickening", "calcified pleural thickening"),
+    "Infiltrates": ("infiltrates", "interstitial pattern", "ground glass pattern", "reticular interstitial pattern",
+                    "reticulonodular interstitial pattern", "miliary opacities", "alveolar pattern", "consolidation",
+                    "air bronchogram"),
+    "Pneumonia": ("pneumonia", "atypical pneumonia", "viral pneumonia", "COVID 19", "COVID 19 uncertain"),
+    "Pneumothorax": ("pneumothorax", "hydropneumothorax"),
+    "Atelectasis": ("atelectasis", "total atelectasis", "lobar atelectasis", "segmental atelectasis",
+                    "laminar atelectasis", "round atelectasis", "atelectasis basal"),
+    "Consolidation": ("consolidation", "air bronchogram"),
+    "Congestion": ("hilar congestion",),
+    "Nodule/mass": ("nodule", "multiple nodules", "mass", "mediastinal mass", "breast mass", "pleural mass",
+                    "pulmonary mass", "soft tissue mass"),
+    "Hernia": ("hiatal hernia",),
+    "Emphysema": ("emphysema",),
+    "Aortic elongation": ("aortic elongation", "descendent aortic elongation", "ascendent aortic elongation",
+                          "aortic button enlargement", "supra aortic elongation"),
+    "Kyphosis": ("kyphosis",),
+    "COPD": ("COPD signs",),
+    "Scoliosis": ("scoliosis",),
+    "No finding": ("normal",),
+}
+
+
+class PadChest(Corpus):
+    """160,861 radiographs of 67,625 patients; 174 terms, of physicians for 27 % of the reports, else of a network.
+
+    Citation
+        Bustos A, Pertusa A, Salinas JM, de la Iglesia-Vaya M. PadChest: A large chest x-ray image dataset with
+        multi-label annotated reports. Med Image Anal 66:101797 (2020).
+    Licence and access
+        PadChest Dataset Research Use Agreement: https://bimcv.cipf.es/bimcv-projects/padchest/
+    Tree
+        PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv (or .csv.gz) and the 16-bit PNGs, in the numbered
+        folders of the release (0/ ... 54/), in images/, or flat beside the table.
+    Columns read
+        ImageID, ImageDir, PatientID, Projection, Labels (the text of a Python list, with stray blanks).
+    Cohort
+        Projections PA, AP and AP_horizontal with a non-empty Labels cell: 110,554 images, of which the paper could
+        read 110,525. 80/20 by patient.
+        paper: a label is positive where its text is anywhere in the cell, as the paper matched.
+        exact: where one of the cell's terms is the label's or a descendant of it in PadChest's tree.
+    Known bad files
+        29 of the cohort cannot be read, by the paper; torchxrayvision names 11 that are damaged or not there, among
+        them 216840111366964012819207061112010307142602253_04-014-084.png. Pass --on-missing skip --on-bad skip,
+        which lists them.
+    """
+
+    corpus = "padchest"
+    access = "PadChest is at https://bimcv.cipf.es/bimcv-projects/padchest/ on request."
+    cohorts = ("paper", "exact")
+
+    @classmethod
+    def all_labels(cls):
+        return tuple(SUBSTRINGS)
+
+    @classmethod
+    def read(cls, root, cohort):
+        table = find_table(root, TABLE, TABLE + ".gz")
+        rows, notes, nameless, read_before = Rows(table), [], 0, {}
+        columns = ("ImageID", "ImageDir", "PatientID", "Projection", "Labels")
+        for row, (image, folder, patient, view, cell) in read_csv(table, columns, extra="ignore"):
+            if image in ("", "nan"):
+                nameless += 1
+                continue
+            left_out = ""
+            if view not in FRONTAL:
+                left_out = f"view {view}" if view in OTHER_VIEWS else f"unknown view {view!r}"
+            elif cell in ("", "nan"):
+                left_out = "the Labels cell is empty"
+            if cell not in read_before:
+                read_before[cell] = _read_labels(cell, cohort, table, row)
+            path = f"{folder.removesuffix('.0')}/{image}" if folder else image
+            rows.add(row, image, patient, view, path, read_before[cell], "", left_out)
+        if nameless:
+            notes.append(f"{nameless:,} rows without an ImageID are ignored")
+        return rows.release(cls.all_labels(), notes)
+
+    @classmethod
+    def alternatives(cls, root):
+        def places(path):
+            name = path.rpartition("/")[2]
+            return path, f"images/{path}", f"images/{name}", name
+        return places
+
+
+def _read_labels(cell, cohort, table, row):
+    """0 or 1 for each label, from the text of a Labels cell."""
+    if cohort == "paper":
+        return tuple(int(any(text in cell for text in texts)) for texts in SUBSTRINGS.values())
+    if cell in ("", "nan"):
+        return (0,) * len(TERMS)
+    try:
+        terms = {term.strip() for term in literal_eval(cell)}
+    except (ValueError, SyntaxError, AttributeError, TypeError):
+        raise ValueError(f"{table}, row {row}: Labels is no list of terms: {cell[:60]!r}") from None
+    return tuple(int(not terms.isdisjoint(wanted)) for wanted in TERMS.values())

@@ -1,0 +1,81 @@
+"""VinDr-CXR of VinBigData, Vietnam."""
+
+from data.corpus import Corpus
+from data.labels import RELEASE_NAMES
+from data.tables import BINARY, Rows, find_table, read_codes, read_csv
+
+LOCAL = ("Aortic enlargement", "Atelectasis", "Calcification", "Cardiomegaly", "Clavicle fracture", "Consolidation",
+         "Edema", "Emphysema", "Enlarged PA", "ILD", "Infiltration", "Lung Opacity", "Lung cavity", "Lung cyst",
+         "Mediastinal shift", "Nodule/Mass", "Pleural effusion", "Pleural thickening", "Pneumothorax",
+         "Pulmonary fibrosis", "Rib fracture", "Other lesion")
+GLOBAL = ("COPD", "Lung tumor", "Pneumonia", "Tuberculosis", "No finding")
+READERS = 3
+
+
+class VinDrCXR(Corpus):
+    """18,000 frontal radiographs (PA) with 28 labels, from three radiologists each (test: a consensus of five).
+
+    Citation
+        Nguyen HQ, Lam K, Le LT, et al. VinDr-CXR: An open dataset of chest X-rays with radiologist's annotations.
+        Sci Data 9:429 (2022).
+    Licence and access
+        PhysioNet Credentialed Health Data License 1.5.0; training and signing needed:
+        https://physionet.org/content/vindr-cxr/1.0.0/
+    Tree
+        annotations/image_labels_train.csv, annotations/image_labels_test.csv, train/*.dicom, test/*.dicom; the
+        images may also be converted to .png, .jpg or .jpeg (or named .dcm) in the same folders.
+    Columns read
+        image_id, rad_id (train only), and the 28 labels; "Other disease" and "Other diseases" both occur.
+    Cohort
+        paper: every image. In the training set a label is positive when at least 2 of the 3 readers gave it; the
+        test labels are the release's. Fracture is a clavicle or a rib fracture. There are no patient ids: every
+        image counts as a patient of its own.
+    Known bad files
+        None. Some DICOM files are MONOCHROME1 or 12 to 16 bit; data/images.py handles both.
+    """
+
+    corpus = "vindr"
+    access = "VinDr-CXR is at https://physionet.org/content/vindr-cxr/1.0.0/ after credentialing."
+
+    @classmethod
+    def read(cls, root, cohort):
+        names = cls.all_labels()
+        train = find_table(root, "annotations/image_labels_train.csv")
+        test = find_table(root, "annotations/image_labels_test.csv")
+        rows = Rows(train)
+        votes = {}
+        for row, labels, (image, reader), y in _read_labels(train, ("image_id", "rad_id")):
+            first, readers, count = votes.setdefault(image, (row, set(), [0] * len(names)))
+            if not reader or reader in readers:
+                raise ValueError(f"{train}, row {row}: reader {reader!r} of image {image} is blank or a second time")
+            readers.add(reader)
+            for i, name in enumerate(names):
+                count[i] += _either(labels, y, name)
+        for image, (row, readers, count) in votes.items():
+            if len(readers) != READERS:
+                raise ValueError(f"{train}, row {row}: image {image} has {len(readers)} readers, expected {READERS}")
+            rows.add(row, image, image, "PA", f"train/{image}.dicom", [int(2 * n > READERS) for n in count], "train")
+        for row, labels, (image,), y in _read_labels(test, ("image_id",)):
+            rows.add(row, image, image, "PA", f"test/{image}.dicom", [_either(labels, y, name) for name in names],
+                     "test", file=test)
+        return rows.release(names, ["the release has no patient ids: splits and redraws are by image"])
+
+    @classmethod
+    def alternatives(cls, root):
+        suffixes = (".dicom", ".dcm", ".png", ".jpg", ".jpeg")
+        return lambda path: [path.removesuffix(".dicom") + suffix for suffix in suffixes]
+
+
+def _read_labels(path, ids):
+    """Rows as (row, our names of the label columns, id cells, labels of 0 and 1)."""
+    with open(path, encoding="utf-8-sig") as file:
+        other = "Other diseases" if "Other diseases" in file.readline() else "Other disease"
+    columns = (*LOCAL, *GLOBAL, other)
+    ours = [RELEASE_NAMES["vindr"][name] for name in columns]
+    for row, cells in read_csv(path, (*ids, *columns), extra="error"):
+        yield row, ours, cells[:len(ids)], read_codes(cells[len(ids):], BINARY, columns, path, row)
+
+
+def _either(labels, y, name):
+    """1 if any of the columns with this name of ours is positive."""
+    return max(value for label, value in zip(labels, y) if label == name)
