@@ -123,13 +123,13 @@ def accept(y_true, expected, found, labels):
     """
     before, after = auroc(y_true, expected), auroc(y_true, found)
     change = np.abs(found - expected).max(0)
+    if np.isnan(before).all():
+        raise ValueError("no label has both classes among the labelled radiographs: the reduced model cannot be judged")
     print(f"{'label':<24} AUC before   after   largest change of a probability")
     for label, b, a, c in zip(labels, before, after, change):
         print(f"{label:<24} {b:10.4f}  {a:6.4f}   {c:.4f}")
     print(f"{'mean':<24} {np.nanmean(before):10.4f}  {np.nanmean(after):6.4f}   {change.max():.4f}")
     loss = before - after
-    if np.isnan(loss).all():
-        raise ValueError("no label has both classes among the labelled radiographs: the reduced model cannot be judged")
     worst = int(np.nanargmax(loss))
     if loss[worst] > MAX_LABEL_LOSS:
         raise ValueError(f"not written: the AUC of {labels[worst]} fell by {loss[worst]:.4f}, allowed {MAX_LABEL_LOSS}")

@@ -1,0 +1,281 @@
+"""From a run to a file: parity, refusal, metadata, reduced precisions, calibration."""
+
+import getpass
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+
+import data
+from data.phantom import make_phantom
+from export import quantize, to_onnx
+from export.calibrate import calibration_error, platt, sigmoid
+from export.graph import classifier
+from export.predict import main as predict_main
+from export.quantize import accept, int8
+from export.runtime import Predictor
+from export.to_onnx import main
+from models.checkpoint import save_checkpoint
+from models.inference import predict, to_input
+from export_models import radiograph, random_model
+from stats.predictions import Predictions, save_predictions
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """A phantom corpus and its config."""
+    folder = tmp_path_factory.mktemp("corpus")
+    make_phantom(folder / "phantom", patients=70, size=80)
+    return dict(data="phantom", init="random", root=str(folder / "phantom"), image_size=64, labels="table3",
+                cohort="paper", cache_dir=str(folder / "cache"), workers=1)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(corpus):
+    """A random model whose head was solved for by least squares, so that it tells the phantoms apart."""
+    train = data.from_config(corpus, "train")
+    model = random_model(embed_dim=96)[0]
+    model.head = torch.nn.Linear(96, len(train.labels))
+    model.config["num_classes"] = len(train.labels)
+    for split in (train, data.from_config(corpus, "val")):
+        images, labels = split.batch(np.arange(len(split)))
+        with torch.inference_mode():
+            x = model.forward_features(to_input(images)).numpy()
+        design = np.column_stack([x, np.ones(len(x))])
+        y = np.where(labels.numpy() == 1, 2.0, -2.0)
+    solution = np.linalg.lstsq(design, y, rcond=1e-6)[0]  # of validation, on which the file is judged
+    with torch.no_grad():
+        model.head.weight.copy_(torch.tensor(solution[:-1].T))
+        model.head.bias.copy_(torch.tensor(solution[-1]))
+    return dict(model=model.state_dict(), model_config=model.config, labels=list(train.labels), config=corpus, epoch=3,
+                step=9, thresholds=[0.5] * 5 + [None], val_auroc=[0.9] * 6, input_mean=None, input_std=None)
+
+
+@pytest.fixture
+def run(checkpoint, tmp_path):
+    (folder := tmp_path / "phantom-random").mkdir()
+    save_checkpoint(folder / "best.pt", checkpoint)
+    return folder
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_the_file_gives_pytorchs_probabilities_on_test_images(run, corpus, capsys):
+    assert main([str(run)]) == 0
+    assert names(run) == ["MODEL_CARD.md", "best.pt", "model.onnx"]
+    assert "largest difference from PyTorch on" in capsys.readouterr().out
+    model = to_onnx.restore_model(to_onnx.load_checkpoint(run / "best.pt"))
+    test = data.from_config(corpus, "test")
+    expected = predict(model, test)[1]
+    found = Predictor(run / "model.onnx", "cpu")([test.path(i) for i in range(len(test))])
+    assert np.abs(found - expected).max() < 1e-3 and expected.std(0).min() > 0.05
+
+
+def test_metadata_and_card(run, checkpoint, corpus, capsys):
+    test = data.from_config(corpus, "test")
+    score = np.random.default_rng(0).random(test.table.y.shape)
+    digest = to_onnx.sha256(run / "best.pt")
+    save_predictions(run / "predictions.npz", Predictions(test.table.image_id, test.table.patient_id, list(test.labels),
+                                                          test.table.y, score, dict(checkpoint_sha256=digest)))
+    assert main([str(run)]) == 0
+    metadata = Predictor(run / "model.onnx", "cpu").metadata
+    assert metadata["labels"] == checkpoint["labels"] and metadata["thresholds"] == checkpoint["thresholds"]
+    assert metadata["checkpoint_sha256"] == digest and metadata["corpus"] == "phantom" and metadata["init"] == "random"
+    assert "not a medical device" in metadata["intended_use"].lower()
+    for i, (value, low, high) in enumerate(metadata["test_auroc"]["labels"]):
+        positive, negative = (score[test.table.y[:, i] == k, i] for k in (1, 0))
+        by_pairs = (np.sign(positive[:, None] - negative).mean() + 1) / 2
+        assert value == pytest.approx(by_pairs, abs=1e-4) and low <= value <= high
+    assert f"{metadata['test_auroc']['labels'][0][0]:.3f}" in (run / "MODEL_CARD.md").read_text()
+    assert predict_main([str(run / "model.onnx"), "--verify", "--provider", "cpu"]) == 0
+    content = (run / "model.onnx").read_bytes() + (run / "MODEL_CARD.md").read_bytes()
+    private = [corpus["root"], str(run), f"/{getpass.getuser()}/", *test.table.patient_id, *test.table.image_id]
+    assert not [text for text in map(str, private) if len(text) > 3 and text.encode() in content]
+
+
+def test_predictions_of_another_checkpoint_are_not_shown(run, checkpoint, capsys):
+    y = np.eye(6)[np.arange(12) % 6]
+    save_predictions(run / "predictions.npz", Predictions(np.arange(12).astype(str), None, checkpoint["labels"], y, y,
+                                                          dict(checkpoint_sha256="1" * 64)))
+    assert main([str(run)]) == 0
+    assert "not of this checkpoint" in capsys.readouterr().out
+    assert Predictor(run / "model.onnx", "cpu").metadata["test_auroc"] is None
+
+
+def test_a_file_that_differs_is_not_written(run, monkeypatch, capsys):
+    def wrong(state, *args, **kwargs):
+        return classifier(state | {"head.bias": state["head.bias"] + np.float32(0.1)}, *args, **kwargs)
+    monkeypatch.setattr(to_onnx, "classifier", wrong)
+    assert main([str(run)]) == 2
+    assert "not written" in capsys.readouterr().err
+    assert names(run) == ["best.pt"]
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_reduced_precisions_keep_the_ranking(run, precision, capsys):
+    assert main([str(run)]) == 0
+    assert main([str(run), "--precision", precision]) == 0
+    assert "largest change of a probability" in capsys.readouterr().out
+    whole, reduced = run / "model.onnx", run / f"model-{precision}.onnx"
+    assert Predictor(reduced, "cpu").metadata["precision"] == precision
+    assert reduced.stat().st_size < whole.stat().st_size * (0.75 if precision == "fp16" else 0.6)
+    assert predict_main([str(reduced), "--verify", "--provider", "cpu"]) == 0
+
+
+def test_a_reduced_model_that_lost_too_much_is_not_written(run, monkeypatch, capsys):
+    monkeypatch.setattr(quantize, "MAX_LABEL_LOSS", -0.5)
+    assert main([str(run), "--precision", "int8"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "AUC of" in error and "fell by" in error
+    assert names(run) == ["best.pt"]
+
+
+def test_images_from_elsewhere_stand_in_for_the_corpus(run, checkpoint, corpus, tmp_path):
+    save_checkpoint(run / "best.pt", checkpoint | dict(config=corpus | dict(root=str(tmp_path / "gone"))))
+    images = corpus["root"] + "/images"
+    assert main([str(run / "best.pt"), "--images", images, "--check", "4", "--out", str(tmp_path / "m.onnx")]) == 0
+    assert Predictor(tmp_path / "m.onnx", "cpu").labels == checkpoint["labels"]
+
+
+def other_outputs(checkpoint):
+    return checkpoint | dict(labels=checkpoint["labels"][:2])
+
+
+def other_architecture(checkpoint):
+    return checkpoint | dict(model_config=checkpoint["model_config"] | dict(depth=2))
+
+
+@pytest.mark.parametrize("damage, reason", [
+    (lambda run, c: (run / "best.pt").unlink(), "no such file"),
+    (lambda run, c: (run / "best.pt").write_bytes((run / "best.pt").read_bytes()[:5000]), "truncated"),
+    (lambda run, c: torch.save(c["model"], run / "best.pt"), "not a checkpoint of this project"),
+    (lambda run, c: save_checkpoint(run / "best.pt", other_outputs(c)), "labels"),
+    (lambda run, c: save_checkpoint(run / "best.pt", other_architecture(c)), "architecture"),
+    (lambda run, c: save_checkpoint(run / "best.pt", c | dict(config=c["config"] | dict(data="mars"))), "mars"),
+    (lambda run, c: save_checkpoint(run / "best.pt", c | dict(config=c["config"] | dict(data="cxr14", root="/no"))), "/no"),
+])
+def test_bad_runs_are_one_line_and_leave_nothing(run, checkpoint, capsys, damage, reason):
+    damage(run, checkpoint)
+    before = names(run)
+    assert main([str(run)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("to_onnx: error: ") and error.count("\n") == 1 and reason in error
+    assert names(run) == before
+
+
+# -- int8 ---------------------------------------------------------------------------------------------------------
+
+def outlier_model():
+    """A model with a few channels much larger than the rest, as large vision transformers have them."""
+    model, _ = random_model()
+    with torch.no_grad():
+        for block in model.blocks:
+            block.norm1.weight[::16] *= 30
+            block.norm2.weight[::16] *= 30
+    return model, {name: value.numpy() for name, value in model.state_dict().items()}
+
+
+def test_smoothing_changes_no_output():
+    model, state = outlier_model()
+    images = torch.rand(6, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        expected = model(images)
+        smoothed, _ = int8(model, state, images)
+        assert not np.array_equal(smoothed["blocks.0.norm1.weight"], state["blocks.0.norm1.weight"])
+        model.load_state_dict({name: torch.tensor(value) for name, value in smoothed.items()})
+        assert torch.allclose(model(images), expected, rtol=1e-3, atol=1e-3)
+
+
+def outputs(proto, images):
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, {"image": images})[0]
+
+
+def test_smoothing_makes_int8_closer(monkeypatch):
+    model, state = outlier_model()
+    images = np.stack([radiograph(64, 64, seed) for seed in range(24)])[:, None].astype(np.float32)
+    exact = outputs(classifier(state, model.config), images)
+    errors = {}
+    for strength in (0.0, 0.5):
+        monkeypatch.setattr(quantize, "SMOOTHING", strength)
+        with torch.inference_mode():
+            smoothed, linear = int8(model, state, to_input(torch.from_numpy(images)))
+        found = outputs(classifier(smoothed, model.config, block_linear=linear), images)
+        errors[strength] = np.abs(found - exact).mean()
+    assert errors[0.5] < errors[0.0] and errors[0.5] < 0.1
+
+
+def test_int8_does_not_depend_on_the_rest_of_the_batch():
+    model, state = random_model()
+    images = np.stack([radiograph(70, 70, seed) for seed in range(4)])[:, None].astype(np.float32)
+    with torch.inference_mode():
+        smoothed, linear = int8(model, state, to_input(torch.rand(4, 3, 64, 64) * 255))
+    proto = classifier(smoothed, model.config, block_linear=linear)
+    assert np.allclose(outputs(proto, images), np.concatenate([outputs(proto, images[i:i + 1]) for i in range(4)]), atol=1e-6)
+
+
+def test_accept_measures_both_losses():
+    rng = np.random.default_rng(0)
+    y = np.tile(np.arange(400) % 2, (3, 1)).T.astype(float)
+    good = y + 0.3 * rng.standard_normal(y.shape)
+    accept(y, good, good, "abc")
+    worse = good.copy()
+    worse[:, 1] = rng.standard_normal(400)
+    with pytest.raises(ValueError, match="AUC of b fell by 0.[345]"):
+        accept(y, good, worse, "abc")
+    ordered = np.repeat([0.0, 1.0], 200)  # 200 x 200 pairs; two negatives moved over 80 of them each lose 0.004
+    y, ordered = np.tile(ordered, (3, 1)).T, np.tile(np.arange(400.0), (3, 1)).T
+    moved = ordered.copy()
+    moved[:2] = 279.5
+    with pytest.raises(ValueError, match="mean AUC fell by 0.0040"):
+        accept(y, ordered, moved, "abc")
+    with pytest.raises(ValueError, match="cannot be judged"):
+        accept(np.ones((5, 1)), np.ones((5, 1)), np.ones((5, 1)), "a")
+
+
+# -- calibration --------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("slope, offset, count", [(0.4, -2.0, 500), (3.0, 1.0, 80), (1.0, 0.0, 30)])
+def test_platt_is_scikit_learns_logistic_regression_on_platts_targets(slope, offset, count):
+    rng = np.random.default_rng(count)
+    logit = rng.normal(0, 2, count)
+    y = (rng.random(count) < sigmoid(slope * logit + offset)).astype(float)
+    target = np.where(y == 1, (y.sum() + 1) / (y.sum() + 2), 1 / ((1 - y).sum() + 2))
+    both = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000).fit(
+        np.tile(logit, 2)[:, None], np.repeat([1, 0], count), sample_weight=np.concatenate([target, 1 - target]))
+    assert platt(y, logit) == pytest.approx((both.coef_[0, 0], both.intercept_[0]), abs=1e-4)
+
+
+def test_platt_finds_the_map_that_made_the_labels():
+    rng = np.random.default_rng(1)
+    logit = rng.normal(0, 2, 200_000)
+    y = (rng.random(200_000) < sigmoid(0.7 * logit - 1.5)).astype(float)
+    assert platt(y, logit) == pytest.approx((0.7, -1.5), abs=0.03)
+
+
+def test_calibration_error_of_hand_made_bins():
+    probability = np.array([0.05] * 10 + [0.75] * 20 + [1.0] * 10)
+    y = np.array([0] * 8 + [1] * 2 + [0] * 5 + [1] * 15 + [1] * 9 + [0])
+    assert calibration_error(y, probability) == pytest.approx((10 * 0.15 + 20 * 0.0 + 10 * 0.1) / 40)
+
+
+def test_calibrated_file_ranks_and_calls_as_before(run, corpus, capsys):
+    assert main([str(run)]) == 0
+    assert main([str(run), "--calibrate", "--out", str(run / "calibrated.onnx")]) == 0
+    before, after = Predictor(run / "model.onnx", "cpu"), Predictor(run / "calibrated.onnx", "cpu")
+    test = data.from_config(corpus, "test")
+    files = [test.path(i) for i in range(len(test))]
+    p, q = before(files), after(files)
+    assert np.abs(p - q).max() > 0.02
+    for i in range(p.shape[1]):
+        order = np.argsort(p[:, i], kind="stable")
+        assert (np.diff(q[order, i]) >= -1e-6).all()
+    assert (before.calls(p) == after.calls(q)).mean() > 0.99  # float32 may tip a probability on the threshold
+    assert "Platt" in after.metadata["calibration"] and after.metadata["thresholds"][5] is None
+    assert (run / "reliability.png").exists()
