@@ -87,13 +87,14 @@ def evaluate(args):
 
     settings = {"redraws": args.bootstrap, "seed": args.seed, "resample": args.resample, "thresholds": args.thresholds,
                 "alternative": args.p_value, "family": args.family, "labels": args.labels, "limit": args.limit}
-    print(write_report(args.out, studies, settings))
+    markdown = write_report(args.out, studies, settings)
     try:
         from stats.figures import draw_figures
         figures = draw_figures(args.out, studies, aligned)
     except ImportError:
         figures = []
         print("no figures: pip install matplotlib", file=sys.stderr)
+    print(markdown)
     print(f"{args.out}: report.md, tables.tex, metrics.csv, comparisons.csv, report.json"
           + "".join(f", {name}" for name in figures))
 

@@ -11,10 +11,10 @@ import numpy as np
 from stats.report import INITS, p_text, show, write_whole
 from stats.roc import roc_curve
 
-# Okabe and Ito, "Color Universal Design" (2008), without the yellow, which is faint on white.
-OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#000000")
+# Okabe and Ito, "Color Universal Design" (2008), without black, and without yellow, which is faint on white.
+OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7")
 STYLES = ("-", (0, (1, 1.2)), (0, (4, 1.5)), (0, (4, 1.5, 1, 1.5)))  # a model each
-MARKERS = (None, "o", "^", "s")  # for the labels past the colours
+MARKERS = (None, "o", "^", "s", "D")  # for the labels past the colours
 WIDTH = 7.2  # inches, two columns of a journal
 POINTS = 400  # on a drawn curve; more can't be seen
 
@@ -104,33 +104,40 @@ def _brackets(panel, s):
 def roc_curves(s, models):
     """Figure 4: every label's ROC curve of each model (solid, dotted, ...), AUC ± SD (95 % CI) in the legend."""
     from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
 
     labels = [label for label, reason in zip(s["labels"], s["reasons"]) if reason is None]
-    names = [INITS.get(m["name"], m["name"]) for m in s["models"]]
-    figure = Figure(figsize=(WIDTH, max(3.3, 0.5 + 0.145 * (len(models) + 0.35) * (len(labels) + 2))),
-                    layout="constrained")
-    panel, key = figure.subplots(1, 2, width_ratios=(1.05, 1))
+    lines = 0.15 * (len(labels) + 3)  # inches, of the legend
+    if len(models) <= 2:
+        figure = Figure(figsize=(WIDTH, max(4.0, lines + 0.4)), layout="constrained")
+        panel, key = figure.subplots(1, 2, width_ratios=(1, 1.2))
+    else:  # too wide to stand beside the curves
+        figure = Figure(figsize=(max(WIDTH, 1.6 + 1.4 * len(models)), 4.2 + lines), layout="constrained")
+        panel, key = figure.subplots(2, 1, height_ratios=(4.2, lines))
+    panel.plot([0, 1], [0, 1], color="0.6", linewidth=0.6)
+    panel.set(xlim=(-0.01, 1), ylim=(0, 1.01), xlabel="False positive rate (1 - specificity)",
+              ylabel="True positive rate (sensitivity)", aspect="equal", title=show(s["corpus"]))
+    key.set(xlim=(0, 1), ylim=(len(labels) + 1.5, -1.5))
+    key.axis("off")
+    first = 1.55 / (1.55 + 1.32 * len(models))  # where the models' columns begin; labels are left of it
+    step = (1 - first) / len(models)
+    key.text(first, -1, "ROC-AUC ± SD (95 % CI), %", va="center", fontsize=6.5)
+    for at, m in enumerate(s["models"]):
+        left = first + at * step
+        key.plot([left, left + 0.06], [0, 0], color="black", linewidth=1.2, linestyle=STYLES[at % len(STYLES)])
+        key.text(left + 0.075, 0, INITS.get(m["name"], m["name"]), va="center", fontsize=6.5, fontweight="bold")
     grid = np.linspace(0, 1, POINTS)
-    entries = [Line2D([], [], color="black", linestyle=STYLES[at % len(STYLES)], linewidth=1.1, label=name)
-               for at, name in enumerate(names)]
     for number, label in enumerate(labels):
-        look = {"color": OKABE_ITO[number % len(OKABE_ITO)], "linewidth": 1.0, "markersize": 3,
+        look = {"color": OKABE_ITO[number % len(OKABE_ITO)], "linewidth": 1.1, "markersize": 3,
                 "marker": MARKERS[number // len(OKABE_ITO) % len(MARKERS)]}
+        key.plot([0, 0.03, 0.06], [number + 1] * 3, markevery=[1], **look)
+        key.text(0.075, number + 1, label, va="center", fontsize=6.5)
         column = s["labels"].index(label)
         for at, (m, found) in enumerate(zip(models, s["models"])):
             curve = roc_curve(m.y_true[:, column], m.y_score[:, column])
             panel.plot(grid, np.interp(grid, curve.fpr, curve.tpr), linestyle=STYLES[at % len(STYLES)],
-                       markevery=(12, 60), **look)
+                       markevery=(10 + 7 * number % 60, 60), **look)
             auc = found["labels"][label]["auroc"]
             low, high = (100 * end for end in auc["ci"])
-            entries.append(Line2D([], [], linestyle=STYLES[at % len(STYLES)], **look, label=(
-                f"{label if at == 0 else ''}\n" if at == 0 else "") + (
-                f"{100 * auc['mean']:.1f} ± {100 * auc['sd']:.1f} ({low:.1f}, {high:.1f})")))
-    panel.plot([0, 1], [0, 1], color="0.6", linewidth=0.6)
-    panel.set(xlim=(-0.01, 1), ylim=(0, 1.01), xlabel="False positive rate (1 - specificity)",
-              ylabel="True positive rate (sensitivity)", aspect="equal", title=show(s["corpus"]))
-    key.axis("off")
-    key.legend(handles=entries, title="ROC-AUC ± SD (95 % CI), %", loc="center left", frameon=False, fontsize=6.5,
-               title_fontsize=7, handlelength=3.2, labelspacing=0.25, borderpad=0, bbox_to_anchor=(0, 0.5))
+            key.text(first + at * step, number + 1, va="center", fontsize=6.5,
+                     s=f"{100 * auc['mean']:.1f} ± {100 * auc['sd']:.1f} ({low:.1f}, {high:.1f})")
     return figure
