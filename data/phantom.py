@@ -1,10 +1,15 @@
-"""The embedded default corpus: synthetic radiographs, drawn on first use."""
+"""The embedded default corpus: synthetic radiographs, drawn on first use; and phantoms in every release's layout.
 
+    python -m data.phantom --layout mimic --out DIR --patients 40
+"""
+
+import argparse
 import csv
 import os
 import shutil
 import sys
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +17,11 @@ from PIL import Image
 
 from data.corpus import Corpus
 from data.labels import TABLE3
-from data.render import render
+from data.render import draw_findings, render
 from data.splits import SPLITS
 from data.tables import Rows, find_table, read_csv
 
 PATIENTS, IMAGES_A_PATIENT, SIZE, SEED = 160, 3, 256, 0
-PREVALENCE = {"Cardiomegaly": 0.30, "Pleural effusion": 0.30, "Pneumothorax": 0.18, "Consolidation": 0.22,
-              "Nodule": 0.22}
 
 
 class Phantom(Corpus):
@@ -62,11 +65,6 @@ class Phantom(Corpus):
         return rows.release(labels, ["synthetic images: no result on them says anything about patients"])
 
 
-def draw_findings(rng):
-    """A patient's findings, by the prevalence of each."""
-    return [name for name, share in PREVALENCE.items() if rng.random() < share]
-
-
 def make_phantom(root, *, patients=PATIENTS, seed=SEED, size=SIZE):
     """Draw the phantom corpus into a folder that is absent or empty, all of it or nothing.
 
@@ -79,30 +77,72 @@ def make_phantom(root, *, patients=PATIENTS, seed=SEED, size=SIZE):
     size : int
         Pixels along a side.
     """
-    root = Path(root)
-    root.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{root.name}.", dir=root.parent))
-    try:
-        (temporary / "images").mkdir()
+    with new_folder(root) as folder:
+        (folder / "images").mkdir()
         rng = np.random.default_rng((3, seed))
         lines = []
         for patient in range(patients):
             anatomy, has = seed * 100_000 + patient, draw_findings(rng)
             view = "AP" if rng.random() < 0.3 else "PA"
-            split = ("train",) * 7 + ("val",) + ("test",) * 2
+            split = (("train",) * 7 + ("val",) + ("test",) * 2)[patient % 10]
             for visit in range(IMAGES_A_PATIENT):
                 findings = [name for name in has if rng.random() < 0.85]
                 image, _ = render(findings, visit, size=size, patient=anatomy, view=view)
                 name = f"phantom_{anatomy:05d}_{visit}.png"
-                Image.fromarray(np.round(image * 255).astype(np.uint8)).save(temporary / "images" / name)
+                Image.fromarray(np.round(image * 255).astype(np.uint8)).save(folder / "images" / name)
                 shown = findings or ["No finding"]
-                lines.append([name, anatomy, view, split[patient % 10], visit, *(int(label in shown) for label in TABLE3["phantom"])])
-        with open(temporary / "phantom.csv", "w", newline="") as file:
+                lines.append([name, anatomy, view, split, visit, *(int(label in shown) for label in TABLE3["phantom"])])
+        with open(folder / "phantom.csv", "w", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(("image", "patient_id", "view", "split", "seed", *TABLE3["phantom"]))
             writer.writerows(lines)
+
+
+@contextmanager
+def new_folder(root):
+    """A temporary folder beside `root` that takes its place when the block ends well, and else is gone."""
+    root = Path(root)
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise ValueError(f"{root}: exists and is not an empty folder")
+    root.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{root.name}.", dir=root.parent))
+    try:
+        yield temporary
         temporary.chmod(0o755)
         os.replace(temporary, root)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def build_parser():
+    parser = argparse.ArgumentParser(prog="python -m data.phantom", description="Write synthetic radiographs in the "
+                                     "tree, tables and file formats of a release. No image shows a person.")
+    parser.add_argument("--layout", required=True, choices=list(TABLE3), help="whose release to imitate")
+    parser.add_argument("--out", required=True, type=Path, help="a folder that is absent or empty")
+    parser.add_argument("--patients", type=int, default=40, help="how many (default %(default)s), 10 at the least")
+    parser.add_argument("--seed", type=int, default=0, help="the same seed writes the same files (default 0)")
+    parser.add_argument("--size", type=int, default=SIZE, help="pixels along a side (default %(default)s)")
+    return parser
+
+
+def main(argv=None):
+    args = build_parser().parse_args(argv)
+    try:
+        if args.patients < 10 or args.size < 64 or args.seed < 0:
+            raise ValueError("expected --patients of 10, --size of 64 and --seed of 0, or more")
+        if args.layout == "phantom":
+            make_phantom(args.out, patients=args.patients, seed=args.seed, size=args.size)
+        else:
+            from data.phantom_layouts import make_layout, make_studies  # it reads what the corpora know of themselves
+            with new_folder(args.out) as folder:
+                make_layout(folder, args.layout, make_studies(args.layout, args.patients, args.seed), args.size)
+    except (ValueError, OSError) as error:
+        print(f"data.phantom: error: {error}", file=sys.stderr)
+        return 2
+    print(f"{args.out}: {args.patients} synthetic patients in the layout of {args.layout}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -9,6 +9,8 @@ Coordinates: x from -1 (the patient's right, on the viewer's left) to 1, y from 
 import numpy as np
 
 FINDINGS = ("Cardiomegaly", "Pleural effusion", "Pneumothorax", "Consolidation", "Nodule")
+PREVALENCE = {"Cardiomegaly": 0.30, "Pleural effusion": 0.30, "Pneumothorax": 0.18, "Consolidation": 0.22,
+              "Nodule": 0.22}
 RIB_SPACING = 0.155
 
 _LETTERS = {  # 5 x 7 dots, a row an int, the most significant of five bits on the left
@@ -255,6 +257,29 @@ def render(findings, seed, *, size=256, patient=0, view="PA"):
     _stamp(image, "R", 0.05, 0.06, 3)
     _stamp(image, "PHANTOM", 0.05, 0.94, 1)
     return image, masks
+
+
+def render_lateral(seed, *, size=256, patient=0):
+    """A lateral view, only so crude that a tree of files is complete; corpora here read frontal images alone.
+
+    Parameters and image as in `render`.
+    """
+    rng = np.random.default_rng((13, patient, seed))
+    axis = (np.arange(size, dtype=np.float32) + 0.5) * (2 / size) - 1
+    x, y = axis[None, :], axis[:, None]
+    dose = 0.5 * _step(0.78 - np.hypot(x / 1.0, y / 1.6), 0.03)
+    dose -= 0.28 * _step(0.52 - np.hypot(x / 1.1, (y + 0.05) / 1.3), 0.04) * _step(0.45 - y - 0.3 * x, 0.03)
+    dose += 0.18 * _ridge(x - 0.55 + 0.15 * y ** 2, 0.09) * (1 + 0.2 * np.cos(y * 2 * np.pi / 0.17))
+    dose += 0.22 * _step(0.28 - np.hypot(x + 0.25, (y - 0.22) / 1.1), 0.04)
+    dose += 0.014 * rng.standard_normal((size, size), dtype=np.float32)
+    image = np.clip(1.1 * dose, 0, 1).astype(np.float32)
+    _stamp(image, "PHANTOM", 0.05, 0.94, 1)
+    return image
+
+
+def draw_findings(rng):
+    """A patient's findings, each by its prevalence."""
+    return [name for name, share in PREVALENCE.items() if rng.random() < share]
 
 
 def _stamp(image, text, x, y, dot):
