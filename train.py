@@ -100,7 +100,7 @@ class Config:
     out: str = option(None, "run folder (default: runs/<data>-<init>)")
     checkpoint_minutes: float = option(30.0, "write last.pt this often inside an epoch")
     log_seconds: float = option(5.0, "a line of progress this often")
-    resume: bool = option(False, "go on with the run in the run folder")
+    resume: bool = option(False, "go on with the run in the run folder, or start it")
     plan: bool = option(False, "say what the run would do and what it would take, and do nothing")
 
 
@@ -178,6 +178,9 @@ def train_step(net, optimizer, scaler, images, labels, maps, *, pos_weight, shar
 
 def train(cfg):
     """Run a `Config` to its end, or to a signal; returns the exit code."""
+    for name in ("epochs", "batch_size", "accumulate", "image_size"):
+        if getattr(cfg, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} {getattr(cfg, name)}: at least 1")
     rank, world, device, control = join_processes(cfg.device)
     say = print if rank == 0 else lambda *args, **kwargs: None
     amp = choose_amp(cfg.amp, device)
@@ -213,7 +216,7 @@ def train(cfg):
         split_hash=train_set.split_hash, skipped={why: len(files) for why, files in train_set.skipped.items()},
         weights=weights and str(weights), weights_sha256=weights and sha256(weights), processes=world,
         device_name=torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
-        python=platform.python_version(), torch=torch.__version__, numpy=np.__version__, git=git_revision())
+        python=platform.python_version(), torch=str(torch.__version__), numpy=np.__version__, git=git_revision())
     if report:
         say(f"{cfg.init} from {weights} (sha256 {record['weights_sha256'][:12]}): {report}")
     model.to(device)
@@ -388,17 +391,20 @@ disk        {pixels / 2**30:.2f} GiB of cache, {parameters * 20 / 2**30:.2f} GiB
     return 0
 
 
-def main(argv=None):
-    args = build_parser().parse_args(argv)
-    cfg = Config(**vars(args))
+def run(cfg):
+    """`train` or `plan` as a command: problems become one line and an exit code."""
     try:
         return plan(cfg) if cfg.plan else train(cfg)
     except (ValueError, OSError) as error:
-        print(f"train.py: error: {error}", file=sys.stderr)
+        print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
         return 2
     except FloatingPointError as error:
-        print(f"train.py: stopped: {error}", file=sys.stderr)
+        print(f"{Path(sys.argv[0]).name}: stopped: {error}", file=sys.stderr)
         return 1
+
+
+def main(argv=None):
+    return run(Config(**vars(build_parser().parse_args(argv))))
 
 
 if __name__ == "__main__":

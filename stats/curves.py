@@ -31,7 +31,7 @@ def plot_curves(rows, path):
     loss.set(xlabel="epoch", ylabel="weighted binary cross-entropy")
     for number, key in enumerate(labels):
         values = [math.nan if row[key] is None else row[key] for row in rows]
-        auc.plot(epochs, values, "-", lw=1, color=OKABE_ITO[number % 7], ls=("-", "--", ":")[number // 7 % 3],
+        auc.plot(epochs, values, lw=1, color=OKABE_ITO[number % 7], ls=("-", "--", ":")[number // 7 % 3],
                  label=key.removeprefix("auroc "))
     auc.plot(epochs, [math.nan if row["val_auroc"] is None else row["val_auroc"] for row in rows], "k-", lw=2.5,
              label="mean")
