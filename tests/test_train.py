@@ -413,7 +413,7 @@ def test_unknown_choice_is_a_usage_error(capsys):
     assert exit.value.code == 2 and "chestxray99" in capsys.readouterr().err
 
 
-@pytest.mark.slow
+@pytest.mark.by_hand
 def test_fifty_kills_and_none_lost(arguments, tmp_path, unstopped):
     """By hand: several minutes of starting and killing."""
     done = 0
