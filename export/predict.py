@@ -22,7 +22,9 @@ from pathlib import Path
 
 from data.images import read_image
 from export.card import card
+from export.explain import write_overlays
 from export.runtime import Predictor
+from export.verify import differences
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".dic", ".ima"}
 COLUMNS = ("image", "label", "probability", "threshold", "call", "error")
@@ -45,7 +47,7 @@ def build_parser():
     parser.add_argument("--card", action="store_true", help="print the model card and stop")
     parser.add_argument("--verify", action="store_true", help="rerun the export's parity check and stop; the reference "
                         "radiographs among IMAGES are recognised by their hash")
-    parser.add_argument("--explain", metavar="DIR", help="also write a picture per image and label of where the model "
+    parser.add_argument("--explain", metavar="DIR", type=Path, help="also write a picture per image and label of where the model "
                         "looked")
     return parser
 
@@ -140,7 +142,7 @@ def progress(items, total):
 
 def write(model, results, args, file):
     """Write all results in the form asked for; gives the number of failed images."""
-    failed = 0
+    failed, drawn = 0, {}
     table = csv.DictWriter(file, COLUMNS, lineterminator="\n") if args.csv else None
     if table:
         table.writeheader()
@@ -160,13 +162,14 @@ def write(model, results, args, file):
                 threshold = "   -  " if line["threshold"] is None else f"{line['threshold']:6.4f}"
                 print(f"  {line['label']:<24} {line['probability']:6.4f}  threshold {threshold}  {call}", file=file)
         if args.explain and not error:
-            explain(model, path, image, probability, args.explain)
+            number = drawn[path.stem] = drawn.get(path.stem, 0) + 1  # two folders may hold the same name
+            name = path.stem if number == 1 else f"{path.stem}-{number}"
+            write_overlays(model, name, image, probability, args.explain)
     return failed
 
 
 def verify(model, paths):
     """Print the largest differences from the export's reference probabilities; gives whether they are in bounds."""
-    from export.verify import differences
     within = True
     for name, difference, tolerance in differences(model, paths):
         ok = difference <= tolerance
@@ -185,6 +188,8 @@ def main(argv=None):
         if args.verify:
             return 0 if verify(model, expand(args.images) if args.images else []) else 1
         paths = expand(args.images)
+        if args.explain:
+            args.explain.mkdir(parents=True, exist_ok=True)
         print(f"{len(paths)} images on {model.provider}", file=sys.stderr)
         with replacing(args.csv or args.jsonl) as file:
             results = predictions(model, paths, args.batch_size, args.workers)

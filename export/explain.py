@@ -1,0 +1,131 @@
+"""Where the model looked: hide each part of a radiograph in turn and see which label's log-odds fall.
+
+Occlusion (Zeiler and Fergus 2014, arXiv:1311.2901) needs the exported file alone, no gradient and no second model, and
+tells the labels apart; attention rollout does not. What is hidden is replaced by the radiograph's own large-scale
+shading, so that no edge is drawn and the histogram stays what it was. tests/bench_explain.py has the evidence.
+"""
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+WINDOWS = (1 / 4, 1 / 7)  # sides of what is hidden, in parts of the image's side
+STEP = 0.5  # of a window
+SHADING = 7  # the large-scale shading keeps so many values along a side
+FAINT = 0.25  # log-odds; the colour scale never ends below, so that noise is not blown up to a finding
+
+# matplotlib's inferno at ninths, linear between
+INFERNO = np.array([[0, 0, 4], [33, 12, 74], [87, 16, 110], [138, 34, 106], [188, 55, 84], [228, 90, 49], [249, 142, 9],
+                    [249, 203, 53], [252, 255, 164]], np.float64)
+
+
+def occlusion(model, image, batch_size=16):
+    """How much of each label's log-odds hangs on each place of a radiograph.
+
+    Parameters
+    ----------
+    model : export.runtime.Predictor
+    image : ndarray, shape (H, W)
+        Raw grey intensities.
+    batch_size : int
+
+    Returns
+    -------
+    ndarray, shape (L, S, S), float32
+        Fall of the log-odds where the image is hidden, a mean over the windows that cover a place; S is the model's
+        image size.
+    """
+    size = model.metadata["image_size"]
+    small = resize(model.check(image), size)  # the graph's own resize then does nothing
+    shading = resize(resize(small, SHADING), size, Image.Resampling.BICUBIC)
+    windows = np.stack([window for share in WINDOWS for window in grid(size, share)])  # (n, S, S)
+    hidden = (small + window * (shading - small) for window in windows)
+    if model.input_dtype == np.uint8:
+        hidden = (np.clip(np.round(picture), 0, 255).astype(np.uint8) for picture in hidden)
+    log_odds = to_log_odds(model([small.astype(model.input_dtype), *hidden], batch_size))
+    fall = log_odds[0] - log_odds[1:]  # (n, L)
+    weights = windows.reshape(len(windows), -1)
+    return (fall.T @ weights / weights.sum(0)).reshape(-1, size, size).astype(np.float32)
+
+
+def grid(size, share):
+    """Soft windows (size, size) of values 0 to 1, a bell `share` of the image wide, all over the image."""
+    count = round(1 / (share * STEP)) + 1
+    axis = (np.arange(size) + 0.5) / size
+    bells = np.exp(-0.5 * ((axis - np.linspace(0, 1, count)[:, None]) / (share / 2)) ** 2).astype(np.float32)
+    return [y[:, None] * x for y in bells for x in bells]
+
+
+def resize(image, size, resample=Image.Resampling.BILINEAR):
+    """A grey image at (size, size), float32; BILINEAR is step 1 of the model's preprocessing."""
+    return np.asarray(Image.fromarray(image.astype(np.float32)).resize((size, size), resample))
+
+
+def to_log_odds(probability):
+    p = np.clip(probability.astype(np.float64), 1e-6, 1 - 1e-6)
+    return np.log(p / (1 - p))
+
+
+def overlay(image, heat, label, probability, threshold, side=640):
+    """A picture of one label's map on the radiograph, with the scale, label and probability written on it.
+
+    Parameters
+    ----------
+    image : ndarray, shape (H, W)
+        Raw grey intensities.
+    heat : ndarray, shape (S, S)
+        One label's map from `occlusion`; what speaks against the label (below 0) is left clear.
+    label : str
+    probability : float
+    threshold : float or None
+    side : int
+        Longer side of the radiograph in the picture, pixels.
+
+    Returns
+    -------
+    PIL.Image.Image
+        The radiograph as it is on the left, with the map on the right.
+    """
+    height, width = (max(1, round(n * side / max(image.shape))) for n in image.shape)
+    low, high = np.percentile(image, (0.5, 99.5))
+    grey = (np.clip((image - low) / max(high - low, 1e-6), 0, 1) * 255).astype(np.uint8)
+    grey = Image.fromarray(grey).resize((width, height), Image.Resampling.LANCZOS)
+    top = max(float(heat.max()), FAINT)
+    strength = np.asarray(Image.fromarray(heat).resize((width, height), Image.Resampling.BICUBIC)) / top
+    strength = np.clip(strength, 0, 1)
+    opacity = 0.75 * np.clip(strength * 2 - 0.3, 0, 1)[..., None]  # weak places show the radiograph untouched
+    base = np.asarray(grey.convert("RGB"), np.float64)
+    coloured = (base * (1 - opacity) + inferno(strength) * opacity).round().astype(np.uint8)
+
+    header, bar, gap = 44, 92, 8
+    picture = Image.new("RGB", (2 * width + gap + bar, height + header), "black")
+    picture.paste(grey.convert("RGB"), (0, header))
+    picture.paste(Image.fromarray(coloured), (width + gap, header))
+    scale = inferno(np.linspace(1, 0, height)[:, None].repeat(16, 1)).round().astype(np.uint8)
+    picture.paste(Image.fromarray(scale), (2 * width + 2 * gap, header))
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(size=15)
+    known = "" if threshold is None else f"  (threshold {threshold:.3f}: {'yes' if probability >= threshold else 'no'})"
+    draw.text((8, 3), f"{label}  p = {probability:.3f}{known}", fill="white", font=ImageFont.load_default(size=18))
+    draw.text((8, 25), "right: fall of the log-odds when a place is hidden. Research, not a medical device.", fill="#aaaaaa",
+              font=ImageFont.load_default(size=13))
+    for value in (0, top / 2, top):
+        y = header + (height - 1) * (1 - value / top)
+        draw.text((2 * width + 2 * gap + 22, y), f"{value:.2f}", fill="white", font=font,
+                  anchor="lm" if 0 < value < top else "lb" if value == 0 else "lt")
+    return picture
+
+
+def inferno(values):
+    """Colours (..., 3) in 0..255 of values in [0, 1]."""
+    at = np.linspace(0, 1, len(INFERNO))
+    return np.stack([np.interp(values, at, INFERNO[:, channel]) for channel in range(3)], axis=-1)
+
+
+def write_overlays(model, name, image, probability, folder):
+    """Write one overlay per label as `folder`/`name`--<label>.png; gives their paths."""
+    paths = []
+    for i, heat in enumerate(occlusion(model, image)):
+        label, threshold = model.labels[i], model.thresholds[i]
+        path = folder / f"{name}--{label.replace(' ', '_').replace('/', '_')}.png"
+        overlay(image, heat, label, float(probability[i]), threshold).save(path)
+        paths.append(path)
+    return paths
