@@ -42,7 +42,7 @@ class CheXpert(Corpus):
         columns = tuple(RELEASE_NAMES["chexpert"])
         certain = [columns.index(name) for name in CERTAIN_IN_PAPER]
         tables = (find_table(root, "train.csv"), ""), (find_table(root, "valid.csv"), "val")
-        rows, notes = Rows(tables[0][0]), []
+        rows = Rows(tables[0][0])
         for table, official in tables:
             wanted = ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *columns)
             for row, (path, _, _, plane, view, *cells) in read_csv(table, wanted, extra="error"):
@@ -58,4 +58,7 @@ class CheXpert(Corpus):
                 elif cohort == "paper" and not official and any(y[i] == -1 for i in certain):
                     left_out = f"uncertain in {', '.join(CERTAIN_IN_PAPER[:-1])} or {CERTAIN_IN_PAPER[-1]}"
                 rows.add(row, path.rpartition(".")[0], patient, view or plane, path, y, official, left_out, table)
-        return rows.release(cls.all_labels(), notes)
+        release = rows.release(cls.all_labels(), [])
+        expert = int(((release.official == "val") & (release.left_out == "")).sum())
+        release.notes.append(f"{expert:,} frontal images of valid.csv join the validation set")
+        return release

@@ -55,6 +55,8 @@ class Corpus(Dataset):
     labels : list of L str
     table : data.tables.Table
         This split's rows; `y` is (N, L) in {0, 1, NaN}.
+    cohort_table, cohort_split : data.tables.Table, (M,) str array
+        The whole cohort and the split of each row.
     splits : dict of str to int
         Images of the whole cohort in each split.
     split_hash : str
@@ -90,36 +92,36 @@ class Corpus(Dataset):
         inside = np.flatnonzero(release.left_out == "")
         if not len(inside):
             raise ValueError(f"{self.root}: the cohort {cohort!r} of {self.corpus} has no images")
-        self._cohort = release.table.take(inside)
+        table = release.table.take(inside)
+        y = select_labels(table.y, release.labels, self.labels, self.corpus)
+        table = replace(table, y=resolve_uncertain(y, uncertain))
         if split_file is None:
-            self._split = assign(self._cohort.patient_id, release.official[inside], val_fraction=val_fraction,
-                                 seed=split_seed)
+            self.cohort_split = assign(table.patient_id, release.official[inside], val_fraction=val_fraction,
+                                       seed=split_seed)
         else:
-            self._split = read_split(split_file, self.corpus, self._cohort.image_id, self._cohort.patient_id)
-        self.splits = {name: int((self._split == name).sum()) for name in SPLITS}
-        self.split_hash = split_hash(self._cohort.image_id, self._split)
+            self.cohort_split = read_split(split_file, self.corpus, table.image_id, table.patient_id)
+        self.splits = {name: int((self.cohort_split == name).sum()) for name in SPLITS}
+        self.split_hash = split_hash(table.image_id, self.cohort_split)
 
-        rows = np.flatnonzero(self._split == split)
+        rows = np.flatnonzero(self.cohort_split == split)
         if not tables_only:
-            paths, present = self._find_files(release, inside)
-            rows = self._drop_missing(rows, paths, present, on_missing)
+            paths, present = self._find_files(release)
+            table, present = replace(table, path=paths[inside]), present[inside]
+            rows = self._drop_missing(rows, table.path, present, on_missing)
         if limit is not None and limit < len(rows):
-            rows = rows[draw_subset(self._cohort.image_id[rows].tolist(), limit, f"limit:{split_seed}")]
+            rows = rows[draw_subset(table.image_id[rows].tolist(), limit, f"limit:{split_seed}")]
         if not len(rows):
             raise ValueError(f"{self.root}: the split {split!r} of {self.corpus} has no images"
                              + (" on disk" if self.skipped["missing"] else ""))
         if not tables_only:
             # The tables' own paths name the rows, so the cache stays the same while a download grows.
-            cache = build_cache(self.root, release.table.path.tolist(), self._cohort.path[rows].tolist(),
-                                files=paths[rows].tolist(), corpus=self.corpus, size=image_size,
+            cache = build_cache(self.root, release.table.path.tolist(), release.table.path[inside[rows]].tolist(),
+                                files=table.path[rows].tolist(), corpus=self.corpus, size=image_size,
                                 cache_dir=cache_dir, workers=workers, on_bad=on_bad, progress=progress)
             self.skipped["bad"] = list(cache.bad)
             rows, self._cache_rows = rows[cache.rows >= 0], cache.rows[cache.rows >= 0]
             self._images = cache.images
-            self._cohort = replace(self._cohort, path=paths)
-        table = self._cohort.take(rows)
-        y = select_labels(table.y, release.labels, self.labels, self.corpus)
-        self.table = replace(table, y=resolve_uncertain(y, uncertain))
+        self.cohort_table, self.table = table, table.take(rows)
 
     @classmethod
     def read(cls, root, cohort):
@@ -141,14 +143,14 @@ class Corpus(Dataset):
         """Every label that the release has, by our names."""
         return tuple(dict.fromkeys(RELEASE_NAMES[cls.corpus].values()))
 
-    def _find_files(self, release, inside):
-        """Where each image of the cohort is, and whether it is there; images of no row are counted."""
+    def _find_files(self, release):
+        """The path of every row of the release and whether it is there; images of no row are counted."""
         paths, present, folders = locate(self.root, release.table.path, self.alternatives(self.root))
         on_disk = sum(name.lower().endswith(IMAGE_SUFFIXES) for names in folders.values() for name in names)
         strangers = on_disk - int(present.sum())
         if strangers > 0:
             self.notes.append(f"{strangers:,} image files are in no row of the tables and are ignored")
-        return paths[inside], present[inside]
+        return paths, present
 
     def _drop_missing(self, rows, paths, present, on_missing):
         missing = rows[~present[rows]]
@@ -190,4 +192,4 @@ class Corpus(Dataset):
 
     def write_split(self, path):
         """Write the whole cohort's split to a file that `split_file` reads; see `data.splits.write_split`."""
-        write_split(path, self.corpus, self._cohort.image_id, self._split)
+        write_split(path, self.corpus, self.cohort_table.image_id, self.cohort_split)

@@ -1,0 +1,148 @@
+"""Count a corpus and set it beside the paper's Tables 1 and 2.
+
+    python -m data.cohort padchest --root DIR --tables-only
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from data import CORPORA
+from data.paper import NOT_EXPECTED, TABLE1, TABLE2, UNREADABLE
+from data.splits import SPLITS
+from data.tables import locate
+
+
+def count(table, split, labels):
+    """The numbers of Tables 1 and 2, for a table of rows.
+
+    Parameters
+    ----------
+    table : data.tables.Table
+        `y` has the columns `labels`.
+    split : (N,) str array
+    labels : sequence of str
+
+    Returns
+    -------
+    sizes : dict
+        "images", "patients", "ap" (percentage of AP views), "train" (validation patients are drawn out of it and
+        counted in it), "val", "test".
+    positives : dict of str to int
+    """
+    views = np.char.startswith(table.view, "AP")
+    sizes = {"images": len(table), "patients": len(np.unique(table.patient_id)),
+             "ap": 100 * float(views.mean()) if len(table) else 0.0,
+             "train": int((split != "test").sum()), "val": int((split == "val").sum()),
+             "test": int((split == "test").sum())}
+    return sizes, {label: int((table.y[:, i] == 1).sum()) for i, label in enumerate(labels)}
+
+
+def compare(corpus, sizes, positives, *, tables_only=True):
+    """Rows of the report.
+
+    Parameters
+    ----------
+    corpus : str
+    sizes, positives : dict
+        From `count`.
+    tables_only : bool
+        Whether unreadable images are still among the counted.
+
+    Returns
+    -------
+    list of (name, ours, the paper's or None, remark)
+        The remark is "differs" where both should agree and do not; the reason where they need not; else "". The
+        share of views is rounded in the paper and gets no remark.
+    """
+    slack = UNREADABLE.get(corpus, 0) if tables_only else 0
+    rows = []
+    for name, ours in {**sizes, **positives}.items():
+        theirs = {**TABLE1.get(corpus, {}), **TABLE2.get(corpus, {})}.get(name)
+        remark = ""
+        if theirs is not None and name != "ap" and ours != theirs:
+            remark = NOT_EXPECTED[corpus].get(name, "differs")
+            if remark == "differs" and 0 < ours - theirs <= slack:
+                remark = f"the paper could not read {slack} images"
+        rows.append((name, ours, theirs, remark))
+    return rows
+
+
+def print_report(rows):
+    """The rows as a table with the difference in its own column."""
+    names = {"ap": "AP views, %", "train": "train (with val)", "val": "  drawn out as val"}
+    width = max(len(names.get(name, name)) for name, *_ in rows)
+    print(f"{'':{width}}  {'here':>9}  {'paper':>9}  {'difference':>10}")
+    for name, ours, theirs, remark in rows:
+        form = ",.1f" if name == "ap" else ",d"
+        paper, difference = "-", ""
+        if theirs is not None:
+            gap = round(ours - theirs, 1)
+            paper, difference = format(theirs, form), format(gap, "+" + form) if gap else "0"
+        print(f"{names.get(name, name):{width}}  {ours:>9{form}}  {paper:>9}  {difference:>10}  {remark}".rstrip())
+
+
+def build_parser():
+    parser = argparse.ArgumentParser(prog="python -m data.cohort", description="Images, patients, views, splits and "
+                                     "positives per label of a corpus, beside the paper's Tables 1 and 2.")
+    parser.add_argument("corpus", choices=list(CORPORA))
+    parser.add_argument("--root", type=Path, help="the release's folder (default $CXR_ROOT/<corpus>, else "
+                        "datasets/<corpus>)")
+    parser.add_argument("--cohort", default="paper", help="the corpus's rule for rows and labels (default paper)")
+    parser.add_argument("--tables-only", action="store_true", help="look at no image")
+    parser.add_argument("--read-images", action="store_true", help="preprocess every image into the cache and count "
+                        "only those that are there and can be read")
+    parser.add_argument("--cache-dir", help="where --read-images writes (default $CXR_CACHE, else ./cache)")
+    parser.add_argument("--strict", action="store_true", help="exit code 1 where a number differs that should not")
+    parser.add_argument("--val-fraction", type=float, default=0.05)
+    parser.add_argument("--split-seed", type=int, default=0)
+    parser.add_argument("--split-file", type=Path, help="a split to use instead of the drawn or official one")
+    parser.add_argument("--write-split", type=Path, help="write the split there, for --split-file")
+    return parser
+
+
+def main(argv=None):
+    args = build_parser().parse_args(argv)
+    try:
+        return report(args)
+    except (ValueError, OSError) as error:
+        print(f"data.cohort: error: {error}", file=sys.stderr)
+        return 2
+
+
+def report(args):
+    if args.tables_only and args.read_images:
+        raise ValueError("--tables-only and --read-images exclude each other")
+    corpus = CORPORA[args.corpus]
+    labels = corpus.all_labels()
+    options = dict(root=args.root, labels=labels, cohort=args.cohort, val_fraction=args.val_fraction,
+                   split_seed=args.split_seed, split_file=args.split_file)
+    dataset = corpus(tables_only=True, **options)
+    table, split = dataset.cohort_table, dataset.cohort_split
+    print(f"{args.corpus}, cohort {args.cohort}, {dataset.root}")
+    for note in dataset.notes:
+        print(f"  {note}")
+    if not args.tables_only:
+        _, present = locate(dataset.root, table.path, corpus.alternatives(dataset.root))[:2]
+        print(f"  {present.sum():,} of the {len(table):,} images are on disk")
+    if args.read_images:
+        kept = np.zeros(len(table), bool)
+        for name in SPLITS:
+            if dataset.splits[name]:
+                part = corpus(split=name, on_missing="skip", on_bad="skip", cache_dir=args.cache_dir, **options)
+                kept |= np.isin(table.image_id, part.table.image_id)
+                for path, reason in part.skipped["bad"]:
+                    print(f"  cannot be read: {path}: {reason}")
+        table, split = table.take(kept), split[kept]
+    rows = compare(args.corpus, *count(table, split, labels), tables_only=not args.read_images)
+    print_report(rows)
+    print(f"split hash {dataset.split_hash}")
+    if args.write_split:
+        dataset.write_split(args.write_split)
+    return int(args.strict and any(remark == "differs" for *_, remark in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
