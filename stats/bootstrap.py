@@ -193,18 +193,21 @@ def bootstrap_models(y_true, scores, *, redraws=1000, seed=0, groups=None, metri
 
     def fill(model, label, start, chunks):
         score, threshold = scores[model][:, label], None if thresholds is None else thresholds[model][label]
-        for metric, parts in _metrics(y[:, label], score, chunks, metrics, threshold).items():
-            values[model][metric][start:start + len(parts), label] = parts
+        for metric, column in _metrics(y[:, label], score, chunks, metrics, threshold).items():
+            values[model][metric][start:start + len(column), label] = column
+
+    def run(pool, start):
+        stop = min(start + held, redraws)
+        chunks = list(pool.map(lambda first: draw_counts(seed, first, min(first + width, stop), units, members),
+                               range(start, stop, width)))
+        tasks = [pool.submit(fill, model, label, start, chunks) for model in range(len(scores))
+                 for label, reason in enumerate(reasons) if reason is None]
+        for task in tasks:
+            task.result()
 
     with ThreadPoolExecutor(threads) as pool:
         for start in range(0, redraws, held):
-            firsts = range(start, min(start + held, redraws), width)
-            chunks = list(pool.map(
-                lambda first: draw_counts(seed, first, min(first + width, redraws), units, members), firsts))
-            tasks = [pool.submit(fill, model, label, start, chunks) for model in range(len(scores))
-                     for label, reason in enumerate(reasons) if reason is None]
-            for task in tasks:
-                task.result()
+            run(pool, start)
     return [Bootstrap(of_model, reasons) for of_model in values]
 
 
