@@ -1,0 +1,71 @@
+"""What the p-values and intervals promise, held to thousands of simulated test sets (a label each)."""
+
+from statistics import NormalDist
+
+import numpy as np
+import pytest
+
+from stats import bootstrap, paired_bootstrap
+
+pytestmark = pytest.mark.slow
+SIMULATIONS, AT_ONCE = 2000, 100
+SHIFT = 1.2  # of the positives' scores, in SDs: a true area of Phi(1.2 / sqrt 2) = 0.802
+TRUE_AREA = NormalDist().cdf(SHIFT / 2**0.5)
+
+
+def simulate(rng, patients, radiographs):
+    """Labels, and the scores of two models that are equally good: (patients * radiographs, AT_ONCE) arrays.
+
+    A patient's radiographs have one label, and each model errs alike on them (with a correlation of 0.8).
+    """
+    n = patients * radiographs
+    group = np.repeat(np.arange(patients), radiographs)
+    y = (rng.random((patients, AT_ONCE)) < 0.35)[group].astype(np.float32)
+    seen = rng.normal(size=(patients, AT_ONCE))[group]  # what both models see
+    scores = []
+    for _ in range(2):
+        own = np.sqrt(0.8) * rng.normal(size=(patients, AT_ONCE))[group]
+        if radiographs > 1:
+            own += np.sqrt(0.2) * rng.normal(size=(n, AT_ONCE))
+        else:
+            own /= np.sqrt(0.8)
+        scores.append(SHIFT * y + np.sqrt(0.5) * seen + np.sqrt(0.5) * own)
+    return y, scores, group
+
+
+def rejections(patients, radiographs, by_patient):
+    """Share of null comparisons with p <= 0.05."""
+    rejected = 0
+    for seed in range(SIMULATIONS // AT_ONCE):
+        y, (a, b), group = simulate(np.random.default_rng(seed), patients, radiographs)
+        found = paired_bootstrap(y, a, b, redraws=399, seed=seed, groups=group if by_patient else None)
+        rejected += (found.p_value <= 0.05).sum()
+    return rejected / SIMULATIONS
+
+
+def coverage(patients, radiographs, by_patient):
+    """Share of 95 % intervals that hold the true area."""
+    covered = 0
+    for seed in range(SIMULATIONS // AT_ONCE):
+        y, (a, _), group = simulate(np.random.default_rng(seed), patients, radiographs)
+        low, high = bootstrap(y, a, redraws=399, seed=seed, groups=group if by_patient else None).ci().T
+        covered += ((low <= TRUE_AREA) & (TRUE_AREA <= high)).sum()
+    return covered / SIMULATIONS
+
+
+def test_null_comparisons_are_rejected_as_often_as_promised():
+    assert 0.035 <= rejections(300, 1, by_patient=False) <= 0.065
+
+
+def test_null_comparisons_of_several_radiographs_a_patient():
+    assert 0.035 <= rejections(150, 3, by_patient=True) <= 0.065
+    assert rejections(150, 3, by_patient=False) > 0.10  # radiographs of one patient taken for independent
+
+
+def test_intervals_cover_the_truth():
+    assert 0.93 <= coverage(500, 1, by_patient=False) <= 0.97
+
+
+def test_intervals_of_several_radiographs_a_patient():
+    assert 0.93 <= coverage(300, 3, by_patient=True) <= 0.97
+    assert coverage(300, 3, by_patient=False) < 0.90
