@@ -1,7 +1,7 @@
 """Probabilities that mean frequencies: a logistic map per label, fitted on validation (Platt 1999).
 
-Training with positive class weights inflates probabilities. The map is sigmoid(slope * logit + offset) with a positive
-slope, so that no ranking, and no AUC, changes. It is folded into the model's head.
+Training with positive class weights inflates probabilities. The map is sigmoid(slope * logit + offset) with a
+positive slope, so that no ranking, and no AUC, changes. It is folded into the model's head.
 """
 
 import numpy as np
@@ -76,7 +76,8 @@ def draw(path, y_true, before, after):
     for name, probability, colour in (("before", before, "#d55e00"), ("after", after, "#0072b2")):
         _, frequency, mean = reliability(y_true[known], probability[known])
         axes.plot(mean, frequency, "o-", color=colour, markersize=4, label=name)
-    axes.set(xlabel="mean probability in a bin", ylabel="frequency of positives", xlim=(0, 1), ylim=(0, 1), aspect=1)
+    axes.set(xlabel="mean probability in a bin", ylabel="frequency of positives", aspect=1)
+    axes.set(xlim=(0, 1), ylim=(0, 1))
     axes.legend(frameon=False)
     with atomic_write(path) as file:
         figure.savefig(file, dpi=200, format="png")
@@ -96,8 +97,8 @@ def platt(y_true, logit):
 
     Notes
     -----
-    Platt, "Probabilistic outputs for support vector machines" (1999): a positive's target is (P + 1) / (P + 2), a
-    negative's 1 / (N + 2), which keeps the fit finite where the classes separate.
+    Platt, "Probabilistic outputs for support vector machines" (1999): a positive's target is (P + 1) / (P + 2),
+    a negative's 1 / (N + 2), which keeps the fit finite where the classes separate.
     """
     positives, negatives = (y_true == 1).sum(), (y_true == 0).sum()
     target = np.where(y_true == 1, (positives + 1) / (positives + 2), 1 / (negatives + 2))
@@ -132,9 +133,9 @@ def to_logit(probability):
 
 
 def calibration_error(y_true, probability, bins=BINS):
-    """Expected calibration error: |frequency - mean probability| over equal-width bins, weighted by their size.
+    """Expected calibration error: |frequency - mean probability| of equal-width bins, weighted by size.
 
-    Naeini et al., AAAI 2015.
+    Naeini, Cooper and Hauskrecht, AAAI 2015.
     """
     counts, frequency, mean = reliability(y_true, probability, bins)
     return float((counts * np.abs(frequency - mean)).sum() / counts.sum())

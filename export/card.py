@@ -16,22 +16,24 @@ def card(metadata):
     -------
     str
     """
-    auroc = metadata["test_auroc"]
+    auroc, size = metadata["test_auroc"], metadata["image_size"]
     lines = [
-        f"# {metadata['corpus']}-{metadata['init']}: chest radiograph to {len(metadata['labels'])} probabilities", "",
+        f"# {metadata['corpus']}-{metadata['init']}: chest radiograph to {len(metadata['labels'])} probabilities",
+        "",
         f"**Intended use.** {metadata['intended_use']}", "",
         "| | |", "|---|---|",
         f"| architecture | {metadata['architecture']} |",
         f"| initialised from | {metadata['init']} |",
-        f"| fine-tuned on | {metadata['corpus']} (cohort rule: {metadata['cohort']}; labels: {metadata['label_set']}) |",
+        f"| fine-tuned on | {metadata['corpus']} |",
+        f"| cohort rule | {metadata['cohort']} |",
+        f"| label set | {metadata['label_set']} |",
         f"| thresholds | {metadata['thresholds_from']} |",
         f"| calibration | {metadata['calibration']} |",
         f"| precision | {metadata['precision']} |",
         f"| checkpoint, sha256 | {metadata['checkpoint_sha256']} |",
-        f"| versions | {', '.join(f'{name} {version}' for name, version in metadata['versions'].items())} |", "",
-        "**Input** `image`: (N, 1, H, W) raw grey intensities of any range, dense tissue bright, any N, H and W.",
-        f"Resizing to {metadata['image_size']} x {metadata['image_size']}, min-max scaling and histogram equalisation "
-        "are inside the model.",
+        f"| versions | {', '.join(f'{name} {number}' for name, number in metadata['versions'].items())} |",
+        f"| preprocessing | inside the model: resize to {size} x {size}, min-max, histogram equalisation |", "",
+        "**Input** `image`: (N, 1, H, W) raw grey intensities of any range, dense tissue bright; any N, H, W.",
         "**Output** `probability`: (N, labels), in the order below.", "",
     ]
     if auroc:
@@ -42,9 +44,9 @@ def card(metadata):
     for i, (label, threshold) in enumerate(zip(metadata["labels"], metadata["thresholds"])):
         value, low, high = auroc["labels"][i] if auroc else (None, None, None)
         ci = "–" if low is None else f"{low:.3f} to {high:.3f}"
-        lines.append(f"| {label} | {number(threshold, 4)} | {number(value, 3)} | {ci} |")
+        lines.append(f"| {label} | {rounded(threshold, 4)} | {rounded(value, 3)} | {ci} |")
     return "\n".join(lines) + "\n"
 
 
-def number(value, digits):
+def rounded(value, digits):
     return "–" if value is None else f"{value:.{digits}f}"

@@ -1,8 +1,8 @@
 """Where the model looked: hide each part of a radiograph in turn and see which label's log-odds fall.
 
-Occlusion (Zeiler and Fergus 2014, arXiv:1311.2901) needs the exported file alone, no gradient and no second model, and
-tells the labels apart; attention rollout does not. What is hidden is replaced by the radiograph's own large-scale
-shading, so that no edge is drawn and the histogram stays what it was. tests/bench_explain.py has the evidence.
+Occlusion (Zeiler and Fergus 2014, arXiv:1311.2901) needs the exported file alone, no gradient and no second model,
+and tells the labels apart; attention rollout does not. What is hidden is replaced by the radiograph's own large-scale
+shading, so that no edge is drawn and the histogram hardly changes. tests/bench_explain.py has the evidence.
 """
 
 import numpy as np
@@ -14,8 +14,8 @@ SHADING = 7  # the large-scale shading keeps so many values along a side
 FAINT = 0.25  # log-odds; the colour scale never ends below, so that noise is not blown up to a finding
 
 # matplotlib's inferno at ninths, linear between
-INFERNO = np.array([[0, 0, 4], [33, 12, 74], [87, 16, 110], [138, 34, 106], [188, 55, 84], [228, 90, 49], [249, 142, 9],
-                    [249, 203, 53], [252, 255, 164]], np.float64)
+INFERNO = np.array([[0, 0, 4], [33, 12, 74], [87, 16, 110], [138, 34, 106], [188, 55, 84], [228, 90, 49],
+                    [249, 142, 9], [249, 203, 53], [252, 255, 164]], np.float64)
 
 
 def occlusion(model, image, batch_size=16):
@@ -31,8 +31,8 @@ def occlusion(model, image, batch_size=16):
     Returns
     -------
     ndarray, shape (L, S, S), float32
-        Fall of the log-odds where the image is hidden, a mean over the windows that cover a place; S is the model's
-        image size.
+        Fall of the log-odds where the image is hidden, a mean over the windows that cover a place; S is the
+        model's image size.
     """
     size = model.metadata["image_size"]
     small = resize(model.check(image), size)  # the graph's own resize then does nothing
@@ -103,10 +103,12 @@ def overlay(image, heat, label, probability, threshold, side=640):
     scale = inferno(np.linspace(1, 0, height)[:, None].repeat(16, 1)).round().astype(np.uint8)
     picture.paste(Image.fromarray(scale), (2 * width + 2 * gap, header))
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default(size=15)
-    known = "" if threshold is None else f"  (threshold {threshold:.3f}: {'yes' if probability >= threshold else 'no'})"
-    draw.text((8, 3), f"{label}  p = {probability:.3f}{known}", fill="white", font=ImageFont.load_default(size=18))
-    draw.text((8, 25), "right: fall of the log-odds when a place is hidden. Research, not a medical device.", fill="#aaaaaa",
-              font=ImageFont.load_default(size=13))
+    title = f"{label}  p = {probability:.3f}"
+    if threshold is not None:
+        title += f"  (threshold {threshold:.3f}: {'yes' if probability >= threshold else 'no'})"
+    draw.text((8, 3), title, fill="white", font=ImageFont.load_default(size=18))
+    draw.text((8, 25), "right: fall of the log-odds when a place is hidden. Research, not a medical device.",
+              fill="#aaaaaa", font=ImageFont.load_default(size=13))
     for value in (0, top / 2, top):
         y = header + (height - 1) * (1 - value / top)
         draw.text((2 * width + 2 * gap + 22, y), f"{value:.2f}", fill="white", font=font,

@@ -4,9 +4,9 @@
     python -m export.predict model.onnx FOLDER --csv out.csv          # or --jsonl out.jsonl
     find /archive -name '*.dcm' | python -m export.predict model.onnx - --csv out.csv
     python -m export.predict model.onnx --card                        # what the model is
-    python -m export.predict model.onnx --verify                      # does it compute here what it did at home?
+    python -m export.predict model.onnx --verify                      # does it compute what it did at home?
 
-Exit code 0; 1 if an image could not be read (its row says why) or --verify found a difference; 2 for a wrong call.
+Exit code 0; 1 if an image could not be read (its row says why) or --verify found a difference; 2 for a bad call.
 Research software; not a medical device.
 """
 
@@ -34,7 +34,7 @@ def build_parser():
     parser = argparse.ArgumentParser(prog="predict", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="file written by export.to_onnx")
-    parser.add_argument("images", nargs="*", help="files (PNG, JPEG, DICOM), folders, or - for a list on stdin")
+    parser.add_argument("images", nargs="*", help="PNG, JPEG, DICOM, folders, or - for a list on stdin")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--csv", metavar="FILE", help="write CSV, a row per image and label (- for stdout)")
     form.add_argument("--jsonl", metavar="FILE", help="write JSON lines, one per image (- for stdout)")
@@ -45,10 +45,10 @@ def build_parser():
     parser.add_argument("--workers", type=int, default=os.cpu_count(),
                         help="threads that decode images ahead of the model (default: one per core)")
     parser.add_argument("--card", action="store_true", help="print the model card and stop")
-    parser.add_argument("--verify", action="store_true", help="rerun the export's parity check and stop; the reference "
-                        "radiographs among IMAGES are recognised by their hash")
-    parser.add_argument("--explain", metavar="DIR", type=Path, help="also write a picture per image and label of where the model "
-                        "looked")
+    parser.add_argument("--verify", action="store_true", help="rerun the export's parity check and stop; the "
+                        "reference radiographs among IMAGES are recognised by their hash")
+    parser.add_argument("--explain", metavar="DIR", type=Path, help="also write a picture per image and label of "
+                        "where the model looked")
     return parser
 
 
@@ -59,7 +59,7 @@ def expand(arguments):
         if argument == "-":
             paths += [Path(line.rstrip("\r\n")) for line in sys.stdin if line.strip()]
         elif Path(argument).is_dir():
-            found = sorted(p for p in Path(argument).rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+            found = sorted(p for p in Path(argument).rglob("*") if p.suffix.lower() in SUFFIXES)
             if not found:
                 raise ValueError(f"{argument}: holds no image ({', '.join(sorted(SUFFIXES))})")
             paths += found
@@ -91,8 +91,8 @@ def decoded(paths, check, workers, ahead):
 def predictions(model, paths, batch_size=16, workers=None):
     """Predict many files: yields (path, image, probability (L,), error); the third or the fourth is None.
 
-    The radiographs of an archive differ in size and only equal ones can share a batch, so that four batches' worth
-    is decoded and sorted at a time.
+    The radiographs of an archive differ in size and only equal ones can share a batch, so that four batches'
+    worth is decoded and sorted at a time.
     """
     window = []
     files = decoded(paths, model.check, workers or os.cpu_count(), ahead=4 * batch_size)
@@ -109,8 +109,9 @@ def rows(model, path, probability, error):
     """The output rows of one image: a label each, or one with the error."""
     if error:
         return [dict(image=str(path), error=error)]
+    findings = zip(model.labels, probability, model.thresholds, model.calls(probability))
     return [dict(image=str(path), label=label, probability=float(p), threshold=threshold, call=call)
-            for label, p, threshold, call in zip(model.labels, probability, model.thresholds, model.calls(probability))]
+            for label, p, threshold, call in findings]
 
 
 @contextmanager
@@ -160,7 +161,8 @@ def write(model, results, args, file):
             for line in lines if not error else []:
                 call = {True: "yes", False: "no", None: "-"}[line["call"]]
                 threshold = "   -  " if line["threshold"] is None else f"{line['threshold']:6.4f}"
-                print(f"  {line['label']:<24} {line['probability']:6.4f}  threshold {threshold}  {call}", file=file)
+                print(f"  {line['label']:<24} {line['probability']:6.4f}  threshold {threshold}  {call}",
+                      file=file)
         if args.explain and not error:
             number = drawn[path.stem] = drawn.get(path.stem, 0) + 1  # two folders may hold the same name
             name = path.stem if number == 1 else f"{path.stem}-{number}"
@@ -169,12 +171,12 @@ def write(model, results, args, file):
 
 
 def verify(model, paths):
-    """Print the largest differences from the export's reference probabilities; gives whether they are in bounds."""
+    """Print the largest differences from the export's reference probabilities; gives whether all are small."""
     within = True
     for name, difference, tolerance in differences(model, paths):
         ok = difference <= tolerance
         within &= ok
-        print(f"{name}: largest difference {difference:.2g}, allowed {tolerance:g}: {'ok' if ok else 'DIFFERS'}")
+        print(f"{name}: largest difference {difference:.2g}, allowed {tolerance:g}:", "ok" if ok else "DIFFERS")
     return within
 
 

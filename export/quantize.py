@@ -1,9 +1,9 @@
 """Smaller number formats: int8 for CPUs with VNNI, and the test that any reduced model has to pass.
 
-int8 here is static: per-channel int8 weights and per-tensor uint8 activations, with ranges seen on training images.
-A dynamic range would be taken over the whole batch, so that a patient's probability would depend on who else is in it.
-Before that, channels with large activations hand some of their range over to the weights (SmoothQuant, Xiao et al.
-2023, arXiv:2211.10438), which is exact in real arithmetic.
+int8 here is static: per-channel int8 weights and per-tensor uint8 activations, with ranges seen on training
+images. A dynamic range would be taken over the whole batch, so that a patient's probability would depend on who else
+is in it. Before that, channels with large activations hand some of their range over to the weights (SmoothQuant,
+Xiao et al. 2023, arXiv:2211.10438), which is exact in real arithmetic.
 """
 
 import numpy as np
@@ -75,7 +75,7 @@ def observe(model, images):
 
 
 def smooth(state, name, reach):
-    """Divide a layer's input channels by a scale that its weights take over; changes `state`, gives the scale.
+    """Divide a layer's input channels by a scale that its weights take over, in `state`; gives the scale.
 
     Parameters
     ----------
@@ -95,8 +95,9 @@ def smooth(state, name, reach):
         return np.ones_like(reach)
     weight = state[f"{name}.weight"]
     strength = np.abs(weight).max(0)
-    scale = (np.maximum(reach, 1e-5) ** SMOOTHING / np.maximum(strength, 1e-5) ** (1 - SMOOTHING)).astype(np.float32)
-    source = {"attn.qkv": f"{block}.norm1", "mlp.fc1": f"{block}.norm2", "attn.proj": f"{block}.attn.qkv"}[layer]
+    reach, strength = (np.maximum(size, 1e-5) for size in (reach, strength))
+    scale = (reach ** SMOOTHING / strength ** (1 - SMOOTHING)).astype(np.float32)
+    source = block + {"attn.qkv": ".norm1", "mlp.fc1": ".norm2", "attn.proj": ".attn.qkv"}[layer]
     rows = slice(-len(reach), None)  # of qkv the last third, the values; of a norm all
     for part in ("weight", "bias"):
         changed = state[f"{source}.{part}"].copy()
@@ -119,12 +120,12 @@ def accept(y_true, expected, found, labels):
     Raises
     ------
     ValueError
-        An AUC fell by more than `MAX_LABEL_LOSS`, their mean by more than `MAX_MEAN_LOSS`, or none can be computed.
+        An AUC fell by more than `MAX_LABEL_LOSS`, their mean by more than `MAX_MEAN_LOSS`, or there is none.
     """
     before, after = auroc(y_true, expected), auroc(y_true, found)
     change = np.abs(found - expected).max(0)
     if np.isnan(before).all():
-        raise ValueError("no label has both classes among the labelled radiographs: the reduced model cannot be judged")
+        raise ValueError("the reduced model cannot be judged: no label has both classes among the radiographs")
     print(f"{'label':<24} AUC before   after   largest change of a probability")
     for label, b, a, c in zip(labels, before, after, change):
         print(f"{label:<24} {b:10.4f}  {a:6.4f}   {c:.4f}")
@@ -132,6 +133,7 @@ def accept(y_true, expected, found, labels):
     loss = before - after
     worst = int(np.nanargmax(loss))
     if loss[worst] > MAX_LABEL_LOSS:
-        raise ValueError(f"not written: the AUC of {labels[worst]} fell by {loss[worst]:.4f}, allowed {MAX_LABEL_LOSS}")
+        raise ValueError(f"not written: the AUC of {labels[worst]} fell by {loss[worst]:.4f}, allowed "
+                         f"{MAX_LABEL_LOSS}")
     if np.nanmean(loss) > MAX_MEAN_LOSS:
         raise ValueError(f"not written: the mean AUC fell by {np.nanmean(loss):.4f}, allowed {MAX_MEAN_LOSS}")

@@ -2,7 +2,7 @@
 
     from export.runtime import Predictor
     model = Predictor("model.onnx")                   # provider="cuda" insists on a GPU
-    model.labels, model.thresholds                    # what it finds, and from which probability on it says so
+    model.labels, model.thresholds                    # what it finds, and from which probability on
     probability = model(["a.png", "b.dcm", array])    # (3, labels); grey (H, W) arrays of any range and size
     called = model.calls(probability)                 # (3, labels): True, False, or None without a threshold
 """
@@ -19,8 +19,8 @@ from data.images import read_image
 
 FORMAT = "radiograph-to-probability/1"
 # what travels in a model's metadata: text as it is, all else as JSON
-TEXT_FIELDS = ("format", "intended_use", "corpus", "init", "architecture", "cohort", "label_set", "thresholds_from",
-               "precision", "checkpoint_sha256", "calibration")
+TEXT_FIELDS = ("format", "intended_use", "corpus", "init", "architecture", "cohort", "label_set",
+               "thresholds_from", "precision", "checkpoint_sha256", "calibration")
 JSON_FIELDS = ("labels", "thresholds", "image_size", "test_auroc", "versions", "reference")
 
 
@@ -32,7 +32,7 @@ class Predictor:
     path : path-like or bytes
         A file written by `export.to_onnx`, or its content.
     provider : {"auto", "cuda", "cpu"}
-        "auto" takes CUDA where it works and says in `.provider` what it took; "cuda" raises where it does not.
+        "auto" takes CUDA where it works and says in `.provider` what it took; "cuda" raises elsewhere.
     threads : int, optional
         CPU threads of one inference; all cores by default.
 
@@ -104,7 +104,7 @@ class Predictor:
         return image
 
     def calls(self, probability):
-        """Whether each probability reaches its label's threshold, in an object array; None without a threshold."""
+        """Whether each probability reaches its label's threshold: True, False, or None without a threshold."""
         known = np.array([threshold is not None for threshold in self.thresholds])
         reached = probability >= np.array([1.0 if t is None else t for t in self.thresholds], np.float32)
         return np.where(known, reached, None)
@@ -131,11 +131,12 @@ def open_session(model, provider="auto", threads=None):
     try:
         session = ort.InferenceSession(model, options, providers=providers)
     except Exception as error:  # onnxruntime's exceptions share no narrower public base
-        raise ValueError(f"{named(model)}: onnxruntime cannot read it ({str(error).splitlines()[0][:200]})") from None
+        reason = str(error).splitlines()[0][:200]
+        raise ValueError(f"{named(model)}: onnxruntime cannot read it ({reason})") from None
     took = "cuda" if session.get_providers()[0] == "CUDAExecutionProvider" else "cpu"
     if provider == "cuda" and took != "cuda":
-        raise ValueError("provider cuda: onnxruntime fell back to the CPU: no usable NVIDIA GPU; check nvidia-smi, or "
-                         "use --provider cpu")
+        raise ValueError("provider cuda: onnxruntime fell back to the CPU: no usable NVIDIA GPU; check "
+                         "nvidia-smi, or use --provider cpu")
     return session, took
 
 
@@ -147,7 +148,7 @@ def named(model):
 def cuda_problem():
     """Why onnxruntime cannot use CUDA here, with the remedy, or None if nothing speaks against it."""
     if "CUDAExecutionProvider" not in ort.get_available_providers():
-        return "this onnxruntime is built without CUDA; pip uninstall onnxruntime, pip install onnxruntime-gpu"
+        return "it is built without CUDA; pip uninstall onnxruntime, pip install onnxruntime-gpu"
     try:
         ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
     except OSError:
@@ -181,7 +182,7 @@ def decode_metadata(name, session):
         try:
             metadata[key] = json.loads(stored[key])
         except ValueError:
-            raise ValueError(f"{name}: its metadata are damaged ({key} is not JSON: {stored[key][:40]!r})") from None
+            raise ValueError(f"{name}: its metadata are damaged ({key}: {stored[key][:40]!r})") from None
     outputs = [(output.name, output.shape[-1]) for output in session.get_outputs()]
     for key in ("labels", "thresholds"):
         if not isinstance(metadata[key], list) or outputs != [("probability", len(metadata[key]))]:

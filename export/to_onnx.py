@@ -5,7 +5,7 @@
     python -m export.to_onnx runs/cxr14-dinov2 --precision fp16      # model-fp16.onnx, for GPUs
     python -m export.to_onnx runs/cxr14-dinov2 --calibrate           # probabilities that mean frequencies
 
-The file is written only after it has given, on real radiographs, what PyTorch gives. MODEL_CARD.md goes with it.
+The file is written only once it has given, on real radiographs, what PyTorch gives. MODEL_CARD.md goes with it.
 """
 
 import argparse
@@ -38,18 +38,19 @@ def build_parser():
     parser = argparse.ArgumentParser(prog="to_onnx", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="run folder (its best.pt is taken) or a checkpoint file")
-    parser.add_argument("--precision", default="fp32", choices=["fp32", "fp16", "int8"], help="(default: fp32)")
+    parser.add_argument("--precision", default="fp32", choices=["fp32", "fp16", "int8"],
+                        help="fp16 for GPUs, int8 for CPUs; preprocessing stays in fp32 (default: fp32)")
     parser.add_argument("--input-type", default="float32", choices=list(INPUT_TYPES),
                         help="of the graph's input; float32 takes 8 bit, 16 bit and DICOM (default: float32)")
-    parser.add_argument("--calibrate", action="store_true", help="fit a logistic (Platt) map per label on validation "
-                        "and put it into the graph; writes reliability.png too")
-    parser.add_argument("--out", type=Path, help="file to write (default: model[-precision].onnx in the run folder)")
+    parser.add_argument("--calibrate", action="store_true", help="fit a logistic (Platt) map per label on "
+                        "validation and put it into the graph; writes reliability.png too")
+    parser.add_argument("--out", type=Path, help="file to write (default: model[-precision].onnx beside best.pt)")
     parser.add_argument("--root", help="where the run's corpus lies on this machine (default: as in training)")
-    parser.add_argument("--images", nargs="+", metavar="PATH", help="radiographs for the parity check, where the "
-                        "corpus is not on this machine (default: validation images of the run)")
+    parser.add_argument("--images", nargs="+", metavar="PATH", help="radiographs for the parity check, where "
+                        "the corpus is not on this machine (default: validation images of the run)")
     parser.add_argument("--check", type=int, default=16, help="radiographs in the parity check (default: 16)")
-    parser.add_argument("--labelled", type=int, default=2000, help="validation radiographs on which a reduced "
-                        "precision is judged, evenly spaced (default: 2000)")
+    parser.add_argument("--labelled", type=int, default=2000, help="validation radiographs on which a "
+                        "reduced precision is judged, evenly spaced (default: 2000)")
     return parser
 
 
@@ -67,7 +68,7 @@ def spaced(count, limit):
 
 
 def parity_images(dataset, images, count, size):
-    """Radiographs for the parity check: their files, and their levels (n, 1, S, S) uint8 as PyTorch's path has them."""
+    """Radiographs for the parity check: their files, and the pictures (n, 1, S, S) uint8 that PyTorch gets."""
     if images:
         files = expand(images)
         files = [files[i] for i in spaced(len(files), count)]
@@ -84,30 +85,31 @@ def describe(path, checkpoint, args, model):
     shape = {name: model.config[name] for name in ("embed_dim", "depth", "num_heads")}
     arch = next((name for name, known in ARCHITECTURES.items() if known == shape), f"vit {shape}")
     thresholds = checkpoint.get("thresholds") or [None] * len(checkpoint["labels"])
+    thresholds_from = "Youden's index on the validation set" if any(t is not None for t in thresholds) else "none"
     versions = dict(python=platform.python_version(), torch=str(torch.__version__), onnx=onnx.__version__,
                     onnxruntime=onnxruntime.__version__)
     return dict(
         format=FORMAT, intended_use=card.INTENDED_USE, corpus=config["data"], init=config["init"],
-        architecture=f"{arch}, patch {model.config['patch_size']}, {model.config['img_size']} x {model.config['img_size']}",
+        architecture=f"{arch}, patch {model.config['patch_size']}",
         cohort=str(config.get("cohort")), label_set=str(config.get("labels")), calibration="none",
-        thresholds_from="Youden's index on the validation set" if any(t is not None for t in thresholds) else "none",
-        precision=args.precision, checkpoint_sha256=digest, labels=list(checkpoint["labels"]),
+        thresholds_from=thresholds_from, precision=args.precision, checkpoint_sha256=digest,
+        labels=list(checkpoint["labels"]),
         thresholds=thresholds, image_size=model.config["img_size"], versions=versions,
         test_auroc=test_auroc(path.parent / "predictions.npz", checkpoint["labels"], digest))
 
 
 def test_auroc(path, labels, checkpoint_sha256):
-    """AUC and its 95 % CI on the test set from a run's predictions; None where there are none of this checkpoint."""
+    """AUC and 95 % CI on the test set from a run's predictions; None where there are none of this checkpoint."""
     if not path.is_file():
         print("the card will have no test AUC: run evaluate.py first")
         return None
     predictions = load_predictions(path)
-    if list(predictions.labels) != list(labels) or predictions.meta.get("checkpoint_sha256") != checkpoint_sha256:
+    if predictions.labels != list(labels) or predictions.meta.get("checkpoint_sha256") != checkpoint_sha256:
         print(f"the card will have no test AUC: {path} is not of this checkpoint, run evaluate.py again")
         return None
     values = auroc(predictions.y_true, predictions.y_score)
     ci = bootstrap(predictions.y_true, predictions.y_score, groups=predictions.patient_id).ci()
-    rows = [[None if np.isnan(x) else round(float(x), 4) for x in row] for row in np.column_stack([values, ci])]
+    rows = [[None if np.isnan(x) else round(float(x), 4) for x in row] for row in np.c_[values, ci]]
     return dict(images=len(predictions.y_true), method="bootstrap by patient, 1,000 redraws", labels=rows)
 
 
@@ -163,7 +165,8 @@ def export(args):
     if reduced:
         judge(candidate, model, validation, metadata, args, norm)
     elif not worst <= PARITY:
-        raise ValueError(f"{out}: not written: a probability differs from PyTorch's by {worst:.2g}, allowed {PARITY:g}")
+        raise ValueError(f"{out}: not written: a probability differs from PyTorch's by {worst:.2g}, allowed "
+                         f"{PARITY:g}")
 
     metadata["reference"] = verify.reference(candidate, files[:4], verify.REDUCED if reduced else PARITY)
     with atomic_write(out) as file:

@@ -1,7 +1,7 @@
 """Parity that travels with a model: reference images and the probabilities they had at the export.
 
-Two kinds. Patterns are computed anywhere from integers alone, so that a lone model file can be checked. Radiographs
-are known by the hash of their file; only who has them can check them.
+Two kinds. Patterns are computed anywhere from integers alone, so that a lone model file can be checked.
+Radiographs are known by the hash of their file; only who has them can check them.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ REDUCED = 1e-2  # fp16 and int8 round differently from processor to processor
 
 
 def pattern(height, width):
-    """A test image from integer arithmetic, the same bits on every machine: smooth bands under a hashed grain.
+    """A test image from integer arithmetic, the same on every machine: bands under a hashed grain.
 
     Returns
     -------
@@ -23,7 +23,8 @@ def pattern(height, width):
     """
     y, x = np.mgrid[:height, :width].astype(np.uint32)
     bands = (y * 200 // height + (x * x // width + 7 * y) % 40).astype(np.uint32)
-    grain = (y * np.uint32(2654435761) ^ x * np.uint32(2246822519)) >> np.uint32(29)  # Knuth's and xxHash's multipliers
+    # the multipliers are Knuth's and xxHash's
+    grain = (y * np.uint32(2654435761) ^ x * np.uint32(2246822519)) >> np.uint32(29)
     return (bands + grain).astype(np.uint8)
 
 
@@ -74,7 +75,7 @@ def differences(model, paths=()):
     wanted = reference["radiographs"]
     found = [(path, wanted[digest]) for path in paths if (digest := file_hash(path)) in wanted]
     if paths and not found:
-        raise ValueError(f"none of the {len(paths)} files is one of this model's {len(wanted)} reference radiographs")
+        raise ValueError(f"none of the {len(paths)} files is one of the model's {len(wanted)} reference radiographs")
     for path, expected in found:
         yield str(path), largest(model([read_image(path)])[0], expected), reference["tolerance"]
 
