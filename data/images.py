@@ -145,6 +145,9 @@ def _png_chunks(data):
 
 def _decode_jpeg(data):
     """Decode JPEG bytes."""
+    end = data.rfind(b"\xff\xd9")
+    if end < 0 or data.find(b"\xff\xda", end) >= 0:  # the last end marker is of a thumbnail, before the scan
+        raise ValueError(f"truncated: {len(data):,} bytes and no end of the image")
     with Image.open(io.BytesIO(data), formats=["JPEG"]) as picture:
         _check_size(*picture.size)
         if picture.mode == "CMYK":
