@@ -106,7 +106,7 @@ class Corpus(Dataset):
         rows = np.flatnonzero(self.cohort_split == split)
         if not tables_only:
             paths, present = self._find_files(release)
-            table, present = replace(table, path=paths[inside]), present[inside]
+            table, present = replace(table, path=paths[inside].astype(str)), present[inside]
             rows = self._drop_missing(rows, table.path, present, on_missing)
         if limit is not None and limit < len(rows):
             rows = rows[draw_subset(table.image_id[rows].tolist(), limit, f"limit:{split_seed}")]

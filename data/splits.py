@@ -55,7 +55,7 @@ def assign(patient_id, official, *, val_fraction=0.05, seed=0):
 
     Parameters
     ----------
-    patient_id, official : (N,) str arrays
+    patient_id, official : (N,) arrays of str
         `official` is "train", "val", "test" or "".
     val_fraction : float in [0, 1)
     seed : int

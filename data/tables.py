@@ -3,6 +3,7 @@
 import csv
 import gzip
 import os
+import sys
 import zlib
 from collections import Counter
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ class Table:
 
     Attributes
     ----------
-    image_id, patient_id, view, path : (N,) str arrays
+    image_id, patient_id, view, path : (N,) arrays of str
         `path` is relative to the corpus's root, with forward slashes.
     y : (N, L) float32 array
     """
@@ -32,22 +33,25 @@ class Table:
         return len(self.image_id)
 
     def take(self, rows):
-        """The table of these rows (an index or mask), in their order."""
-        return Table(self.image_id[rows], self.patient_id[rows], self.view[rows], self.path[rows], self.y[rows])
+        """The table of these rows (an index or mask), in their order, its text in NumPy's own str type."""
+        texts = (self.image_id, self.patient_id, self.view, self.path)
+        return Table(*(text[rows].astype(str) for text in texts), self.y[rows])
 
 
 @dataclass(frozen=True)
 class Release:
     """Every image row of a release, also those that the cohort leaves out.
 
+    Its text is Python's strings in object arrays, a third of what NumPy's fixed width takes for 377,110 long paths.
+
     Attributes
     ----------
     table : Table
         `y` coded 1 positive, 0 negative, -1 uncertain, NaN blank, with one column per entry of `labels`.
     labels : tuple of str
-    official : (N,) str array
+    official : (N,) object array of str
         The release's own split of the row: "train", "val", "test", or "" where it has none.
-    left_out : (N,) str array
+    left_out : (N,) object array of str
         Why the cohort leaves the row out; "" where it is in.
     notes : list of str
         What a user should be told about how the tables were read.
@@ -162,7 +166,7 @@ class Rows:
     def __init__(self, file):
         self.file = file
         self.columns = ([], [], [], [], [], [], [])
-        self.first_seen = {}
+        self.seen = set()
 
     def add(self, row, image_id, patient_id, view, path, y, official="", left_out="", file=None):
         """Append one image.
@@ -170,26 +174,30 @@ class Rows:
         Raises ValueError, naming file and row, for a blank or repeated image id, a blank patient id, and a path
         that leads out of the root.
         """
-        where = f"{file or self.file}, row {row}"
-        if not image_id:
-            raise ValueError(f"{where}: the image id is blank")
-        if not patient_id:
-            raise ValueError(f"{where}: the patient id of {image_id} is blank")
-        if self.first_seen.setdefault(image_id, where) is not where:
-            raise ValueError(f"{where}: image {image_id} was there before ({self.first_seen[image_id]})")
-        if path.startswith("/") or "\\" in path or ":" in path or "\0" in path or ".." in path.split("/"):
-            raise ValueError(f"{where}: {path!r} leads out of the root")
+        error = ("the image id is blank" if not image_id else
+                 f"the patient id of {image_id} is blank" if not patient_id else
+                 f"image {image_id} is there a second time" if image_id in self.seen else
+                 f"{path!r} leads out of the root" if _leads_out(path) else None)
+        if error:
+            raise ValueError(f"{file or self.file}, row {row}: {error}")
+        self.seen.add(image_id)
+        texts = patient_id, view, official, left_out
+        patient_id, view, official, left_out = map(sys.intern, texts)  # they repeat: one object each saves memory
         for column, value in zip(self.columns, (image_id, patient_id, view, path, y, official, left_out)):
             column.append(value)
 
     def release(self, labels, notes):
         """What was collected, as a Release."""
-        if not self.first_seen:
+        if not self.seen:
             raise ValueError(f"{self.file}: no rows")
-        image_id, patient_id, view, path, y, official, left_out = self.columns
-        table = Table(np.array(image_id), np.array(patient_id), np.array(view), np.array(path),
-                      np.array(y, np.float32).reshape(len(y), len(labels)))
-        return Release(table, tuple(labels), np.array(official), np.array(left_out), notes)
+        *texts, y, official, left_out = self.columns
+        table = Table(*(np.array(text, object) for text in texts), np.array(y, np.float32))
+        return Release(table, tuple(labels), np.array(official, object), np.array(left_out, object), notes)
+
+
+def _leads_out(path):
+    """Whether a relative path may end up outside the folder it is joined to, on any system."""
+    return path.startswith("/") or "\\" in path or ":" in path or "\0" in path or ".." in path.split("/")
 
 
 def locate(root, paths, alternatives):
@@ -198,14 +206,14 @@ def locate(root, paths, alternatives):
     Parameters
     ----------
     root : Path
-    paths : (N,) str array
+    paths : (N,) array of str
         Relative to `root`, with forward slashes.
     alternatives : callable
         path -> sequence of paths to try, in order, where the release allows several.
 
     Returns
     -------
-    found : (N,) str array
+    found : (N,) object array of str
         The first alternative that is there, else `paths` itself.
     present : (N,) bool array
     folders : dict of str to set of str
@@ -226,7 +234,7 @@ def locate(root, paths, alternatives):
                 path, present[i] = candidate, True
                 break
         found.append(path)
-    return np.array(found), present, folders
+    return np.array(found, object), present, folders
 
 
 def list_files(folder):

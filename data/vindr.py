@@ -44,20 +44,19 @@ class VinDrCXR(Corpus):
         test = find_table(root, "annotations/image_labels_test.csv")
         rows = Rows(train)
         votes = {}
-        for row, labels, (image, reader), y in _read_labels(train, ("image_id", "rad_id")):
+        for row, (image, reader), y in _read_labels(train, ("image_id", "rad_id"), names):
             first, readers, count = votes.setdefault(image, (row, set(), [0] * len(names)))
             if not reader or reader in readers:
                 raise ValueError(f"{train}, row {row}: reader {reader!r} of image {image} is blank or a second time")
             readers.add(reader)
-            for i, name in enumerate(names):
-                count[i] += _either(labels, y, name)
+            for i, positive in enumerate(y):
+                count[i] += positive
         for image, (row, readers, count) in votes.items():
             if len(readers) != READERS:
                 raise ValueError(f"{train}, row {row}: image {image} has {len(readers)} readers, expected {READERS}")
             rows.add(row, image, image, "PA", f"train/{image}.dicom", [int(2 * n > READERS) for n in count], "train")
-        for row, labels, (image,), y in _read_labels(test, ("image_id",)):
-            rows.add(row, image, image, "PA", f"test/{image}.dicom", [_either(labels, y, name) for name in names],
-                     "test", file=test)
+        for row, (image,), y in _read_labels(test, ("image_id",), names):
+            rows.add(row, image, image, "PA", f"test/{image}.dicom", y, "test", file=test)
         return rows.release(names, ["the release has no patient ids: splits and redraws are by image"])
 
     @classmethod
@@ -66,16 +65,12 @@ class VinDrCXR(Corpus):
         return lambda path: [path.removesuffix(".dicom") + suffix for suffix in suffixes]
 
 
-def _read_labels(path, ids):
-    """Rows as (row, our names of the label columns, id cells, labels of 0 and 1)."""
+def _read_labels(path, ids, names):
+    """Rows as (row, id cells, 0 or 1 for each of our names: 1 where any of its columns is)."""
     with open(path, encoding="utf-8-sig") as file:
         other = "Other diseases" if "Other diseases" in file.readline() else "Other disease"
     columns = (*LOCAL, *GLOBAL, other)
-    ours = [RELEASE_NAMES["vindr"][name] for name in columns]
+    where = [[i for i, column in enumerate(columns) if RELEASE_NAMES["vindr"][column] == name] for name in names]
     for row, cells in read_csv(path, (*ids, *columns), extra="error"):
-        yield row, ours, cells[:len(ids)], read_codes(cells[len(ids):], BINARY, columns, path, row)
-
-
-def _either(labels, y, name):
-    """1 if any of the columns with this name of ours is positive."""
-    return max(value for label, value in zip(labels, y) if label == name)
+        y = read_codes(cells[len(ids):], BINARY, columns, path, row)
+        yield row, cells[:len(ids)], [max(y[i] for i in columns_of) for columns_of in where]
