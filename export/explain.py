@@ -13,9 +13,11 @@ STEP = 0.5  # of a window
 SHADING = 7  # the large-scale shading keeps so many values along a side
 FAINT = 0.25  # log-odds; the colour scale never ends below, so that noise is not blown up to a finding
 
-# matplotlib's inferno at ninths, linear between
-INFERNO = np.array([[0, 0, 4], [33, 12, 74], [87, 16, 110], [138, 34, 106], [188, 55, 84], [228, 90, 49],
-                    [249, 142, 9], [249, 203, 53], [252, 255, 164]], np.float64)
+# matplotlib's inferno at sixteenths, linear between
+INFERNO = np.array([
+    [0, 0, 4], [11, 7, 36], [33, 12, 74], [61, 9, 101], [87, 16, 110], [113, 25, 110], [138, 34, 106],
+    [163, 44, 97], [188, 55, 84], [208, 69, 69], [227, 89, 51], [241, 113, 31], [249, 140, 10],
+    [252, 170, 15], [249, 201, 50], [242, 232, 101], [252, 255, 164]], np.float64)
 
 
 def occlusion(model, image, batch_size=16):

@@ -1,0 +1,92 @@
+"""The map of where a model looked, on models whose gaze is known."""
+
+import csv
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from export.explain import inferno, occlusion, overlay
+from export.predict import main
+from export_models import LABELS, radiograph, write_model
+
+
+class Gazer:
+    """A stand-in for a Predictor: each label's log-odds is the contrast in one box of the picture."""
+
+    metadata = dict(image_size=64)
+    boxes = [(slice(4, 16), slice(4, 16)), (slice(40, 56), slice(8, 20)), (slice(28, 40), slice(44, 60))]
+
+    def __init__(self, input_dtype=np.float32, sign=1):
+        self.input_dtype, self.sign = input_dtype, sign
+
+    def check(self, image):
+        return np.asarray(image, self.input_dtype)
+
+    def __call__(self, images, batch_size):
+        assert {image.dtype for image in images} == {np.dtype(self.input_dtype)}
+        contrast = np.array([[image[box].astype(float).std() for box in self.boxes] for image in images])
+        return 1 / (1 + np.exp(-self.sign * contrast / 30))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.uint8])
+def test_each_label_lights_up_where_it_comes_from(dtype):
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64))
+    heat = occlusion(Gazer(dtype), picture)
+    assert heat.shape == (3, 64, 64) and heat.dtype == np.float32
+    for one, box in zip(heat, Gazer.boxes):
+        y, x = np.unravel_index(one.argmax(), one.shape)
+        assert box[0].start <= y < box[0].stop and box[1].start <= x < box[1].stop
+        inside = np.zeros((64, 64), bool)
+        inside[box] = True
+        assert one[inside].mean() > 3 * np.abs(one[~inside]).mean()
+
+
+def test_what_speaks_against_a_label_is_negative():
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64))
+    against, for_it = occlusion(Gazer(sign=-1), picture), occlusion(Gazer(), picture)
+    assert np.allclose(against, -for_it, atol=1e-5)
+
+
+def test_any_size_and_shape_of_radiograph_has_the_same_map():
+    small = np.random.default_rng(0).integers(0, 256, (64, 64))
+    large = small.repeat(4, 0).repeat(2, 1)  # 256 x 128; the resize to 64 x 64 undoes it nearly
+    a, b = occlusion(Gazer(), small), occlusion(Gazer(), large)
+    for one, other in zip(a, b):
+        assert np.abs(np.subtract(*[np.array(np.unravel_index(h.argmax(), h.shape)) for h in (one, other)])).max() < 8
+
+
+def test_colours_are_matplotlibs_inferno():
+    matplotlib = pytest.importorskip("matplotlib")
+    values = np.linspace(0, 1, 101)
+    assert np.abs(inferno(values) - 255 * matplotlib.colormaps["inferno"](values)[:, :3]).max() < 9
+
+
+def test_overlay_colours_the_hot_place_and_nothing_else():
+    image = radiograph(200, 100, depth=3000)
+    heat = np.zeros((64, 64), np.float32)
+    heat[8:24, 32:56] = 2.0
+    picture = np.asarray(overlay(image, heat, "Edema", 0.7, 0.5, side=400)).astype(int)
+    left, right = picture[44:444, :200], picture[44:444, 208:408]
+    assert (np.ptp(left, axis=-1) == 0).all()  # grey
+    changed = np.abs(left - right).max(-1) > 10
+    rows, columns = np.nonzero(changed)
+    assert changed[100:140, 120:160].mean() > 0.95
+    assert rows.min() > 30 and rows.max() < 170 and columns.min() > 80 and columns.max() < 195
+    flat = np.asarray(overlay(np.full((50, 50), 7), heat * 0, "Edema", 0.1, None)).astype(int)
+    assert (np.ptp(flat[44:, :640], axis=-1) == 0).all()
+
+
+def test_a_picture_per_image_and_label(tmp_path):
+    write_model(tmp_path / "model.onnx")
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(radiograph(90, 70).astype(np.uint8)).save(tmp_path / folder / "a.png")
+    (tmp_path / "two" / "b.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    code = main([str(tmp_path / "model.onnx"), str(tmp_path / "one"), str(tmp_path / "two"), "--provider", "cpu",
+                 "--explain", str(tmp_path / "maps"), "--csv", str(tmp_path / "out.csv")])
+    assert code == 1 and len(list(csv.DictReader((tmp_path / "out.csv").open()))) == 11
+    written = sorted(path.name for path in (tmp_path / "maps").iterdir())
+    assert written == sorted(f"{name}--{label.replace(' ', '_')}.png" for name in ("a", "a-2") for label in LABELS)
+    with Image.open(tmp_path / "maps" / written[0]) as picture:
+        assert picture.mode == "RGB" and picture.size[1] == 640 + 44
