@@ -14,6 +14,7 @@ import os
 import shutil
 import stat
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from data.store import BATCH, RECORD, Store, merge_caches
 from data.workers import available_cores, fill_rows
 
 SMALL = 64  # so few images are done in this process
+SECONDS = 5.0  # at most between two flushes: what a kill can cost
 SPOT_CHECKS = 512  # rows held against their checksum at each opening: 26 MB, some 10 ms
 
 
@@ -119,7 +121,7 @@ def build_cache(root, names, wanted, *, corpus, files=None, size=224, cache_dir=
     damaged = store.damaged(index, ready if verify or store.damaged(index, spots) else ready[:0])
     bad, filled = {}, 0
     if damaged or not _fresh(index[rows[mine]], found[mine]).all():
-        if not os.access(store.folder, os.W_OK):
+        if not os.access(store.folder, os.W_OK, effective_ids=True):
             raise PermissionError(f"{store.folder}: is read-only, and lacks or has other versions of some of the "
                                   f"{len(rows):,} wanted images")
         with store.lock(start, stop):
@@ -163,7 +165,7 @@ def _fill(store, index, jobs, workers, progress):
     if len(jobs) < SMALL:
         workers, progress = 1, False
     shown = Progress(f"preprocessing {store.meta['corpus']}", len(jobs), enabled=progress)
-    bad, records, filled = {}, {}, 0
+    bad, records, filled, marked = {}, {}, 0, time.monotonic()
     with store.writing() as fd:
         try:
             for row, answer in fill_rows(fd, store.offset(0), store.shape[1], jobs, workers):
@@ -171,9 +173,9 @@ def _fill(store, index, jobs, workers, progress):
                     bad[row] = answer
                 else:
                     records[row] = np.array(answer, RECORD)
-                if len(records) >= BATCH:
+                if len(records) >= BATCH or time.monotonic() - marked > SECONDS:
                     store.mark(records)
-                    filled, records = filled + len(records), {}
+                    filled, records, marked = filled + len(records), {}, time.monotonic()
                 if shown.due():
                     shown.show(filled + len(records) + len(bad))
         finally:
@@ -217,8 +219,8 @@ def stat_files(root, names):
 
     result, missing = np.zeros((len(names), 2), np.int64), []
     for at, name in enumerate(names):
-        folder, slash, last = name.rpartition("/")
-        if slash and not folder or last in ("", ".", ".."):
+        folder, _, last = name.rpartition("/")
+        if name.startswith("/") or last in ("", ".", ".."):
             raise ValueError(f"the path {name!r} leads out of {root}")
         path = f"{resolve(folder, name)}/{last}"
         try:
