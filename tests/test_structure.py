@@ -1,0 +1,56 @@
+"""The direction of the imports: release -> table -> images -> cache -> model -> predictions -> statistics -> export."""
+
+import ast
+
+import pytest
+
+from conftest import REPOSITORY
+
+OURS = {"data", "models", "stats", "export", "train", "evaluate", "pretrain_mimic"}
+
+# which of our packages each part may import; the first match counts
+ALLOWED = [
+    ("data/images.py", set()), ("data/labels.py", set()), ("data/augment.py", set()), ("data/render.py", set()),
+    ("data/progress.py", set()), ("data/", {"data"}),
+    ("models/vit.py", set()), ("models/", {"models"}),
+    ("stats/", {"stats"}),
+    ("export/runtime.py", {"data.images"}), ("export/verify.py", {"data.images"}), ("export/card.py", {"export"}),
+    ("export/predict.py", {"data.images", "data.progress", "export"}), ("export/explain.py", {"export"}),
+    ("export/graph.py", set()), ("export/", {"models", "data", "stats", "export"}),
+    ("train.py", {"models", "data", "stats"}), ("evaluate.py", {"models", "data", "stats"}),
+    ("pretrain_mimic.py", {"train", "models", "data"}),
+]
+NEVER_TORCH = ("stats/", "data/images.py", "data/labels.py", "data/cache.py", "data/store.py", "data/workers.py", "data/render.py",
+               "data/tables.py", "data/splits.py", "export/runtime.py", "export/predict.py", "export/explain.py",
+               "export/card.py", "export/verify.py", "export/graph.py", "evaluate.py")
+FILES = sorted(str(path.relative_to(REPOSITORY)) for path in REPOSITORY.glob("*.py")) + sorted(
+    str(path.relative_to(REPOSITORY)) for folder in ("data", "models", "stats", "export") for path in (REPOSITORY / folder).rglob("*.py"))
+
+
+def imports(file):
+    for node in ast.walk(ast.parse((REPOSITORY / file).read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: a relative import"
+            yield node.module
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_imports_run_one_way(file):
+    allowed = next(allowed for prefix, allowed in ALLOWED if file.startswith(prefix))
+    for module in imports(file):
+        if module.split(".")[0] in OURS:
+            assert any(module == name or module.startswith(name + ".") for name in allowed), f"{file} imports {module}"
+        if file.startswith(NEVER_TORCH):
+            assert module.split(".")[0] not in ("torch", "torchvision"), f"{file} imports {module}"
+
+
+def test_the_program_needs_only_its_requirements():
+    """Third-party imports outside the tests are those of requirements.txt and requirements-optional.txt."""
+    listed = {"torch", "numpy", "PIL", "onnx", "onnxruntime", "matplotlib", "tqdm", "pydicom"}
+    standard = __import__("sys").stdlib_module_names
+    for file in FILES:
+        for module in imports(file):
+            top = module.split(".")[0]
+            assert top in listed | OURS or top in standard, f"{file} imports {module}"
