@@ -31,6 +31,7 @@ from models.vit import ARCHITECTURES
 from stats import auroc, bootstrap
 from stats.predictions import load_predictions
 
+JUDGED = 2000  # radiographs, evenly spaced, on which a reduced precision is judged
 PARITY = 1e-3  # largest difference of a probability between PyTorch and an fp32 file
 
 
@@ -49,8 +50,8 @@ def build_parser():
     parser.add_argument("--images", nargs="+", metavar="PATH", help="radiographs for the parity check, where "
                         "the corpus is not on this machine (default: validation images of the run)")
     parser.add_argument("--check", type=int, default=16, help="radiographs in the parity check (default: 16)")
-    parser.add_argument("--labelled", type=int, default=2000, help="validation radiographs on which a "
-                        "reduced precision is judged, evenly spaced (default: 2000)")
+    parser.add_argument("--judge-on", default="val", choices=["train", "val", "test"], help="labelled radiographs "
+                        f"of the run on which a reduced precision is judged, up to {JUDGED:,} (default: val)")
     return parser
 
 
@@ -115,14 +116,14 @@ def test_auroc(path, labels, checkpoint_sha256):
 
 def judge(candidate, reference, dataset, metadata, args, norm):
     """Compare a reduced precision with PyTorch on labelled radiographs; ValueError where it lost too much."""
-    rows = spaced(len(dataset), args.labelled)
+    rows = spaced(len(dataset), JUDGED)
     y_true, expected = predict(reference, dataset, indices=rows, **norm)
     results = list(predictions(candidate, [dataset.path(i) for i in rows]))
     failed = [error for *_, error in results if error]
     if failed:
         raise ValueError(failed[0])
     found = np.stack([probability for _, _, probability, _ in results])
-    print(f"{args.precision} against PyTorch on {len(rows)} validation radiographs")
+    print(f"{args.precision} against PyTorch on {len(rows)} radiographs of {args.judge_on}")
     quantize.accept(y_true, expected, found, metadata["labels"])
 
 
@@ -138,7 +139,7 @@ def export(args):
         replaced = {"root": args.root} if args.root else {}
         return data.from_config(checkpoint["config"], split, **replaced)
 
-    validation = dataset("val") if args.calibrate or reduced or not args.images else None
+    validation = dataset("val") if args.calibrate or not args.images else None
     if args.calibrate:
         calibrated, *reliability = calibrate(model, validation, metadata["thresholds"], norm)
         metadata |= calibrated
@@ -163,7 +164,7 @@ def export(args):
     worst = float(np.abs(found - expected).max())
     print(f"largest difference from PyTorch on {len(files)} radiographs: {worst:.2g}")
     if reduced:
-        judge(candidate, model, validation, metadata, args, norm)
+        judge(candidate, model, dataset(args.judge_on), metadata, args, norm)
     elif not worst <= PARITY:
         raise ValueError(f"{out}: not written: a probability differs from PyTorch's by {worst:.2g}, allowed "
                          f"{PARITY:g}")
