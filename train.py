@@ -35,7 +35,7 @@ from models.checkpoint import atomic_write, load_checkpoint, save_checkpoint, sh
 from models.distributed import agree, join_processes, predict_shared, total
 from models.inference import autocast, choose_amp, to_input
 from models.optim import create_optimizer, learning_rate
-from models.run import (StopSignals, git_revision, lock, none_if_nan, peak_memory, refuse_non_finite,
+from models.run import (StopSignals, git_revision, lock, none_unless_finite, peak_memory, refuse_non_finite,
                         refuse_other_settings, write_log)
 from models.vit import ARCHITECTURES
 from models.weights import initialise
@@ -327,12 +327,12 @@ def train(cfg):
             score = float(np.nanmean(per_label)) if np.isfinite(per_label).any() else None
             row = dict(epoch=epoch + 1, step=at["step"], lr=lr_at(at["step"] - 1), train_loss=train_loss,
                        val_loss=validation_loss(y_true, y_score, pos_weight), val_auroc=score)
-            row |= zip([f"auroc {label}" for label in train_set.labels], none_if_nan(per_label))
+            row |= zip([f"auroc {label}" for label in train_set.labels], none_unless_finite(per_label))
             better = at["best"] is None or (score is not None and score > at["best"])
             at |= dict(epoch=epoch + 1, batch=0, loss=0.0, log=at["log"] + [row], stale=0 if better else at["stale"] + 1,
                        best=score if better else at["best"])
             if rank == 0:
-                found = none_if_nan(youden(y_true, y_score)), none_if_nan(per_label)
+                found = none_unless_finite(youden(y_true, y_score)), none_unless_finite(per_label)
                 if better:
                     save("best.pt", *found)
                 save("last.pt", *found)  # after best.pt: a kill between the two repeats this epoch, to the same bits

@@ -108,9 +108,9 @@ def refuse_non_finite(first_bad, model, last):
         raise FloatingPointError(f"non-finite weights{kept}")
 
 
-def none_if_nan(values):
-    """A list of floats with None for NaN, which neither JSON nor a safe checkpoint minds."""
-    return [None if np.isnan(value) else float(value) for value in values]
+def none_unless_finite(values):
+    """Floats with None for what is undefined, and for the infinite threshold of a label that no threshold helps."""
+    return [float(value) if np.isfinite(value) else None for value in values]
 
 
 def git_revision():
