@@ -23,6 +23,9 @@ class _Corpora(Mapping):
             raise KeyError(name)
         return getattr(importlib.import_module(f"data.{name}"), self.classes[name])
 
+    def __contains__(self, name):
+        return name in self.classes
+
     def __iter__(self):
         return iter(self.classes)
 

@@ -34,7 +34,7 @@ class ChestXray14(Corpus):
         labels = list(names.values())
         table = find_table(root, "Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
         official = _official_split(root)
-        notes, rows = [], Rows(table)
+        rows = Rows(table)
         columns = ("Image Index", "Finding Labels", "Patient ID", "View Position")
         for row, (image, findings, patient, view) in read_csv(table, columns, extra="ignore"):
             y = [0] * len(labels)
@@ -47,12 +47,12 @@ class ChestXray14(Corpus):
             if image not in official:
                 raise ValueError(f"{table}, row {row}: {image} is in neither train_val_list.txt nor test_list.txt")
             known = view in ("AP", "PA")
-            rows.add(row, image, patient, view, f"images/{image}", y, official.pop(image),
+            rows.add(row, image, patient, view, f"images/{image}", y, official[image],
                      "" if known else f"unknown view {view!r}")
-        if official:
-            raise ValueError(f"{table}: lacks {len(official):,} images of the official lists, "
-                             f"the first is {next(iter(official))}")
-        return rows.release(labels, notes)
+        lacking = [image for image in official if image not in rows.seen]
+        if lacking:
+            raise ValueError(f"{table}: lacks {len(lacking):,} images of the official lists, the first is {lacking[0]}")
+        return rows.release(labels, [])
 
     @classmethod
     def alternatives(cls, root):

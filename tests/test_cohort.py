@@ -1,0 +1,108 @@
+"""The cohort command: the paper's numbers as constants, the comparison, and its exit codes."""
+
+import re
+
+import numpy as np
+import pytest
+
+from data import CORPORA
+from data.cohort import compare, count, main
+from data.labels import TABLE3
+from data.paper import NOT_EXPECTED, TABLE1, TABLE2
+from data.phantom import make_phantom
+from data.tables import Table
+
+
+def test_the_papers_tables_hang_together():
+    for corpus, row in TABLE1.items():
+        assert set(NOT_EXPECTED[corpus]) <= set(row)
+        assert set(TABLE2[corpus]) <= set(CORPORA[corpus].all_labels())
+        unlisted = set(TABLE3[corpus]) - set(TABLE2[corpus])
+        assert unlisted == ({"Pneumothorax"} if corpus == "padchest" else set())  # the scan has no number there
+        rest = row["images"] - row["train"] - row["test"]
+        assert rest == (202 if corpus == "chexpert" else 0)  # CheXpert's valid.csv is in neither
+    # percentages that Table 2 prints beside its counts
+    for corpus, label, percent in [("vindr", "Cardiomegaly", 11.8), ("cxr14", "Infiltration", 17.7),
+                                   ("chexpert", "Support devices", 57.6), ("mimic", "Pneumonia", 6.5),
+                                   ("ukacxr", "Congestion", 8.5), ("padchest", "COPD", 12.9),
+                                   ("padchest", "Hernia", 1.5), ("mimic", "No finding", 37.9)]:
+        assert 100 * TABLE2[corpus][label] / TABLE1[corpus]["images"] == pytest.approx(percent, abs=0.06)
+
+
+def test_counts_by_hand():
+    table = Table(np.array(list("abcd")), np.array(["1", "1", "2", "3"]), np.array(["AP", "PA", "AP_horizontal", "PA"]),
+                  np.array(list("abcd")), np.array([[1, 0], [np.nan, 1], [1, 1], [0, 0]], np.float32))
+    sizes, positives = count(table, np.array(["train", "val", "train", "test"]), ["x", "y"])
+    assert sizes == {"images": 4, "patients": 3, "ap": 50.0, "train": 3, "val": 1, "test": 1}
+    assert positives == {"x": 2, "y": 2}
+
+
+def as_in_the_paper(corpus):
+    return {**TABLE1[corpus], "val": 0}, dict(TABLE2[corpus])
+
+
+@pytest.mark.parametrize("corpus", list(TABLE1))
+def test_the_papers_own_numbers_agree(corpus):
+    assert {remark for *_, remark in compare(corpus, *as_in_the_paper(corpus))} == {""}
+
+
+def test_one_image_more_differs():
+    sizes, positives = as_in_the_paper("chexpert")
+    positives["Edema"] += 1
+    sizes["train"] -= 100
+    remarks = {name: remark for name, _, _, remark in compare("chexpert", sizes, positives)}
+    assert remarks["Edema"] == "differs" and remarks["train"] == "the paper's draw of 80/20 is not known"
+    assert remarks["Cardiomegaly"] == ""
+
+
+def test_padchest_may_exceed_by_what_the_paper_could_not_read():
+    sizes, positives = as_in_the_paper("padchest")
+    sizes["images"] += 29
+    positives["Atelectasis"] += 2
+    positives["Kyphosis"] -= 1
+    remarks = {name: remark for name, _, _, remark in compare("padchest", sizes, positives)}
+    assert remarks["images"] == remarks["Atelectasis"] == "the paper could not read 29 images"
+    assert remarks["Kyphosis"] == "differs"
+    remarks = {name: remark for name, _, _, remark in compare("padchest", sizes, positives, tables_only=False)}
+    assert remarks["images"] == remarks["Atelectasis"] == "differs"
+
+
+def test_command_on_the_real_tables(real_cxr14, capsys):
+    assert main(["cxr14", "--root", str(real_cxr14), "--tables-only", "--strict"]) == 0
+    out = capsys.readouterr().out
+    assert "images                112,120    112,120           0\n" in out
+    assert "Hernia                    227        227           0\n" in out and "differs" not in out
+
+
+def test_command_on_a_phantom(tmp_path, capsys):
+    root = tmp_path / "phantom"
+    make_phantom(root, patients=10, size=64)
+    victim = next((root / "images").iterdir())
+    victim.write_bytes(b"not an image")
+    assert main(["phantom", "--root", str(root), "--strict", "--write-split", str(tmp_path / "split.json")]) == 0
+    out = capsys.readouterr().out
+    assert "30 of the 30 images are on disk" in out and re.search(r"^images +30 +-$", out, re.M)
+    split_hash = CORPORA["phantom"](root, tables_only=True).split_hash
+    assert f"split hash {split_hash}" in out and split_hash in (tmp_path / "split.json").read_text()
+    assert main(["phantom", "--root", str(root), "--read-images", "--cache-dir", str(tmp_path / "cache")]) == 0
+    out = capsys.readouterr().out
+    assert f"cannot be read: images/{victim.name}" in out and re.search(r"^images +29 +-$", out, re.M)
+
+
+def test_command_is_strict_about_a_cut_table(tmp_path, capsys):
+    from data.phantom import main as phantom
+    phantom(["--layout", "chexpert", "--out", str(tmp_path / "chexpert"), "--size", "64", "--patients", "10"])
+    arguments = ["chexpert", "--root", str(tmp_path / "chexpert"), "--tables-only"]
+    assert main(arguments) == 0 and main([*arguments, "--strict"]) == 1
+    assert "differs" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["vindr", "--root", "nowhere"], "nowhere: no such folder for vindr"),
+    (["cxr14", "--root", ".", "--cohort", "exact"], "cohort: cxr14 has paper, not 'exact'"),
+    (["cxr14", "--tables-only", "--read-images"], "exclude each other"),
+])
+def test_command_errors_are_one_line(arguments, message, capsys):
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("data.cohort: error:") and message in error and error.count("\n") == 1

@@ -1,0 +1,337 @@
+"""The base Dataset: splits by patient, missing and bad files, limits, batches and strict reading of tables."""
+
+import csv
+import gzip
+import hashlib
+import json
+import random
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from data import CORPORA, default_root, from_config
+from data.images import load
+from data.phantom import make_phantom
+from data.splits import assign, check_disjoint, draw_patients, read_split, split_hash
+from data.tables import read_csv
+
+Phantom = CORPORA["phantom"]
+
+
+@pytest.fixture(scope="module")
+def phantom_root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("phantom") / "phantom"
+    make_phantom(root, patients=20, size=64)
+    return root
+
+
+@pytest.fixture
+def options(tmp_path, phantom_root):
+    """A small phantom of one's own, to be spoilt."""
+    root = tmp_path / "phantom"
+    shutil.copytree(phantom_root, root)
+    return dict(root=root, image_size=32, cache_dir=tmp_path / "cache", workers=1, progress=False)
+
+
+def ukacxr(folder, patients, **cells):
+    """A table of one image for each patient id, graded all negative."""
+    folder.mkdir(exist_ok=True)
+    sides = [f"{name} {side}" for name in ("Pleural effusion", "Pneumonia", "Atelectasis") for side in ("right", "left")]
+    with open(folder / "ukacxr.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", "patient_id", "view", "Cardiomegaly", *sides, "Congestion"])
+        for i, patient in enumerate(patients):
+            writer.writerow([f"{patient}_{cells.get('order', range(len(patients)))[i]}.png", patient, "AP", "normal",
+                             *["negative"] * 7])
+    return folder
+
+
+# --- splits
+
+def test_split_follows_the_hashes_of_the_patients():
+    patients = np.array([f"p{i}" for i in range(50)])
+    split = assign(patients, np.full(50, ""), val_fraction=0.1, seed=3)
+
+    def rank(salt, ids):
+        return sorted(ids, key=lambda i: hashlib.sha256(f"{salt}:{i}".encode()).hexdigest())
+
+    test = rank("test:3", patients)[:10]  # 20 % of 50
+    val = rank("3", [p for p in patients if p not in test])[:4]  # 10 % of 40
+    assert set(patients[split == "test"]) == set(test)
+    assert set(patients[split == "val"]) == set(val)
+
+
+def test_split_does_not_depend_on_the_order_of_rows(tmp_path):
+    patients = [f"{i % 40}" for i in range(100)]
+    order = list(range(100))
+    first = CORPORA["ukacxr"](ukacxr(tmp_path / "a", patients, order=order), tables_only=True)
+    shuffled = list(zip(patients, order))
+    random.Random(0).shuffle(shuffled)
+    patients, order = zip(*shuffled)
+    second = CORPORA["ukacxr"](ukacxr(tmp_path / "b", patients, order=order), tables_only=True)
+    assert first.split_hash == second.split_hash
+    assert set(first.table.image_id) == set(second.table.image_id)
+    other = CORPORA["ukacxr"](tmp_path / "b", tables_only=True, split_seed=1)
+    assert other.split_hash != first.split_hash
+
+
+def test_no_patient_is_in_two_splits(tmp_path):
+    root = ukacxr(tmp_path, [f"{i % 30}" for i in range(90)])
+    parts = {s: set(CORPORA["ukacxr"](root, s, tables_only=True, val_fraction=0.2).table.patient_id)
+             for s in ("train", "val", "test")}
+    assert sum(map(len, parts.values())) == len(set.union(*parts.values())) == 30
+    assert [len(parts[s]) for s in ("train", "val", "test")] == [19, 5, 6]
+    with pytest.raises(ValueError, match="1 patients are in more than one split, the first is a"):
+        check_disjoint(np.array(["a", "b", "a"]), np.array(["train", "test", "test"]))
+
+
+def test_official_splits_are_kept():
+    patients = np.array(list("abcdefghij"))
+    official = np.array(["train"] * 8 + ["test"] * 2)
+    split = assign(patients, official, val_fraction=0.25)
+    assert (split == "test").tolist() == [False] * 8 + [True] * 2 and (split == "val").sum() == 2
+    complete = np.array(["train"] * 7 + ["val"] + ["test"] * 2)
+    assert assign(patients, complete, val_fraction=0.25).tolist() == complete.tolist()
+
+
+def test_fractions_at_their_ends():
+    assert draw_patients("abc", 0, "s") == set()
+    assert len(draw_patients("abc", 0.01, "s")) == 1
+    assert len(draw_patients("abc", 0.99, "s")) == 2
+    assert draw_patients("a", 0.5, "s") == set()
+    with pytest.raises(ValueError, match="val_fraction"):
+        assign(np.array(["a"]), np.array([""]), val_fraction=1)
+
+
+def test_split_file_is_written_and_read_back(tmp_path):
+    root = ukacxr(tmp_path / "uka", [f"{i % 30}" for i in range(90)])
+    drawn = CORPORA["ukacxr"](root, tables_only=True, split_seed=5)
+    drawn.write_split(tmp_path / "split.json")
+    again = CORPORA["ukacxr"](root, "test", tables_only=True, split_file=tmp_path / "split.json")
+    assert again.split_hash == drawn.split_hash and len(again) == drawn.splits["test"]
+    lines = sorted(f"{i}\t{s}" for i, s in zip(drawn.cohort_table.image_id, drawn.cohort_split))
+    assert drawn.split_hash == hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+    by_patient = tmp_path / "patients.csv"
+    by_patient.write_text("patient_id,split\n" + "".join(f"{i},{'test' if i < 3 else 'train'}\n" for i in range(30)))
+    assert CORPORA["ukacxr"](root, tables_only=True, split_file=by_patient).splits == {
+        "train": 81, "val": 0, "test": 9}
+
+
+@pytest.mark.parametrize("change, message", [
+    (lambda c: c["splits"]["train"].pop(), "has the hash .* the file says"),
+    (lambda c: c.update(corpus="vindr"), "a split of vindr, not of phantom"),
+    (lambda c: c.pop("splits"), "not a split file of this project"),
+    (lambda c: c["splits"]["train"].append(c["splits"]["test"][0]), "is in train and in test"),
+    (lambda c: c["splits"].update(other=["x"]), "x has the split 'other'"),
+    (lambda c: c.update(key="name"), "expected the key image_id or patient_id, found 'name'"),
+])
+def test_spoilt_split_files_are_refused(tmp_path, phantom_root, change, message):
+    dataset = Phantom(phantom_root, tables_only=True)
+    dataset.write_split(tmp_path / "split.json")
+    content = json.loads((tmp_path / "split.json").read_text())
+    change(content)
+    (tmp_path / "split.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=message):
+        Phantom(phantom_root, tables_only=True, split_file=tmp_path / "split.json")
+
+
+def test_a_split_file_must_list_every_row(tmp_path):
+    (tmp_path / "s.csv").write_text("image_id,split\na,train\n")
+    with pytest.raises(ValueError, match="lists no split for 1 of 2 images, the first has the image_id b"):
+        read_split(tmp_path / "s.csv", "x", np.array(["a", "b"]), np.array(["1", "2"]))
+    (tmp_path / "s.csv").write_text("image_id\na\n")
+    with pytest.raises(ValueError, match="expected the two columns"):
+        read_split(tmp_path / "s.csv", "x", np.array(["a"]), np.array(["1"]))
+
+
+def test_split_hash_is_that_of_the_sorted_lines():
+    expected = hashlib.sha256(b"a\ttrain\nb\ttest").hexdigest()
+    assert split_hash(np.array(["b", "a"]), np.array(["test", "train"])) == expected
+
+
+# --- items
+
+def test_items_are_the_preprocessed_files(options):
+    dataset = Phantom(split="test", **options)
+    image, labels = dataset[3]
+    assert image.dtype == torch.uint8 and image.shape == (1, 32, 32) and labels.dtype == torch.float32
+    np.testing.assert_array_equal(image[0].numpy(), load(dataset.path(3), 32))
+    np.testing.assert_array_equal(labels.numpy(), dataset.table.y[3])
+    images, targets = dataset.batch([5, 0, 3])
+    assert images.shape == (3, 1, 32, 32) and targets.shape == (3, 6)
+    assert torch.equal(images[2], image) and torch.equal(images[1], dataset[0][0])
+
+
+def test_pos_weight_is_negatives_per_positive_of_this_split(options):
+    dataset = Phantom(**options)
+    y = dataset.table.y
+    has = [i for i in range(y.shape[1]) if y[:, i].any()]
+    expected = [(y[:, i] == 0).sum() / (y[:, i] == 1).sum() for i in has]
+    assert len(has) >= 4
+    np.testing.assert_allclose(dataset.pos_weight()[has], expected, rtol=1e-6)
+    dataset.table.y[:, 0] = 0
+    dataset.table.y[0, 1] = np.nan
+    weight = dataset.pos_weight()
+    assert weight[0] == 1 and weight.dtype == np.float32
+    assert weight[1] == pytest.approx((y[1:, 1] == 0).sum() / (y[1:, 1] == 1).sum())
+
+
+def test_limit_is_a_fixed_subset_in_the_tables_order(options):
+    whole = Phantom(**options)
+    part = Phantom(limit=7, **options)
+    assert len(part) == 7
+    where = [whole.table.image_id.tolist().index(i) for i in part.table.image_id]
+    assert where == sorted(where) and where != list(range(7))
+    assert Phantom(limit=7, **options).table.image_id.tolist() == part.table.image_id.tolist()
+    assert Phantom(limit=7, split_seed=1, **options).table.image_id.tolist() != part.table.image_id.tolist()
+    assert set(Phantom(limit=5, **options).table.image_id) < set(part.table.image_id)
+    assert torch.equal(part[0][0], whole[where[0]][0])
+
+
+def test_missing_images(options):
+    whole = Phantom(**options)
+    gone = [whole.path(1), whole.path(4)]
+    for path in gone:
+        path.unlink()
+    with pytest.raises(FileNotFoundError, match=f"2 of the {len(whole)} images .* the first is images/{gone[0].name}"):
+        Phantom(**options)
+    part = Phantom(on_missing="skip", **options)
+    assert len(part) == len(whole) - 2
+    assert part.skipped["missing"] == [f"images/{path.name}" for path in gone]
+    assert torch.equal(part[1][0], whole[2][0])  # rows and images stay together
+
+
+def test_bad_images(options):
+    whole = Phantom(**options)
+    expected = whole[1][0].clone()
+    path = whole.path(0)
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(ValueError, match=path.name):
+        Phantom(**options)
+    part = Phantom(on_bad="skip", **options)
+    assert len(part) == len(whole) - 1 and torch.equal(part[0][0], expected)
+    (name, reason), = part.skipped["bad"]
+    assert name == f"images/{path.name}" and reason
+
+
+def test_images_of_no_row_are_counted(options):
+    Image.new("L", (8, 8)).save(options["root"] / "images" / "stranger.png")
+    assert "1 image files are in no row of the tables and are ignored" in Phantom(**options).notes
+
+
+def test_arguments_are_checked(options):
+    for wrong, message in [({"split": "dev"}, "split: expected"), ({"cohort": "mine"}, "phantom has paper, not 'mine'"),
+                           ({"limit": 0}, "limit: expected"), ({"on_missing": "no"}, "on_missing, on_bad"),
+                           ({"labels": ["Rickets"]}, "phantom has no 'Rickets'")]:
+        with pytest.raises(ValueError, match=message):
+            Phantom(**options, **wrong)
+
+
+def test_roots(tmp_path, monkeypatch):
+    monkeypatch.delenv("CXR_ROOT", raising=False)
+    assert str(default_root("vindr")) == "datasets/vindr"
+    monkeypatch.setenv("CXR_ROOT", str(tmp_path))
+    for name in CORPORA:
+        if name != "phantom":
+            with pytest.raises(FileNotFoundError, match=f"{tmp_path / name}: no such folder for {name}; pass --root"):
+                CORPORA[name](tables_only=True)
+            (tmp_path / name).mkdir()
+            with pytest.raises(FileNotFoundError, match="which is part of the release"):
+                CORPORA[name](tables_only=True)
+    with pytest.raises(KeyError):
+        CORPORA["nosuch"]
+
+
+def test_from_config(options):
+    config = {"data": "phantom", "root": str(options["root"]), "image_size": 32, "limit": 4, "arch": "vit_tiny",
+              "cache_dir": str(options["cache_dir"]), "labels": "mimic-overlap"}
+    dataset = from_config(config, "test", workers=1)
+    assert len(dataset) == 4 and dataset.split == "test" and len(dataset.labels) == 5
+    assert len(from_config(config, "train", limit=None, workers=1)) > 4
+    with pytest.raises(ValueError, match="data: expected one of"):
+        from_config({"data": "nosuch"}, "test")
+
+
+# --- tables
+
+def rows(path, *columns, **options):
+    return list(read_csv(path, columns, **options))
+
+
+def test_tables_with_a_byte_order_mark_windows_lines_and_quotes(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_bytes('\ufeffa,b,c\r\n1,"x, y",3\r\n\r\n4,"two\nlines", 6 \r\n'.encode())
+    assert rows(path, "c", "a", "b", extra="error") == [(2, ["3", "1", "x, y"]), (5, ["6", "4", "two\nlines"])]
+
+
+def test_optional_columns(tmp_path):
+    (tmp_path / "t.csv").write_text("a,b\n1,2\n")
+    assert rows(tmp_path / "t.csv", "a", optional=("b", "c")) == [(2, ["1", "2", ""])]
+
+
+@pytest.mark.parametrize("text, message", [
+    ("", "no column 'a', 'b'"),
+    ("a,x\n1,2\n", "t.csv: no column 'b'; it has 'x' instead"),
+    ("a,b,x\n1,2,3\n", "t.csv: unknown column 'x'"),
+    ("a,b,b\n1,2,3\n", "t.csv: more than one column 'b'"),
+    ("a,b\n1,2\n3\n", "t.csv, row 3: 1 cells, the header has 2"),
+    ("a,b\n1,2,3\n", "t.csv, row 2: 3 cells, the header has 2"),
+])
+def test_tables_of_another_shape_are_refused(tmp_path, text, message):
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        rows(tmp_path / "t.csv", "a", "b", extra="error")
+
+
+def test_extra_columns_are_said_where_they_do_no_harm(tmp_path):
+    (tmp_path / "t.csv").write_text("a,,x\n1,2,3\n")
+    notes = []
+    assert rows(tmp_path / "t.csv", "a", notes=notes) == [(2, ["1"])]
+    assert notes == ["t.csv: columns of no known version ignored: x"]
+
+
+@pytest.mark.parametrize("keep", [3, 40, -5])
+def test_a_gzip_file_cut_short_is_named(tmp_path, keep):
+    content = gzip.compress(b"a,b\n" + b"".join(b"%d,%d\n" % (i, i * i) for i in range(500)))
+    (tmp_path / "t.csv.gz").write_bytes(content)
+    assert len(rows(tmp_path / "t.csv.gz", "a", "b")) == 500
+    (tmp_path / "t.csv.gz").write_bytes(content[:keep])
+    with pytest.raises(ValueError, match="t.csv.gz: cut short or damaged"):
+        rows(tmp_path / "t.csv.gz", "a", "b")
+    (tmp_path / "t.csv.gz").write_bytes(b"a,b\n1,2\n")
+    with pytest.raises(ValueError, match="t.csv.gz: cut short or damaged"):
+        rows(tmp_path / "t.csv.gz", "a", "b")
+
+
+def test_text_that_is_not_utf8_is_named(tmp_path):
+    (tmp_path / "t.csv").write_bytes(b"a\n\xff\xfe\n")
+    with pytest.raises(ValueError, match="t.csv: not UTF-8"):
+        rows(tmp_path / "t.csv", "a")
+
+
+@pytest.mark.parametrize("image, patient, message", [
+    ("", "1", "row 3: the image id is blank"),
+    ("b.png", "", "row 3: the patient id of b.png is blank"),
+    ("a.png", "1", "row 3: image a.png is there a second time"),
+    ("../b.png", "1", "row 3: '../b.png' leads out of the root"),
+    ("/etc/passwd", "1", "row 3: '/etc/passwd' leads out of the root"),
+    ("a/../../b.png", "1", "leads out of the root"),
+    ("C:\\b.png", "1", "leads out of the root"),
+])
+def test_bad_rows_are_named(tmp_path, image, patient, message):
+    grades = ",AP,normal" + ",negative" * 7
+    root = ukacxr(tmp_path, [])
+    header = (root / "ukacxr.csv").read_text()
+    (root / "ukacxr.csv").write_text(f"{header}a.png,1{grades}\n{image},{patient}{grades}\n")
+    with pytest.raises(ValueError, match="ukacxr.csv, row 3") as error:
+        CORPORA["ukacxr"](root, tables_only=True)
+    assert message in str(error.value)
+
+
+def test_an_empty_table_is_named(tmp_path):
+    with pytest.raises(ValueError, match="ukacxr.csv: no rows"):
+        CORPORA["ukacxr"](ukacxr(tmp_path, []), tables_only=True)

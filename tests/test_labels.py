@@ -1,0 +1,72 @@
+"""The findings and how labels are chosen, merged and resolved, against answers written by hand."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from data.labels import (FINDINGS, MIMIC_OVERLAP, NOT_UNCERTAIN, TABLE3, choose_labels, resolve_uncertain,
+                         select_labels)
+
+PAPER = ("vindr", "cxr14", "chexpert", "mimic", "ukacxr", "padchest")
+NAN = np.nan
+
+
+def test_table_3_has_the_papers_numbers_of_labels():
+    assert {corpus: len(TABLE3[corpus]) for corpus in PAPER} == {
+        "vindr": 11, "cxr14": 14, "chexpert": 10, "mimic": 10, "ukacxr": 9, "padchest": 17}
+    assert len(FINDINGS) == 30 and len(set(FINDINGS)) == 30
+    assert {finding for corpus in PAPER for finding in TABLE3[corpus]} == set(FINDINGS)
+    assert set.intersection(*(set(TABLE3[corpus]) for corpus in PAPER)) == {"Cardiomegaly", "No finding"}
+
+
+def test_mimic_overlap_is_what_both_corpora_have():
+    assert {corpus: len(MIMIC_OVERLAP[corpus]) for corpus in PAPER} == {
+        "vindr": 8, "cxr14": 7, "chexpert": 10, "mimic": 10, "ukacxr": 5, "padchest": 7}
+    for corpus in PAPER:
+        assert set(MIMIC_OVERLAP[corpus]) <= set(TABLE3["mimic"])
+        if corpus != "ukacxr":
+            assert set(MIMIC_OVERLAP[corpus]) == set(TABLE3[corpus]) & set(TABLE3["mimic"])
+
+
+def test_uncertain_policies():
+    y = np.array([[1, 0, -1, NAN, NOT_UNCERTAIN]])
+    np.testing.assert_array_equal(resolve_uncertain(y, "zeros"), [[1, 0, 0, 0, 1]])
+    np.testing.assert_array_equal(resolve_uncertain(y, "ones"), [[1, 0, 1, 0, 0]])
+    np.testing.assert_array_equal(resolve_uncertain(y, "ignore"), [[1, 0, NAN, 0, NAN]])
+    assert resolve_uncertain(y, "zeros").dtype == np.float32
+    with pytest.raises(ValueError, match="uncertain: expected one of zeros, ones, ignore, found 'none'"):
+        resolve_uncertain(y, "none")
+
+
+@pytest.mark.parametrize("right, left, zeros, ones, ignore", [
+    (1, 0, 1, 1, 1), (0, 1, 1, 1, 1), (1, -1, 1, 1, 1), (0, 0, 0, 0, 0),
+    (-1, 0, 0, 1, NAN), (0, -1, 0, 1, NAN), (-1, -1, 0, 1, NAN)])
+def test_sides_merge(right, left, zeros, ones, ignore):
+    y = select_labels(np.array([[0, right, left]], float), ["Cardiomegaly", "Pneumonia right", "Pneumonia left"],
+                      ["Pneumonia"], "ukacxr")
+    found = [resolve_uncertain(y, policy)[0, 0] for policy in ("zeros", "ones", "ignore")]
+    np.testing.assert_array_equal(found, [zeros, ones, ignore])
+
+
+def test_columns_are_chosen_by_name():
+    y = np.array([[1, 0, -1]], float)
+    np.testing.assert_array_equal(select_labels(y, ["a", "b", "c"], ["c", "a"], "x"), [[-1, 1]])
+    with pytest.raises(ValueError, match="labels: x has no 'd'; it has a, b, c"):
+        select_labels(y, ["a", "b", "c"], ["d"], "x")
+
+
+def test_words_for_labels():
+    assert choose_labels("ukacxr", "mimic-overlap") == ["Cardiomegaly", "Pleural effusion", "Pneumonia",
+                                                        "Atelectasis", "No finding"]
+    assert choose_labels("vindr", ("Nodule/mass",)) == ["Nodule/mass"]
+    for wrong in ("table4", (), ("a", "a")):
+        with pytest.raises(ValueError, match="labels: expected"):
+            choose_labels("vindr", wrong)
+
+
+def test_labels_and_corpora_names_need_no_torch():
+    code = ("import sys; import data, data.labels, data.tables, data.splits, data.render; "
+            "assert 'padchest' in data.CORPORA and len(data.CORPORA) == 7; assert 'torch' not in sys.modules")
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,99 @@
+"""MIMIC-CXR-JPG: the join of its tables, views, splits and labels for another corpus."""
+
+import gzip
+
+import numpy as np
+import pytest
+
+from data import CORPORA
+from data.labels import MIMIC_OVERLAP
+
+Mimic = CORPORA["mimic"]
+LABELS = ["Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Enlarged Cardiomediastinum", "Fracture",
+          "Lung Lesion", "Lung Opacity", "No Finding", "Pleural Effusion", "Pleural Other", "Pneumonia",
+          "Pneumothorax", "Support Devices"]
+A, B, C = 10000032, 10000764, 11000001
+
+
+def write(root, studies, images, pack=True):
+    """studies: (subject, study, {label: cell}); images: (dicom, subject, study, view, split)."""
+    def save(name, header, rows):
+        text = "\n".join([header, *(",".join(map(str, row)) for row in rows)]) + "\n"
+        path = root / f"mimic-cxr-2.0.0-{name}.csv"
+        if pack:
+            path.with_name(path.name + ".gz").write_bytes(gzip.compress(text.encode()))
+        else:
+            path.write_text(text)
+
+    save("chexpert", ",".join(["subject_id", "study_id", *LABELS]),
+         [(p, s, *(cells.get(name, "") for name in LABELS)) for p, s, cells in studies])
+    save("metadata", "dicom_id,subject_id,study_id,PerformedProcedureStepDescription,ViewPosition,Rows,Columns",
+         [(i, p, s, "CHEST (PA AND LAT)", v, 3056, 2544) for i, p, s, v, _ in images])
+    save("split", "dicom_id,study_id,subject_id,split", [(i, s, p, split) for i, p, s, _, split in images])
+    return root
+
+
+STUDIES = [(A, 50414267, {"Cardiomegaly": "1.0", "Fracture": "-1.0"}), (A, 53189527, {"No Finding": "1.0"}),
+           (B, 50414267, {"Pneumonia": "-1.0"}), (C, 57375967, {"Pleural Effusion": "1.0", "Edema": "0.0"})]
+IMAGES = [("a1", A, 50414267, "PA", "train"), ("a2", A, 50414267, "LATERAL", "train"),
+          ("a3", A, 53189527, "AP", "train"), ("b1", B, 50414267, "AP", "test"),
+          ("c1", C, 57375967, "PA", "validate"), ("c2", C, 57375967, "", "validate"),
+          ("c3", C, 59999999, "AP", "validate")]
+
+
+@pytest.mark.parametrize("pack", [True, False])
+def test_join_on_subject_and_study(tmp_path, pack):
+    root = write(tmp_path, STUDIES, IMAGES, pack)
+    dataset = Mimic(root, tables_only=True, cohort="all", val_fraction=0, labels=Mimic.all_labels())
+    table = dataset.cohort_table
+    positives = {image: {label for label, value in zip(dataset.labels, y) if value}
+                 for image, y in zip(table.image_id, table.y)}
+    assert positives == {"a1": {"Cardiomegaly"}, "a3": {"No finding"}, "b1": set(), "c1": {"Pleural effusion"}}
+    assert table.path.tolist()[0] == "files/p10/p10000032/s50414267/a1.jpg"
+    assert table.path.tolist()[3] == "files/p11/p11000001/s57375967/c1.jpg"
+    assert sorted(dataset.notes) == ["1 images left out: no labels of its study", "1 images left out: unknown view ''",
+                                     "1 images left out: view LATERAL"]
+
+
+def test_paper_cohort_applies_chexperts_rule_and_says_it_is_a_guess(tmp_path):
+    dataset = Mimic(write(tmp_path, STUDIES, IMAGES), tables_only=True, val_fraction=0)
+    assert sorted(dataset.cohort_table.image_id) == ["a1", "a3", "c1"]  # b1: Pneumonia is uncertain
+    assert "cohort paper is a guess for MIMIC-CXR: CheXpert's rule" in dataset.notes
+
+
+def test_official_split(tmp_path):
+    root = write(tmp_path, STUDIES, IMAGES)
+    parts = {split: Mimic(root, split, tables_only=True, cohort="official").table.image_id.tolist()
+             for split in ("train", "val", "test")}
+    assert parts == {"train": ["a1", "a3"], "val": ["c1"], "test": ["b1"]}
+    images = [(*image[:4], "dev") if image[0] == "a1" else image for image in IMAGES]
+    with pytest.raises(ValueError, match="split.csv.gz, row 2: split is 'dev'"):
+        Mimic(write(tmp_path, STUDIES, images), tables_only=True, cohort="official")
+
+
+@pytest.mark.parametrize("target", ["vindr", "cxr14", "chexpert", "ukacxr", "padchest"])
+def test_labels_of_a_targets_overlap(tmp_path, target):
+    root = write(tmp_path, STUDIES, IMAGES)
+    dataset = Mimic(root, tables_only=True, cohort="all", labels=MIMIC_OVERLAP[target], val_fraction=0)
+    assert tuple(dataset.labels) == MIMIC_OVERLAP[target]
+    assert dataset.cohort_table.y[0, dataset.labels.index("Cardiomegaly")] == 1
+
+
+def test_uncertain_labels(tmp_path):
+    root = write(tmp_path, STUDIES, IMAGES)
+    options = dict(tables_only=True, cohort="all", labels=["Fracture"], val_fraction=0)
+    for policy, value in (("zeros", 0), ("ones", 1), ("ignore", np.nan)):
+        np.testing.assert_array_equal(Mimic(root, uncertain=policy, **options).cohort_table.y[0], [value])
+
+
+def test_bad_tables(tmp_path):
+    with pytest.raises(ValueError, match="chexpert.csv.gz, row 6: study 50414267 of subject 10000764 is there twice"):
+        Mimic(write(tmp_path, [*STUDIES, STUDIES[2]], IMAGES), tables_only=True)
+    with pytest.raises(ValueError, match="metadata.csv.gz, row 9: image a1 is there a second time"):
+        Mimic(write(tmp_path, STUDIES, [*IMAGES, IMAGES[0]]), tables_only=True)
+    with pytest.raises(ValueError, match="the patient id of d1 is blank"):
+        Mimic(write(tmp_path, STUDIES, [*IMAGES, ("d1", "", 1, "AP", "train")]), tables_only=True)
+    path = write(tmp_path, STUDIES, IMAGES) / "mimic-cxr-2.0.0-metadata.csv.gz"
+    path.write_bytes(path.read_bytes()[:-12])
+    with pytest.raises(ValueError, match="metadata.csv.gz: cut short or damaged"):
+        Mimic(tmp_path, tables_only=True)

@@ -1,0 +1,101 @@
+"""PadChest: labels as the paper matched them and by whole terms, its traps, and where the images lie."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data import CORPORA
+from data.labels import TABLE3
+
+PadChest = CORPORA["padchest"]
+TABLE = "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv"
+
+
+def write(root, rows):
+    """rows: (image, folder, patient, projection, labels cell)."""
+    lines = [f'{n},{image},{folder},20100101,{n},{patient},{view},"informe, con coma","{cell}"'
+             for n, (image, folder, patient, view, cell) in enumerate(rows)]
+    (root / TABLE).write_text("\n".join([",ImageID,ImageDir,StudyDate_DICOM,StudyID,PatientID,Projection,Report,Labels",
+                                         *lines]) + "\n")
+    return root
+
+
+def labels_of(tmp_path, cell, cohort):
+    root = write(tmp_path, [("a.png", 0, 1, "PA", cell)])
+    dataset = PadChest(root, tables_only=True, cohort=cohort, val_fraction=0)
+    return {label for label, value in zip(dataset.labels, dataset.table.y[0]) if value}
+
+
+@pytest.mark.parametrize("cell, paper, exact", [
+    ("['normal']", {"No finding"}, {"No finding"}),
+    ("['abnormal foreign body']", {"No finding"}, set()),
+    ("['pseudonodule ']", {"Nodule/mass"}, set()),
+    ("['subcutaneous emphysema']", {"Emphysema"}, set()),
+    ("['emphysema', ' COPD signs ']", {"Emphysema", "COPD"}, {"Emphysema", "COPD"}),
+    ("['hydropneumothorax']", {"Pneumothorax"}, {"Pneumothorax", "Pleural effusion"}),
+    ("['loculated pleural effusion']", {"Pleural effusion"}, {"Pleural effusion"}),
+    ("['empyema']", set(), {"Pleural effusion"}),
+    ("['pericardial effusion']", set(), set()),
+    ("['laminar atelectasis', 'laminar atelectasis']", {"Atelectasis"}, {"Atelectasis"}),
+    ("['apical pleural thickening']", {"Pleural thickening"}, {"Pleural thickening"}),
+    ("['aortic button enlargement']", set(), {"Aortic elongation"}),
+    ("['supra aortic elongation']", {"Aortic elongation"}, {"Aortic elongation"}),
+    ("['atypical pneumonia']", {"Pneumonia"}, {"Pneumonia"}),
+    ("['mediastinal mass', 'multiple nodules']", {"Nodule/mass"}, {"Nodule/mass"}),
+    ("['consolidation']", {"Consolidation"}, {"Consolidation", "Infiltrates"}),
+    ("['air bronchogram']", set(), {"Consolidation", "Infiltrates"}),
+    ("['interstitial pattern']", set(), {"Infiltrates"}),
+    ("['hilar congestion', 'hiatal hernia']", {"Congestion", "Hernia"}, {"Congestion", "Hernia"}),
+    ("['cardiomegaly', 'kyphosis', 'scoliosis', 'infiltrates']",
+     {"Cardiomegaly", "Kyphosis", "Scoliosis", "Infiltrates"}, {"Cardiomegaly", "Kyphosis", "Scoliosis", "Infiltrates"}),
+    ("['exclude']", set(), set()),
+    ("['', 'unchanged']", set(), set()),
+    ("[]", set(), set()),
+])
+def test_labels_by_hand(tmp_path, cell, paper, exact):
+    assert labels_of(tmp_path, cell, "paper") == paper
+    assert labels_of(tmp_path, cell, "exact") == exact
+
+
+def test_labels_are_table_3s():
+    assert set(PadChest.all_labels()) == set(TABLE3["padchest"])
+
+
+def test_cohort_is_frontal_with_labels(tmp_path):
+    cell = "['normal']"
+    root = write(tmp_path, [("a.png", 0, 1, "PA", cell), ("b.png", 0, 2, "AP", cell),
+                            ("c.png", 0, 3, "AP_horizontal", cell), ("d.png", 0, 4, "L", cell),
+                            ("e.png", 0, 5, "PA", ""), ("f.png", 0, 6, "OBLIQUE", cell), ("", 0, 7, "PA", cell),
+                            ("g.png", 0, 8, "PA", "nan")])
+    dataset = PadChest(root, tables_only=True, val_fraction=0)
+    assert sorted(dataset.cohort_table.image_id) == ["a.png", "b.png", "c.png"]
+    assert sorted(dataset.notes) == ["1 images left out: unknown view 'OBLIQUE'", "1 images left out: view L",
+                                     "1 rows without an ImageID are ignored",
+                                     "2 images left out: the Labels cell is empty"]
+
+
+def test_cells_that_are_no_list(tmp_path):
+    with pytest.raises(ValueError, match="row 2: Labels is no list of terms: 'normal, mass'"):
+        labels_of(tmp_path, "normal, mass", "exact")
+    with pytest.raises(ValueError, match="row 2: Labels is no list of terms"):
+        labels_of(tmp_path, "__import__('os').system('true')", "exact")
+
+
+@pytest.mark.parametrize("where", ["{folder}/{name}", "images/{name}", "{name}", "images/{folder}/{name}"])
+def test_16_bit_images_in_numbered_folders_or_flat(tmp_path, where):
+    root = tmp_path / "padchest"
+    root.mkdir()
+    write(root, [(f"i{i}.png", i, i, "PA", "['normal']") for i in range(3)])
+    for i in range(3):
+        path = root / where.format(folder=i, name=f"i{i}.png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((np.arange(256, dtype=np.uint16) * (i + 1) * 60).reshape(16, 16)).save(path)
+    dataset = PadChest(root, val_fraction=0, image_size=16, cache_dir=tmp_path / "cache", workers=1, progress=False)
+    assert all(dataset.path(i).is_file() for i in range(len(dataset)))
+    assert dataset[0][0].eq(dataset[1][0]).all()  # one gradient at different gains: no clipping at 8 bits
+
+
+def test_missing_columns(tmp_path):
+    (tmp_path / TABLE).write_text("ImageID,ImageDir,PatientID,Labels\n")
+    with pytest.raises(ValueError, match="no column 'Projection'"):
+        PadChest(tmp_path, tables_only=True)
