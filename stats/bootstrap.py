@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stats.redraws import BLOCK, cut_steps, draw_counts, weigh
+from stats.redraws import STEPS, class_totals, cut_steps, draw_counts, sum_rows, weigh
 from stats.roc import check_labels, check_scores, one_class, rates
 
 METRICS = ("auroc", "accuracy", "sensitivity", "specificity", "f1")
-WIDTH = 256  # redraws worked on at once where memory allows: what a core's cache likes
+WIDTH, PIECE = 512, 32  # redraws: weighed at once, drawn at once
 
 
 @dataclass(frozen=True)
@@ -189,25 +189,32 @@ def bootstrap_models(y_true, scores, *, redraws=1000, seed=0, groups=None, metri
     reasons = one_class(y)
     values = [{metric: np.full((redraws, y.shape[1]), np.nan) for metric in metrics} for _ in scores]
     threads = threads or os.cpu_count() or 1
-    width, held = _plan(y, redraws, memory_mb * 2**20, threads)
+    width, held = _plan(len(y), redraws, memory_mb * 2**20, threads)
 
-    def fill(model, label, start, chunks):
+    def draw(chunk, first, column):
+        last = min(column + PIECE, chunk.shape[1])
+        chunk[:, column:last] = draw_counts(seed, first + column, first + last, units, members)
+
+    def fill(model, label, start, drawn):
         score, threshold = scores[model][:, label], None if thresholds is None else thresholds[model][label]
-        for metric, column in _metrics(y[:, label], score, chunks, metrics, threshold).items():
+        for metric, column in _metrics(y[:, label], score, drawn, label, metrics, threshold).items():
             values[model][metric][start:start + len(column), label] = column
 
-    def run(pool, start):
-        stop = min(start + held, redraws)
-        chunks = list(pool.map(lambda first: draw_counts(seed, first, min(first + width, stop), units, members),
-                               range(start, stop, width)))
-        tasks = [pool.submit(fill, model, label, start, chunks) for model in range(len(scores))
-                 for label, reason in enumerate(reasons) if reason is None]
-        for task in tasks:
-            task.result()
+    def run(start, stop):
+        """The redraws from start to stop, whose counts are held together."""
+        chunks = {first: np.empty((len(y), min(width, stop - first)), np.uint8) for first in range(start, stop, width)}
+        together(draw, [(chunk, first, column) for first, chunk in chunks.items()
+                        for column in range(0, chunk.shape[1], PIECE)])
+        totals = together(class_totals, [(chunk, y) for chunk in chunks.values()])
+        together(fill, [(model, label, start, list(zip(chunks.values(), totals))) for model in range(len(scores))
+                        for label, reason in enumerate(reasons) if reason is None])
 
     with ThreadPoolExecutor(threads) as pool:
+        def together(function, arguments):
+            return list(pool.map(lambda each: function(*each), arguments))
+
         for start in range(0, redraws, held):
-            run(pool, start)
+            run(start, min(start + held, redraws))
     return [Bootstrap(of_model, reasons) for of_model in values]
 
 
@@ -255,35 +262,37 @@ def paired_bootstrap(y_true, y_score_a, y_score_b, *, redraws=1000, seed=0, grou
     return compare(a, b, metric, alternative)
 
 
-def _metrics(y, score, chunks, metrics, threshold):
-    """One label's and model's metrics in the redraws of all chunks: dict of metric -> (B,) array."""
+def _metrics(y, score, drawn, label, metrics, threshold):
+    """One label's and model's metrics in the redraws of all chunks: dict of metric -> (B,) array.
+
+    drawn : list of (counts (N, B') array, class totals (2, L, B') array)
+    """
     steps = cut_steps(y, score)
-    anew = threshold is None and tuple(metrics) != ("auroc",)
     parts = {metric: [] for metric in metrics}
-    for chunk in chunks:
-        area, positives, negatives, tp, fp = weigh(chunk, steps, anew)
+    for counts, totals in drawn:
+        positives, negatives = totals[:, label]
+        area, tp, fp = weigh(counts, steps, positives, negatives,
+                             find_youden=threshold is None and tuple(metrics) != ("auroc",))
         if threshold is not None:
-            tp, fp = _called(y, score, chunk, threshold)
-        found = {"auroc": area}
-        if tp is not None:
-            missing = np.where((positives > 0) & (negatives > 0), 0.0, np.nan)
-            found |= {name: rate + missing for name, rate in rates(tp, fp, positives, negatives).items()}
+            tp, fp = _called(y, score, counts, threshold)
+        missing = np.where((positives > 0) & (negatives > 0), 0.0, np.nan)
+        found = {name: rate + missing for name, rate in rates(tp, fp, positives, negatives).items()}
         for metric in metrics:
-            parts[metric].append(found[metric])
+            parts[metric].append(area if metric == "auroc" else found[metric])
     return {metric: np.concatenate(of_metric) for metric, of_metric in parts.items()}
 
 
-def _called(y, score, chunk, threshold):
+def _called(y, score, counts, threshold):
     """True and false positives at a fixed threshold, each (B,); NaN where the threshold is."""
     if np.isnan(threshold):
-        return np.full((2, chunk.shape[1]), np.nan)
-    return [chunk[(y == value) & (score >= threshold)].sum(axis=0, dtype=np.float64) for value in (1, 0)]
+        return np.full((2, counts.shape[1]), np.nan)
+    return [sum_rows(counts, np.flatnonzero((y == value) & (score >= threshold))) for value in (1, 0)]
 
 
-def _plan(y, redraws, memory, threads):
-    """How many redraws are worked on at once by a thread, and how many are held as counts, within so many bytes."""
-    steps = int(np.minimum((y == 1).sum(axis=0), (y == 0).sum(axis=0)).max()) + BLOCK + 1
-    working = 48 * steps + 3 * len(y)  # bytes a redraw: sums 16, curve 24, runs 6 a step; gathered counts
-    width = int(np.clip(memory // 2 // threads // working, 1, min(redraws, WIDTH)))
-    held = int(np.clip(memory // 2 // len(y) // width, 1, -(-redraws // width))) * width
-    return width, held
+def _plan(size, redraws, memory, threads):
+    """How many redraws to weigh at once, and to hold as counts, for so many radiographs and bytes."""
+    weighing = 64 * STEPS * threads  # bytes a redraw: sums and curve of a block of steps
+    drawing = (PIECE + 16) * size * threads
+    width = int(np.clip(memory // 4 // weighing, 1, min(redraws, WIDTH)))
+    held = max(1, (memory * 3 // 4 - drawing) // size)
+    return min(width, held), held // width * width or held

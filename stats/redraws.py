@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 LONG = 64  # radiographs; runs up to here are summed side by side, longer ones each by itself
+STEPS = 256  # worked on at once, to stay in a core's cache
 BLOCK = 16  # steps; cumulative sums go by blocks, to be vectorised over the redraws
 
 
@@ -39,8 +40,7 @@ def draw_counts(seed, first, last, size, groups=None):
     for row, b in zip(counts, range(first, last)):
         stream = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(b,)))
         row[:] = np.bincount(stream.integers(size, size=size), minlength=size)
-    counts = np.ascontiguousarray(counts.T)  # a radiograph's counts lie together: rows are gathered, never columns
-    return counts if groups is None else counts[groups]
+    return counts.T if groups is None else counts.T[groups]
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def sum_runs(counts, rows, starts, out, to):
     lengths, starts, to = lengths[longest_first], starts[longest_first], to[longest_first]
     long = np.searchsorted(-lengths, -LONG)
     for start, length, row in zip(starts[:long], lengths[:long], to[:long]):
-        out[row] = np.add.reduce(counts[rows[start:start + length]], axis=0, dtype=np.uint32)
+        out[row] = sum_rows(counts, rows[start:start + length])
     lengths, starts, to = lengths[long:], starts[long:], to[long:]
     if not len(lengths):
         return
@@ -117,6 +117,32 @@ def sum_runs(counts, rows, starts, out, to):
     out[to] = total
 
 
+def sum_rows(counts, rows):
+    """Counts (N, B) summed over some rows: (B,) float64."""
+    total = np.zeros(counts.shape[1])
+    for first in range(0, len(rows), STEPS):  # in pieces, to bound what is gathered at once
+        total += np.add.reduce(counts[rows[first:first + STEPS]], axis=0, dtype=np.uint32)
+    return total
+
+
+def class_totals(counts, y):
+    """Positives and negatives drawn of each label.
+
+    Parameters
+    ----------
+    counts : (N, B) uint8 array
+    y : (N, L) array in {0, 1, NaN}
+
+    Returns
+    -------
+    (2, L, B) float64 array
+    """
+    everything = sum_rows(counts, np.arange(len(y)))
+    positives = np.array([sum_rows(counts, np.flatnonzero(label == 1)) for label in y.T])
+    unknown = np.array([sum_rows(counts, np.flatnonzero(np.isnan(label))) for label in y.T])
+    return np.stack([positives, everything - positives - unknown])
+
+
 def _accumulate(x):
     """Cumulative sums along the first axis, in place; its length is a multiple of BLOCK."""
     blocks = x.reshape(-1, BLOCK, x.shape[1])
@@ -125,7 +151,7 @@ def _accumulate(x):
     blocks[1:] += np.cumsum(blocks[:-1, -1], axis=0)[:, None]
 
 
-def weigh(counts, steps, find_youden):
+def weigh(counts, steps, positives, negatives, find_youden):
     """Area under the ROC curve, and the best operating point on it, in each redraw.
 
     Parameters
@@ -133,39 +159,54 @@ def weigh(counts, steps, find_youden):
     counts : (N, B) uint8 array
         From `draw_counts`.
     steps : Steps
+    positives, negatives : (B,) float64 arrays
+        From `class_totals`.
     find_youden : bool
         Whether to look for Youden's operating point too.
 
     Returns
     -------
     area : (B,) float64 array, NaN in a redraw that lacks a class
-    positives, negatives : (B,) float64 arrays, the known radiographs drawn of each class
-    tp, fp : (B,) float64 arrays, or None, None
-        At the highest threshold that maximises tpr - fpr, found anew in each redraw.
+    tp, fp : (B,) float64 arrays, at the highest threshold that maximises tpr - fpr, found anew in each redraw; zeros
+        where it was not looked for
     """
     redraws = counts.shape[1]
-    height = -(-(len(steps.tied) + 1) // BLOCK) * BLOCK
-    sums = np.zeros((2 * height, redraws))
-    # The negatives go a row lower: accumulated, row k then holds those above step k.
-    sum_runs(counts, steps.rows, steps.starts, sums, steps.step + np.where(steps.positive, 0, height + 1))
-    tp, fp = sums[:height], sums[height:]
-    tied = np.flatnonzero(steps.tied)
-    ties = np.einsum("kb,kb->b", tp[tied], fp[tied + 1])
-    _accumulate(fp)
-    positives, negatives = tp.sum(axis=0), fp[-1].copy()
-    below = positives * negatives - np.einsum("kb,kb->b", tp, fp)
-    with np.errstate(invalid="ignore"):
-        area = (below - ties / 2) / (positives * negatives)
-    if not find_youden:
-        return area, positives, negatives, None, None
-
-    # The best point is at the end of a step's positives; for tied ones, of the whole step.
-    _accumulate(tp)
-    fp[tied] = fp[tied + 1]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        index = (tp / positives - fp / negatives).reshape(-1, BLOCK, redraws)
     column = np.arange(redraws)
-    block = index.max(axis=1).argmax(axis=0)
-    best = block * BLOCK + index[block, :, column].argmax(axis=1)
-    better = index.reshape(height, redraws)[best, column] > 0  # than calling nothing positive
-    return area, positives, negatives, np.where(better, tp[best, column], 0), np.where(better, fp[best, column], 0)
+    sums = np.empty((2, STEPS, redraws))
+    tp, fp = sums
+    tp_before, fp_before, lost = np.zeros((3, redraws))  # lost: pairs in which the negative is above, half of the ties
+    best, best_tp, best_fp = np.zeros((3, redraws))  # 0: calling nothing positive
+    # The last row of `fp` is for the negatives of the last step.
+    for first in range(0, len(steps.tied), STEPS - 1):
+        last = min(first + STEPS - 1, len(steps.tied))
+        runs = slice(*np.searchsorted(steps.step, (first, last)))
+        begin = steps.starts[runs.start]
+        end = steps.starts[runs.stop] if runs.stop < len(steps.starts) else len(steps.rows)
+        tied = np.flatnonzero(steps.tied[first:last])
+        sums[:] = 0
+        # The negatives go a row lower: accumulated, row k then holds those above step k.
+        sum_runs(counts, steps.rows[begin:end], steps.starts[runs] - begin, sums.reshape(-1, redraws),
+                 steps.step[runs] - first + np.where(steps.positive[runs], 0, STEPS + 1))
+        lost += np.einsum("kb,kb->b", tp[tied], fp[tied + 1]) / 2
+        fp[0] = fp_before
+        _accumulate(fp)
+        lost += np.einsum("kb,kb->b", tp, fp)
+        fp_before = fp[-1].copy()
+        if not find_youden:
+            continue
+        # The best point is at the end of a step's positives; for tied ones, of the whole step.
+        tp[0] += tp_before
+        _accumulate(tp)
+        tp_before = tp[-1].copy()
+        fp[tied] = fp[tied + 1]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            index = (tp / positives - fp / negatives).reshape(-1, BLOCK, redraws)
+        highest = index.max(axis=1)
+        block = highest.argmax(axis=0)
+        place = block * BLOCK + index[block, :, column].argmax(axis=1)
+        better = highest[block, column] > best
+        best = np.where(better, highest[block, column], best)
+        best_tp, best_fp = np.where(better, (tp[place, column], fp[place, column]), (best_tp, best_fp))
+    with np.errstate(invalid="ignore"):
+        area = 1 - lost / (positives * negatives)
+    return area, best_tp, best_fp

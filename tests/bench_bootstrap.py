@@ -1,0 +1,111 @@
+"""How fast the bootstrap is, beside the plain scikit-learn loop: python tests/bench_bootstrap.py
+
+A simulated test set of ChestX-ray14's size and prevalences, two models. Prints Markdown. Linux (memory is read from
+/proc). The scikit-learn loop is timed on a few redraws and scaled: each of its redraws costs the same.
+"""
+
+import argparse
+import os
+import platform
+import resource
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import sklearn
+from sklearn.metrics import roc_auc_score, roc_curve
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from stats import METRICS, bootstrap_models, compare  # noqa: E402
+
+N, REDRAWS = 25_596, 1_000
+# Positives among the official test list's 25,596 radiographs, in the order of Table 3.
+POSITIVES = (1069, 4658, 1143, 555, 2665, 3279, 1815, 1623, 1748, 435, 86, 1093, 925, 9861)
+PAPER_METRICS = METRICS[:4]
+
+
+def build_parser():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--loop-redraws", type=int, default=4, help="redraws of the timed scikit-learn loop")
+    return parser
+
+
+def test_set(n, labels, seed=0):
+    """Labels of ChestX-ray14's prevalences, and two models' float32 probabilities."""
+    rng = np.random.default_rng(seed)
+    y, a, b = (np.empty((n, labels), np.float32) for _ in range(3))
+    for label in range(labels):
+        positive = rng.permutation(n) < POSITIVES[label % len(POSITIVES)] * n / N
+        seen = rng.normal(size=n) + 1.2 * positive
+        y[:, label] = positive
+        for scores in (a, b):
+            scores[:, label] = 1 / (1 + np.exp(-(seen + 0.5 * rng.normal(size=n))))
+    return y, [a, b]
+
+
+def ours(y, scores, redraws=REDRAWS, metrics=("auroc",)):
+    """Seconds for all redraws and the paired p-values."""
+    start = time.perf_counter()
+    compare(*bootstrap_models(y, scores, redraws=redraws, metrics=metrics))
+    return time.perf_counter() - start
+
+
+def plain_loop(y, scores, redraws, all_metrics):
+    """Seconds for REDRAWS redraws of the loop that everybody writes, timed on some of them."""
+    rng = np.random.default_rng(0)
+    start = time.perf_counter()
+    for _ in range(redraws):
+        drawn = rng.integers(len(y), size=len(y))
+        for s in scores:
+            for label in range(y.shape[1]):
+                truth, score = y[drawn, label], s[drawn, label]
+                roc_auc_score(truth, score)
+                if all_metrics:
+                    fpr, tpr, thresholds = roc_curve(truth, score)
+                    called = score >= thresholds[np.argmax(tpr - fpr)]
+                    np.mean(called == truth), np.mean(called[truth == 1]), np.mean(~called[truth == 0])
+    return (time.perf_counter() - start) * REDRAWS / redraws
+
+
+def extra_memory(y, scores, metrics):
+    """How far the process's peak memory rises above what it holds now, in MB."""
+    held = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    ours(y, scores, metrics=metrics)
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - held) / 1e6
+
+
+def main(argv=None):
+    args = build_parser().parse_args(argv)
+    y, scores = test_set(N, len(POSITIVES))
+    memory = [extra_memory(y, scores, metrics) for metrics in (("auroc",), PAPER_METRICS)]
+    print(f"{os.cpu_count()} cores ({processor()}), Python {platform.python_version()}, NumPy {np.__version__}, "
+          f"scikit-learn {sklearn.__version__}, load {os.getloadavg()[0]:.1f}; {N:,} radiographs, {len(POSITIVES)} "
+          f"labels, 2 models, {REDRAWS:,} redraws. The scikit-learn loop is timed on {args.loop_redraws} redraws and "
+          f"scaled to {REDRAWS:,}.\n")
+    print("| | ours | scikit-learn loop | ratio | extra memory |\n| --- | --- | --- | --- | --- |")
+    for name, metrics, mb in (("ROC-AUC and paired p", ("auroc",), memory[0]),
+                              ("all of the paper's metrics, Youden anew", PAPER_METRICS, memory[1])):
+        loop = plain_loop(y, scores, args.loop_redraws, metrics != ("auroc",))
+        seconds = min(ours(y, scores, metrics=metrics) for _ in range(3))
+        print(f"| {name} | {seconds:.2f} s | {loop:.0f} s | 1/{loop / seconds:.0f} | {mb:.0f} MB |", flush=True)
+
+    print("\n| radiographs | labels | redraws | ROC-AUC and paired p | ns per radiograph, label, model and redraw |"
+          "\n| --- | --- | --- | --- | --- |")
+    for n, labels, redraws in ((12_500, 14, 1000), (25_000, 14, 1000), (50_000, 14, 1000), (100_000, 14, 1000),
+                               (200_000, 14, 1000), (25_000, 7, 1000), (25_000, 28, 1000), (25_000, 14, 500),
+                               (25_000, 14, 2000), (25_000, 14, 4000)):
+        seconds = ours(*test_set(n, labels), redraws=redraws)
+        print(f"| {n:,} | {labels} | {redraws:,} | {seconds:.2f} s | {seconds * 1e9 / n / labels / redraws / 2:.2f} |",
+              flush=True)
+    return 0
+
+
+def processor():
+    """The processor's name, where Linux tells it."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
