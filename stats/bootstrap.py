@@ -184,7 +184,7 @@ def bootstrap_models(y_true, scores, *, redraws=1000, seed=0, groups=None, metri
         names, members = np.unique(groups, return_inverse=True)
         units = len(names)
         if units < 2:
-            raise ValueError(f"groups: expected at least 2, found only {names[0]!r}: nothing to resample")
+            raise ValueError(f"groups: expected at least 2, found only {str(names[0])!r}: nothing to resample")
 
     reasons = one_class(y)
     values = [{metric: np.full((redraws, y.shape[1]), np.nan) for metric in metrics} for _ in scores]

@@ -14,6 +14,7 @@ import csv
 import json
 import os
 import zipfile
+import zlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -41,8 +42,15 @@ class Predictions:
 
 
 def save_predictions(path, predictions):
-    """Write an `.npz`, whole or not at all; the same predictions give the same bytes."""
+    """Write an `.npz`, whole or not at all; the same predictions give the same bytes.
+
+    Raises
+    ------
+    ValueError
+        For a probability outside [0, 1] or NaN, or a label that is not 0, 1 or NaN.
+    """
     path = Path(path)
+    _check_values(path, predictions.y_true, predictions.y_score, predictions.image_id, predictions.labels)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     p = predictions
     patients = {} if p.patient_id is None else {"patient_id": np.asarray(p.patient_id, dtype=str)}
@@ -169,13 +177,18 @@ def _name(predictions):
 def _load_npz(path):
     needed = ("image_id", "labels", "y_true", "y_score", "meta")
     try:
+        if not zipfile.is_zipfile(path):
+            raise ValueError("truncated, or another kind of file")
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path}: not an .npz of predictions: {error}") from None
     missing = [name for name in needed if name not in arrays]
     if missing:
         raise ValueError(f"{path}: not an .npz of predictions: it has no {', '.join(missing)}")
+    if arrays["image_id"].ndim != 1 or arrays["labels"].ndim != 1:
+        raise ValueError(f"{path}: image_id, labels: expected one axis, found shapes {arrays['image_id'].shape}, "
+                         f"{arrays['labels'].shape}")
     ids, labels = arrays["image_id"].astype(str), [str(label) for label in arrays["labels"]]
     shape = (len(ids), len(labels))
     for name in ("y_true", "y_score"):
@@ -211,7 +224,7 @@ def _check_ids(path, ids, places):
     if not len(ids):
         raise ValueError(f"{path}: no rows")
     seen = {}
-    for image, place in zip(ids, places):
+    for image, place in zip(ids.tolist(), places):
         if image in seen:
             raise ValueError(f"{path}: {place}: id {image!r} is there twice, first at {seen[image]}")
         seen[image] = place
