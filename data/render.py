@@ -88,9 +88,9 @@ class _Chest:
     def mediastinum(self):
         """Spine, great vessels, aortic knob, hila, and the windpipe, which is dark."""
         spine = 0.15 * _ridge(self.x, 0.11) * (1 + 0.10 * np.cos(self.y * 2 * np.pi / 0.17))
-        vessels = 0.17 * _step(0.150 - self.side, 0.025) * _step(0.2 - self.y, 0.2) * _step(self.y + 0.85, 0.1)
+        vessels = 0.17 * _step(0.150 - self.side, 0.04) * _step(0.2 - self.y, 0.2) * _step(self.y + 0.85, 0.1)
         knob = 0.17 * _step(0.105 - np.hypot(self.x - 0.13, (self.y + 0.30) * 0.9), 0.015)
-        hila = 0.15 * _ridge(np.hypot(self.side - 0.21, 0.8 * (self.y + 0.02 + 0.05 * self.x)), 0.095)
+        hila = 0.14 * _ridge(np.hypot(self.side - 0.20, 0.7 * (self.y + 0.02 + 0.05 * self.x)), 0.10)
         trachea = 0.17 * _ridge(self.x + 0.01, 0.036) * _step(-0.22 - self.y, 0.04)
         bronchi = 0.06 * _ridge(self.y + 0.22 - 0.7 * self.side, 0.03) * _step(0.16 - self.side, 0.03)
         return spine + np.maximum(vessels, knob) + hila - trachea - bronchi
@@ -123,7 +123,7 @@ class _Chest:
         radius, angle = np.hypot(dx, dy), np.arctan2(dy, dx) + np.where(self.right, 0.0, 7.0)
         angle = angle + 0.10 * np.sin(7 * radius + 2 * angle)
         markings = 0.0
-        for count, near, far, depth in ((70, 0.05, 0.26, 0.16), (110, 0.18, 0.45, 0.10), (180, 0.34, 0.75, 0.06)):
+        for count, near, far, depth in ((36, 0.08, 0.28, 0.13), (70, 0.20, 0.46, 0.09), (130, 0.34, 0.72, 0.06)):
             knots = np.linspace(-3.2, 10.2, 4 * count)
             peaks = np.clip(np.convolve(self.rng.standard_normal(4 * count), (0.3, 0.8, 0.3), "same"), 0.4, None)
             fan = np.interp(angle, knots, peaks - 0.4).astype(np.float32)
@@ -137,7 +137,7 @@ class _Chest:
         along, across = 0.80 * turn_x + 0.60 * turn_y, -0.60 * turn_x + 0.80 * turn_y
         ventricle = 1 - np.hypot(along / (0.34 * scale), across / (0.25 * (0.4 + 0.6 * scale)))
         atrium = 1 - np.hypot((self.x + 0.06 * scale) / (0.17 * scale), (self.y - low + 0.04) / 0.27)
-        pulmonary = 1 - np.hypot((self.x - 0.10 * scale) / 0.12, (self.y - low + 0.28) / 0.22)
+        pulmonary = 0.9 - np.hypot((self.x - 0.07 * scale) / 0.13, (self.y - low + 0.26) / 0.20)
         # A smooth maximum, so that the chambers flow into one outline.
         shape = 0.07 * np.logaddexp(np.logaddexp(ventricle / 0.07, atrium / 0.07), pulmonary / 0.07)
         shadow = _step(shape - 0.02, 0.07)
@@ -171,7 +171,7 @@ def _pneumothorax(chest, rng, right):
     retreat = gap * (0.6 + 0.9 * np.clip(-(chest.y + 0.1), 0, 1))
     edge = chest.outer - retreat - chest.side
     top = chest.y - chest.a["apex"] - 1.3 * gap
-    pleura = np.minimum(edge, top)
+    pleura = -0.04 * np.logaddexp(-edge / 0.04, -top / 0.04)  # a minimum without a corner
     here = chest.lungs * (chest.right == right)
     return here * _step(-pleura, 0.01), here * _ridge(pleura, 0.010) * (chest.y < 0.35)
 
@@ -250,7 +250,8 @@ def render(findings, seed, *, size=256, patient=0, view="PA"):
     belly = 0.10 * (1 - chest.above) * _step(chest.outer - chest.side, 0.05) * np.where(chest.right, 1.2, 0.8)
     bubble = 0.16 * _step(0.1 - np.hypot(0.8 * (chest.x - 0.33), chest.y - 0.72), 0.02)
     dose = chest.body() + chest.mediastinum() + chest.bones() + heart + belly - bubble * (1 - chest.above)
-    dose += extra - air * (1 - 0.85 * _step(heart - 0.10, 0.05)) + markings * chest.lungs
+    beside_heart = 1 - 0.85 * _step(heart - 0.10, 0.05)
+    dose += extra + (markings * chest.lungs - air) * beside_heart
     dose += 0.012 * _smooth_noise(rng, size, 24)
     dose += (0.022 if view == "AP" else 0.014) * rng.standard_normal((size, size), dtype=np.float32)
     image = np.clip(1.22 * (1 - np.exp(-1.1 * np.clip(dose - 0.02, 0, None))), 0, 1).astype(np.float32)
