@@ -20,7 +20,7 @@ INFERNO = np.array([
     [252, 170, 15], [249, 201, 50], [242, 232, 101], [252, 255, 164]], np.float64)
 
 
-def occlusion(model, image, batch_size=16):
+def occlusion(model, image, batch_size=8):
     """How much of each label's log-odds hangs on each place of a radiograph.
 
     Parameters

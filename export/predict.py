@@ -40,9 +40,9 @@ def build_parser():
     form.add_argument("--jsonl", metavar="FILE", help="write JSON lines, one per image (- for stdout)")
     parser.add_argument("--provider", default="auto", choices=["auto", "cuda", "cpu"],
                         help="cuda fails where onnxruntime would run on the CPU (default: auto)")
-    parser.add_argument("--batch-size", type=int, default=16, help="images per inference (default: 16)")
-    parser.add_argument("--threads", type=int, help="CPU threads of one inference (default: all cores)")
-    parser.add_argument("--workers", type=int, default=os.cpu_count(),
+    parser.add_argument("--batch-size", type=positive, default=8, help="images per inference (default: 8)")
+    parser.add_argument("--threads", type=positive, help="CPU threads of one inference (default: all cores)")
+    parser.add_argument("--workers", type=positive, default=os.cpu_count(),
                         help="threads that decode images ahead of the model (default: one per core)")
     parser.add_argument("--card", action="store_true", help="print the model card and stop")
     parser.add_argument("--verify", action="store_true", help="rerun the export's parity check and stop; the "
@@ -50,6 +50,13 @@ def build_parser():
     parser.add_argument("--explain", metavar="DIR", type=Path, help="also write a picture per image and label of "
                         "where the model looked")
     return parser
+
+
+def positive(text):
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
 
 
 def expand(arguments):
@@ -88,17 +95,18 @@ def decoded(paths, check, workers, ahead):
             yield pending.popleft().result()
 
 
-def predictions(model, paths, batch_size=16, workers=None):
+def predictions(model, paths, batch_size=8, workers=None):
     """Predict many files: yields (path, image, probability (L,), error); the third or the fourth is None.
 
-    The radiographs of an archive differ in size and only equal ones can share a batch, so that four batches'
-    worth is decoded and sorted at a time.
+    The radiographs of an archive differ in size and only equal ones can share a batch, so that some batches'
+    worth is taken together, while the next are decoded.
     """
     window = []
-    files = decoded(paths, model.check, workers or os.cpu_count(), ahead=4 * batch_size)
+    together = 3 * batch_size
+    files = decoded(paths, model.check, workers or os.cpu_count(), ahead=together)
     for n, item in enumerate(files, start=1):
         window.append(item)
-        if len(window) == 4 * batch_size or n == len(paths):
+        if len(window) == together or n == len(paths):
             scores = iter(model([image for _, image, _ in window if image is not None], batch_size))
             for path, image, error in window:
                 yield path, image, None if image is None else next(scores), error

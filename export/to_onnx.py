@@ -31,6 +31,7 @@ from models.vit import ARCHITECTURES
 from stats import auroc, bootstrap
 from stats.predictions import load_predictions
 
+CHECKED = 16  # radiographs in the parity check
 JUDGED = 2000  # radiographs, evenly spaced, on which a reduced precision is judged
 PARITY = 1e-3  # largest difference of a probability between PyTorch and an fp32 file
 
@@ -49,7 +50,6 @@ def build_parser():
     parser.add_argument("--root", help="where the run's corpus lies on this machine (default: as in training)")
     parser.add_argument("--images", nargs="+", metavar="PATH", help="radiographs for the parity check, where "
                         "the corpus is not on this machine (default: validation images of the run)")
-    parser.add_argument("--check", type=int, default=16, help="radiographs in the parity check (default: 16)")
     parser.add_argument("--judge-on", default="val", choices=["train", "val", "test"], help="labelled radiographs "
                         f"of the run on which a reduced precision is judged, up to {JUDGED:,} (default: val)")
     return parser
@@ -68,15 +68,13 @@ def spaced(count, limit):
     return np.unique(np.linspace(0, count - 1, min(count, limit)).round().astype(int))
 
 
-def parity_images(dataset, images, count, size):
+def parity_images(dataset, images, size):
     """Radiographs for the parity check: their files, and the pictures (n, 1, S, S) uint8 that PyTorch gets."""
     if images:
         files = expand(images)
-        files = [files[i] for i in spaced(len(files), count)]
+        files = [files[i] for i in spaced(len(files), CHECKED)]
         return files, torch.from_numpy(np.stack([load(path, size) for path in files])[:, None])
-    if not len(dataset):
-        raise ValueError("the run has no validation image for the parity check: give some with --images")
-    indices = spaced(len(dataset), count)
+    indices = spaced(len(dataset), CHECKED)
     return [dataset.path(i) for i in indices], dataset.batch(indices)[0]
 
 
@@ -94,8 +92,8 @@ def describe(path, checkpoint, args, model):
         architecture=f"{arch}, patch {model.config['patch_size']}",
         cohort=str(config.get("cohort")), label_set=str(config.get("labels")), calibration="none",
         thresholds_from=thresholds_from, precision=args.precision, checkpoint_sha256=digest,
-        labels=list(checkpoint["labels"]),
-        thresholds=thresholds, image_size=model.config["img_size"], versions=versions,
+        labels=list(checkpoint["labels"]), thresholds=thresholds,
+        image_size=model.config["img_size"], versions=versions,
         test_auroc=test_auroc(path.parent / "predictions.npz", checkpoint["labels"], digest))
 
 
@@ -155,7 +153,7 @@ def export(args):
             state, number_format["block_linear"] = quantize.int8(model, state, to_input(levels, **norm))
     proto = classifier(state, model.config, **norm, input_type=args.input_type, **number_format)
 
-    files, levels = parity_images(validation, args.images, args.check, model.config["img_size"])
+    files, levels = parity_images(validation, args.images, model.config["img_size"])
     with torch.inference_mode():
         expected = model(to_input(levels, **norm)).sigmoid().numpy()
     metadata["reference"] = {}

@@ -139,7 +139,7 @@ def test_a_reduced_model_that_lost_too_much_is_not_written(run, monkeypatch, cap
 def test_images_from_elsewhere_stand_in_for_the_corpus(run, checkpoint, corpus, tmp_path):
     save_checkpoint(run / "best.pt", checkpoint | dict(config=corpus | dict(root=str(tmp_path / "gone"))))
     images = corpus["root"] + "/images"
-    assert main([str(run / "best.pt"), "--images", images, "--check", "4", "--out", str(tmp_path / "m.onnx")]) == 0
+    assert main([str(run / "best.pt"), "--images", images, "--out", str(tmp_path / "m.onnx")]) == 0
     assert Predictor(tmp_path / "m.onnx", "cpu").labels == checkpoint["labels"]
 
 
