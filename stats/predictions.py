@@ -201,11 +201,10 @@ def _load_npz(path):
     _check_ids(path, ids, [f"entry {row}" for row in range(len(ids))])
     _check_values(path, arrays["y_true"], arrays["y_score"], ids, labels)
     try:
-        meta = json.loads(str(arrays["meta"]))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: meta: not JSON: {error}") from None
-    return Predictions(ids, patients, labels, arrays["y_true"], arrays["y_score"],
-                       {"run": path.parent.name or path.stem} | meta)
+        meta = {"run": path.parent.name or path.stem} | dict(json.loads(str(arrays["meta"])))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: meta: expected a JSON object: {error}") from None
+    return Predictions(ids, patients, labels, arrays["y_true"], arrays["y_score"], meta)
 
 
 def _check_values(path, y_true, y_score, ids, labels):

@@ -209,6 +209,9 @@ def left_out(studies):
         lines += [f"{label}: a class was missing in {first[label]['undefined_redraws']:,} redraws, which are left out "
                   "of its numbers" for label, reason in zip(s["labels"], s["reasons"])
                   if not reason and first[label]["undefined_redraws"]]
+        lines += [f"{label}, {m['name']}: no threshold from validation, so ROC-AUC only" for m in s["models"]
+                  for label, reason in zip(s["labels"], s["reasons"])
+                  if not reason and math.isnan(m["labels"][label]["threshold"])]
         lines += [f"{s['incomplete_redraws']:,} redraws lacked some label; their means are over the others"
                   ] * (s["incomplete_redraws"] > 0)
         lines += [f"{label}: not in all of the files compared; left out" for label in s["labels_left_out"]]

@@ -1,0 +1,181 @@
+"""Studies, tables and figures: numbers against scikit-learn and SciPy, files that others can read."""
+
+import csv
+import io
+import json
+import xml.etree.ElementTree
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.stats import false_discovery_control
+from sklearn.metrics import roc_auc_score
+
+from stats.paper import TABLE4, TABLE5
+from stats.predictions import Predictions
+from stats.report import all_tables, tex, to_latex, write_report
+from stats.study import adjust, study
+
+LABELS = ["Edema", "Hernia", "Mass & more_100%", "No finding"]
+SETTINGS = {"redraws": 150, "seed": 0, "resample": "image", "thresholds": "test", "alternative": "two-sided",
+            "family": "comparison"}
+
+
+def models(inits=("dinov2", "imagenet"), n=120, seed=0):
+    """Predictions of models of rising quality; nobody has a hernia."""
+    rng = np.random.default_rng(seed)
+    y = (rng.random((n, 4)) < (0.3, 0, 0.5, 0.4)).astype(np.float32)
+    y[3, 0] = np.nan
+    ids = np.array([f"{i:04d}.png" for i in range(n)])
+    patients = np.array([f"p{i // 2}" for i in range(n)])
+    return [Predictions(ids, patients, LABELS, y,
+                        (1 / (1 + np.exp(-(0.6 * (at + 1) * y_known + rng.normal(size=y.shape))))).astype(np.float32),
+                        {"name": init, "init": init, "run": f"cxr14-{init}", "thresholds": [0.5, None, 0.4, None]})
+            for at, init in enumerate(inits) for y_known in [np.nan_to_num(y)]]
+
+
+def studies(**changes):
+    found = [study("cxr14", models(), redraws=150, **changes),
+             study("phantom", models(("imagenet", "mimic", "dinov2"), seed=1), redraws=150, left_out=["Nodule"], **changes)]
+    adjust(found, "comparison")
+    return found
+
+
+def test_point_estimates_equal_scikit_learn():
+    found, (a, b) = studies()[0], models()
+    for m, p in zip(found["models"], (a, b)):
+        areas = []
+        for at, label in enumerate(LABELS):
+            known = ~np.isnan(p.y_true[:, at])
+            if at != 1:
+                areas.append(roc_auc_score(p.y_true[known, at], p.y_score[known, at]))
+                assert m["labels"][label]["auroc"]["value"] == pytest.approx(areas[-1], abs=1e-12)
+        assert np.isnan(m["labels"]["Hernia"]["auroc"]["value"]) and np.isnan(m["labels"]["Hernia"]["accuracy"]["mean"])
+        assert m["mean"]["auroc"]["value"] == pytest.approx(np.mean(areas), abs=1e-12)
+        # Spread over the labels dominates what is pooled; the mean's own is much smaller.
+        assert m["mean"]["auroc"]["sd"] < m["mean"]["auroc"]["sd_pooling_redraws_and_labels"]
+    assert found["reasons"] == [None, "no positives", None, None] and found["positives"][1] == 0
+    assert found["patients"] == 60 and found["images"] == 120
+
+
+@pytest.mark.parametrize("family", ["comparison", "report"])
+def test_adjustment_is_over_the_declared_family(family):
+    found = studies()
+    adjust(found, family)
+    comparisons = [c for s in found for c in s["comparisons"]]
+    tests = [[t for t in (*c["labels"].values(), c["mean"]) if not np.isnan(t["p"])] for c in comparisons]
+    assert [len(t) for t in tests] == [4, 4, 4, 4]  # three labels and the mean; three pairs of three models
+    for members in [sum(tests, [])] if family == "report" else tests:
+        np.testing.assert_allclose([t["p_adjusted"] for t in members],
+                                   false_discovery_control([t["p"] for t in members]))
+    assert all(c["untestable"] == ["Hernia"] and np.isnan(c["labels"]["Hernia"]["p_adjusted"]) for c in comparisons)
+    assert all(c["family_size"] == (16 if family == "report" else 4) for c in comparisons)
+
+
+def test_validation_thresholds_are_held_and_the_report_says_so(tmp_path):
+    found = studies(thresholds="val")
+    edema = found[0]["models"][0]["labels"]["Edema"]
+    p = models()[0]
+    assert edema["threshold"] == 0.5
+    assert edema["tp"] == ((p.y_true[:, 0] == 1) & (p.y_score[:, 0] >= 0.5)).sum()
+    assert np.isnan(found[0]["models"][0]["labels"]["No finding"]["accuracy"]["mean"])
+    text = write_report(tmp_path, found, SETTINGS | {"thresholds": "val"})
+    assert "threshold of the validation set, held fixed" in text and "Threshold: from validation" in text
+    assert "No finding, dinov2: no threshold from validation" in text
+    no_thresholds = models()
+    no_thresholds[0].meta.pop("thresholds")
+    with pytest.raises(ValueError, match="dinov2 carries no validation thresholds"):
+        study("cxr14", no_thresholds, redraws=100, thresholds="val")
+
+
+def test_patients_are_resampled_on_request():
+    by_image, by_patient = (study("cxr14", models(), redraws=150, resample=r) for r in ("image", "patient"))
+    a, b = (s["models"][0]["labels"]["Edema"]["auroc"] for s in (by_image, by_patient))
+    assert a["value"] == b["value"] and a["sd"] != b["sd"]
+    unknown = [Predictions(m.image_id, None, m.labels, m.y_true, m.y_score, m.meta) for m in models()]
+    with pytest.raises(ValueError, match="cxr14: resampling by patient needs patient_id, and dinov2 has none"):
+        study("cxr14", unknown, redraws=150, resample="patient")
+
+
+def test_files_agree_and_are_the_same_each_time(tmp_path):
+    text = write_report(tmp_path / "a", studies(), SETTINGS)
+    write_report(tmp_path / "b", studies(), SETTINGS)
+    names = {path.name for path in (tmp_path / "a").iterdir()}
+    assert names == {"report.md", "tables.tex", "metrics.csv", "comparisons.csv", "report.json"}
+    for name in names:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+    def refuse(constant):
+        raise ValueError(constant)
+
+    whole = json.loads((tmp_path / "a" / "report.json").read_text(), parse_constant=refuse)  # no NaN: strict JSON
+    edema = whole["studies"][0]["models"][1]["labels"]["Edema"]["auroc"]
+    assert edema == studies()[0]["models"][1]["labels"]["Edema"]["auroc"]  # at full precision
+    assert whole["studies"][0]["models"][1]["labels"]["Hernia"]["auroc"]["value"] is None
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "a" / "metrics.csv").read_text())))
+    row, = (r for r in rows if (r["corpus"], r["model"], r["label"], r["metric"]) ==
+            ("cxr14", "imagenet", "Edema", "auroc"))
+    assert float(row["value"]) == edema["value"] and float(row["ci_high"]) == edema["ci"][1]
+    assert len(rows) == (2 + 3) * (4 + 1) * 5
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "a" / "comparisons.csv").read_text())))
+    assert len(rows) == (1 + 3) * (4 + 1)
+    assert f"{100 * edema['mean']:.2f} ± {100 * edema['sd']:.2f}" in text
+    assert "Hernia: no positives; neither scored nor compared" in text
+    assert "Nodule: not in all of the files compared; left out" in text
+
+
+def test_a_pooled_spread_is_never_printed_without_saying_so():
+    for table in all_tables(studies(), SETTINGS):
+        assert "±" not in str(table.rows) or "SD over redraws" in table.note
+    assert "SD over redraws and labels pooled" in all_tables(studies(), SETTINGS)[0].note
+
+
+def test_the_paper_stands_beside_our_number():
+    for label_set, number in (("table3", "[79.79 ± 6.55]"), ("mimic-overlap", "[77.99 ± 6.38]"), ("all", None)):
+        found = [study("cxr14", models(), redraws=100, label_set=label_set)]
+        adjust(found, "comparison")
+        text = str(all_tables(found, SETTINGS)[0].rows)
+        assert number in text if number else "[7" not in text
+
+
+def test_the_papers_averages_are_those_of_its_labels():
+    """Table 5's last row follows from the others; Table 4 agrees with it where the labels are the same."""
+    assert len(TABLE5) == 10 and len(TABLE4) == 12
+    for (corpus, init), cells in TABLE5.items():
+        labels = [mean for label, (mean, _) in cells.items() if label != "mean"]
+        assert np.mean(labels) == pytest.approx(cells["mean"][0], abs=0.011), (corpus, init)
+    assert TABLE4["chexpert", "dinov2"]["auroc"][0] == pytest.approx(TABLE5["chexpert", "dinov2"]["mean"][0], abs=0.011)
+
+
+def test_latex_is_well_formed():
+    text = to_latex(all_tables(studies(), SETTINGS), SETTINGS)
+    assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 2 + 2 + 4
+    assert r"Mass \& more\_100\%" in text and "±" not in text and "–" not in text
+    for table in text.split(r"\begin{tabular}")[1:]:
+        body = table.split(r"\end{tabular}")[0]
+        columns = body[1:body.index("}")]
+        rows = [line for line in body.splitlines() if line.endswith(r"\\")]
+        assert len({line.replace(r"\&", "").count("&") for line in rows} | {len(columns) - 1}) == 1
+    assert tex("a_b & 5 % ± <") == r"a\_b \& 5 \% $\pm$ $<$"
+
+
+def test_figures_can_be_opened_and_are_the_same_each_time(tmp_path):
+    pytest.importorskip("matplotlib")
+    from stats.figures import draw_figures
+
+    found = studies()
+    aligned = [models(), models(("imagenet", "mimic", "dinov2"), seed=1)]
+    first = {name: (tmp_path / name).read_bytes() for name in draw_figures(tmp_path, found, aligned)}
+    assert set(first) == {f"{stem}.{kind}" for stem in ("figure3", "figure4-cxr14", "figure4-phantom")
+                          for kind in ("png", "svg")}
+    draw_figures(tmp_path, found, aligned)
+    for name, data in first.items():
+        assert (tmp_path / name).read_bytes() == data
+        if name.endswith("png"):
+            with Image.open(tmp_path / name) as picture:
+                picture.load()
+                assert 600 < picture.width <= 2160 and np.asarray(picture.convert("L")).std() > 10
+        else:
+            xml.etree.ElementTree.fromstring(data)
+            assert b"<dc:date>" not in data
+    assert not list(tmp_path.glob(".*"))
