@@ -1,0 +1,244 @@
+"""evaluate.py as people call it: on predictions, on runs, and with everything that can be wrong."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+import evaluate
+from data.labels import MIMIC_OVERLAP, TABLE3
+from stats.predictions import Predictions, load_predictions, save_predictions
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write_csvs(folder, n=80, b_rows=slice(None), a_text=lambda text: text):
+    """Two models' probabilities and the truth, as anybody might have them."""
+    rng = np.random.default_rng(0)
+    truth = rng.random((n, 2)) < 0.4
+    (folder / "truth.csv").write_text("study,patient_id,Edema,Effusion\n" + "".join(
+        f"s{i},{i // 2},{int(a)},{int(b)}\n" for i, (a, b) in enumerate(truth)))
+    for name, skill, rows, change in (("A", 1.0, slice(None), a_text), ("B", 0.3, b_rows, str)):
+        p = np.round(1 / (1 + np.exp(-(skill * truth + rng.normal(size=truth.shape)))), 3)
+        lines = [f"s{i},{b},{a}\n" for i, (a, b) in enumerate(p)]
+        (folder / f"{name}.csv").write_text(change("study,Effusion,Edema\n" + "".join(lines[rows])))
+
+
+CSVS = ["--predictions", "A.csv", "B.csv", "--truth", "truth.csv", "--bootstrap", "200"]
+
+
+def fails(capsys, arguments, *words):
+    """It ends in one line on stderr that has these words, and writes nothing."""
+    before = sorted(Path().rglob("*"))
+    assert evaluate.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("evaluate.py: error: ") and error.count("\n") == 1
+    for word in words:
+        assert word in error, error
+    assert sorted(Path().rglob("*")) == before
+
+
+def test_anybodys_predictions(here, capsys):
+    write_csvs(here)
+    assert evaluate.main([*CSVS, "--out", "out"]) == 0
+    found = json.loads((here / "out" / "report.json").read_text())["studies"][0]
+    assert [m["name"] for m in found["models"]] == ["A", "B"] and found["patients"] == 40
+    truth, a = (np.loadtxt(here / f"{name}.csv", delimiter=",", skiprows=1, usecols=columns)
+                for name, columns in (("truth", (2, 3)), ("A", (2, 1))))
+    for at, label in enumerate(("Edema", "Effusion")):
+        assert found["models"][0]["labels"][label]["auroc"]["value"] == pytest.approx(
+            roc_auc_score(truth[:, at], a[:, at]), abs=1e-12)
+    printed = capsys.readouterr().out
+    assert "A minus B" in printed and printed.startswith((here / "out" / "report.md").read_text())
+
+
+def test_the_same_bytes_each_time_and_without_torch(here):
+    write_csvs(here)
+    hashes = []
+    for seed in ("1", "2"):
+        done = subprocess.run(
+            [sys.executable, "-c", "import sys, evaluate\ncode = evaluate.main(sys.argv[1:])\n"
+             "assert 'torch' not in sys.modules\nsys.exit(code)", *CSVS, "--out", f"out{seed}"],
+            capture_output=True, text=True, env=os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": str(REPOSITORY)})
+        assert done.returncode == 0, done.stderr
+        hashes.append({path.name: path.read_bytes() for path in (here / f"out{seed}").iterdir()})
+    assert hashes[0] == hashes[1]
+    for data in hashes[0].values():  # nothing of where and by whom
+        assert str(here).encode() not in data and str(REPOSITORY).encode() not in data
+
+
+def test_settings_change_what_they_say(here):
+    write_csvs(here)
+
+    def report(*arguments):
+        assert evaluate.main([*CSVS, *arguments]) == 0
+        return (here / "reports" / "report.md").read_text(), json.loads((here / "reports" / "report.json").read_text())
+
+    text, plain = report()
+    assert "200 bootstrap redraws with seed 0, radiographs drawn singly" in text
+    assert "found anew in each redraw" in text and "two-sided" in text
+    text, by_patient = report("--resample", "patient")
+    assert "patients drawn, each with all radiographs" in text
+    assert by_patient["studies"][0]["comparisons"][0]["mean"]["sd"] != plain["studies"][0]["comparisons"][0]["mean"]["sd"]
+    text, one_sided = report("--p-value", "paper")
+    assert "one-sided" in text
+    assert one_sided["studies"][0]["comparisons"][0]["mean"]["p"] < plain["studies"][0]["comparisons"][0]["mean"]["p"]
+    _, other = report("--seed", "1")
+    assert other["studies"][0]["models"][0]["mean"]["auroc"]["sd"] != plain["studies"][0]["models"][0]["mean"]["auroc"]["sd"]
+    text, _ = report("--family", "report")
+    assert "over all comparisons of this report" in text
+
+
+def test_bad_input_ends_in_one_line(here, capsys):
+    fails(capsys, [], "runs/ holds no run")
+    fails(capsys, ["runs/absent"], "runs/absent", "no best.pt")
+    write_csvs(here)
+    fails(capsys, [*CSVS, "runs/x"], "one or the other")
+    fails(capsys, CSVS[:3], "A.csv", "--truth")
+    fails(capsys, [*CSVS[:-1], "0"], "--bootstrap", "found 0")
+    fails(capsys, [*CSVS, "--thresholds", "val"], "A carries no validation thresholds")
+    fails(capsys, [*CSVS, "--labels", "mimic-overlap"], "mimic-overlap")
+    fails(capsys, ["--predictions", "A.csv", "A.csv", *CSVS[3:]], "two predictions of the same name")
+    write_csvs(here, b_rows=slice(1, None))
+    fails(capsys, CSVS, "B.csv and truth.csv hold different radiographs: 1 are in one only (s0 is not in B.csv)")
+    write_csvs(here, a_text=lambda text: text.replace("s5,", "s4,"))
+    fails(capsys, CSVS, "A.csv: line 7", "'s4' is there twice")
+    write_csvs(here, a_text=lambda text: text.replace("\ns3,0", "\ns3,7"))
+    fails(capsys, CSVS, "A.csv: line 5, Effusion", "expected a probability")
+    write_csvs(here)
+    truth = (here / "truth.csv").read_text().splitlines()
+    (here / "truth.csv").write_text("\n".join([truth[0], *(",".join([c[0], "one", *c[2:]]) for c in
+                                                            (line.split(",") for line in truth[1:]))]))
+    fails(capsys, [*CSVS, "--resample", "patient"], "at least 2, found only 'one'")
+
+
+def test_few_redraws_are_warned_about(here, capsys):
+    write_csvs(here)
+    assert evaluate.main([*CSVS[:-1], "50"]) == 0
+    assert "warning: with 50 redraws no p-value can go under 0.039" in capsys.readouterr().err
+
+
+def test_without_matplotlib_everything_but_the_figures(here, capsys, monkeypatch):
+    write_csvs(here)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert evaluate.main(CSVS) == 0
+    assert capsys.readouterr().err == "no figures: pip install matplotlib\n"
+    assert {p.name for p in (here / "reports").iterdir()} == {"report.md", "tables.tex", "metrics.csv",
+                                                             "comparisons.csv", "report.json"}
+
+
+def test_corpora_are_kept_apart_and_a_missing_label_is_listed(here):
+    rng = np.random.default_rng(0)
+    truth = {corpus: (rng.random((60, len(TABLE3[corpus]))) < 0.5).astype(np.float32) for corpus in ("cxr14", "padchest")}
+    for corpus, init, drop in (("padchest", "imagenet", 0), ("cxr14", "mimic", 2), ("cxr14", "dinov2", 0)):
+        y = truth[corpus][:, drop:]
+        Path(corpus + init).mkdir()
+        save_predictions(f"{corpus}{init}/predictions.npz", Predictions(
+            np.array([f"{corpus}{i}" for i in range(60)]), None, list(TABLE3[corpus])[drop:], y,
+            rng.random(y.shape, dtype=np.float32), {"corpus": corpus, "init": init, "run": corpus + init}))
+    assert evaluate.main(["--bootstrap", "100", "--predictions", *map(str, sorted(Path().glob("*/*.npz")))]) == 0
+    found = json.loads(Path("reports/report.json").read_text())["studies"]
+    assert [s["corpus"] for s in found] == ["cxr14", "padchest"]
+    assert [m["name"] for m in found[0]["models"]] == ["dinov2", "mimic"]
+    assert found[0]["labels"] == list(TABLE3["cxr14"])[2:]
+    assert found[0]["labels_left_out"] == sorted(TABLE3["cxr14"][:2])
+    assert found[1]["comparisons"] == [] and found[1]["label_set"] == "table3"
+    assert "[87.12 ± 5.05]" in Path("reports/report.md").read_text()
+
+
+def test_mimic_overlap_merges_sides():
+    labels = list(TABLE3["ukacxr"])
+    y = np.zeros((3, len(labels)), np.float32)
+    y[0, labels.index("Pneumonia left")] = 1
+    y[1, labels.index("Pneumonia right")] = np.nan
+    s = np.arange(27, dtype=np.float32).reshape(3, 9) / 27
+    whole = Predictions(np.array(list("abc")), None, labels, y, s, {"name": "x", "thresholds": [0.1] * 9})
+    found = evaluate.keep_overlap(whole, "ukacxr")
+    assert found.labels == list(MIMIC_OVERLAP["ukacxr"])
+    at = found.labels.index("Pneumonia")
+    np.testing.assert_array_equal(found.y_true[:, at], [1, np.nan, 0])
+    np.testing.assert_array_equal(found.y_score[:, at], s[:, labels.index("Pneumonia left")])  # the larger
+    assert found.meta["thresholds"][at] is None and found.meta["thresholds"][0] == 0.1
+
+
+@pytest.fixture(scope="module")
+def phantom(tmp_path_factory):
+    """A small phantom corpus and its cache's folder."""
+    from data.phantom import make_phantom
+
+    folder = tmp_path_factory.mktemp("corpora")
+    make_phantom(folder / "phantom", patients=20)
+    return folder
+
+
+def make_run(folder, phantom, init, seed, **changes):
+    """A run folder with an untrained, tiny model."""
+    import torch
+    import data
+    from models import VisionTransformer
+    from models.checkpoint import save_checkpoint
+
+    config = {"data": "phantom", "init": init, "root": str(phantom / "phantom"), "arch": "tiny", "image_size": 32,
+              "labels": "table3", "cache_dir": str(phantom / "cache"), "limit": 5, "workers": 1}
+    config["split_hash"] = data.from_config(config, "test", tables_only=True).split_hash
+    torch.manual_seed(seed)
+    model = VisionTransformer(img_size=32, patch_size=16, embed_dim=16, depth=1, num_heads=2, num_classes=6)
+    torch.nn.init.normal_(model.head.weight)
+    folder.mkdir(parents=True)
+    save_checkpoint(folder / "best.pt", {
+        "model": model.state_dict(), "model_config": model.config, "labels": list(TABLE3["phantom"]),
+        "config": config | changes, "epoch": 1, "step": 1, "thresholds": [0.5] * 5 + [None], "val_auroc": [None] * 6,
+        "input_mean": None, "input_std": None})
+    return model.eval()
+
+
+def test_runs_from_image_files_to_report(here, phantom, capsys):
+    import torch
+    import data
+
+    model = make_run(here / "runs" / "one", phantom, "dinov2", 0)
+    make_run(here / "runs" / "two", phantom, "imagenet", 1)
+    assert evaluate.main(["--bootstrap", "100", "--device", "cpu", "--batch-size", "3"]) == 0
+    found = load_predictions(here / "runs" / "one" / "predictions.npz")
+    test_set = data.CORPORA["phantom"](phantom / "phantom", "test", image_size=32, cache_dir=phantom / "cache")
+    assert len(found.image_id) == len(test_set) > 5  # all of it: a limit is for training
+    images, labels = test_set.batch(np.arange(len(test_set)))
+    with torch.inference_mode():
+        expected = model(images.float().expand(-1, 3, -1, -1) / 255).sigmoid().numpy()
+    np.testing.assert_allclose(found.y_score, expected, atol=1e-6)
+    np.testing.assert_array_equal(found.y_true, labels.numpy())
+    np.testing.assert_array_equal(found.patient_id, test_set.table.patient_id)
+    assert found.meta["thresholds"] == [0.5] * 5 + [None] and found.meta["corpus"] == "phantom"
+    assert found.meta["split_hash"] == test_set.split_hash and len(found.meta["checkpoint_sha256"]) == 64
+    report = {p.name: p.read_bytes() for p in (here / "reports").iterdir()}
+    assert b"DINOv2 minus ImageNet-21k" in report["report.md"] and len(report) >= 5
+    for data_written in [*report.values(), (here / "runs" / "one" / "predictions.npz").read_bytes()]:
+        assert str(phantom).encode() not in data_written
+
+    capsys.readouterr()
+    assert evaluate.main(["runs/two", "runs/one", "--bootstrap", "100", "--device", "cpu"]) == 0
+    assert {p.name: p.read_bytes() for p in (here / "reports").iterdir()} == report
+    again = ["--predictions", "runs/one/predictions.npz", "runs/two/predictions.npz", "--bootstrap", "100"]
+    assert evaluate.main(again) == 0
+    assert {p.name: p.read_bytes() for p in (here / "reports").iterdir()} == report
+
+
+def test_runs_that_cannot_be_scored(here, phantom, capsys):
+    make_run(here / "runs" / "other-split", phantom, "dinov2", 0, split_hash="0" * 64)
+    fails(capsys, ["--bootstrap", "100"], "other-split", "not split as it was in training")
+    (here / "runs" / "cut").mkdir()
+    (here / "runs" / "cut" / "best.pt").write_bytes((here / "runs" / "other-split" / "best.pt").read_bytes()[:500])
+    fails(capsys, ["runs/cut"], "best.pt", "truncated")
+    make_run(here / "runs" / "elsewhere", phantom, "dinov2", 0, data="cxr14", root=None)
+    fails(capsys, ["runs/elsewhere", "--root", "nowhere"], "nowhere/cxr14")
