@@ -97,8 +97,8 @@ def platt(y_true, logit):
 
     Notes
     -----
-    Platt, "Probabilistic outputs for support vector machines" (1999): a positive's target is (P + 1) / (P + 2),
-    a negative's 1 / (N + 2), which keeps the fit finite where the classes separate.
+    Platt, "Probabilistic outputs for support vector machines" (1999): the target of P positives is
+    (P + 1) / (P + 2), of N negatives 1 / (N + 2), which keeps the fit finite where the classes separate.
     """
     positives, negatives = (y_true == 1).sum(), (y_true == 0).sum()
     target = np.where(y_true == 1, (positives + 1) / (positives + 2), 1 / (negatives + 2))

@@ -18,8 +18,7 @@ def card(metadata):
     """
     auroc, size = metadata["test_auroc"], metadata["image_size"]
     lines = [
-        f"# {metadata['corpus']}-{metadata['init']}: chest radiograph to {len(metadata['labels'])} probabilities",
-        "",
+        f"# {metadata['corpus']}-{metadata['init']}: chest radiograph to probabilities", "",
         f"**Intended use.** {metadata['intended_use']}", "",
         "| | |", "|---|---|",
         f"| architecture | {metadata['architecture']} |",
@@ -32,8 +31,8 @@ def card(metadata):
         f"| precision | {metadata['precision']} |",
         f"| checkpoint, sha256 | {metadata['checkpoint_sha256']} |",
         f"| versions | {', '.join(f'{name} {number}' for name, number in metadata['versions'].items())} |",
-        f"| preprocessing | inside the model: resize to {size} x {size}, min-max, histogram equalisation |", "",
-        "**Input** `image`: (N, 1, H, W) raw grey intensities of any range, dense tissue bright; any N, H, W.",
+        f"| preprocessing | inside the model: resize to {size} x {size}, min-max, equalisation |", "",
+        "**Input** `image`: (N, 1, H, W) raw grey intensities, dense tissue bright; any range, N, H and W.",
         "**Output** `probability`: (N, labels), in the order below.", "",
     ]
     if auroc:

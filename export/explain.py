@@ -1,8 +1,9 @@
 """Where the model looked: hide each part of a radiograph in turn and see which label's log-odds fall.
 
-Occlusion (Zeiler and Fergus 2014, arXiv:1311.2901) needs the exported file alone, no gradient and no second model,
-and tells the labels apart; attention rollout does not. What is hidden is replaced by the radiograph's own large-scale
-shading, so that no edge is drawn and the histogram hardly changes. tests/bench_explain.py has the evidence.
+Occlusion (Zeiler and Fergus 2014, arXiv:1311.2901) needs the exported file alone, no gradient and no second
+model, and tells the labels apart; attention rollout does not. What is hidden is replaced by the radiograph's own
+large-scale shading, so that no edge is drawn and the histogram hardly changes. tests/bench_explain.py has the
+evidence.
 """
 
 import numpy as np

@@ -6,7 +6,7 @@
     python -m export.predict model.onnx --card                        # what the model is
     python -m export.predict model.onnx --verify                      # does it compute what it did at home?
 
-Exit code 0; 1 if an image could not be read (its row says why) or --verify found a difference; 2 for a bad call.
+Exit code 0; 1 if an image could not be read (its row says why) or --verify found a difference; 2 for misuse.
 Research software; not a medical device.
 """
 
@@ -47,8 +47,8 @@ def build_parser():
     parser.add_argument("--card", action="store_true", help="print the model card and stop")
     parser.add_argument("--verify", action="store_true", help="rerun the export's parity check and stop; the "
                         "reference radiographs among IMAGES are recognised by their hash")
-    parser.add_argument("--explain", metavar="DIR", type=Path, help="also write a picture per image and label of "
-                        "where the model looked")
+    parser.add_argument("--explain", metavar="DIR", type=Path,
+                        help="also write a picture per image and label of where the model looked")
     return parser
 
 
@@ -101,8 +101,7 @@ def predictions(model, paths, batch_size=8, workers=None):
     The radiographs of an archive differ in size and only equal ones can share a batch, so that some batches'
     worth is taken together, while the next are decoded.
     """
-    window = []
-    together = 3 * batch_size
+    window, together = [], 3 * batch_size
     files = decoded(paths, model.check, workers or os.cpu_count(), ahead=together)
     for n, item in enumerate(files, start=1):
         window.append(item)
@@ -179,12 +178,13 @@ def write(model, results, args, file):
 
 
 def verify(model, paths):
-    """Print the largest differences from the export's reference probabilities; gives whether all are small."""
+    """Print the largest differences from the export's reference; gives whether all are small enough."""
     within = True
     for name, difference, tolerance in differences(model, paths):
         ok = difference <= tolerance
         within &= ok
-        print(f"{name}: largest difference {difference:.2g}, allowed {tolerance:g}:", "ok" if ok else "DIFFERS")
+        verdict = "ok" if ok else "DIFFERS"
+        print(f"{name}: largest difference {difference:.2g}, allowed {tolerance:g}: {verdict}")
     return within
 
 

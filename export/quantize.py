@@ -1,9 +1,9 @@
 """Smaller number formats: int8 for CPUs with VNNI, and the test that any reduced model has to pass.
 
 int8 here is static: per-channel int8 weights and per-tensor uint8 activations, with ranges seen on training
-images. A dynamic range would be taken over the whole batch, so that a patient's probability would depend on who else
-is in it. Before that, channels with large activations hand some of their range over to the weights (SmoothQuant,
-Xiao et al. 2023, arXiv:2211.10438), which is exact in real arithmetic.
+images. A dynamic range would be taken over the whole batch, so that a patient's probability would depend on who
+else is in it. Before that, channels with large activations hand some of their range over to the weights
+(SmoothQuant, Xiao et al. 2023, arXiv:2211.10438), which is exact in real arithmetic.
 """
 
 import numpy as np
@@ -125,7 +125,7 @@ def accept(y_true, expected, found, labels):
     before, after = auroc(y_true, expected), auroc(y_true, found)
     change = np.abs(found - expected).max(0)
     if np.isnan(before).all():
-        raise ValueError("the reduced model cannot be judged: no label has both classes among the radiographs")
+        raise ValueError("not written: it cannot be judged, no label has both classes among the radiographs")
     print(f"{'label':<24} AUC before   after   largest change of a probability")
     for label, b, a, c in zip(labels, before, after, change):
         print(f"{label:<24} {b:10.4f}  {a:6.4f}   {c:.4f}")

@@ -103,7 +103,7 @@ class Predictor:
         return image
 
     def calls(self, probability):
-        """Whether each probability reaches its label's threshold: True, False, or None without a threshold."""
+        """Whether each probability reaches its label's threshold; None where there is no threshold."""
         known = np.array([threshold is not None for threshold in self.thresholds])
         reached = probability >= np.array([1.0 if t is None else t for t in self.thresholds], np.float32)
         return np.where(known, reached, None)

@@ -5,7 +5,7 @@
     python -m export.to_onnx runs/cxr14-dinov2 --precision fp16      # model-fp16.onnx, for GPUs
     python -m export.to_onnx runs/cxr14-dinov2 --calibrate           # probabilities that mean frequencies
 
-The file is written only once it has given, on real radiographs, what PyTorch gives. MODEL_CARD.md goes with it.
+The file is written only once it gives, on real radiographs, what PyTorch gives. MODEL_CARD.md goes with it.
 """
 
 import argparse
@@ -46,8 +46,9 @@ def build_parser():
                         help="of the graph's input; float32 takes 8 bit, 16 bit and DICOM (default: float32)")
     parser.add_argument("--calibrate", action="store_true", help="fit a logistic (Platt) map per label on "
                         "validation and put it into the graph; writes reliability.png too")
-    parser.add_argument("--out", type=Path, help="file to write (default: model[-precision].onnx beside best.pt)")
-    parser.add_argument("--root", help="where the run's corpus lies on this machine (default: as in training)")
+    parser.add_argument("--out", type=Path,
+                        help="file to write (default: model[-precision].onnx beside best.pt)")
+    parser.add_argument("--root", help="where the run's corpus lies on this machine (default: as when trained)")
     parser.add_argument("--images", nargs="+", metavar="PATH", help="radiographs for the parity check, where "
                         "the corpus is not on this machine (default: validation images of the run)")
     parser.add_argument("--judge-on", default="val", choices=["train", "val", "test"], help="labelled radiographs "
@@ -69,7 +70,7 @@ def spaced(count, limit):
 
 
 def parity_images(dataset, images, size):
-    """Radiographs for the parity check: their files, and the pictures (n, 1, S, S) uint8 that PyTorch gets."""
+    """Radiographs for the parity check: files, and the pictures (n, 1, S, S) uint8 that PyTorch gets."""
     if images:
         files = expand(images)
         files = [files[i] for i in spaced(len(files), CHECKED)]
@@ -84,21 +85,21 @@ def describe(path, checkpoint, args, model):
     shape = {name: model.config[name] for name in ("embed_dim", "depth", "num_heads")}
     arch = next((name for name, known in ARCHITECTURES.items() if known == shape), f"vit {shape}")
     thresholds = checkpoint.get("thresholds") or [None] * len(checkpoint["labels"])
-    thresholds_from = "Youden's index on the validation set" if any(t is not None for t in thresholds) else "none"
+    has_thresholds = any(t is not None for t in thresholds)
     versions = dict(python=platform.python_version(), torch=str(torch.__version__), onnx=onnx.__version__,
                     onnxruntime=onnxruntime.__version__)
     return dict(
         format=FORMAT, intended_use=card.INTENDED_USE, corpus=config["data"], init=config["init"],
         architecture=f"{arch}, patch {model.config['patch_size']}",
         cohort=str(config.get("cohort")), label_set=str(config.get("labels")), calibration="none",
-        thresholds_from=thresholds_from, precision=args.precision, checkpoint_sha256=digest,
-        labels=list(checkpoint["labels"]), thresholds=thresholds,
-        image_size=model.config["img_size"], versions=versions,
+        thresholds_from="Youden's index on the validation set" if has_thresholds else "none",
+        precision=args.precision, checkpoint_sha256=digest, labels=list(checkpoint["labels"]),
+        thresholds=thresholds, image_size=model.config["img_size"], versions=versions,
         test_auroc=test_auroc(path.parent / "predictions.npz", checkpoint["labels"], digest))
 
 
 def test_auroc(path, labels, checkpoint_sha256):
-    """AUC and 95 % CI on the test set from a run's predictions; None where there are none of this checkpoint."""
+    """AUC and 95 % CI from a run's test predictions; None where there are none of this checkpoint."""
     if not path.is_file():
         print("the card will have no test AUC: run evaluate.py first")
         return None

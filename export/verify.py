@@ -75,7 +75,7 @@ def differences(model, paths=()):
     wanted = reference["radiographs"]
     found = [(path, wanted[digest]) for path in paths if (digest := file_hash(path)) in wanted]
     if paths and not found:
-        raise ValueError(f"none of the {len(paths)} files is one of the model's {len(wanted)} reference radiographs")
+        raise ValueError(f"none of the {len(paths)} files is a reference radiograph of this model")
     for path, expected in found:
         yield str(path), largest(model([read_image(path)])[0], expected), reference["tolerance"]
 
