@@ -17,7 +17,7 @@ PREPROCESSING_VERSION = 1
 MAX_PIXELS = 2**26  # 8192 x 8192; the largest radiographs are about 4000 x 5000
 MAX_BYTES = 2**29  # a raw 16-bit image of MAX_PIXELS is 2**27
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-PLAIN_PNG = {(8, 0): ("L", "L"), (16, 0): ("I;16", "I;16B"), (8, 2): ("RGB", "RGB"), (8, 6): ("RGBA", "RGBA")}
+GREY_PNG = {8: ("L", "L"), 16: ("I;16", "I;16B")}  # by bits: Pillow's mode, and as it is stored
 
 
 def load(path, size=224):
@@ -112,9 +112,9 @@ def _decode_png(data):
     header, pixels = _png_chunks(data)
     width, height, depth, colour, _, _, interlaced = struct.unpack(">2I5B", header)
     _check_size(width, height)
-    if (depth, colour) in PLAIN_PNG and not interlaced:
-        mode, stored = PLAIN_PNG[depth, colour]
-        return _grey(Image.frombytes(mode, (width, height), pixels, "zip", stored))
+    if colour == 0 and depth in GREY_PNG and not interlaced:
+        mode, stored = GREY_PNG[depth]
+        return _decode_into_array(mode, (width, height), pixels, "zip", stored)
     with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
         return _grey(picture)
 
@@ -152,7 +152,16 @@ def _decode_jpeg(data):
         _check_size(*picture.size)
         if picture.mode == "CMYK":
             raise ValueError("a CMYK image; expected grey or RGB")
+        if picture.mode == "L":
+            return _decode_into_array("L", picture.size, data, "jpeg", "L", "")
         return _grey(picture)
+
+
+def _decode_into_array(mode, size, data, decoder, *stored):
+    """Let Pillow decode into an array of ours; to get a picture of its own out of it would take two copies."""
+    array = np.empty(size[::-1], np.uint16 if mode == "I;16" else np.uint8)
+    Image.frombuffer(mode, size, array, "raw", mode, 0, 1).frombytes(data, decoder, *stored)
+    return array
 
 
 def _grey(picture):
