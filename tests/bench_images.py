@@ -1,0 +1,168 @@
+"""What a core and a machine take to fill the cache: `python tests/bench_images.py [--root CXR14]`.
+
+Prints Markdown: (1) decoding and preprocessing against the bare decoding of the same files by Pillow, torchvision and, if
+it is installed, OpenCV, in CPU time of one thread; (2) whole caches built with one and more processes; (3) time and disk
+for 800,000 images, extrapolated from (2).
+"""
+
+import os
+
+for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[variable] = "1"
+
+import argparse
+import io
+import platform
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torchvision.io import ImageReadMode, decode_image as torchvision_decode
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from data.cache import build_cache  # noqa: E402
+from data.images import decode_image, preprocess  # noqa: E402
+from data.workers import available_cores  # noqa: E402
+
+try:
+    import cv2
+except ImportError:
+    cv2 = None
+
+IMAGES, CORES = 800_000, (1, 16, 64)
+
+
+def pillow(data):
+    with Image.open(io.BytesIO(data)) as picture:
+        picture.load()
+
+
+def torchvision(data):
+    torchvision_decode(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.UNCHANGED)
+
+
+def opencv(data):
+    cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+
+
+def read(data):
+    decode_image(data, "")
+
+
+def both(data):
+    preprocess(decode_image(data, ""))
+
+
+def times(files, decoders, rounds):
+    """Least CPU time per file of each decoder, in ms; in turns, so that a busy machine is as busy for each."""
+    contents = [path.read_bytes() for path in files]
+    best = dict.fromkeys(decoders, np.inf)
+    for _ in range(rounds):
+        for decode in decoders:
+            begin = time.thread_time()
+            for data in contents:
+                decode(data)
+            best[decode] = min(best[decode], time.thread_time() - begin)
+    return {decode: 1e3 * seconds / len(files) for decode, seconds in best.items()}
+
+
+def radiograph(rng, height, width, top):
+    """A smooth shape with film grain, of values up to `top`: stands in for a radiograph of that size."""
+    coarse = Image.fromarray(rng.random((12, 10)).astype(np.float32)).resize((width, height), Image.BICUBIC)
+    image = 0.15 + 0.7 * np.asarray(coarse) + rng.normal(0, 0.008, (height, width))
+    return (image.clip(0, 1) * top).round()
+
+
+def make_files(folder, root):
+    """File sets by name: real ones where there are some, and images of the sizes and formats of other releases."""
+    rng, sets = np.random.default_rng(0), {}
+    if root is not None:
+        originals = {"L": [], "RGBA": []}
+        for path in sorted((root / "images").glob("*.png")):
+            with Image.open(path) as picture:
+                if picture.size == (1024, 1024):
+                    originals[picture.mode].append(path)
+        sets["ChestX-ray14, all originals"] = originals["L"] + originals["RGBA"]
+        sets["ChestX-ray14, grey"], sets["ChestX-ray14, RGBA"] = originals["L"], originals["RGBA"]
+    shapes = {"made: grey PNG 1024x1024": (1024, 1024, 255, "png", {}),
+              "made: 16-bit PNG 2048x2500 (PadChest)": (2048, 2500, 65535, "png", {}),
+              "made: JPEG 3056x2544, quality 95 (MIMIC)": (3056, 2544, 255, "jpg", {"quality": 95}),
+              "made: JPEG 320x390 (CheXpert-small)": (320, 390, 255, "jpg", {"quality": 90})}
+    for name, (height, width, top, suffix, options) in shapes.items():
+        sets[name] = []
+        for i in range(4):
+            image = radiograph(rng, height, width, top).astype(np.uint8 if top == 255 else np.uint16)
+            sets[name].append(folder / f"{len(sets)}-{i}.{suffix}")
+            Image.fromarray(image).save(sets[name][-1], **options)
+    return {name: files for name, files in sets.items() if files}
+
+
+def measure_core(sets, rounds):
+    names = {pillow: "Pillow", torchvision: "torchvision", opencv: "OpenCV", read: "`read_image`", both: "with preprocessing"}
+    bare = [pillow, torchvision] + [opencv] * (cv2 is not None)
+    print("| ms of CPU time per image | MB | " + " | ".join(names[decode] for decode in [*bare, read, both]) + " | ratio |")
+    print("|---|" + "---|" * (len(bare) + 4))
+    for name, files in sets.items():
+        best = times(files, [*bare, read, both], rounds)
+        size = sum(path.stat().st_size for path in files) / len(files) / 1e6
+        print(f"| {name} | {size:.2f} | " + " | ".join(f"{best[decode]:.2f}" for decode in [*bare, read, both])
+              + f" | {best[both] / min(best[decode] for decode in bare):.2f} |")
+
+
+def measure_build(files, folder, copies):
+    """Images per second of `build_cache` by number of processes; each build is of new copies of the files."""
+    names = [f"{i}{files[0].suffix}" for i in range(copies)]
+    for i, name in enumerate(names):
+        shutil.copyfile(files[i % len(files)], folder / name)
+    rates = {}
+    for workers in sorted({1, 2, available_cores()} & set(range(1, available_cores() + 1))):
+        seconds = []
+        for turn in range(2):
+            begin = time.perf_counter()
+            build_cache(folder, names, names, corpus="bench", cache_dir=folder / f"cache-{workers}-{turn}", workers=workers,
+                        progress=False)
+            seconds.append(time.perf_counter() - begin)
+        rates[workers] = copies / min(seconds)
+    used = sum(path.stat().st_blocks * 512 for path in next((folder / "cache-1-0").iterdir()).iterdir()) / copies
+    print("| processes | images/s | speed-up |\n|---|---|---|")
+    for workers, rate in rates.items():
+        print(f"| {workers} | {rate:.0f} | {rate / rates[1]:.2f} |")
+    return rates, used
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--root", type=Path, default=Path(__file__).resolve().parents[2] / "shared" / "cxr14",
+                        help="a ChestX-ray14 release with some original images; left out where there is none")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--copies", type=int, default=400, help="images in the cache that is built")
+    args = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    model = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")),
+                 platform.processor())
+    print(f"{model}, {available_cores()} cores; Pillow {Image.__version__}, torch {torch.__version__}, NumPy {np.__version__}"
+          + (f", OpenCV {cv2.__version__}" if cv2 else ", no OpenCV") + f"; load {os.getloadavg()[0]:.1f}\n")
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        sets = make_files(folder, args.root if (args.root / "images").is_dir() else None)
+        measure_core(sets, args.rounds)
+        (folder / "build").mkdir()
+        name, files = next(iter(sets.items()))
+        print(f"\nA cache of {args.copies} images ({name}):\n")
+        rates, used = measure_build(files, folder / "build", args.copies)
+    print(f"\nExtrapolated to {IMAGES:,} such images, {used / 1e3:.1f} kB of disk each: {used * IMAGES / 1e9:.0f} GB; "
+          "time in proportion to the cores\nand to this machine's one process, with storage that keeps up ("
+          + ", ".join(f"{rates[1] * n * files[0].stat().st_size / 1e6:.0f} MB/s for {n}" for n in CORES) + " cores):\n")
+    print("| cores | hours |\n|---|---|")
+    for cores in CORES:
+        print(f"| {cores} | {IMAGES / rates[1] / cores / 3600:.2f} |")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
