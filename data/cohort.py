@@ -12,7 +12,6 @@ import numpy as np
 from data import CORPORA
 from data.paper import NOT_EXPECTED, TABLE1, TABLE2, UNREADABLE
 from data.splits import SPLITS
-from data.tables import locate
 
 
 def count(table, split, labels):
@@ -125,8 +124,11 @@ def report(args):
     for note in dataset.notes:
         print(f"  {note}")
     if not args.tables_only:
-        _, present = locate(dataset.root, table.path, corpus.alternatives(dataset.root))[:2]
-        print(f"  {present.sum():,} of the {len(table):,} images are on disk")
+        release, told = corpus.read(dataset.root, args.cohort), len(dataset.notes)
+        _, present = dataset.find_files(release)
+        print(f"  {present[release.left_out == ''].sum():,} of the {len(table):,} images are on disk")
+        for note in dataset.notes[told:]:
+            print(f"  {note}")
     if args.read_images:
         kept = np.zeros(len(table), bool)
         for name in SPLITS:

@@ -105,7 +105,7 @@ class Corpus(Dataset):
 
         rows = np.flatnonzero(self.cohort_split == split)
         if not tables_only:
-            paths, present = self._find_files(release)
+            paths, present = self.find_files(release)
             table, present = replace(table, path=paths[inside].astype(str)), present[inside]
             rows = self._drop_missing(rows, table.path, present, on_missing)
         if limit is not None and limit < len(rows):
@@ -143,8 +143,17 @@ class Corpus(Dataset):
         """Every label that the release has, by our names."""
         return tuple(dict.fromkeys(RELEASE_NAMES[cls.corpus].values()))
 
-    def _find_files(self, release):
-        """The path of every row of the release and whether it is there; images of no row are counted."""
+    def find_files(self, release):
+        """Look for the images of all rows of a release.
+
+        Image files of no row are counted in `notes`.
+
+        Returns
+        -------
+        paths : (N,) array of str
+            Relative to the root, where the image is or should be.
+        present : (N,) bool array
+        """
         paths, present, folders = locate(self.root, release.table.path, self.alternatives(self.root))
         on_disk = sum(name.lower().endswith(IMAGE_SUFFIXES) for names in folders.values() for name in names)
         strangers = on_disk - int(present.sum())

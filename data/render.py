@@ -167,7 +167,7 @@ def _effusion(chest, rng, right):
 
 def _pneumothorax(chest, rng, right):
     """Air between chest wall and lung: widest at the apex and along the side, no markings in it."""
-    gap = rng.uniform(0.13, 0.24)
+    gap = rng.uniform(0.16, 0.28)
     retreat = gap * (0.6 + 0.9 * np.clip(-(chest.y + 0.1), 0, 1))
     edge = chest.outer - retreat - chest.side
     top = chest.y - chest.a["apex"] - 1.3 * gap
@@ -235,13 +235,13 @@ def render(findings, seed, *, size=256, patient=0, view="PA"):
         masks["Pleural effusion"] = (fluid > 0.5) & (chest.cage > 0.5)
     if "Consolidation" in findings:
         cx, cy = _pick_spot(chest, rng, sides["Consolidation"], -0.35, 0.20, 0.18)
-        cloud = 1 - np.hypot((chest.x - cx) / rng.uniform(0.15, 0.22), (chest.y - cy) / rng.uniform(0.15, 0.22))
+        cloud = 1 - np.hypot((chest.x - cx) / rng.uniform(0.18, 0.28), (chest.y - cy) / rng.uniform(0.18, 0.28))
         cloud = _step(cloud + 0.22 * _smooth_noise(rng, size, 14) + 0.12 * _smooth_noise(rng, size, 40), 0.18)
         cloud = cloud * chest.lungs
         air *= 1 - 0.72 * cloud
         masks["Consolidation"] = cloud > 0.5
     if "Nodule" in findings:
-        radius = rng.uniform(0.045, 0.075)
+        radius = rng.uniform(0.06, 0.10)
         cx, cy = _pick_spot(chest, rng, sides["Nodule"], -0.50, 0.25, 0.12)
         ball = np.clip(1 - ((chest.x - cx) ** 2 + (chest.y - cy) ** 2) / radius ** 2, 0, 1)
         extra += 0.30 * np.sqrt(ball)

@@ -79,8 +79,10 @@ def test_command_on_a_phantom(tmp_path, capsys):
     make_phantom(root, patients=10, size=64)
     victim = next((root / "images").iterdir())
     victim.write_bytes(b"not an image")
+    (root / "images" / "stranger.png").write_bytes(b"")
     assert main(["phantom", "--root", str(root), "--strict", "--write-split", str(tmp_path / "split.json")]) == 0
     out = capsys.readouterr().out
+    assert "1 image files are in no row of the tables" in out
     assert "30 of the 30 images are on disk" in out and re.search(r"^images +30 +-$", out, re.M)
     split_hash = CORPORA["phantom"](root, tables_only=True).split_hash
     assert f"split hash {split_hash}" in out and split_hash in (tmp_path / "split.json").read_text()
