@@ -65,7 +65,7 @@ def box_plots(studies):
     columns = min(3, len(studies))
     rows = -(-len(studies) // columns)
     most = max(len(s["models"]) for s in studies)
-    figure = Figure(figsize=(min(WIDTH, columns * (1.0 + 0.7 * most)), 2.7 * rows), layout="constrained")
+    figure = Figure(figsize=(min(WIDTH, columns * max(2.4, 1.0 + 0.7 * most)), 2.7 * rows), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for panel, letter, s in zip(panels, "abcdefghijkl", studies):
         for at, m in enumerate(s["models"]):
@@ -108,18 +108,19 @@ def roc_curves(s, models):
     labels = [label for label, reason in zip(s["labels"], s["reasons"]) if reason is None]
     lines = 0.15 * (len(labels) + 3)  # inches, of the legend
     if len(models) <= 2:
-        figure = Figure(figsize=(WIDTH, max(4.0, lines + 0.4)), layout="constrained")
-        panel, key = figure.subplots(1, 2, width_ratios=(1, 1.2))
+        figure = Figure(figsize=(WIDTH, max(3.7, lines + 0.4)), layout="constrained")
+        panel, key = figure.subplots(1, 2, width_ratios=(1, 1.3))
     else:  # too wide to stand beside the curves
         figure = Figure(figsize=(max(WIDTH, 1.6 + 1.4 * len(models)), 4.2 + lines), layout="constrained")
         panel, key = figure.subplots(2, 1, height_ratios=(4.2, lines))
     panel.plot([0, 1], [0, 1], color="0.6", linewidth=0.6)
     panel.set(xlim=(-0.01, 1), ylim=(0, 1.01), xlabel="False positive rate (1 - specificity)",
               ylabel="True positive rate (sensitivity)", aspect="equal", title=show(s["corpus"]))
-    key.set(xlim=(0, 1), ylim=(len(labels) + 1.5, -1.5))
+    key.set(xlim=(0, 1), ylim=(max(len(labels) + 1.5, 20 if len(models) <= 2 else 0), -1.5))
     key.axis("off")
-    first = 1.55 / (1.55 + 1.32 * len(models))  # where the models' columns begin; labels are left of it
-    step = (1 - first) / len(models)
+    wide = max(2, len(models))
+    first = 1.55 / (1.55 + 1.32 * wide)  # where the models' columns begin; labels are left of it
+    step = (1 - first) / wide
     key.text(first, -1, "ROC-AUC ± SD (95 % CI), %", va="center", fontsize=6.5)
     for at, m in enumerate(s["models"]):
         left = first + at * step

@@ -96,7 +96,8 @@ def describe(settings):
 
 def all_tables(studies, settings):
     """Every table of the report."""
-    tables = [summary_table(studies), mean_table(studies)]
+    tables = [overlap_table(studies)] if settings["labels"] == "mimic-overlap" else []
+    tables += [summary_table(studies), mean_table(studies)]
     for s in studies:
         tables.append(label_table(s, settings))
         tables += [comparison_table(s, c) for c in s["comparisons"]]
@@ -139,17 +140,36 @@ def summary_table(studies):
             rows.append([NAMES[metric], INITS.get(name, name)] + [
                 "N/A" if cell is None else f"{percent(cell['mean'])} ± "
                 f"{percent(cell['sd_pooling_redraws_and_labels'])}{in_paper(cell['paper'])}" for cell in cells])
-    pairs = list(dict.fromkeys((c["a"], c["b"]) for s in studies for c in s["comparisons"]))
-    for a, b in pairs:
-        found = [next((c["mean"]["p_adjusted"] for c in s["comparisons"] if (c["a"], c["b"]) == (a, b)), None)
-                 for s in studies]
-        rows.append(["ROC-AUC p, adjusted", f"{INITS.get(a, a)} against {INITS.get(b, b)}"]
-                    + ["N/A" if p is None else p_text(p) for p in found])
-    overlap = any(s["label_set"] == "mimic-overlap" for s in studies)
-    title = "Mean over labels, % (layout of the paper's Table 4" + (", labels and numbers of its Table 5)" if overlap
-                                                                    else ")")
-    return Table(title, ["", "Init", *(show(s["corpus"]) for s in studies)], rows,
+    for (a, b), found in mean_p_values(studies).items():
+        rows.append(["ROC-AUC p, adjusted", f"{INITS.get(a, a)} against {INITS.get(b, b)}", *found])
+    return Table("Mean over labels, % (layout of the paper's Table 4)", ["", "Init", *(show(s["corpus"]) for s in studies)], rows,
                  f"Mean over labels and redraws. {POOLED} In brackets the paper's number.")
+
+
+def mean_p_values(studies):
+    """The adjusted p of the mean over labels, as text: dict of pair -> one cell a corpus."""
+    pairs = dict.fromkeys((c["a"], c["b"]) for s in studies for c in s["comparisons"])
+    return {(a, b): [next((p_text(c["mean"]["p_adjusted"]) for c in s["comparisons"] if (c["a"], c["b"]) == (a, b)),
+                          "N/A") for s in studies] for a, b in pairs}
+
+
+def overlap_table(studies):
+    """Table 5's layout: labels down, models of each corpus across, ROC-AUC; average and adjusted p at the foot."""
+    rows = []
+    for label in dict.fromkeys(label for s in studies for label in s["labels"]):
+        cells = [m["labels"].get(label) for s in studies for m in s["models"]]
+        rows.append([label] + ["N/A" if c is None else f"{percent(c['auroc']['mean'])} ± {percent(c['auroc']['sd'])}"
+                               f"{in_paper(c['paper_auroc'])}" for c in cells])
+    means = [m["mean"]["auroc"] for s in studies for m in s["models"]]
+    rows.append(["Average"] + [f"{percent(c['mean'])} ± {percent(c['sd_pooling_redraws_and_labels'])}"
+                               f"{in_paper(c['paper'])}" for c in means])
+    for (a, b), found in mean_p_values(studies).items():
+        rows.append([f"p, adjusted: {INITS.get(a, a)} against {INITS.get(b, b)}"]
+                    + [p if at == 0 else "" for p, s in zip(found, studies) for at in range(len(s["models"]))])
+    return Table("ROC-AUC on the labels shared with MIMIC-CXR, % (layout of the paper's Table 5)",
+                 ["Label"] + [f"{show(s['corpus'])}, {INITS.get(m['name'], m['name'])}"
+                              for s in studies for m in s["models"]], rows,
+                 f"Of a label, ± is the SD over redraws. Of the average, {POOLED} In brackets the paper's number.")
 
 
 def mean_table(studies):
