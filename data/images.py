@@ -206,7 +206,8 @@ def _decode_dicom(data):
         values = np.arange(lowest, int(image.max()) + 1).astype(image.dtype)
         table = apply_voi_lut(apply_modality_lut(values, header), header)
         if not np.array_equal(table, values):
-            image = table.astype(np.float32)[image.astype(np.int32) - lowest]
+            steps = (image - image.dtype.type(lowest)).view(f"u{image.itemsize}")
+            image = table.astype(np.float32).take(steps)
     else:
         image = apply_voi_lut(apply_modality_lut(image, header), header)
     if image.dtype not in (np.uint8, np.uint16):

@@ -144,7 +144,8 @@ def _feed(process, todo, done):
     except BrokenPipeError:
         code = process.wait()
         hint = " (killed; if memory ran out, fewer workers need less)" if code == -9 else ""
-        done.put(OSError(f"a preprocessing worker ended with code {code}{hint}; what was done is kept"))
+        done.put(OSError(f"a preprocessing worker ended with code {code}{hint} at one of {len(chunk)} images from "
+                         f"{chunk[0]['path']} to {chunk[-1]['path']}; what was done is kept"))
     except OSError as error:
         done.put(error)
 
