@@ -49,7 +49,11 @@ class Phantom(Corpus):
         root = Path(root)
         if not root.exists() or root.is_dir() and not any(root.iterdir()):
             print(f"drawing {PATIENTS * IMAGES_A_PATIENT} synthetic radiographs in {root}", file=sys.stderr)
-            make_phantom(root)
+            try:
+                make_phantom(root)
+            except (ValueError, OSError):  # another process of the same job was faster, with the same bytes
+                if not (root / "phantom.csv").is_file():
+                    raise
         return super().prepare_root(root)
 
     @classmethod

@@ -171,11 +171,11 @@ class Rows:
     def add(self, row, image_id, patient_id, view, path, y, official="", left_out="", file=None):
         """Append one image.
 
-        Raises ValueError, naming file and row, for a blank or repeated image id, a blank patient id, and a path
-        that leads out of the root.
+        Raises ValueError, naming file and row, for a blank or repeated image id, a blank patient id of an image that
+        is not left out, and a path that leads out of the root.
         """
         error = ("the image id is blank" if not image_id else
-                 f"the patient id of {image_id} is blank" if not patient_id else
+                 f"the patient id of {image_id} is blank" if not (patient_id or left_out) else
                  f"image {image_id} is there a second time" if image_id in self.seen else
                  f"{path!r} leads out of the root" if _leads_out(path) else None)
         if error:

@@ -39,7 +39,8 @@ def options(tmp_path, phantom_root):
 def ukacxr(folder, patients, **cells):
     """A table of one image for each patient id, graded all negative."""
     folder.mkdir(exist_ok=True)
-    sides = [f"{name} {side}" for name in ("Pleural effusion", "Pneumonia", "Atelectasis") for side in ("right", "left")]
+    both = ("Pleural effusion", "Pneumonia", "Atelectasis")
+    sides = [f"{name} {side}" for name in both for side in ("right", "left")]
     with open(folder / "ukacxr.csv", "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["image", "patient_id", "view", "Cardiomegaly", *sides, "Congestion"])

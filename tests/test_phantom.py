@@ -10,7 +10,7 @@ from PIL import Image
 
 from data import CORPORA
 from data.labels import TABLE3
-from data.phantom import main, make_phantom
+from data.phantom import main, make_phantom, new_folder
 from data.phantom_layouts import make_studies
 from data.render import FINDINGS, render, render_lateral
 
@@ -98,6 +98,16 @@ def test_the_corpus_draws_itself_where_there_is_nothing(tmp_path, monkeypatch, c
     (tmp_path / "new" / "phantom.csv").unlink()
     with pytest.raises(FileNotFoundError, match="no phantom.csv"):  # images alone are not drawn over
         CORPORA["phantom"](tmp_path / "new", tables_only=True)
+
+
+def test_two_processes_may_draw_at_once(tmp_path, monkeypatch):
+    def slower(root):
+        with new_folder(root):
+            make_phantom(root, patients=10, size=64)
+
+    monkeypatch.setattr("data.phantom.make_phantom", slower)
+    assert len(CORPORA["phantom"](tmp_path / "phantom", tables_only=True)) == 21
+    assert [path.name for path in tmp_path.iterdir()] == ["phantom"]
 
 
 def test_nothing_is_left_of_a_drawing_that_failed(tmp_path, monkeypatch):
