@@ -78,6 +78,7 @@ def evaluate(args):
         if args.labels == "mimic-overlap":
             models = [keep_overlap(model, corpus) for model in models]
         models, left_out = align(models)
+        left_out = sorted({*left_out, *(label for m in models for label in m.meta.get("labels_left_out", ()))})
         studies.append(study(
             corpus, models, redraws=args.bootstrap, seed=args.seed, resample=args.resample, thresholds=args.thresholds,
             alternative=args.p_value, label_set=which_labels(corpus, models[0].labels, args.labels),

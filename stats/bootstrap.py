@@ -6,6 +6,7 @@ left out of that label's mean, SD, interval and p-value.
 """
 
 import os
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -97,9 +98,9 @@ def spread(values, level=0.95):
 def p_values(difference, alternative="two-sided"):
     """P-value of each column of paired differences.
 
-    Two-sided: p = min(1, 2 (k + 1) / (B + 1)), where k counts the redraws on the rarer side of zero (zero on both).
-    It is never 0 (Davison and Hinkley, "Bootstrap Methods and their Application" (1997), 4.2) and can't be below
-    2 / (B + 1).
+    Two-sided: p = min(1, 2 (k + 1) / (B + 1)), where k counts the redraws on the rarer side of zero (those at zero
+    are on both). It inverts the percentile interval; the added ones (Davison and Hinkley, "Bootstrap Methods and
+    their Application" (1997), 4.2) keep it from being 0: it can't be below 2 / (B + 1).
 
     Parameters
     ----------
@@ -255,8 +256,10 @@ def paired_bootstrap(y_true, y_score_a, y_score_b, *, redraws=1000, seed=0, grou
     Returns
     -------
     PairedBootstrap
-        Its p-values are not adjusted: `stats.benjamini_hochberg` does that, over the family you declare.
+        With fewer than 100 redraws a warning says how small p can get. The p-values are not adjusted: `stats.benjamini_hochberg` does that, over the family you declare.
     """
+    if redraws < 100 and alternative == "two-sided":
+        warnings.warn(f"with {redraws} redraws no p-value can go under {2 / (redraws + 1):.2g}", stacklevel=2)
     a, b = bootstrap_models(y_true, [y_score_a, y_score_b], redraws=redraws, seed=seed, groups=groups,
                             metrics=(metric,), memory_mb=memory_mb, threads=threads)
     return compare(a, b, metric, alternative)

@@ -17,6 +17,8 @@ PAPER_METRICS = ("auroc", "accuracy", "sensitivity", "specificity")
 POOLED = ("± is the SD over redraws and labels pooled, as in the paper: mostly how labels differ from each other, and "
           "not the uncertainty of the mean (that is in the next table).")
 
+THRESHOLD = {"test": "Youden's of the test set, anew in each redraw", "val": "Youden's of the validation set"}
+
 
 @dataclass(frozen=True)
 class Table:
@@ -97,7 +99,7 @@ def describe(settings):
 def all_tables(studies, settings):
     """Every table of the report."""
     tables = [overlap_table(studies)] if settings["labels"] == "mimic-overlap" else []
-    tables += [summary_table(studies), mean_table(studies)]
+    tables += [summary_table(studies, settings), mean_table(studies)]
     for s in studies:
         tables.append(label_table(s, settings))
         tables += [comparison_table(s, c) for c in s["comparisons"]]
@@ -129,7 +131,7 @@ def show(name):
     return CORPORA.get(name) or INITS.get(name) or name
 
 
-def summary_table(studies):
+def summary_table(studies, settings):
     """Table 4's layout: metric and model down, corpora across, the adjusted p of the mean at the foot."""
     names = list(dict.fromkeys(m["name"] for s in studies for m in s["models"]))
     models = [{m["name"]: m for m in s["models"]} for s in studies]
@@ -143,7 +145,8 @@ def summary_table(studies):
     for (a, b), found in mean_p_values(studies).items():
         rows.append(["ROC-AUC p, adjusted", f"{INITS.get(a, a)} against {INITS.get(b, b)}", *found])
     return Table("Mean over labels, % (layout of the paper's Table 4)", ["", "Init", *(show(s["corpus"]) for s in studies)], rows,
-                 f"Mean over labels and redraws. {POOLED} In brackets the paper's number.")
+                 f"Mean over labels and redraws. {POOLED} In brackets the paper's number. Threshold: "
+                 f"{THRESHOLD[settings['thresholds']]}.")
 
 
 def mean_p_values(studies):
@@ -201,11 +204,11 @@ def label_table(s, settings):
                         + [f"{percent(found[x]['mean'])} ± {percent(found[x]['sd'])}"
                            for x in (*PAPER_METRICS[1:], "f1")])
     patients = "" if s["patients"] is None else f" of {s['patients']:,} patients"
-    where = {"test": "anew in each redraw", "val": "from validation"}[settings["thresholds"]]
     return Table(f"{show(s['corpus'])}: each label, %",
                  ["Label", "Positive / negative", "Init", "ROC-AUC of the test set", "ROC-AUC ± SD", "95 % CI",
                   *(f"{NAMES[x]} ± SD" for x in (*PAPER_METRICS[1:], "f1"))], rows,
-                 f"{s['images']:,} radiographs{patients}. ± is the SD over redraws of this label. Threshold: {where}.")
+                 f"{s['images']:,} radiographs{patients}. ± is the SD over redraws of this label. Threshold: "
+                 f"{THRESHOLD[settings['thresholds']]}.")
 
 
 def comparison_table(s, c):
@@ -224,7 +227,9 @@ def left_out(studies):
     """What could not be scored or compared: one Markdown list a corpus, where there is anything."""
     for s in studies:
         first = s["models"][0]["labels"]
-        lines = [f"{label}: {reason}; neither scored nor compared"
+        lines = [f"{s[key]:,} test radiographs: {why}" for key, why in
+                 (("missing_images", "not on disk"), ("unreadable_images", "unreadable")) if s[key]]
+        lines += [f"{label}: {reason}; neither scored nor compared"
                  for label, reason in zip(s["labels"], s["reasons"]) if reason]
         lines += [f"{label}: a class was missing in {first[label]['undefined_redraws']:,} redraws, which are left out "
                   "of its numbers" for label, reason in zip(s["labels"], s["reasons"])

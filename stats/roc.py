@@ -62,7 +62,7 @@ def check_labels(y_true):
 
 
 def check_scores(y_score, shape, name="y_score"):
-    """Scores as an array of the labels' shape.
+    """Scores as a float array of the labels' shape.
 
     Raises
     ------
@@ -70,6 +70,7 @@ def check_scores(y_score, shape, name="y_score"):
         For another shape, or a score that is not finite (its row and column are named).
     """
     s = np.asarray(y_score)
+    s = s if s.dtype.kind == "f" else s.astype(np.float64)  # unsigned numbers can't be negated to sort them
     s = s[:, None] if s.ndim == 1 else s
     if s.shape != shape:
         raise ValueError(f"{name}: expected the shape of y_true, {shape}, found {s.shape}")

@@ -60,6 +60,8 @@ def study(corpus, models, *, redraws=1000, seed=0, resample="image", thresholds=
         "positives": (y_true == 1).sum(axis=0).tolist(),
         "negatives": (y_true == 0).sum(axis=0).tolist(),
         "reasons": one_class(y_true),
+        "missing_images": models[0].meta.get("missing", 0),
+        "unreadable_images": models[0].meta.get("bad", 0),
         "incomplete_redraws": int(np.isnan(drawn[0].values["auroc"])[:, _scorable(y_true)].any(axis=1).sum()),
         "models": [_model(corpus, m, d, label_set, fixed and fixed[n]) for n, (m, d) in enumerate(zip(models, drawn))],
         "comparisons": [_comparison(models[i], models[j], drawn[i], drawn[j], alternative)

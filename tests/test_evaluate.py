@@ -27,8 +27,8 @@ def write_csvs(folder, n=80, b_rows=slice(None), a_text=lambda text: text):
     """Two models' probabilities and the truth, as anybody might have them."""
     rng = np.random.default_rng(0)
     truth = rng.random((n, 2)) < 0.4
-    (folder / "truth.csv").write_text("study,patient_id,Edema,Effusion\n" + "".join(
-        f"s{i},{i // 2},{int(a)},{int(b)}\n" for i, (a, b) in enumerate(truth)))
+    (folder / "truth.csv").write_text("study,patient_id,Edema,Effusion,Mass\n" + "".join(
+        f"s{i},{i // 2},{int(a)},{int(b)},0\n" for i, (a, b) in enumerate(truth)))
     for name, skill, rows, change in (("A", 1.0, slice(None), a_text), ("B", 0.3, b_rows, str)):
         p = np.round(1 / (1 + np.exp(-(skill * truth + rng.normal(size=truth.shape)))), 3)
         lines = [f"s{i},{b},{a}\n" for i, (a, b) in enumerate(p)]
@@ -59,6 +59,7 @@ def test_anybodys_predictions(here, capsys):
     for at, label in enumerate(("Edema", "Effusion")):
         assert found["models"][0]["labels"][label]["auroc"]["value"] == pytest.approx(
             roc_auc_score(truth[:, at], a[:, at]), abs=1e-12)
+    assert found["labels_left_out"] == ["Mass"]
     printed = capsys.readouterr().out
     assert "A minus B" in printed and printed.startswith((here / "out" / "report.md").read_text())
 

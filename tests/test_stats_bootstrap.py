@@ -115,15 +115,16 @@ def test_spread_agrees_with_delong():
 
 def test_models_share_their_redraws():
     y, a, b, _ = problem(4)
-    alone = [bootstrap(y, s, redraws=30) for s in (a, b)]
-    together = bootstrap_models(y, [a, b], redraws=30)
-    pair = paired_bootstrap(y, a, b, redraws=30)
+    alone = [bootstrap(y, s, redraws=100) for s in (a, b)]
+    together = bootstrap_models(y, [a, b], redraws=100)
+    pair = paired_bootstrap(y, a, b, redraws=100)
     for one, other in zip(alone, together):
         np.testing.assert_array_equal(one.values["auroc"], other.values["auroc"])
     np.testing.assert_array_equal(pair.difference, alone[0].values["auroc"] - alone[1].values["auroc"])
     again = compare(*together)
     np.testing.assert_array_equal(again.p_value, pair.p_value)
-    same = paired_bootstrap(y, a, a, redraws=30)
+    with pytest.warns(UserWarning, match="with 30 redraws no p-value can go under 0.065"):
+        same = paired_bootstrap(y, a, a, redraws=30)
     assert (same.p_value == 1).all() and same.mean_p_value == 1
 
 

@@ -80,7 +80,7 @@ def test_validation_thresholds_are_held_and_the_report_says_so(tmp_path):
     assert edema["tp"] == ((p.y_true[:, 0] == 1) & (p.y_score[:, 0] >= 0.5)).sum()
     assert np.isnan(found[0]["models"][0]["labels"]["No finding"]["accuracy"]["mean"])
     text = write_report(tmp_path, found, SETTINGS | {"thresholds": "val"})
-    assert "threshold of the validation set, held fixed" in text and "Threshold: from validation" in text
+    assert "threshold of the validation set, held fixed" in text and "Threshold: Youden's of the validation set" in text
     assert "No finding, dinov2: no threshold from validation" in text
     no_thresholds = models()
     no_thresholds[0].meta.pop("thresholds")

@@ -58,6 +58,13 @@ def test_area_does_not_change_under_a_monotone_map_and_flips_with_the_sign():
     np.testing.assert_allclose(auroc(y, s) + auroc(y, -s), 1, atol=1e-15)
 
 
+def test_scores_of_other_types():
+    y = np.array([0, 1, 0, 1, 1])
+    s = np.array([0, 3, 200, 255, 200], np.uint8)
+    for of_a_type in (s, s.astype(np.float16), s.astype(float), list(s)):
+        assert auroc(y.astype(bool), of_a_type)[0] == metrics.roc_auc_score(y, s)
+
+
 def test_large_counts_do_not_overflow():
     n = 300_000  # positives x negatives is past 32 bits
     y = np.arange(n) % 2
