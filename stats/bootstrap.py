@@ -192,30 +192,17 @@ def bootstrap_models(y_true, scores, *, redraws=1000, seed=0, groups=None, metri
     threads = threads or os.cpu_count() or 1
     width, held = _plan(len(y), redraws, memory_mb * 2**20, threads)
 
-    def draw(chunk, first, column):
-        last = min(column + PIECE, chunk.shape[1])
-        chunk[:, column:last] = draw_counts(seed, first + column, first + last, units, members)
-
-    def fill(model, label, start, drawn):
-        score, threshold = scores[model][:, label], None if thresholds is None else thresholds[model][label]
-        for metric, column in _metrics(y[:, label], score, drawn, label, metrics, threshold).items():
-            values[model][metric][start:start + len(column), label] = column
-
-    def run(start, stop):
-        """The redraws from start to stop, whose counts are held together."""
-        chunks = {first: np.empty((len(y), min(width, stop - first)), np.uint8) for first in range(start, stop, width)}
-        together(draw, [(chunk, first, column) for first, chunk in chunks.items()
-                        for column in range(0, chunk.shape[1], PIECE)])
-        totals = together(class_totals, [(chunk, y) for chunk in chunks.values()])
-        together(fill, [(model, label, start, list(zip(chunks.values(), totals))) for model in range(len(scores))
-                        for label, reason in enumerate(reasons) if reason is None])
-
     with ThreadPoolExecutor(threads) as pool:
-        def together(function, arguments):
-            return list(pool.map(lambda each: function(*each), arguments))
-
         for start in range(0, redraws, held):
-            run(start, min(start + held, redraws))
+            drawn = _draw(pool, y, seed, start, min(start + held, redraws), width, units, members)
+            tasks = {(model, label): pool.submit(
+                _metrics, y[:, label], scores[model][:, label], drawn, label, metrics,
+                None if thresholds is None else thresholds[model][label])
+                for model in range(len(scores)) for label, reason in enumerate(reasons) if reason is None}
+            for (model, label), task in tasks.items():
+                for metric, column in task.result().items():
+                    values[model][metric][start:start + len(column), label] = column
+            del drawn  # before the next are drawn
     return [Bootstrap(of_model, reasons) for of_model in values]
 
 
@@ -265,11 +252,22 @@ def paired_bootstrap(y_true, y_score_a, y_score_b, *, redraws=1000, seed=0, grou
     return compare(a, b, metric, alternative)
 
 
-def _metrics(y, score, drawn, label, metrics, threshold):
-    """One label's and model's metrics in the redraws of all chunks: dict of metric -> (B,) array.
+def _draw(pool, y, seed, start, stop, width, units, members):
+    """Counts of the redraws start to stop - 1, in chunks: list of (counts (N, B'), class totals (2, L, B'))."""
+    chunks = {first: np.empty((len(y), min(width, stop - first)), np.uint8) for first in range(start, stop, width)}
 
-    drawn : list of (counts (N, B') array, class totals (2, L, B') array)
-    """
+    def fill(piece):
+        first, column = piece
+        last = min(column + PIECE, chunks[first].shape[1])
+        chunks[first][:, column:last] = draw_counts(seed, first + column, first + last, units, members)
+
+    list(pool.map(fill, [(first, column) for first, chunk in chunks.items()
+                         for column in range(0, chunk.shape[1], PIECE)]))
+    return list(zip(chunks.values(), pool.map(lambda counts: class_totals(counts, y), chunks.values())))
+
+
+def _metrics(y, score, drawn, label, metrics, threshold):
+    """One label's and model's metrics in the redraws that `_draw` gave: dict of metric -> (B,) array."""
     steps = cut_steps(y, score)
     parts = {metric: [] for metric in metrics}
     for counts, totals in drawn:
