@@ -50,7 +50,7 @@ class MimicCXR(Corpus):
         for row, (subject, study, *cells) in read_csv(labels, ("subject_id", "study_id", *columns), extra="error"):
             if (subject, study) in studies:
                 raise ValueError(f"{labels}, row {row}: study {study} of subject {subject} is there twice")
-            studies[subject, study] = tuple(read_codes(cells, CERTAINTY, columns, labels, row))
+            studies[subject, study] = read_codes(cells, CERTAINTY, columns, labels, row)
         official = _official_split(root) if cohort == "official" else None
 
         rows = Rows(metadata)

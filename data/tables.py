@@ -116,11 +116,11 @@ def read_csv(path, columns, optional=(), extra="note", notes=None):
             header = [name.strip() for name in next(reader, [])]
             where = _find_columns(path, header, columns, optional, extra, notes)
             for row in reader:
-                if not row:
-                    continue
-                if len(row) != len(header):
+                if len(row) == len(header):
+                    row.append("")  # the cell of a column that is not there
+                    yield reader.line_num, [row[i].strip() for i in where]
+                elif row:
                     raise ValueError(f"{path}, row {reader.line_num}: {len(row)} cells, the header has {len(header)}")
-                yield reader.line_num, [row[i].strip() if i is not None else "" for i in where]
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise ValueError(f"{path}: cut short or damaged after row {reader.line_num} ({error})") from None
         except UnicodeDecodeError as error:
@@ -130,7 +130,7 @@ def read_csv(path, columns, optional=(), extra="note", notes=None):
 
 
 def _find_columns(path, header, columns, optional, extra, notes):
-    """Index of each wanted column in the header; None for an optional one that is not there."""
+    """Index of each wanted column in the header; one past its end for an optional one that is not there."""
     missing = [name for name in columns if name not in header]
     unasked = [name for name in header if name and name not in columns and name not in optional]
     if missing:
@@ -143,7 +143,7 @@ def _find_columns(path, header, columns, optional, extra, notes):
         raise ValueError(f"{path}: unknown column {', '.join(map(repr, unasked))}")
     if unasked and extra == "note" and notes is not None:
         notes.append(f"{path.name}: columns of no known version ignored: {', '.join(unasked)}")
-    return [header.index(name) if name in header else None for name in (*columns, *optional)]
+    return [header.index(name) if name in header else len(header) for name in (*columns, *optional)]
 
 
 BINARY = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
@@ -153,7 +153,7 @@ CERTAINTY = BINARY | {"-1": -1, "-1.0": -1, "": np.nan}
 def read_codes(cells, codes, names, path, row):
     """Label cells as numbers; ValueError names file, row and column of a cell that is not in `codes`."""
     try:
-        return [codes[cell] for cell in cells]
+        return tuple([codes[cell] for cell in cells])
     except KeyError:
         name, cell = next((n, c) for n, c in zip(names, cells) if c not in codes)
         expected = ", ".join(repr(code) for code in codes)
@@ -165,7 +165,7 @@ class Rows:
 
     def __init__(self, file):
         self.file = file
-        self.columns = ([], [], [], [], [], [], [])
+        self.rows = []
         self.seen = set()
 
     def add(self, row, image_id, patient_id, view, path, y, official="", left_out="", file=None):
@@ -181,23 +181,21 @@ class Rows:
         if error:
             raise ValueError(f"{file or self.file}, row {row}: {error}")
         self.seen.add(image_id)
-        texts = patient_id, view, official, left_out
-        patient_id, view, official, left_out = map(sys.intern, texts)  # they repeat: one object each saves memory
-        for column, value in zip(self.columns, (image_id, patient_id, view, path, y, official, left_out)):
-            column.append(value)
+        # Text that repeats is kept once.
+        self.rows.append((image_id, sys.intern(patient_id), sys.intern(view), path, y, official, sys.intern(left_out)))
 
     def release(self, labels, notes):
         """What was collected, as a Release."""
         if not self.seen:
             raise ValueError(f"{self.file}: no rows")
-        *texts, y, official, left_out = self.columns
+        *texts, y, official, left_out = zip(*self.rows)
         table = Table(*(np.array(text, object) for text in texts), np.array(y, np.float32))
         return Release(table, tuple(labels), np.array(official, object), np.array(left_out, object), notes)
 
 
 def _leads_out(path):
     """Whether a relative path may end up outside the folder it is joined to, on any system."""
-    return path.startswith("/") or "\\" in path or ":" in path or "\0" in path or ".." in path.split("/")
+    return path[:1] == "/" or "\\" in path or ":" in path or "\0" in path or ".." in path and ".." in path.split("/")
 
 
 def locate(root, paths, alternatives):

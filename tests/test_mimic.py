@@ -92,7 +92,7 @@ def test_bad_tables(tmp_path):
     with pytest.raises(ValueError, match="metadata.csv.gz, row 9: image a1 is there a second time"):
         Mimic(write(tmp_path, STUDIES, [*IMAGES, IMAGES[0]]), tables_only=True)
     with pytest.raises(ValueError, match="the patient id of d1 is blank"):
-        Mimic(write(tmp_path, STUDIES, [*IMAGES, ("d1", "", 1, "AP", "train")]), tables_only=True)
+        Mimic(write(tmp_path, [*STUDIES, ("", 1, {})], [*IMAGES, ("d1", "", 1, "AP", "train")]), tables_only=True)
     path = write(tmp_path, STUDIES, IMAGES) / "mimic-cxr-2.0.0-metadata.csv.gz"
     path.write_bytes(path.read_bytes()[:-12])
     with pytest.raises(ValueError, match="metadata.csv.gz: cut short or damaged"):
