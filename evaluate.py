@@ -32,7 +32,7 @@ def build_parser():
     parser.add_argument("--resample", choices=("image", "patient"), default="image",
                         help="what is drawn: radiographs (the paper) or patients with all of theirs (better)")
     parser.add_argument("--thresholds", choices=("test", "val"), default="test",
-                        help="Youden's threshold from the test set, anew in each redraw (the paper), or from validation")
+                        help="Youden's threshold of the test set, anew in each redraw (the paper), or of validation")
     parser.add_argument("--p-value", choices=("two-sided", "paper"), default="two-sided",
                         help="two-sided, or the paper's one-sided proportion")
     parser.add_argument("--family", choices=("comparison", "report"), default="comparison",

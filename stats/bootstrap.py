@@ -243,7 +243,8 @@ def paired_bootstrap(y_true, y_score_a, y_score_b, *, redraws=1000, seed=0, grou
     Returns
     -------
     PairedBootstrap
-        With fewer than 100 redraws a warning says how small p can get. The p-values are not adjusted: `stats.benjamini_hochberg` does that, over the family you declare.
+        With fewer than 100 redraws a warning says how small p can get. The p-values are not adjusted:
+        `stats.benjamini_hochberg` does that, over the family you declare.
     """
     if redraws < 100 and alternative == "two-sided":
         warnings.warn(f"with {redraws} redraws no p-value can go under {2 / (redraws + 1):.2g}", stacklevel=2)

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from stats.report import INITS, p_text, show, write_whole
+from stats.report import write_whole
 from stats.roc import roc_curve
+from stats.tables import INITS, p_text, show
 
 # Okabe and Ito, "Color Universal Design" (2008), without black, and without yellow, which is faint on white.
 OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7")

@@ -112,7 +112,8 @@ def _model(corpus, model, drawn, label_set, fixed):
     per_label = {}
     for at, label in enumerate(model.labels):
         per_label[label] = {metric: _summary(value[metric][at], drawn.values[metric][:, at]) for metric in METRICS}
-        per_label[label] |= {"threshold": float(threshold[at]), "undefined_redraws": int(np.isnan(drawn.values["auroc"][:, at]).sum())}
+        per_label[label] |= {"threshold": float(threshold[at]),
+                             "undefined_redraws": int(np.isnan(drawn.values["auroc"][:, at]).sum())}
         per_label[label] |= {name: float(getattr(point, name)[at]) for name in ("tp", "fp", "tn", "fn")}
         in_paper = TABLE5.get((corpus, init), {}) if label_set == "mimic-overlap" else {}
         per_label[label]["paper_auroc"] = in_paper.get(label)

@@ -13,8 +13,9 @@ from sklearn.metrics import roc_auc_score
 
 from stats.paper import TABLE4, TABLE5
 from stats.predictions import Predictions
-from stats.report import all_tables, tex, to_latex, write_report
+from stats.report import tex, to_latex, write_report
 from stats.study import adjust, study
+from stats.tables import all_tables
 
 LABELS = ["Edema", "Hernia", "Mass & more_100%", "No finding"]
 SETTINGS = {"redraws": 150, "seed": 0, "resample": "image", "thresholds": "test", "alternative": "two-sided",
@@ -36,7 +37,8 @@ def models(inits=("dinov2", "imagenet"), n=120, seed=0):
 
 def studies(**changes):
     found = [study("cxr14", models(), redraws=150, **changes),
-             study("phantom", models(("imagenet", "mimic", "dinov2"), seed=1), redraws=150, left_out=["Nodule"], **changes)]
+             study("phantom", models(("imagenet", "mimic", "dinov2"), seed=1), redraws=150, left_out=["Nodule"],
+                   **changes)]
     adjust(found, "comparison")
     return found
 
