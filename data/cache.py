@@ -1,9 +1,10 @@
-"""Preprocess a corpus once, in parallel, and open it as one memory-mapped array; `python -m data.cache` from a shell.
+"""Preprocess a corpus once, in parallel, and open it as one memory-mapped array; also `python -m data.cache`.
 
-The folder is `<cache_dir>/<corpus>-<size>-<key>/` (see `data.store`), its key made of the release's image names, the
-image size and `PREPROCESSING_VERSION`: every cohort, split and limit of a release shares it. Each time it is opened, the
-records of the wanted rows are held against the size and time of their files; where those differ, against the content
-hash; and where that differs, the image is done again. An interrupted build goes on where it was.
+The folder is `<cache_dir>/<corpus>-<size>-<key>/` (see `data.store`), its key made of the release's image
+names, the image size and `PREPROCESSING_VERSION`: every cohort, split and limit of a release shares it. Each time
+it is opened, the records of the wanted rows are held against the size and time of their files; where those
+differ, against the content hash; and where that differs, the image is done again. An interrupted build goes on
+where it was.
 """
 
 import argparse
@@ -53,8 +54,8 @@ class Cache:
     filled: int
 
 
-def build_cache(root, names, wanted, *, corpus, files=None, size=224, cache_dir=None, workers=None, on_bad="error",
-                shard=(0, 1), verify=False, progress=True):
+def build_cache(root, names, wanted, *, corpus, files=None, size=224, cache_dir=None, workers=None,
+                on_bad="error", shard=(0, 1), verify=False, progress=True):
     """Bring the cached rows of `wanted` up to date and open the cache.
 
     Parameters
@@ -78,7 +79,7 @@ def build_cache(root, names, wanted, *, corpus, files=None, size=224, cache_dir=
     on_bad : {"error", "skip"}
         What to do about unreadable images. Either way the good ones are kept.
     shard : (int, int)
-        (i, n): fill only the i-th of n equal ranges of rows, i from 0. Shards may fill one cache at the same time.
+        (i, n): fill only the i-th of n equal ranges of rows, i from 0. Shards may fill one cache at a time.
     verify : bool
         Hold all wanted rows against their checksums, not just 512 of them. Damaged rows are done again.
     progress : bool
@@ -94,7 +95,7 @@ def build_cache(root, names, wanted, *, corpus, files=None, size=224, cache_dir=
     FileNotFoundError
         Wanted images that are absent.
     OSError
-        A full disk, a read-only cache that lacks images, a worker that was killed.
+        A full disk, a cache that lacks images and is read-only, a worker that was killed.
     """
     part, parts = shard
     if not 0 <= part < parts:
@@ -111,7 +112,8 @@ def build_cache(root, names, wanted, *, corpus, files=None, size=224, cache_dir=
     meta = {"corpus": corpus, "size": size, "images": len(names), "preprocessing": PREPROCESSING_VERSION,
             "names_sha256": hashlib.sha256("\n".join(names).encode()).hexdigest()}
     key = hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()[:12]
-    store = Store.create(Path(cache_dir or os.environ.get("CXR_CACHE") or "cache") / f"{corpus}-{size}-{key}", meta)
+    caches = Path(cache_dir or os.environ.get("CXR_CACHE") or "cache")
+    store = Store.create(caches / f"{corpus}-{size}-{key}", meta)
 
     start, stop = len(names) * part // parts, len(names) * (part + 1) // parts
     mine = (start <= rows) & (rows < stop)
@@ -121,22 +123,26 @@ def build_cache(root, names, wanted, *, corpus, files=None, size=224, cache_dir=
     damaged = store.damaged(index, ready if verify or store.damaged(index, spots) else ready[:0])
     bad, filled = {}, 0
     if damaged or not _fresh(index[rows[mine]], found[mine]).all():
-        if not os.access(store.folder, os.W_OK, effective_ids=True):
-            raise PermissionError(f"{store.folder}: is read-only, and lacks or has other versions of some of the "
-                                  f"{len(rows):,} wanted images")
         with store.lock(start, stop):
-            index = store.read_index()  # another process may have filled rows while this one waited
+            index = store.read_index()  # another process may have filled rows while we waited
             index["mtime_ns"][damaged] = -1
             todo = np.flatnonzero(mine & ~_fresh(index[rows], found))
             todo = todo[np.unique(rows[todo], return_index=True)[1]]
             jobs = [_job(row, os.path.join(root, files[at]), index)
                     for at, row in zip(todo.tolist(), rows[todo].tolist())]
-            bad, filled = _fill(store, index, jobs, workers or available_cores(), progress)
+            try:
+                bad, filled = _fill(store, index, jobs, workers or available_cores(), progress)
+            except OSError as error:
+                if store.writable:
+                    raise
+                raise PermissionError(f"{store.folder}: is read-only, and lacks some of the {len(rows):,} "
+                                      "wanted images or has other versions of them") from error
     if bad and on_bad == "error":
         reason = next(iter(bad.values()))
         raise ValueError(reason if len(bad) == 1 else f"{reason} (and {len(bad) - 1:,} more bad images)")
     rows = np.where(mine & ~np.isin(rows, list(bad)), rows, -1)
-    return Cache(store.folder, store.images, rows, [(names[row], reason) for row, reason in bad.items()], filled)
+    bad = [(names[row], reason) for row, reason in bad.items()]
+    return Cache(store.folder, store.images, rows, bad, filled)
 
 
 def _fresh(records, found):
@@ -145,18 +151,19 @@ def _fresh(records, found):
 
 
 def _job(row, path, index):
-    known = [index["hash"][row].tobytes().hex(), int(index["checksum"][row])] if index["bytes"][row] else None
+    record = index[row]
+    known = (record["hash"].tobytes().hex(), int(record["checksum"])) if record["bytes"] else None
     return {"row": row, "path": path, "known": known}
 
 
 def _fill(store, index, jobs, workers, progress):
     """Do the jobs; returns the bad rows with their reasons, and how many were filled."""
-    new = [job for job in jobs if job["known"] is None]
-    free, needed = shutil.disk_usage(store.folder).free, len(new) * store.shape[1] * store.shape[2]
-    if free < needed:
-        raise OSError(errno.ENOSPC, f"{store.folder}: {len(new):,} images need {needed / 1e9:.1f} GB, "
+    new = sum(job["known"] is None for job in jobs)
+    free, needed = shutil.disk_usage(store.folder).free, new * store.shape[1] * store.shape[2]
+    if store.writable and free < needed:
+        raise OSError(errno.ENOSPC, f"{store.folder}: {new:,} images need {needed / 1e9:.1f} GB, "
                                     f"{free / 1e9:.1f} GB are free")
-    # Should we be killed after such a row is written anew and before it is marked, its old record must not fit.
+    # Should we be killed between the new pixels of a row and their record, the old record must not fit them.
     stale = {job["row"]: index[job["row"]] for job in jobs if job["known"]}
     for record in stale.values():
         record["mtime_ns"] = -1
@@ -239,18 +246,20 @@ def stat_files(root, names):
 
 
 def build_parser():
-    parser = argparse.ArgumentParser(prog="data.cache", description="Preprocess a corpus into a cache, or merge caches "
-                                     "that were filled on several machines.")
+    parser = argparse.ArgumentParser(
+        prog="data.cache",
+        description="Preprocess a corpus into a cache, or merge caches that several machines have filled.")
     parser.add_argument("corpus", nargs="?", choices=list(CORPORA))
-    parser.add_argument("--root", type=Path, help="folder of the release ($CXR_ROOT/<corpus>, else datasets/<corpus>)")
-    parser.add_argument("--cohort", default="paper")
-    parser.add_argument("--size", type=int, default=224, help="height and width of the images (224)")
-    parser.add_argument("--cache", type=Path, help="folder of caches ($CXR_CACHE, else ./cache)")
-    parser.add_argument("--workers", type=int, help="processes (one for each core)")
-    parser.add_argument("--shard", default="1/1", metavar="I/N", help="do only the I-th of N parts: 1/4, 2/4, 3/4, 4/4")
-    parser.add_argument("--verify", action="store_true", help="check every image of the cache, redo the damaged")
+    parser.add_argument("--root", type=Path,
+                        help="the release's folder (default: $CXR_ROOT/<corpus>, else datasets/<corpus>)")
+    parser.add_argument("--cohort", default="paper", help="(default: paper)")
+    parser.add_argument("--size", type=int, default=224, help="height and width of the images (default: 224)")
+    parser.add_argument("--cache", type=Path, help="folder of caches (default: $CXR_CACHE, else ./cache)")
+    parser.add_argument("--workers", type=int, help="processes (default: one for each core)")
+    parser.add_argument("--shard", default="1/1", metavar="I/N", help="do only the I-th of N parts, I from 1")
+    parser.add_argument("--verify", action="store_true", help="check every cached image, redo the damaged")
     parser.add_argument("--merge", nargs="+", type=Path, metavar=("TARGET", "SOURCE"),
-                        help="copy what the folder TARGET lacks from the folders SOURCE of the same corpus and size")
+                        help="copy what the cache TARGET lacks from the caches SOURCE of the same images")
     return parser
 
 
@@ -268,8 +277,9 @@ def _fill_corpus(args):
     inside = release.left_out == ""
     chosen = inside & present
     cache = build_cache(root, release.table.path.tolist(), release.table.path[chosen].tolist(),
-                        files=files[chosen].tolist(), corpus=args.corpus, size=args.size, cache_dir=args.cache,
-                        workers=args.workers, on_bad="skip", shard=(int(part) - 1, int(parts)), verify=args.verify)
+                        files=files[chosen].tolist(), corpus=args.corpus, size=args.size,
+                        cache_dir=args.cache, workers=args.workers, on_bad="skip",
+                        shard=(int(part) - 1, int(parts)), verify=args.verify)
     for name, reason in cache.bad:
         print(f"bad image {name}: {reason}")
     print(f"{cache.folder}: {(cache.rows >= 0).sum():,} images ready ({cache.filled:,} preprocessed now), "
@@ -282,7 +292,7 @@ def main(argv=None):
     try:
         if args.merge:
             copied, damaged = merge_caches(args.merge[0], args.merge[1:])
-            print(f"{args.merge[0]}: {copied:,} images copied" + (f", {damaged:,} damaged ones left" if damaged else ""))
+            print(f"{args.merge[0]}: {copied:,} images copied, {damaged:,} damaged ones left out")
         elif args.corpus:
             _fill_corpus(args)
         else:

@@ -16,6 +16,7 @@ from PIL import Image
 PREPROCESSING_VERSION = 1
 MAX_PIXELS = 2**26  # 8192 x 8192; the largest radiographs are about 4000 x 5000
 MAX_BYTES = 2**29  # a raw 16-bit image of MAX_PIXELS is 2**27
+INSTALL = "pip install -r requirements-optional.txt"
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 GREY_PNG = {8: ("L", "L"), 16: ("I;16", "I;16B")}  # by bits: Pillow's mode, and as it is stored
 
@@ -47,9 +48,9 @@ def load_bytes(data, path, size=224):
 def read_image(path):
     """Read a PNG, JPEG or DICOM radiograph as raw grey intensities.
 
-    Colour and palette images become ITU-R 601 luma, as Pillow's "L"; alpha is ignored. A 16-bit grey PNG keeps
-    its 16 bits (colour of 16 bits keeps the upper 8). In a DICOM file the modality LUT (or rescale), then the
-    VOI LUT (or first window) are applied, and MONOCHROME1 is inverted, so that dense tissue is always bright.
+    Colour and palette images become ITU-R 601 luma, as Pillow's "L"; alpha is ignored. A 16-bit grey PNG
+    keeps its 16 bits (colour of 16 bits keeps the upper 8). In a DICOM file the modality LUT (or rescale), then
+    the VOI LUT (or first window) are applied, and MONOCHROME1 is inverted, so that dense tissue is bright.
 
     Parameters
     ----------
@@ -90,7 +91,7 @@ def decode_image(data, path):
     """Decode the bytes of an image file; `path` is only for the message of an error (see `read_image`)."""
     if not data:
         raise ValueError(f"{path}: is empty")
-    if data[128:132] == b"DICM" or data[:2] in (b"\x02\x00", b"\x08\x00"):  # the latter: DICOM without preamble
+    if data[128:132] == b"DICM" or data[:2] in (b"\x02\x00", b"\x08\x00"):  # the latter without preamble
         decode = _decode_dicom
     elif data.startswith(PNG_SIGNATURE):
         decode = _decode_png
@@ -122,8 +123,8 @@ def _decode_png(data):
 def _png_chunks(data):
     """The header and the joined pixel chunks of a PNG, with every chunk's CRC checked.
 
-    Pillow's own reader leaves out the CRC of pixels and steps through the chunks in Python, of which the files of
-    ChestX-ray14 have 50 each.
+    Pillow's own reader leaves out the CRC of pixels and steps through the chunks in Python, of which the files
+    of ChestX-ray14 have 50 each.
     """
     view, start, header, pixels, kind = memoryview(data), len(PNG_SIGNATURE), b"", [], b""
     while kind != b"IEND":
@@ -158,14 +159,14 @@ def _decode_jpeg(data):
 
 
 def _decode_into_array(mode, size, data, decoder, *stored):
-    """Let Pillow decode into an array of ours; to get a picture of its own out of it would take two copies."""
+    """Let Pillow decode into an array of ours; getting its own picture out of it would take two copies."""
     array = np.empty(size[::-1], np.uint16 if mode == "I;16" else np.uint8)
     Image.frombuffer(mode, size, array, "raw", mode, 0, 1).frombytes(data, decoder, *stored)
     return array
 
 
 def _grey(picture):
-    """A Pillow image as a grey array; 16 bits are kept, which Pillow's conversion to "L" would clip at 255."""
+    """A Pillow image as a grey array; 16 bits are kept, which Pillow's own conversion would clip at 255."""
     return np.asarray(picture if picture.mode in ("L", "I;16") else picture.convert("L"))
 
 
@@ -181,7 +182,7 @@ def _decode_dicom(data):
         import pydicom
         from pydicom.pixels import apply_modality_lut, apply_voi_lut, get_decoder
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("reading DICOM needs pydicom: pip install -r requirements-optional.txt") from error
+        raise ModuleNotFoundError(f"reading DICOM needs pydicom: {INSTALL}") from error
 
     header = pydicom.dcmread(io.BytesIO(data), force=True)
     photometric = header.get("PhotometricInterpretation")
@@ -194,8 +195,7 @@ def _decode_dicom(data):
     _check_size(header.Columns, header.Rows)
     syntax = header.file_meta.TransferSyntaxUID
     if syntax.is_compressed and not get_decoder(syntax).is_available:
-        raise ModuleNotFoundError(f"decoding {syntax.name} needs pylibjpeg and its plugins: "
-                                  "pip install -r requirements-optional.txt")
+        raise ModuleNotFoundError(f"decoding {syntax.name} needs pylibjpeg and its plugins: {INSTALL}")
     image = header.pixel_array
     if image.ndim != 2:
         raise ValueError(f"pixels of shape {image.shape}; expected one grey frame")
@@ -240,10 +240,11 @@ def preprocess(image, size=224):
     """
     if image.ndim != 2 or image.size == 0:
         raise ValueError(f"an image of shape {image.shape}; expected (H, W) with at least one pixel")
-    resized = _resize(image, size)
-    low, high = resized.min(), resized.max()
-    if not np.isfinite(high - low):
-        raise ValueError("the image has values that are not finite")
+    with np.errstate(invalid="ignore", over="ignore"):
+        resized = _resize(image, size)
+        low, high = resized.min(), resized.max()
+        if not np.isfinite(high - low):
+            raise ValueError("the image has values that are not finite")
     if low == high:
         return np.zeros((size, size), np.uint8)
     levels = ((resized - low) / (high - low) * np.float32(255) + np.float32(0.5)).astype(np.uint8)
@@ -253,14 +254,14 @@ def preprocess(image, size=224):
 def _equalise(levels):
     """Histogram equalisation of uint8 levels that are not all the same (OpenCV's formula, in integers)."""
     counts = np.bincount(levels.ravel(), minlength=256)
-    above = counts.cumsum() - counts[counts.nonzero()[0][0]]  # pixels at or below a level, less the lowest level's
+    above = counts.cumsum() - counts[levels.min()]  # pixels up to a level, less those of the lowest level
     total = above[-1]
     table = (2 * 255 * above.clip(0) + total) // (2 * total)  # floor(255 above / total + 1/2)
     return table.astype(np.uint8).take(levels)
 
 
 def _resize(image, size):
-    """Resize to (size, size), less a constant: the image's minimum, which keeps float32 exact to the range."""
+    """Resize to (size, size), less the image's minimum, so that float32 is exact to the range of values."""
     # Each output needs only a band of the input, so a few outputs at a time are a small matrix product.
     lowest = np.float32(image.min())
     height, width = image.shape

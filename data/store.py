@@ -2,12 +2,13 @@
 
 A cache is a folder of
 
-- `images.npy`: uint8 (N, size, size), a row for every image of the release; rows not filled are holes in the file;
+- `images.npy`: uint8 (N, size, size), a row for every image of the release; rows not filled are holes in the
+  file and take no disk;
 - `index.npy`: a `RECORD` for each row, all zeros where the row is not filled;
 - `meta.json`: what the rows are; written last, so a folder without it is no cache yet.
 
-Pixels are flushed to the disk before their record is written, so a record never vouches for pixels that a killed
-process or a power cut has lost.
+Pixels are flushed to the disk before their record is written, so a record never vouches for pixels that a
+killed process or a power cut has lost.
 """
 
 import fcntl
@@ -15,13 +16,13 @@ import json
 import os
 import sys
 import zlib
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
 
-# The file that a row was made of (size, time, content hash) and the CRC-32 of the row's pixels. 32 bytes, so that no
-# record lies across two sectors of a disk and could be written by half.
+# The file that a row was made of (size, time, content hash) and the CRC-32 of the row's pixels. 32 bytes, so
+# that no record lies across two sectors of a disk and could be written by half.
 RECORD = np.dtype([("bytes", "<u4"), ("checksum", "<u4"), ("mtime_ns", "<i8"), ("hash", "V16")])
 BATCH = 512  # rows between two flushes
 
@@ -38,6 +39,8 @@ class Store:
     folder : Path
     meta : dict
     images : memmap, uint8, shape (N, size, size), read-only
+    writable : bool
+        Whether this process may fill rows.
 
     Raises
     ------
@@ -53,11 +56,12 @@ class Store:
         except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{folder}: is not a cache (no readable meta.json)") from error
         self.images = self._load("images.npy", self.shape, np.dtype("u1"), "r")
+        self.writable = os.access(self.folder, os.W_OK, effective_ids=True)
         self.index_offset = self._load("index.npy", self.shape[:1], RECORD, "r").offset
 
     @classmethod
     def create(cls, folder, meta):
-        """Open the cache at `folder`, laid out empty if it is not there; ValueError if it is one of other images."""
+        """Open the cache at `folder`, laid out if it is not there; ValueError if it is of other images."""
         folder = Path(folder)
         if not (folder / "meta.json").exists():
             folder.mkdir(parents=True, exist_ok=True)
@@ -85,12 +89,12 @@ class Store:
 
     def lock(self, start, stop, say=True):
         """Context in which no other process fills rows start..stop-1; waits for one that does."""
-        return _lock(self.folder, start, stop, say)
+        return _lock(self.folder, start, stop, say) if self.writable else nullcontext()
 
     @contextmanager
     def writing(self):
-        """Context with a file descriptor of images.npy open for writing."""
-        with open(self.folder / "images.npy", "r+b") as file:
+        """Context with a file descriptor of images.npy, open for writing if that is allowed."""
+        with open(self.folder / "images.npy", "r+b" if self.writable else "rb") as file:
             yield file.fileno()
 
     def offset(self, row):
@@ -105,7 +109,7 @@ class Store:
         records : dict of int to RECORD scalar
             By row.
         """
-        if not records:
+        if not records or not self.writable:
             return
         with self.writing() as fd:
             os.fsync(fd)
@@ -122,7 +126,8 @@ class Store:
 def _lay_out(folder, meta):
     shape = (meta["images"], meta["size"], meta["size"])
     with open(folder / "images.npy", "wb") as file:
-        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
         file.truncate(file.tell() + shape[0] * shape[1] * shape[2])
     with open(folder / "index.npy", "wb") as file:  # not a sparse file: marking a row must not need more disk
         np.save(file, np.zeros(shape[0], RECORD))
@@ -136,19 +141,19 @@ def _lay_out(folder, meta):
 
 @contextmanager
 def _lock(folder, start, stop, say):
-    """Hold bytes start..stop-1 of the file `lock`; the system lets go when the process ends, however it ends."""
+    """Hold bytes start..stop-1 of the file `lock`; the system lets go when the process ends in any way."""
     with open(folder / "lock", "a+b") as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, stop - start, start)
         except BlockingIOError:
             if say:
-                print(f"{folder}: waiting for another process that is filling it", file=sys.stderr, flush=True)
+                print(f"{folder}: waiting for another process that is filling it", file=sys.stderr)
             fcntl.lockf(file, fcntl.LOCK_EX, stop - start, start)
         yield
 
 
 def write_at(fd, data, offset):
-    """Write all of `data`; a full disk is an OSError here, where writing to mapped memory would kill the process."""
+    """Write all of `data`; a full disk is an OSError here, where writing to mapped memory would kill us."""
     while data:
         try:
             written = os.pwrite(fd, data, offset)
@@ -160,7 +165,8 @@ def write_at(fd, data, offset):
 def merge_caches(target, sources):
     """Copy into the cache `target` the rows that it lacks and the caches `sources` have.
 
-    A row is copied only if its pixels match their checksum. The next `build_cache` holds all rows against the files.
+    A row is copied only if its pixels match their checksum. The next `build_cache` holds the rows against the
+    files.
 
     Parameters
     ----------
@@ -184,7 +190,8 @@ def merge_caches(target, sources):
     stores = [Store(source) for source in sources]
     for store in stores:
         if store.meta != stores[0].meta:
-            raise ValueError(f"{store.folder}: is a cache of {store.meta}; {stores[0].folder} is of {stores[0].meta}")
+            raise ValueError(f"{store.folder}: is a cache of {store.meta}; expected {stores[0].meta}, as in "
+                             f"{stores[0].folder}")
     target, copied, damaged = Store.create(target, stores[0].meta), 0, 0
     with target.lock(0, target.shape[0]), target.writing() as fd:
         filled = target.read_index()["bytes"] > 0

@@ -1,8 +1,8 @@
 """Fill rows of a cache from image files, in this process or in several (`python -m data.workers` is one).
 
 The workers are plain subprocesses that read jobs from their standard input as lines of JSON. Unlike
-multiprocessing's they do not import the caller's main module (and torch with it) and do not fork a process that has
-threads; they end by themselves when the caller is killed, and one that is killed is noticed at once.
+multiprocessing's they do not import the caller's main module (and torch with it) and do not fork a process
+that has threads; they end by themselves when the caller is killed, and one that is killed is noticed at once.
 """
 
 import hashlib
@@ -118,15 +118,17 @@ def _record(answer):
 def _start_worker(fd, offset, size):
     """Start a worker of one thread, in a session of its own, so that Ctrl-C reaches only the caller."""
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    modules = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))
+    modules = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    # PYTHONSAFEPATH: not some other package "data" in the working folder
+    paths = {"PYTHONPATH": os.pathsep.join(modules), "PYTHONSAFEPATH": "1"}
     return subprocess.Popen(
         [sys.executable, "-m", "data.workers", str(fd), str(offset), str(size)], stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE, text=True, encoding="utf-8", env=os.environ | threads | {"PYTHONPATH": modules},
-        pass_fds=[fd], start_new_session=True)
+        stdout=subprocess.PIPE, text=True, encoding="utf-8", env=os.environ | threads | paths, pass_fds=[fd],
+        start_new_session=True)
 
 
 def _feed(process, todo, done):
-    """Hand chunks to one worker and pass on its answers until none is left; an OSError takes the whole job down."""
+    """Hand chunks to one worker and pass on its answers until none is left; an OSError takes the job down."""
     try:
         while True:
             chunk = todo.get_nowait()
@@ -144,14 +146,14 @@ def _feed(process, todo, done):
     except BrokenPipeError:
         code = process.wait()
         hint = " (killed; if memory ran out, fewer workers need less)" if code == -9 else ""
-        done.put(OSError(f"a preprocessing worker ended with code {code}{hint} at one of {len(chunk)} images from "
-                         f"{chunk[0]['path']} to {chunk[-1]['path']}; what was done is kept"))
+        done.put(OSError(f"a preprocessing worker ended with code {code}{hint} at one of {len(chunk)} images "
+                         f"from {chunk[0]['path']} to {chunk[-1]['path']}; what was done is kept"))
     except OSError as error:
         done.put(error)
 
 
 def main():
-    """Read chunks of jobs from standard input; answer each with a line: its results, or the text of an OSError."""
+    """Read chunks of jobs from standard input; answer each with its results, or the text of an OSError."""
     fd, offset, size = map(int, sys.argv[1:])
     for line in sys.stdin:
         try:

@@ -1,0 +1,168 @@
+"""Caches filled by several processes: killed, interrupted, out of disk, at the same time."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data import workers
+from data.cache import build_cache
+from data.images import preprocess
+from data.store import RECORD, Store
+from data.workers import fill_rows
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SIZE = 32
+
+
+def picture(seed, shape=(60, 50)):
+    return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
+
+
+def expected(count, shape=(60, 50)):
+    return [preprocess(picture(seed, shape), SIZE) for seed in range(count)]
+
+
+def many(folder, count, shape=(60, 50)):
+    """`count` images in a new folder "many": its path and the names."""
+    root = folder / "many"
+    root.mkdir()
+    names = [f"{seed}.png" for seed in range(count)]
+    for seed, name in enumerate(names):
+        Image.fromarray(picture(seed, shape)).save(root / name)
+    return root, names
+
+
+def build(folder, root, names, **options):
+    return build_cache(root, names, names, corpus="toy", size=SIZE, cache_dir=folder / "cache", progress=False,
+                       **options)
+
+
+BUILD = """
+import sys
+import data.cache
+from data.cache import build_cache
+data.cache.BATCH = 40
+root, cache, count, workers = sys.argv[1:]
+names = [f"{i}.png" for i in range(int(count))]
+print(build_cache(root, names, names, corpus="toy", size=32, cache_dir=cache, workers=int(workers),
+                  progress=False).filled)
+"""
+
+
+def start_build(root, cache, count, workers=2, **options):
+    return subprocess.Popen([sys.executable, "-c", BUILD, str(root), str(cache), str(count), str(workers)],
+                            cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+
+
+def test_worker_processes_give_the_same_without_torch(tmp_path):
+    root, names = many(tmp_path, 100)
+    (root / "50.png").write_text("bad")
+    one = build(tmp_path / "1", root, names, workers=1, on_bad="skip")
+    two = build(tmp_path / "2", root, names, workers=2, on_bad="skip")
+    assert np.array_equal(one.images, two.images) and one.bad == two.bad and one.bad[0][0] == "50.png"
+    assert two.filled == 99
+    loaded = subprocess.run([sys.executable, "-c", "import sys, data.workers; print('torch' in sys.modules)"],
+                            cwd=REPOSITORY, capture_output=True, text=True)
+    assert loaded.stdout == "False\n"
+
+
+def wait_for_rows(folder, count):
+    """Until so many rows are marked as filled."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        for path in folder.glob("*/meta.json"):
+            if (Store(path.parent).read_index()["bytes"] > 0).sum() >= count:
+                return
+        time.sleep(0.005)
+    raise AssertionError(f"not {count} rows in 30 s")
+
+
+@pytest.mark.parametrize("rows", [0, 40, 200])
+def test_kill_9_in_the_middle_loses_and_spoils_nothing(tmp_path, rows):
+    root, names = many(tmp_path, 400, shape=(300, 300))
+    process = start_build(root, tmp_path / "cache", 400)
+    wait_for_rows(tmp_path / "cache", rows)
+    time.sleep(0.02)
+    process.kill()
+    process.communicate()
+    cache = build(tmp_path, root, names, workers=2)
+    assert 0 < cache.filled <= 400 - rows
+    assert np.array_equal(cache.images[cache.rows], expected(400, (300, 300)))
+    assert build(tmp_path, root, names, verify=True).filled == 0
+
+
+def test_two_processes_filling_one_cache(tmp_path):
+    root, names = many(tmp_path, 150)
+    processes = [start_build(root, tmp_path / "cache", 150, workers=1) for _ in range(2)]
+    answers = [process.communicate(timeout=60) for process in processes]
+    assert sorted(int(out) for out, _ in answers) == [0, 150], answers
+    cache = build(tmp_path, root, names, verify=True)
+    assert cache.filled == 0 and np.array_equal(cache.images[cache.rows], expected(150))
+
+
+def test_a_killed_worker_is_an_error_not_a_hang(tmp_path, monkeypatch):
+    root, names = many(tmp_path, 200)
+    for i in range(100, 200):  # opening a pipe that nobody writes to holds a worker for good
+        (root / f"{i}.png").unlink()
+        os.mkfifo(root / f"{i}.png")
+    started = []
+    start = workers._start_worker
+
+    def start_and_keep(*place):
+        started.append(start(*place))
+        return started[-1]
+
+    monkeypatch.setattr(workers, "_start_worker", start_and_keep)
+    threading.Timer(1.5, lambda: started[0].kill()).start()
+    begin = time.monotonic()
+    with pytest.raises(OSError, match="worker ended with code -9.*fewer workers.*what was done is kept"):
+        build(tmp_path, root, names, workers=2)
+    assert time.monotonic() - begin < 20 and all(process.poll() is not None for process in started)
+
+
+def test_ctrl_c_keeps_what_was_done_and_leaves_no_process(tmp_path):
+    root, names = many(tmp_path, 600, shape=(300, 300))
+    process = start_build(root, tmp_path / "cache", 600)
+    wait_for_rows(tmp_path / "cache", 40)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=20)
+    assert process.returncode != 0 and "KeyboardInterrupt" in error
+    index = Store(next((tmp_path / "cache").iterdir())).read_index()
+    cache = build(tmp_path, root, names, workers=2)
+    assert cache.filled == 600 - (index["bytes"] > 0).sum()
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_full_disk_is_one_error_and_what_was_written_stays(tmp_path, processes):
+    """A limit on the size of files stands in for the disk: writing past it fails in the same call."""
+    root, names = many(tmp_path, 100)
+    process = start_build(root, tmp_path / "cache", 100, processes)
+    assert process.communicate()[0] == "100\n"
+    folder = next((tmp_path / "cache").iterdir())
+    index = np.load(folder / "index.npy")
+    index[40:] = np.zeros((), RECORD)
+    np.save(folder / "index.npy", index)
+    limit = Store(folder).offset(60) + 100
+    process = start_build(root, tmp_path / "cache", 100, processes,
+                        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+    out, error = process.communicate(timeout=60)
+    assert process.returncode == 1 and "OSError" in error and "the cache cannot be written" in error and not out
+    process = start_build(root, tmp_path / "cache", 100, processes)
+    assert 0 < int(process.communicate(timeout=60)[0]) <= 60
+    cache = build(tmp_path, root, names, verify=True)
+    assert np.array_equal(cache.images[cache.rows], expected(100))
+
+
+def test_an_error_while_working_is_raised_and_nothing_hangs(tmp_path):
+    jobs = [{"row": i, "path": str(tmp_path / f"{i}.png"), "known": None} for i in range(40)]
+    with open(tmp_path / "images.npy", "w+b") as file, pytest.raises(OSError, match="No such file"):
+        list(fill_rows(file.fileno(), 0, SIZE, jobs, 2))
