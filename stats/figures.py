@@ -43,7 +43,7 @@ def draw_figures(folder, studies, aligned):
     import matplotlib
 
     settings = {"font.family": "DejaVu Sans", "font.size": 7, "axes.linewidth": 0.6, "svg.hashsalt": "stats.figures",
-                "axes.spines.top": False, "axes.spines.right": False}
+                "axes.spines.top": False, "axes.spines.right": False, "text.parse_math": False}
     with matplotlib.rc_context(settings):
         figures = {"figure3": box_plots(studies)}
         for s, models in zip(studies, aligned):

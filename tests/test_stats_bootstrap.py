@@ -72,6 +72,19 @@ def test_long_runs_equal_scikit_learn():
         check_against_scikit_learn(found.values, y, s, draw_counts(0, 0, 5, 3000))
 
 
+@pytest.mark.parametrize("decimals", [2, 9])
+def test_curves_of_many_steps_equal_scikit_learn(decimals):
+    """More steps than are worked on at once, and more redraws than are weighed at once."""
+    y, s, _, _ = problem(7, n=3000, labels=2, decimals=decimals)
+    y[:, 1] = np.random.default_rng(0).random(3000) < 0.5
+    found = bootstrap(y, s, redraws=7, metrics=METRICS)
+    check_against_scikit_learn(found.values, y, s, draw_counts(0, 0, 7, 3000))
+    again = bootstrap(y, s, redraws=520, metrics=METRICS)
+    for metric in METRICS:
+        np.testing.assert_array_equal(again.values[metric][:7], found.values[metric])
+    check_against_scikit_learn({m: v[514:] for m, v in again.values.items()}, y, s, draw_counts(0, 514, 520, 3000))
+
+
 def test_redraws_are_draws_with_replacement():
     counts = draw_counts(0, 0, 400, 500).astype(float)
     assert (counts.sum(axis=0) == 500).all()
