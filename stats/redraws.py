@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 LONG = 64  # radiographs; runs up to here are summed side by side, longer ones each by itself
+PIECE = 256  # radiographs of those that are summed at once; PIECE * 255 is the most that 16 bits hold
 STEPS = 256  # worked on at once, to stay in a core's cache
 BLOCK = 16  # steps; cumulative sums go by blocks, to be vectorised over the redraws
 
@@ -111,18 +112,23 @@ def sum_runs(counts, rows, starts, out, to):
     total = np.zeros((len(lengths), counts.shape[1]), np.uint16)  # LONG * 255 fits
     buffer = np.empty_like(total, dtype=np.uint8)
     for place, runs in enumerate(np.searchsorted(-lengths, -np.arange(lengths[0]), side="left")):
-        # mode="clip" lets take write into the buffer without a second one; every index is valid
-        drawn = np.take(counts, rows[starts[:runs] + place], axis=0, out=buffer[:runs], mode="clip")
-        total[:runs] += drawn
+        total[:runs] += _gather(counts, rows[starts[:runs] + place], buffer)
     out[to] = total
 
 
 def sum_rows(counts, rows):
     """Counts (N, B) summed over some rows: (B,) float64."""
     total = np.zeros(counts.shape[1])
-    for first in range(0, len(rows), STEPS):  # in pieces, to bound what is gathered at once
-        total += np.add.reduce(counts[rows[first:first + STEPS]], axis=0, dtype=np.uint32)
+    buffer = np.empty((min(len(rows), PIECE), counts.shape[1]), np.uint8)
+    for first in range(0, len(rows), PIECE):
+        total += np.add.reduce(_gather(counts, rows[first:first + PIECE], buffer), axis=0, dtype=np.uint16)
     return total
+
+
+def _gather(counts, rows, buffer):
+    """`counts[rows]`, written into the first rows of `buffer`."""
+    # Every index is valid; mode="clip" only lets take write where it is told to, without a copy of its own.
+    return np.take(counts, rows, axis=0, out=buffer[:len(rows)], mode="clip")
 
 
 def class_totals(counts, y):
