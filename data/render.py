@@ -167,7 +167,7 @@ def _effusion(chest, rng, right):
 
 def _pneumothorax(chest, rng, right):
     """Air between chest wall and lung: widest at the apex and along the side, no markings in it."""
-    gap = rng.uniform(0.16, 0.28)
+    gap = rng.uniform(0.20, 0.32)
     retreat = gap * (0.6 + 0.9 * np.clip(-(chest.y + 0.1), 0, 1))
     edge = chest.outer - retreat - chest.side
     top = chest.y - chest.a["apex"] - 1.3 * gap
@@ -213,7 +213,7 @@ def render(findings, seed, *, size=256, patient=0, view="PA"):
     markings = chest.vessels()
     scale = anatomy["heart"] * (1.07 if view == "AP" else 1.0)
     if "Cardiomegaly" in findings:
-        scale *= rng.uniform(1.40, 1.62)
+        scale *= rng.uniform(1.50, 1.70)
     heart, heart_mask = chest.heart(scale)
     if "Cardiomegaly" in findings:
         masks["Cardiomegaly"] = heart_mask
@@ -224,7 +224,7 @@ def render(findings, seed, *, size=256, patient=0, view="PA"):
         if "Pleural effusion" in findings:
             sides["Pneumothorax"] = not sides["Pleural effusion"]
         rim, pleura = _pneumothorax(chest, rng, sides["Pneumothorax"])
-        air += 0.10 * rim
+        air += 0.13 * rim
         markings = markings * (1 - rim)
         extra += 0.10 * pleura
         masks["Pneumothorax"] = rim > 0.5
