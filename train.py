@@ -187,7 +187,6 @@ def train(cfg):
     if cfg.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
-    torch.set_float32_matmul_precision("high")  # TF32 on CUDA for what autocast leaves in fp32
 
     folder = Path(cfg.out or f"runs/{cfg.data}-{cfg.init}")
     last = folder / "last.pt"

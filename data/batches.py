@@ -4,6 +4,7 @@ import queue
 import threading
 
 import numpy as np
+import torch
 
 from data.augment import random_maps
 
@@ -62,10 +63,16 @@ def prefetch(dataset, batches, device, *, seed, epoch, first=0, rank=0, world=1,
 
     def work():
         try:
+            if device.type == "cuda":
+                torch.cuda.set_device(device)  # the current device is a thread's own; pinning would wake GPU 0
             for number in range(first, len(batches)):
-                part = local_part(batches[number], rank, world)
-                maps = random_maps(np.random.default_rng([seed, epoch, 1, number]), len(batches[number]))[part]
-                images, labels = dataset.batch(batches[number][part])
+                batch = batches[number]
+                part = local_part(batch, rank, world)
+                idle = part.start == part.stop  # a last batch with fewer images than processes: keep in step with
+                part = slice(0, 1) if idle else part  # the others on an image of which no label is known
+                maps = random_maps(np.random.default_rng([seed, epoch, 1, number]), len(batch))[part]
+                images, labels = dataset.batch(batch[part])
+                labels = labels.fill_(torch.nan) if idle else labels
                 if device.type == "cuda":
                     images, labels, maps = images.pin_memory(), labels.pin_memory(), maps.pin_memory()
                 put(tuple(tensor.to(device, non_blocking=True) for tensor in (images, labels, maps)))

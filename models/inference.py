@@ -29,13 +29,11 @@ def choose_device(name):
     """The device of that name; `auto` takes CUDA, then Apple's MPS, then the CPU."""
     if name != "auto":
         try:
-            device = torch.device(name)
-            torch.empty(1, device=device)
+            return torch.empty(0, device=name).device  # with its number, where there are several
         except (RuntimeError, AssertionError) as error:
             raise ValueError(f"--device {name}: {str(error).strip().splitlines()[0]}") from None
-        return device
     if torch.cuda.is_available():
-        return torch.device("cuda")
+        return torch.device("cuda", torch.cuda.current_device())
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 

@@ -157,7 +157,6 @@ def main():
     args = parser.parse_args()
     device = choose_device(args.device)
     amp = choose_amp("auto", device)
-    torch.set_float32_matmul_precision("high")
     cuda = device.type == "cuda"
     arch, sizes = args.arch or ("vit_base" if cuda else "vit_tiny"), args.batch or ([32, 256] if cuda else [8])
     name = torch.cuda.get_device_name(device) if cuda else f"{platform.machine()} CPU, {torch.get_num_threads()} threads"

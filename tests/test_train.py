@@ -136,6 +136,17 @@ def test_processes_share_out_what_one_process_would_see(world):
             assert torch.equal(torch.cat([part[number][k] for part in parts]), batch[k])
 
 
+def test_a_process_without_an_image_gets_one_that_counts_for_nothing():
+    batches = epoch_batches(9, 8, seed=0, epoch=0)
+    how = dict(seed=0, epoch=0, first=1, world=2)
+    idle, busy = (list(prefetch(Numbers(), batches, torch.device("cpu"), rank=rank, **how))[0] for rank in (0, 1))
+    assert idle[0].shape == (1, 1, 2, 2) and idle[1].isnan().all() and busy[1].item() == batches[1][0]
+    logits = torch.zeros(1, 1, requires_grad=True)
+    loss = train.multilabel_loss(logits, idle[1], torch.ones(1))
+    loss.backward()
+    assert loss == 0 and logits.grad == 0
+
+
 def test_prefetch_hands_on_errors():
     class Broken:
         def batch(self, indices):
@@ -251,23 +262,31 @@ def test_two_ranks_give_one_processs_losses(arguments, tmp_path, unstopped):
         assert b["val_loss"] == pytest.approx(a["val_loss"], rel=1e-4)
 
 
-def test_a_rank_that_dies_takes_the_job_down_with_its_error(arguments, tmp_path):
+def test_a_rank_that_dies_takes_the_job_down_with_its_error_and_resume_goes_on(arguments, tmp_path, unstopped):
     broken = tmp_path / "broken.py"
     broken.write_text(f"""
 import os, sys; sys.path.insert(0, {str(REPOSITORY)!r})
 import train
-step = train.train_step
+step, calls = train.train_step, []
 def dies(*args, **kwargs):
-    if os.environ["RANK"] == "1":
+    calls.append(1)
+    if os.environ["RANK"] == "1" and len(calls) == 9:
         raise ValueError("this card fell off the bus")
     return step(*args, **kwargs)
 train.train_step = dies
 sys.exit(train.main(sys.argv[1:]))
 """)
-    process = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(broken),
-                              *arguments()], capture_output=True, text=True, timeout=240,
-                             env=os.environ | {"OMP_NUM_THREADS": "1"})
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    how = dict(capture_output=True, text=True, timeout=240, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    process = subprocess.run([*launch, str(broken), *arguments(checkpoint_minutes=0)], **how)
     assert process.returncode != 0 and "this card fell off the bus" in process.stderr
+    step = load_checkpoint(tmp_path / "run" / "last.pt")["step"]
+    assert 1 <= step <= 8
+    process = subprocess.run([*launch, str(REPOSITORY / "train.py"), *arguments(resume=True)], **how)
+    assert process.returncode == 0 and f"from step {step} " in process.stdout, process.stderr[-2000:]
+    one, two = (load_checkpoint(folder / "last.pt")["progress"]["log"] for folder in (unstopped, tmp_path / "run"))
+    for a, b in zip(one, two, strict=True):
+        assert b["train_loss"] == pytest.approx(a["train_loss"], rel=1e-5)
 
 
 def test_non_finite_loss_stops_and_keeps_the_last_good_checkpoint(arguments, tmp_path, capsys, monkeypatch):
