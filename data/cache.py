@@ -1,10 +1,10 @@
 """Preprocess a corpus once, in parallel, and open it as one memory-mapped array; also `python -m data.cache`.
 
 The folder is `<cache_dir>/<corpus>-<size>-<key>/` (see `data.store`), its key made of the release's image
-names, the image size and `PREPROCESSING_VERSION`: every cohort, split and limit of a release shares it. Each time
-it is opened, the records of the wanted rows are held against the size and time of their files; where those
-differ, against the content hash; and where that differs, the image is done again. An interrupted build goes on
-where it was.
+names, the image size and `PREPROCESSING_VERSION`: every cohort, split and limit of a release shares it. Each
+time it is opened, the records of the wanted rows are held against the size and time of their files; where
+those differ, against the content hash; and where that differs, the image is done again. An interrupted build
+goes on where it was.
 """
 
 import argparse

@@ -49,8 +49,8 @@ def read_image(path):
     """Read a PNG, JPEG or DICOM radiograph as raw grey intensities.
 
     Colour and palette images become ITU-R 601 luma, as Pillow's "L"; alpha is ignored. A 16-bit grey PNG
-    keeps its 16 bits (colour of 16 bits keeps the upper 8). In a DICOM file the modality LUT (or rescale), then
-    the VOI LUT (or first window) are applied, and MONOCHROME1 is inverted, so that dense tissue is bright.
+    keeps its 16 bits (colour of 16 bits keeps the upper 8). In a DICOM file the modality LUT (or rescale),
+    then the VOI LUT (or first window) are applied, and MONOCHROME1 is inverted: dense tissue is bright.
 
     Parameters
     ----------
@@ -123,8 +123,8 @@ def _decode_png(data):
 def _png_chunks(data):
     """The header and the joined pixel chunks of a PNG, with every chunk's CRC checked.
 
-    Pillow's own reader leaves out the CRC of pixels and steps through the chunks in Python, of which the files
-    of ChestX-ray14 have 50 each.
+    Pillow's own reader leaves out the CRC of pixels and steps through the chunks in Python, of which the
+    files of ChestX-ray14 have 50 each.
     """
     view, start, header, pixels, kind = memoryview(data), len(PNG_SIGNATURE), b"", [], b""
     while kind != b"IEND":
@@ -261,12 +261,13 @@ def _equalise(levels):
 
 
 def _resize(image, size):
-    """Resize to (size, size), less the image's minimum, so that float32 is exact to the range of values."""
-    # Each output needs only a band of the input, so a few outputs at a time are a small matrix product.
-    lowest = np.float32(image.min())
+    """Resize to (size, size), less a low value of the image."""
+    # That value makes float32 exact to the range of values, and a constant image exactly zero.
+    lowest = np.float32(image[::16].min())
     height, width = image.shape
+    # Each output needs only a band of the input, so a few outputs at a time are a small matrix product.
     rows = np.empty((size, width), np.float32)
-    for out, source, weights in _bands(height, size, 8):
+    for out, source, weights in _bands(height, size, 4):
         band = image[source].astype(np.float32)
         if lowest != 0:
             band -= lowest

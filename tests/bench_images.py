@@ -1,8 +1,8 @@
-"""What a core and a machine take to fill the cache: `python tests/bench_images.py [--root CXR14]`.
+"""What a core and a machine take to fill the cache: `python tests/bench_images.py`
 
-Prints Markdown: (1) decoding and preprocessing against the bare decoding of the same files by Pillow, torchvision and, if
-it is installed, OpenCV, in CPU time of one thread; (2) whole caches built with one and more processes; (3) time and disk
-for 800,000 images, extrapolated from (2).
+Prints Markdown: decoding and preprocessing against the bare decoding of the same files by Pillow, torchvision
+and, if it is installed, OpenCV, in CPU time of one thread; whole caches built with one and more processes; and
+time and disk for 800,000 images, extrapolated from that.
 """
 
 import os
@@ -59,7 +59,7 @@ def both(data):
 
 
 def times(files, decoders, rounds):
-    """Least CPU time per file of each decoder, in ms; in turns, so that a busy machine is as busy for each."""
+    """Least CPU time per file of each decoder, in ms; in turns, so that a busy moment hits all of them."""
     contents = [path.read_bytes() for path in files]
     best = dict.fromkeys(decoders, np.inf)
     for _ in range(rounds):
@@ -79,7 +79,7 @@ def radiograph(rng, height, width, top):
 
 
 def make_files(folder, root):
-    """File sets by name: real ones where there are some, and images of the sizes and formats of other releases."""
+    """File sets by name: real ones where there are some, and made ones of other releases' sizes and formats."""
     rng, sets = np.random.default_rng(0), {}
     if root is not None:
         originals = {"L": [], "RGBA": []}
@@ -103,14 +103,16 @@ def make_files(folder, root):
 
 
 def measure_core(sets, rounds):
-    names = {pillow: "Pillow", torchvision: "torchvision", opencv: "OpenCV", read: "`read_image`", both: "with preprocessing"}
+    names = {pillow: "Pillow", torchvision: "torchvision", opencv: "OpenCV", read: "our read_image",
+             both: "and preprocess"}
     bare = [pillow, torchvision] + [opencv] * (cv2 is not None)
-    print("| ms of CPU time per image | MB | " + " | ".join(names[decode] for decode in [*bare, read, both]) + " | ratio |")
-    print("|---|" + "---|" * (len(bare) + 4))
+    columns = [*bare, read, both]
+    print("| CPU ms an image | MB | " + " | ".join(names[decode] for decode in columns) + " | ratio |")
+    print("|---|---|" + "---|" * (len(columns) + 1))
     for name, files in sets.items():
-        best = times(files, [*bare, read, both], rounds)
+        best = times(files, columns, rounds)
         size = sum(path.stat().st_size for path in files) / len(files) / 1e6
-        print(f"| {name} | {size:.2f} | " + " | ".join(f"{best[decode]:.2f}" for decode in [*bare, read, both])
+        print(f"| {name} | {size:.2f} | " + " | ".join(f"{best[decode]:.2f}" for decode in columns)
               + f" | {best[both] / min(best[decode] for decode in bare):.2f} |")
 
 
@@ -124,43 +126,48 @@ def measure_build(files, folder, copies):
         seconds = []
         for turn in range(2):
             begin = time.perf_counter()
-            build_cache(folder, names, names, corpus="bench", cache_dir=folder / f"cache-{workers}-{turn}", workers=workers,
-                        progress=False)
+            build_cache(folder, names, names, corpus="bench", cache_dir=folder / f"cache-{workers}-{turn}",
+                        workers=workers, progress=False)
             seconds.append(time.perf_counter() - begin)
         rates[workers] = copies / min(seconds)
-    used = sum(path.stat().st_blocks * 512 for path in next((folder / "cache-1-0").iterdir()).iterdir()) / copies
+    built = next((folder / "cache-1-0").iterdir())
+    used = sum(path.stat().st_blocks * 512 for path in built.iterdir()) / copies
     print("| processes | images/s | speed-up |\n|---|---|---|")
     for workers, rate in rates.items():
         print(f"| {workers} | {rate:.0f} | {rate / rates[1]:.2f} |")
     return rates, used
 
 
-def main(argv=None):
+def build_parser():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--root", type=Path, default=Path(__file__).resolve().parents[2] / "shared" / "cxr14",
                         help="a ChestX-ray14 release with some original images; left out where there is none")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--copies", type=int, default=400, help="images in the cache that is built")
-    args = parser.parse_args(argv)
+    parser.add_argument("--rounds", type=int, default=7, help="the fastest counts (default: 7)")
+    parser.add_argument("--copies", type=int, default=400, help="images in the caches built (default: 400)")
+    return parser
+
+
+def main(argv=None):
+    args = build_parser().parse_args(argv)
     torch.set_num_threads(1)
-    model = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")),
-                 platform.processor())
-    print(f"{model}, {available_cores()} cores; Pillow {Image.__version__}, torch {torch.__version__}, NumPy {np.__version__}"
-          + (f", OpenCV {cv2.__version__}" if cv2 else ", no OpenCV") + f"; load {os.getloadavg()[0]:.1f}\n")
+    models = [line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")]
+    versions = f"Pillow {Image.__version__}, torch {torch.__version__}, NumPy {np.__version__}"
+    opencv_version = f"OpenCV {cv2.__version__}" if cv2 else "no OpenCV"
+    print(f"{models[0] if models else platform.processor()}, {available_cores()} cores (load {os.getloadavg()[0]:.1f}); {versions}, {opencv_version}\n")
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         sets = make_files(folder, args.root if (args.root / "images").is_dir() else None)
         measure_core(sets, args.rounds)
         (folder / "build").mkdir()
         name, files = next(iter(sets.items()))
-        print(f"\nA cache of {args.copies} images ({name}):\n")
+        print(f"\nCaches of {args.copies} images ({name}), start of the processes included:\n")
         rates, used = measure_build(files, folder / "build", args.copies)
-    print(f"\nExtrapolated to {IMAGES:,} such images, {used / 1e3:.1f} kB of disk each: {used * IMAGES / 1e9:.0f} GB; "
-          "time in proportion to the cores\nand to this machine's one process, with storage that keeps up ("
-          + ", ".join(f"{rates[1] * n * files[0].stat().st_size / 1e6:.0f} MB/s for {n}" for n in CORES) + " cores):\n")
-    print("| cores | hours |\n|---|---|")
+        read = sum(path.stat().st_size for path in files) / len(files) * rates[1] / 1e6
+    print(f"\nExtrapolated to {IMAGES:,} such images ({used * IMAGES / 1e9:.0f} GB of disk), in proportion to the "
+          "cores and the rate of\none process here, if the storage keeps up:\n")
+    print("| cores | hours | MB/s read |\n|---|---|---|")
     for cores in CORES:
-        print(f"| {cores} | {IMAGES / rates[1] / cores / 3600:.2f} |")
+        print(f"| {cores} | {IMAGES / rates[1] / cores / 3600:.2f} | {read * cores:.0f} |")
     return 0
 
 

@@ -42,8 +42,8 @@ def many(folder, count, shape=(60, 50)):
 
 
 def build(folder, root, names, **options):
-    return build_cache(root, names, names, corpus="toy", size=SIZE, cache_dir=folder / "cache", progress=False,
-                       **options)
+    options |= {"corpus": "toy", "size": SIZE, "cache_dir": folder / "cache", "progress": False}
+    return build_cache(root, names, names, **options)
 
 
 BUILD = """
@@ -59,8 +59,9 @@ print(build_cache(root, names, names, corpus="toy", size=32, cache_dir=cache, wo
 
 
 def start_build(root, cache, count, workers=2, **options):
-    return subprocess.Popen([sys.executable, "-c", BUILD, str(root), str(cache), str(count), str(workers)],
-                            cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+    command = [sys.executable, "-c", BUILD, str(root), str(cache), str(count), str(workers)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=REPOSITORY, stdout=pipe, stderr=pipe, text=True, **options)
 
 
 def test_worker_processes_give_the_same_without_torch(tmp_path):
@@ -155,7 +156,8 @@ def test_a_full_disk_is_one_error_and_what_was_written_stays(tmp_path, processes
     process = start_build(root, tmp_path / "cache", 100, processes,
                         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
     out, error = process.communicate(timeout=60)
-    assert process.returncode == 1 and "OSError" in error and "the cache cannot be written" in error and not out
+    assert process.returncode == 1 and not out
+    assert "OSError" in error and "the cache cannot be written" in error
     process = start_build(root, tmp_path / "cache", 100, processes)
     assert 0 < int(process.communicate(timeout=60)[0]) <= 60
     cache = build(tmp_path, root, names, verify=True)

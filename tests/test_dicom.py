@@ -48,7 +48,8 @@ def table(first, entries, bits=16):
     return pydicom.Sequence([item])
 
 
-@pytest.mark.parametrize("dtype, stored", [("uint8", 8), ("uint16", 12), ("uint16", 16), ("int16", 12), ("int16", 16)])
+@pytest.mark.parametrize("dtype, stored", [("uint8", 8), ("uint16", 12), ("uint16", 16), ("int16", 12),
+                                           ("int16", 16)])
 def test_stored_values_come_back(tmp_path, dtype, stored):
     low = -(2 ** (stored - 1)) if dtype == "int16" else 0
     pixels = RNG.integers(low, low + 2**stored, (40, 30)).astype(dtype)
@@ -56,10 +57,10 @@ def test_stored_values_come_back(tmp_path, dtype, stored):
     assert np.array_equal(image, pixels) and image.dtype == ("float32" if dtype == "int16" else dtype)
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16"])
-def test_monochrome1_is_the_negative(tmp_path, dtype):
-    pixels = RNG.integers(*((0, 255) if dtype == "uint8" else (-9000, 9000) if dtype == "int16" else (0, 4096)), (70, 60))
-    pixels = pixels.astype(dtype)
+@pytest.mark.parametrize("dtype, low, high", [("uint8", 0, 256), ("uint16", 0, 4096),
+                                              ("int16", -32768, 32768)])
+def test_monochrome1_is_the_negative(tmp_path, dtype, low, high):
+    pixels = RNG.integers(low, high, (70, 60)).astype(dtype)
     dark = read_image(write(tmp_path / "1.dcm", pixels, photometric="MONOCHROME1")).astype(float)
     light = read_image(write(tmp_path / "2.dcm", pixels)).astype(float)
     assert np.ptp(dark + light) == 0 and dark.min() >= 0
@@ -67,16 +68,18 @@ def test_monochrome1_is_the_negative(tmp_path, dtype):
 
 def test_rescale_and_window_by_hand(tmp_path):
     pixels = np.array([[0, 100, 1024, 1124, 1224, 4095]], np.uint16)
-    path = write(tmp_path / "x.dcm", pixels, stored=12, RescaleSlope="2", RescaleIntercept="-2048", RescaleType="US",
-                 WindowCenter="200.5", WindowWidth="401")
-    # rescaled: -2048 -1848 0 200 400 6142; PS3.3 C.11.2.1.2.1: c - 0.5 = 200, w - 1 = 400, range -2048 .. 6142
+    path = write(tmp_path / "x.dcm", pixels, stored=12, RescaleSlope="2", RescaleIntercept="-2048",
+                 RescaleType="US", WindowCenter="200.5", WindowWidth="401")
+    # rescaled: -2048 -1848 0 200 400 6142; PS3.3 C.11.2.1.2.1: c - 0.5 = 200, w - 1 = 400
     span = 4095 * 2
-    assert read_image(path)[0] == pytest.approx([-2048, -2048, -2048, -2048 + span / 2, -2048 + span, -2048 + span])
+    expected = [-2048, -2048, -2048, -2048 + span / 2, -2048 + span, -2048 + span]
+    assert read_image(path)[0] == pytest.approx(expected)
 
 
 def test_first_of_several_windows_and_no_window_at_all(tmp_path):
     pixels = np.arange(4096, dtype=np.uint16).reshape(64, 64)
-    several = write(tmp_path / "a.dcm", pixels, stored=12, WindowCenter=["1000", "3000"], WindowWidth=["500", "500"])
+    several = write(tmp_path / "a.dcm", pixels, stored=12, WindowCenter=["1000", "3000"],
+                    WindowWidth=["500", "500"])
     one = write(tmp_path / "b.dcm", pixels, stored=12, WindowCenter="1000", WindowWidth="500")
     assert np.array_equal(read_image(several), read_image(one))
     assert np.array_equal(read_image(write(tmp_path / "c.dcm", pixels, stored=12)), pixels)
@@ -86,16 +89,19 @@ def test_lookup_tables_by_hand(tmp_path):
     pixels = np.array([[0, 9, 10, 11, 12, 13, 255]], np.uint8)
     modality = write(tmp_path / "m.dcm", pixels, ModalityLUTSequence=table(10, [7, 500, 60, 1000]))
     assert read_image(modality)[0].tolist() == [7, 7, 7, 500, 60, 1000, 1000]
-    voi = write(tmp_path / "v.dcm", pixels, VOILUTSequence=table(10, [7, 500, 60, 1000]), WindowCenter="9", WindowWidth="3")
+    voi = write(tmp_path / "v.dcm", pixels, VOILUTSequence=table(10, [7, 500, 60, 1000]), WindowCenter="9",
+                WindowWidth="3")
     assert read_image(voi)[0].tolist() == [7, 7, 7, 500, 60, 1000, 1000]  # a table goes before a window
-    both = write(tmp_path / "b.dcm", pixels, ModalityLUTSequence=table(10, [0, 1, 2, 3]), VOILUTSequence=table(0, [9, 8, 3, 1]))
+    both = write(tmp_path / "b.dcm", pixels, ModalityLUTSequence=table(10, [0, 1, 2, 3]),
+                 VOILUTSequence=table(0, [9, 8, 3, 1]))
     assert read_image(both)[0].tolist() == [9, 9, 9, 8, 3, 1, 1]
 
 
 @pytest.mark.parametrize("name", [
-    "MR_small.dcm", "MR_small_RLE.dcm", "MR_small_bigendian.dcm", "MR_small_implicit.dcm", "MR_small_jp2klossless.dcm",
-    "MR_small_jpeg_ls_lossless.dcm", "MR_small_padded.dcm", "CT_small.dcm", "693_J2KI.dcm", "JPEG2000.dcm", "JPGExtended.dcm",
-    "JPEGLSNearLossless_16.dcm", "J2K_pixelrep_mismatch.dcm", "examples_overlay.dcm", "rtdose_1frame.dcm", "image_dfl.dcm"])
+    "MR_small.dcm", "MR_small_RLE.dcm", "MR_small_bigendian.dcm", "MR_small_implicit.dcm",
+    "MR_small_padded.dcm", "MR_small_jp2klossless.dcm", "MR_small_jpeg_ls_lossless.dcm", "CT_small.dcm",
+    "693_J2KI.dcm", "JPEG2000.dcm", "JPGExtended.dcm", "JPEGLSNearLossless_16.dcm", "J2K_pixelrep_mismatch.dcm",
+    "examples_overlay.dcm", "rtdose_1frame.dcm", "image_dfl.dcm"])
 def test_transfer_syntaxes_and_tables_as_pydicom(name):
     file = get_testdata_file(name, download=False)
     if file is None:
@@ -111,7 +117,7 @@ def test_transfer_syntaxes_and_tables_as_pydicom(name):
 
 
 def lossless_jpeg(pixels, bits):
-    """ITU-T T.81 annex H: predictor 1, and a Huffman code of 5 bits for each of the 17 sizes of a difference."""
+    """ITU-T T.81 annex H: predictor 1, and a Huffman code of 5 bits for each of 17 sizes of a difference."""
     def segment(marker, body):
         return bytes([0xFF, marker]) + struct.pack(">H", len(body) + 2) + body
     height, width = pixels.shape
@@ -167,8 +173,8 @@ def test_what_is_no_grey_radiograph_is_refused(tmp_path, elements, reason):
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["rtplan.dcm", "test-SR.dcm", "MR_truncated.dcm", "SC_rgb_jpeg_dcmtk.dcm", "rtdose.dcm",
-                                  "examples_palette.dcm", "waveform_ecg.dcm", "badVR.dcm"])
+@pytest.mark.parametrize("name", ["rtplan.dcm", "test-SR.dcm", "MR_truncated.dcm", "SC_rgb_jpeg_dcmtk.dcm",
+                                  "rtdose.dcm", "examples_palette.dcm", "waveform_ecg.dcm", "badVR.dcm"])
 def test_dicom_files_that_are_no_radiographs(name):
     file = get_testdata_file(name, download=False)
     if file is None:

@@ -1,4 +1,4 @@
-"""Reading and preprocessing, against Pillow, PyTorch, pydicom and a histogram equalisation written out by hand."""
+"""Reading and preprocessing, against Pillow, PyTorch and a histogram equalisation written out by hand."""
 
 import io
 import struct
@@ -43,13 +43,13 @@ def preprocess_by_hand(image, size):
     return equalise_by_hand(np.floor(255 * scaled + np.float32(0.5)).astype(int))
 
 
-@pytest.mark.parametrize("shape", [(1024, 1024), (448, 448), (300, 517), (2000, 1601), (224, 224), (223, 225), (50, 61),
-                                   (1, 40), (40, 1), (2, 2)])
+@pytest.mark.parametrize("shape", [(1024, 1024), (448, 448), (300, 517), (2000, 1601), (224, 224), (223, 225),
+                                   (50, 61), (1, 40), (40, 1), (2, 2)])
 @pytest.mark.parametrize("size", [224, 64])
 def test_preprocess_is_resize_minmax_equalise(shape, size):
     image = RNG.integers(0, 4096, shape).astype(np.uint16)
     ours, expected = preprocess(image, size), preprocess_by_hand(image, size)
-    # float32 and Pillow's double sums may round a pixel to a neighbouring level, and with it move a bin's count.
+    # float32 and Pillow's double sums may round a pixel to a neighbouring level, and so move a bin's count.
     assert (ours != expected).mean() < 0.002
     assert np.abs(ours.astype(int) - expected).max() <= 255 / 32
     assert ours.dtype == np.uint8 and ours.shape == (size, size) and ours.min() == 0 and ours.max() == 255
@@ -58,14 +58,16 @@ def test_preprocess_is_resize_minmax_equalise(shape, size):
 @pytest.mark.parametrize("shape", [(1024, 1024), (130, 333), (3, 900)])
 def test_preprocess_has_pytorchs_resize(shape):
     image = RNG.random(shape)
-    resized = torch.nn.functional.interpolate(torch.from_numpy(image)[None, None], (224, 224), mode="bilinear",
-                                              antialias=True, align_corners=False)[0, 0].numpy()
+    resized = torch.nn.functional.interpolate(
+        torch.from_numpy(image)[None, None], (224, 224), mode="bilinear", antialias=True, align_corners=False)
+    resized = resized[0, 0].numpy()
     levels = np.floor(255 * (resized - resized.min()) / (resized.max() - resized.min()) + 0.5).astype(int)
     assert (preprocess(image) != equalise_by_hand(levels)).mean() < 0.002
 
 
-@pytest.mark.parametrize("dtype, low, step", [("uint8", 0, 1), ("uint8", 100, 1), ("uint16", 60000, 20), ("int16", -9000, 30),
-                                              ("float32", -3.5, 0.25), ("float32", 1e6, 64), ("float64", 1e-3, 1e-3)])
+@pytest.mark.parametrize("dtype, low, step", [
+    ("uint8", 0, 1), ("uint8", 100, 1), ("uint16", 60000, 20), ("int16", -9000, 30), ("float32", -3.5, 0.25),
+    ("float32", 1e6, 64), ("float64", 1e-3, 1e-3)])
 def test_an_affine_change_of_intensities_changes_nothing(dtype, low, step):
     image = RNG.integers(0, 150, (301, 260))
     changed = (low + step * image).astype(dtype)
@@ -126,14 +128,15 @@ def png(width, height, depth, colour, rows, interlace=0):
     def chunk(kind, body):
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
     header = struct.pack(">2I5B", width, height, depth, colour, 0, 0, interlace)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks
 
 
 def test_png_of_few_bits_and_interlaced(tmp_path):
     path = tmp_path / "x.png"
     path.write_bytes(png(4, 1, 2, 0, b"\x00\x1b"))  # 0, 1, 2, 3 of 3
     assert read_image(path).tolist() == [[0, 85, 170, 255]]
-    path.write_bytes(png(1, 2, 8, 0, b"\x00\x07" + b"\x00\x09", interlace=1))  # passes of Adam7: row 0, then row 1
+    path.write_bytes(png(1, 2, 8, 0, b"\x00\x07" + b"\x00\x09", interlace=1))  # Adam7: row 0, then row 1
     assert read_image(path).tolist() == [[7], [9]]
 
 
