@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -176,6 +177,15 @@ def test_a_layout_has_several_images_a_patient_and_the_release_quirks(layouts, c
         for line in lines:
             votes.setdefault(line.split(",")[0], set()).add(line.split(",", 2)[2])
         assert {len(lines) / len(votes)} == {3.0} and any(len(readings) > 1 for readings in votes.values())
+
+
+def test_vindr_without_pydicom_is_png(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pydicom", None)  # as if it were not installed
+    root = tmp_path / "vindr"
+    assert main(["--layout", "vindr", "--out", str(root), "--patients", "10", "--size", "64"]) == 0
+    assert {path.suffix for path in root.glob("*/*")} == {".csv", ".png"}
+    options = dict(image_size=16, cache_dir=tmp_path / "cache", workers=1, progress=False)
+    assert len(CORPORA["vindr"](root, "test", **options)) == 2
 
 
 def test_a_layout_is_repeatable(layouts, tmp_path):
