@@ -16,7 +16,7 @@ from stats.redraws import STEPS, class_totals, cut_steps, draw_counts, sum_rows,
 from stats.roc import check_labels, check_scores, one_class, rates
 
 METRICS = ("auroc", "accuracy", "sensitivity", "specificity", "f1")
-WIDTH, PIECE = 512, 32  # redraws: weighed at once, drawn at once
+WIDTH, BATCH = 1024, 32  # redraws: weighed at once, drawn at once
 
 
 @dataclass(frozen=True)
@@ -259,11 +259,11 @@ def _draw(pool, y, seed, start, stop, width, units, members):
 
     def fill(piece):
         first, column = piece
-        last = min(column + PIECE, chunks[first].shape[1])
+        last = min(column + BATCH, chunks[first].shape[1])
         chunks[first][:, column:last] = draw_counts(seed, first + column, first + last, units, members)
 
     list(pool.map(fill, [(first, column) for first, chunk in chunks.items()
-                         for column in range(0, chunk.shape[1], PIECE)]))
+                         for column in range(0, chunk.shape[1], BATCH)]))
     return list(zip(chunks.values(), pool.map(lambda counts: class_totals(counts, y), chunks.values())))
 
 
@@ -294,7 +294,7 @@ def _called(y, score, counts, threshold):
 def _plan(size, redraws, memory, threads):
     """How many redraws to weigh at once, and to hold as counts, for so many radiographs and bytes."""
     weighing = 64 * STEPS * threads  # bytes a redraw: sums and curve of a block of steps
-    drawing = (PIECE + 16) * size * threads
+    drawing = (BATCH + 16) * size * threads
     width = int(np.clip(memory // 4 // weighing, 1, min(redraws, WIDTH)))
     held = max(1, (memory * 3 // 4 - drawing) // size)
     return min(width, held), held // width * width or held
