@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -154,6 +155,7 @@ def _feed(process, todo, done):
 
 def main():
     """Read chunks of jobs from standard input; answer each with its results, or the text of an OSError."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a caller that was killed ends us without a traceback
     fd, offset, size = map(int, sys.argv[1:])
     for line in sys.stdin:
         try:

@@ -94,7 +94,7 @@ def test_kill_9_in_the_middle_loses_and_spoils_nothing(tmp_path, rows):
     wait_for_rows(tmp_path / "cache", rows)
     time.sleep(0.02)
     process.kill()
-    process.communicate()
+    assert process.communicate(timeout=20) == ("", "")  # the workers went too, and in silence
     cache = build(tmp_path, root, names, workers=2)
     assert 0 < cache.filled <= 400 - rows
     assert np.array_equal(cache.images[cache.rows], expected(400, (300, 300)))
