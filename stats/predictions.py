@@ -204,6 +204,8 @@ def _load_npz(path):
         meta = {"run": path.parent.name or path.stem} | dict(json.loads(str(arrays["meta"])))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: meta: expected a JSON object: {error}") from None
+    if meta.get("thresholds") is not None and len(meta["thresholds"]) != len(labels):
+        raise ValueError(f"{path}: meta: expected {len(labels)} thresholds, found {len(meta['thresholds'])}")
     return Predictions(ids, patients, labels, arrays["y_true"], arrays["y_score"], meta)
 
 

@@ -142,6 +142,17 @@ def test_bad_values_in_an_npz_are_named(tmp_path, changes, message):
         load_predictions(tmp_path / "bad.npz")
 
 
+@pytest.mark.parametrize("meta, message", [
+    ("[1]", "expected a JSON object"), ("nonsense", "expected a JSON object"),
+    ('{"thresholds": [0.5]}', "expected 2 thresholds, found 1")])
+def test_bad_meta_is_named(tmp_path, meta, message):
+    p = example()
+    np.savez(tmp_path / "bad.npz", image_id=p.image_id, labels=np.array(p.labels), y_true=p.y_true, y_score=p.y_score,
+             meta=np.array(meta))
+    with pytest.raises(ValueError, match=f"bad.npz: meta: {message}"):
+        load_predictions(tmp_path / "bad.npz")
+
+
 def test_a_model_that_gives_nan_is_not_written(tmp_path):
     with pytest.raises(ValueError, match=r"row 1 \(a.png\), Edema: expected a probability in .0, 1., found nan"):
         save_predictions(tmp_path / "p.npz", example(y_score=np.array([[0.5, 0.5], [np.nan, 1], [0, 0]])))
