@@ -85,13 +85,13 @@ def left_out(studies):
                  (("missing_images", "not on disk"), ("unreadable_images", "unreadable")) if s[key]]
         lines += [f"{label}: {reason}; neither scored nor compared"
                  for label, reason in zip(s["labels"], s["reasons"]) if reason]
-        lines += [f"{label}: a class was missing in {first[label]['undefined_redraws']:,} redraws, which are left out "
-                  "of its numbers" for label, reason in zip(s["labels"], s["reasons"])
+        lines += [f"{label}: redraws that lacked a class, and are left out of its numbers: "
+                  f"{first[label]['undefined_redraws']:,}" for label, reason in zip(s["labels"], s["reasons"])
                   if not reason and first[label]["undefined_redraws"]]
         lines += [f"{label}, {m['name']}: no threshold from validation, so ROC-AUC only" for m in s["models"]
                   for label, reason in zip(s["labels"], s["reasons"])
                   if not reason and math.isnan(m["labels"][label]["threshold"])]
-        lines += [f"{s['incomplete_redraws']:,} redraws lacked some label; their means are over the others"
+        lines += [f"redraws that lacked some label, whose means are over the others: {s['incomplete_redraws']:,}"
                   ] * (s["incomplete_redraws"] > 0)
         lines += [f"{label}: not in all of the files compared; left out" for label in s["labels_left_out"]]
         if lines:
