@@ -149,6 +149,9 @@ def _lock(folder, start, stop, say):
             if say:
                 print(f"{folder}: waiting for another process that is filling it", file=sys.stderr)
             fcntl.lockf(file, fcntl.LOCK_EX, stop - start, start)
+        except OSError as error:  # Lustre mounted without "flock", say
+            raise OSError(error.errno, f"{folder}: this file system has no locks ({error.strerror}); "
+                                       "put the cache on another") from error
         yield
 
 
