@@ -42,10 +42,12 @@ def test_each_label_lights_up_where_it_comes_from(dtype):
         assert one[inside].mean() > 3 * np.abs(one[~inside]).mean()
 
 
-def test_what_speaks_against_a_label_is_negative():
+def test_what_speaks_against_a_label_stays_dark():
     picture = np.random.default_rng(0).integers(0, 256, (64, 64))
-    against, for_it = occlusion(Gazer(sign=-1), picture), occlusion(Gazer(), picture)
-    assert np.allclose(against, -for_it, atol=1e-5)
+    against, support = occlusion(Gazer(sign=-1), picture), occlusion(Gazer(), picture)
+    assert against.min() >= 0 and support.min() >= 0
+    for no, yes in zip(against, support):
+        assert no[np.unravel_index(yes.argmax(), yes.shape)] < 0.1 * yes.max()
 
 
 def test_any_size_and_shape_of_radiograph_has_the_same_map():
