@@ -50,14 +50,17 @@ def phantoms(count):
 
 
 def keep_attention(model):
-    """Make a model's attention explicit, so that `layer.weights` (1, heads, T, T) and its gradient can be had."""
-    def forward(layer, x):
+    """Make a model's attention explicit, so that `layer.weights` (1, heads, T, T) and its gradient can be had.
+
+    In the last block only the class token's row is there, (1, heads, 1, T).
+    """
+    def forward(layer, x, first=None):
         batch, tokens, width = x.shape
         qkv = layer.qkv(x).view(batch, tokens, 3, layer.num_heads, width // layer.num_heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
-        layer.weights = (q @ k.transpose(-2, -1) / (width // layer.num_heads) ** 0.5).softmax(-1)
+        layer.weights = (q[:, :, :first] @ k.transpose(-2, -1) / (width // layer.num_heads) ** 0.5).softmax(-1)
         layer.weights.retain_grad()
-        return layer.proj((layer.weights @ v).transpose(1, 2).reshape(batch, tokens, width))
+        return layer.proj((layer.weights @ v).transpose(1, 2).flatten(2))
 
     layers = [block.attn for block in model.blocks]
     for layer in layers:
@@ -72,9 +75,10 @@ def attention_maps(model, layers, picture, label):
     tokens = layers[0].weights.shape[-1]
     weighted, rollout = torch.eye(tokens), torch.eye(tokens)
     for layer in layers:
-        attention = layer.weights[0].detach()
-        weighted = weighted + (layer.weights.grad[0] * attention).clamp(min=0).mean(0) @ weighted
-        rollout = (attention.mean(0) + torch.eye(tokens)) / 2 @ rollout
+        attention, gradient = layer.weights[0].detach(), layer.weights.grad[0]
+        rows = attention.shape[1]
+        weighted = weighted[:rows] + (gradient * attention).clamp(min=0).mean(0) @ weighted
+        rollout = (attention.mean(0) + torch.eye(tokens)[:rows]) / 2 @ rollout
     side = round((tokens - 1) ** 0.5)
     return [relevance[0, 1:].view(1, 1, side, side) for relevance in (weighted, rollout)]
 
