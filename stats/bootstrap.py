@@ -295,6 +295,7 @@ def _plan(size, redraws, memory, threads):
     """How many redraws to weigh at once, and to hold as counts, for so many radiographs and bytes."""
     weighing = 64 * STEPS * threads  # bytes a redraw: sums and curve of a block of steps
     drawing = (BATCH + 16) * size * threads
-    width = int(np.clip(memory // 4 // weighing, 1, min(redraws, WIDTH)))
-    held = max(1, (memory * 3 // 4 - drawing) // size)
-    return min(width, held), held // width * width or held
+    most_held = max(1, (memory * 3 // 4 - drawing) // size)
+    held = -(-redraws // -(-redraws // most_held))  # as few rounds as can be, of one size
+    width = max(1, min(memory // 4 // weighing, WIDTH))
+    return -(-held // -(-held // width)), held

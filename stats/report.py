@@ -80,19 +80,20 @@ def describe(settings):
 def left_out(studies):
     """What could not be scored or compared: one Markdown list a corpus, where there is anything."""
     for s in studies:
-        first = s["models"][0]["labels"]
         lines = [f"{s[key]:,} test radiographs: {why}" for key, why in
                  (("missing_images", "not on disk"), ("unreadable_images", "unreadable")) if s[key]]
-        lines += [f"{label}: {reason}; neither scored nor compared"
-                 for label, reason in zip(s["labels"], s["reasons"]) if reason]
-        lines += [f"{label}: redraws that lacked a class, and are left out of its numbers: "
-                  f"{first[label]['undefined_redraws']:,}" for label, reason in zip(s["labels"], s["reasons"])
-                  if not reason and first[label]["undefined_redraws"]]
-        lines += [f"{label}, {m['name']}: no threshold from validation, so ROC-AUC only" for m in s["models"]
-                  for label, reason in zip(s["labels"], s["reasons"])
-                  if not reason and math.isnan(m["labels"][label]["threshold"])]
-        lines += [f"redraws that lacked some label, whose means are over the others: {s['incomplete_redraws']:,}"
-                  ] * (s["incomplete_redraws"] > 0)
+        for label, reason in zip(s["labels"], s["reasons"]):
+            undefined = s["models"][0]["labels"][label]["undefined_redraws"]
+            if reason:
+                lines.append(f"{label}: {reason}; neither scored nor compared")
+                continue
+            if undefined:
+                lines.append(f"{label}: redraws that lacked a class, and are left out of its numbers: {undefined:,}")
+            lines += [f"{label}, {m['name']}: no threshold from validation, so ROC-AUC only" for m in s["models"]
+                      if math.isnan(m["labels"][label]["threshold"])]
+        if s["incomplete_redraws"]:
+            lines.append("redraws that lacked some label, whose means are over the others: "
+                         f"{s['incomplete_redraws']:,}")
         lines += [f"{label}: not in all of the files compared; left out" for label in s["labels_left_out"]]
         if lines:
             yield "\n".join([f"## {show(s['corpus'])}: left out", "", *(f"- {line}" for line in lines)])
