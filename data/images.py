@@ -18,7 +18,8 @@ MAX_PIXELS = 2**26  # 8192 x 8192; the largest radiographs are about 4000 x 5000
 MAX_BYTES = 2**29  # a raw 16-bit image of MAX_PIXELS is 2**27
 INSTALL = "pip install -r requirements-optional.txt"
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-GREY_PNG = {8: ("L", "L"), 16: ("I;16", "I;16B")}  # by bits: Pillow's mode, and as it is stored
+# By bits and colour type: Pillow's mode, and how it is stored.
+PLAIN_PNG = {(8, 0): ("L", "L"), (16, 0): ("I;16", "I;16B"), (8, 6): ("RGBA", "RGBA")}
 
 
 def load(path, size=224):
@@ -113,9 +114,10 @@ def _decode_png(data):
     header, pixels = _png_chunks(data)
     width, height, depth, colour, _, _, interlaced = struct.unpack(">2I5B", header)
     _check_size(width, height)
-    if colour == 0 and depth in GREY_PNG and not interlaced:
-        mode, stored = GREY_PNG[depth]
-        return _decode_into_array(mode, (width, height), pixels, "zip", stored)
+    if (depth, colour) in PLAIN_PNG and not interlaced:
+        mode, stored = PLAIN_PNG[depth, colour]
+        array = _decode_into_array(mode, (width, height), pixels, "zip", stored)
+        return np.asarray(Image.fromarray(array).convert("L")) if mode == "RGBA" else array
     with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
         return _grey(picture)
 
@@ -160,9 +162,14 @@ def _decode_jpeg(data):
 
 def _decode_into_array(mode, size, data, decoder, *stored):
     """Let Pillow decode into an array of ours; getting its own picture out of it would take two copies."""
-    array = np.empty(size[::-1], np.uint16 if mode == "I;16" else np.uint8)
-    Image.frombuffer(mode, size, array, "raw", mode, 0, 1).frombytes(data, decoder, *stored)
-    return array
+    shape = (*size[::-1], 4) if mode == "RGBA" else size[::-1]
+    array = np.empty(shape, np.uint16 if mode == "I;16" else np.uint8)
+    for filler in (173, 90):  # Pillow does not say so if the data end early: the last row would keep what it had
+        array[-1] = filler
+        Image.frombuffer(mode, size, array, "raw", mode, 0, 1).frombytes(data, decoder, *stored)
+        if (array[-1] != filler).any():
+            return array
+    raise ValueError(f"truncated: fewer than {size[1]} rows")
 
 
 def _grey(picture):

@@ -140,6 +140,12 @@ def test_png_of_few_bits_and_interlaced(tmp_path):
     assert read_image(path).tolist() == [[7], [9]]
 
 
+@pytest.mark.parametrize("value", [0, 90, 173])
+def test_a_last_row_of_one_value(tmp_path, value):
+    image = np.full((5, 4), value, np.uint8)
+    assert np.array_equal(read_image(save(tmp_path / "x.png", image)), image)
+
+
 def test_jpeg_grey_and_colour_and_no_cmyk(tmp_path):
     grey = Image.open(save(tmp_path / "grey.jpg", SMOOTH, quality=95))
     assert np.array_equal(read_image(tmp_path / "grey.jpg"), np.asarray(grey))
@@ -190,6 +196,9 @@ def test_every_flipped_byte_of_a_png_is_noticed_or_harmless(tmp_path):
     (png(65500, 65500, 8, 0, bytes(10)), "65500 x 65500"),
     (png(MAX_PIXELS + 1, 1, 1, 0, bytes(10)), "expected 1 to"),
     (png(0, 10, 8, 0, bytes(10)), "0 x 10"),
+    (png(20, 20, 8, 0, bytes(21 * 19)), "truncated"),
+    (png(20, 20, 16, 0, bytes(41 * 19)), "truncated"),
+    (png(20, 20, 8, 6, bytes(81 * 19)), "truncated"),
     (png(20, 20, 8, 9, bytes(21 * 20)), "cannot be decoded"),
     (b"\xff\xd8\xff\xe0" + bytes(100), "cannot be decoded"),
     (bytes(128) + b"DICM", "without pixel data|cannot be decoded"),
