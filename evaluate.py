@@ -2,6 +2,7 @@
 
     python evaluate.py --bootstrap 1000                            # every run under runs/
     python evaluate.py runs/cxr14-dinov2 runs/cxr14-imagenet
+    python evaluate.py --predictions runs/*/predictions.npz --resample patient  # what was predicted, scored otherwise
     python evaluate.py --predictions A.csv B.csv --truth truth.csv # anybody's; PyTorch is not needed
 
 A CSV has an id column, optionally `patient_id`, then a column per label: probabilities in A and B; 0, 1 or nothing
