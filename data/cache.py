@@ -100,6 +100,9 @@ def build_cache(root, names, wanted, *, corpus, files=None, size=224, cache_dir=
     part, parts = shard
     if not 0 <= part < parts:
         raise ValueError(f"shard: expected (i, n) with 0 <= i < n, found {shard}")
+    workers = available_cores() if workers is None else workers
+    if size < 1 or workers < 1:
+        raise ValueError(f"size, workers: expected at least 1, found {size} and {workers}")
     names = sorted(set(names))
     row_of = dict(zip(names, range(len(names))))
     unknown = next((name for name in wanted if name not in row_of), None)
@@ -131,7 +134,7 @@ def build_cache(root, names, wanted, *, corpus, files=None, size=224, cache_dir=
             jobs = [_job(row, os.path.join(root, files[at]), index)
                     for at, row in zip(todo.tolist(), rows[todo].tolist())]
             try:
-                bad, filled = _fill(store, index, jobs, workers or available_cores(), progress)
+                bad, filled = _fill(store, index, jobs, workers, progress)
             except OSError as error:
                 if store.writable:
                     raise
@@ -271,6 +274,8 @@ def _fill_corpus(args):
     if not slash or not part.isdigit() or not parts.isdigit() or not 1 <= int(part) <= int(parts):
         raise ValueError(f"--shard: expected I/N with 1 <= I <= N, found {args.shard!r}")
     corpus = CORPORA[args.corpus]
+    if args.cohort not in corpus.cohorts:
+        raise ValueError(f"--cohort: {args.corpus} has {', '.join(corpus.cohorts)}, not {args.cohort!r}")
     root = corpus.prepare_root(args.root or default_root(args.corpus))
     release = corpus.read(root, args.cohort)
     files, present, _ = locate(root, release.table.path, corpus.alternatives(root))

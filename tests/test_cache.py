@@ -279,7 +279,8 @@ def test_the_command_on_the_official_layout(tmp_path, capsys, real_cxr14):
     assert main(["--merge", str(tmp_path / "b"), str(folder)]) == 0
     assert "1,236 images copied" in capsys.readouterr().out
     nothing = str(tmp_path / "none")
-    for wrong in (["cxr14", "--root", nothing], ["cxr14", "--shard", "3/2"], ["--merge", nothing, "x"]):
+    for wrong in (["cxr14", "--root", nothing], ["cxr14", "--shard", "3/2"], ["--merge", nothing, "x"],
+                  ["cxr14", "--cohort", "x"], arguments + ["--workers", "0"], arguments + ["--size", "-1"]):
         assert main(wrong) == 2
         assert capsys.readouterr().err.count("\n") == 1
 
