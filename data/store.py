@@ -129,6 +129,7 @@ def _lay_out(folder, meta):
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
         file.truncate(file.tell() + shape[0] * shape[1] * shape[2])
+        os.fsync(file.fileno())
     with open(folder / "index.npy", "wb") as file:  # not a sparse file: marking a row must not need more disk
         np.save(file, np.zeros(shape[0], RECORD))
         os.fsync(file.fileno())
