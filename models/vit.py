@@ -33,12 +33,12 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x):
+    def forward(self, x, first=None):
         B, T, D = x.shape
         qkv = self.qkv(x).view(B, T, 3, self.num_heads, D // self.num_heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (B, heads, T, D/heads)
-        x = F.scaled_dot_product_attention(q, k, v)
-        return self.proj(x.transpose(1, 2).reshape(B, T, D))
+        x = F.scaled_dot_product_attention(q[:, :, :first], k, v)
+        return self.proj(x.transpose(1, 2).flatten(2))
 
 
 class Mlp(nn.Module):
@@ -70,8 +70,9 @@ class Block(nn.Module):
         self.mlp = Mlp(dim, 4 * dim)
         self.ls2 = LayerScale(dim) if layer_scale else nn.Identity()
 
-    def forward(self, x):
-        x = x + self.ls1(self.attn(self.norm1(x)))
+    def forward(self, x, first=None):
+        """Tokens (B, T, D) to (B, T, D), or to (B, first, D): those alone, which attend to all."""
+        x = x[:, :first] + self.ls1(self.attn(self.norm1(x), first))
         return x + self.ls2(self.mlp(self.norm2(x)))
 
 
@@ -145,8 +146,9 @@ class VisionTransformer(nn.Module):
             raise ValueError(f"images of shape {tuple(images.shape)}, expected (B, 3, {size}, {size})")
         x = self.patch_embed(images)
         x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1) + self.pos_embed  # (B, 1 + patches, D)
-        for block in self.blocks:
+        for block in self.blocks[:-1]:
             x = block(x)
+        x = self.blocks[-1](x, first=1)  # the head reads the class token alone: 6 % less work in 12 blocks
         return self.norm(x[:, 0])
 
     def forward(self, images):

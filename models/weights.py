@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from models.checkpoint import load_checkpoint, read_torch
 from models.vit import create_model
 
-# The mean and SD of the images that each public file was trained on. The paper uses neither.
+# What `--normalize pretrain` subtracts and divides by: as each public file was trained. The paper does neither.
 INPUT_STATS = {
     "dinov2": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),  # ImageNet's
     "imagenet": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),  # AugReg's
@@ -302,6 +302,7 @@ def initialise(init, arch, *, weights=None, num_classes, image_size=224, seed=0,
     if init == "random":
         if weights:
             raise ValueError("--weights is given, but --init is random")
+        mean, std = [0.5] * 3, [0.25] * 3  # a transformer learns next to nothing from scratch on inputs off centre
     elif init == "mimic":
         weights = Path(weights or f"weights/mimic-{target}/best.pt")
         if not weights.is_file():
