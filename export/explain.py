@@ -9,7 +9,7 @@ has the evidence for this choice.
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-WINDOW = 1 / 4  # side of what is hidden, in parts of the image's side
+WINDOW = 1 / 6  # side of what is hidden, in parts of the image's side
 STEP = 0.5  # of a window
 DARK = 5  # percentile of the intensities
 FAINT = 0.25  # log-odds; the colour scale never ends below, so that noise is not blown up to a finding
