@@ -164,7 +164,7 @@ def _decode_into_array(mode, size, data, decoder, *stored):
     """Let Pillow decode into an array of ours; getting its own picture out of it would take two copies."""
     shape = (*size[::-1], 4) if mode == "RGBA" else size[::-1]
     array = np.empty(shape, np.uint16 if mode == "I;16" else np.uint8)
-    for filler in (173, 90):  # Pillow does not say so if the data end early: the last row would keep what it had
+    for filler in (173, 90):  # Pillow does not say so if the data end early: the last row keeps its filler
         array[-1] = filler
         Image.frombuffer(mode, size, array, "raw", mode, 0, 1).frombytes(data, decoder, *stored)
         if (array[-1] != filler).any():

@@ -1,8 +1,8 @@
 """What a core and a machine take to fill the cache: `python tests/bench_images.py`
 
 Prints Markdown: decoding and preprocessing against the bare decoding of the same files by Pillow, torchvision
-and, if it is installed, OpenCV, in CPU time of one thread; whole caches built with one and more processes; and
-time and disk for 800,000 images, extrapolated from that.
+and, if it is installed, OpenCV, in CPU time of one thread; whole caches built with one and more processes;
+and time and disk for 800,000 images, extrapolated from that.
 """
 
 import os
@@ -79,7 +79,7 @@ def radiograph(rng, height, width, top):
 
 
 def make_files(folder, root):
-    """File sets by name: real ones where there are some, and made ones of other releases' sizes and formats."""
+    """File sets by name: real ones where there are some, and made ones in other releases' sizes."""
     rng, sets = np.random.default_rng(0), {}
     if root is not None:
         originals = {"L": [], "RGBA": []}
@@ -153,7 +153,8 @@ def main(argv=None):
     models = [line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")]
     versions = f"Pillow {Image.__version__}, torch {torch.__version__}, NumPy {np.__version__}"
     opencv_version = f"OpenCV {cv2.__version__}" if cv2 else "no OpenCV"
-    print(f"{models[0] if models else platform.processor()}, {available_cores()} cores (load {os.getloadavg()[0]:.1f}); {versions}, {opencv_version}\n")
+    cpu = models[0] if models else platform.processor()
+    print(f"{cpu}, {available_cores()} cores (load {os.getloadavg()[0]:.1f}); {versions}, {opencv_version}\n")
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         sets = make_files(folder, args.root if (args.root / "images").is_dir() else None)

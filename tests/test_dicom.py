@@ -100,8 +100,8 @@ def test_lookup_tables_by_hand(tmp_path):
 @pytest.mark.parametrize("name", [
     "MR_small.dcm", "MR_small_RLE.dcm", "MR_small_bigendian.dcm", "MR_small_implicit.dcm",
     "MR_small_padded.dcm", "MR_small_jp2klossless.dcm", "MR_small_jpeg_ls_lossless.dcm", "CT_small.dcm",
-    "693_J2KI.dcm", "JPEG2000.dcm", "JPGExtended.dcm", "JPEGLSNearLossless_16.dcm", "J2K_pixelrep_mismatch.dcm",
-    "examples_overlay.dcm", "rtdose_1frame.dcm", "image_dfl.dcm"])
+    "693_J2KI.dcm", "JPEG2000.dcm", "JPGExtended.dcm", "JPEGLSNearLossless_16.dcm", "examples_overlay.dcm",
+    "J2K_pixelrep_mismatch.dcm", "rtdose_1frame.dcm", "image_dfl.dcm"])
 def test_transfer_syntaxes_and_tables_as_pydicom(name):
     file = get_testdata_file(name, download=False)
     if file is None:
