@@ -21,13 +21,13 @@ class Graph:
     def __init__(self):
         self.nodes, self.weights, self.domains = [], [], {"": OPSET}
 
-    def __call__(self, op, *inputs, outputs=1, domain="", **attributes):
+    def __call__(self, op, *inputs, domain="", **attributes):
         names = [x if isinstance(x, str) else self.weight(x) for x in inputs]
-        results = [f"{op}_{len(self.nodes)}_{i}" for i in range(outputs)]
+        output = f"{op}_{len(self.nodes)}"
         if domain:
             self.domains[domain] = 1
-        self.nodes.append(helper.make_node(op, names, results, name=results[0], domain=domain, **attributes))
-        return results[0] if outputs == 1 else results
+        self.nodes.append(helper.make_node(op, names, [output], name=output, domain=domain, **attributes))
+        return output
 
     def weight(self, value):
         """Store an array as it is, Python integers as int64 and floats as float32; gives its name."""
@@ -172,12 +172,11 @@ def block(g, x, weights, name, heads, linear, class_token_only):
 
     y = layer_norm(g, x, weights, f"{name}.norm1")
     width = len(weights[f"{name}.norm1.weight"])
+    asking = y
     if class_token_only:
-        x, first = (g("Slice", tokens, [0], [1], [1]) for tokens in (x, y))
-        query = dense(first, "attn.qkv", slice(0, width))
-        key, value = g("Split", dense(y, "attn.qkv", slice(width, None)), outputs=2, axis=2, num_outputs=2)
-    else:
-        query, key, value = g("Split", dense(y, "attn.qkv"), outputs=3, axis=2, num_outputs=3)
+        x, asking = (g("Slice", tokens, [0], [1], [1]) for tokens in (x, y))
+    query = dense(asking, "attn.qkv", slice(0, width))  # three products: a Split of one would copy them all
+    key, value = (dense(y, "attn.qkv", slice(start, start + width)) for start in (width, 2 * width))
     y = g("MultiHeadAttention", query, key, value, num_heads=heads, domain="com.microsoft")
     x = g("Add", x, dense(y, "attn.proj"))
     y = layer_norm(g, x, weights, f"{name}.norm2")

@@ -39,14 +39,17 @@ def int8(model, state, images):
         scale = smooth(state, name, np.maximum(-low, high))
         ranges[name] = float((low / scale).min()), float((high / scale).max())
 
+    quantised = {}  # query, key and value share their input
+
     def linear(g, x, weight, bias, name):
         low, high = min(ranges[name][0], 0.0), max(ranges[name][1], 0.0)
         step = np.float32((high - low) / 255)
         zero = np.uint8(np.round(-low / step))
-        quantised = g("QuantizeLinear", x, step, zero)
+        if (g, x) not in quantised:
+            quantised[g, x] = g("QuantizeLinear", x, step, zero)
         weight_step = np.maximum(np.abs(weight).max(1), 1e-12) / 127  # (out,)
         levels = np.round(weight / weight_step[:, None]).astype(np.int8)
-        return g("MatMulIntegerToFloat", quantised, levels.T, step, weight_step.astype(np.float32), zero,
+        return g("MatMulIntegerToFloat", quantised[g, x], levels.T, step, weight_step.astype(np.float32), zero,
                  np.zeros(len(weight_step), np.int8), bias, domain="com.microsoft")
 
     return state, linear
