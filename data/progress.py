@@ -51,7 +51,7 @@ class Progress:
         elif self.enabled:
             rate = self.rate(done)
             left = duration((self.total - done) / rate) if rate else "?"
-            print(f"{self.what}  {done:,}/{self.total:,} {self.unit}  {rate:,.0f}/s  {left} left  {note}".rstrip(),
+            print(f"{self.what}  {done:,}/{self.total:,} {self.unit}  {rate:,.{0 if rate >= 10 else 1}f}/s  {left} left  {note}".rstrip(),
                   file=sys.stderr, flush=True)
 
     def close(self):
