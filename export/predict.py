@@ -189,7 +189,7 @@ def verify(model, paths):
 
 
 def main(argv=None):
-    args = build_parser().parse_args(argv)
+    args = build_parser().parse_intermixed_args(argv)  # options may stand before the images
     try:
         model = Predictor(args.model, args.provider, args.threads)
         if args.card:

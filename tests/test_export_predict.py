@@ -162,6 +162,13 @@ def test_a_list_on_stdin(folder, monkeypatch, capsys):
     assert capsys.readouterr().out.count("c.jpg") == 5
 
 
+def test_options_may_stand_anywhere(folder, capsys):
+    image = str(folder / "images" / "a.png")
+    for words in (["--csv", "-", str(folder / "model.onnx"), image], [str(folder / "model.onnx"), "--csv", "-", image]):
+        assert main([*words, "--provider", "cpu"]) == 0
+        assert capsys.readouterr().out.count("a.png") == 5
+
+
 def test_order_and_batches_do_not_matter(folder, tmp_path):
     names = [str(path) for path in good(folder)] * 5
     outputs = []
