@@ -46,11 +46,7 @@ def calibrate(model, dataset, thresholds, norm):
         if not (0 < y.sum() < len(y)):
             print(f"{label:<24} left as it is: validation holds one class only")
             continue
-        slope, offset = platt(y, logit[known, i])
-        if slope <= 0:
-            print(f"{label:<24} left as it is: the fitted slope {slope:.3f} would turn the ranking round")
-            continue
-        slopes[i], offsets[i] = slope, offset
+        slopes[i], offsets[i] = slope, offset = fit(y, logit[known, i])
         after[known, i] = out_of_fold(y, logit[known, i], dataset.table.patient_id[known])
         errors = [calibration_error(y, p[known, i]) for p in (before, after)]
         print(f"{label:<24} {slope:7.3f} {offset:7.3f}  {errors[0]:10.4f}  {errors[1]:6.4f}")
@@ -81,6 +77,21 @@ def draw(path, y_true, before, after):
     axes.legend(frameon=False)
     with atomic_write(path) as file:
         figure.savefig(file, dpi=200, format="png")
+
+
+def fit(y_true, logit):
+    """Slope, above 0, and offset of one label's map: `platt`'s, or 1 and a shift where that would turn the ranking.
+
+    The shift makes the mean probability the frequency of positives.
+    """
+    slope, offset = platt(y_true, logit)
+    if slope > 0:
+        return slope, offset
+    low, high = -100.0, 100.0
+    while high - low > 1e-9:
+        offset = (low + high) / 2
+        low, high = (low, offset) if sigmoid(logit + offset).mean() > y_true.mean() else (offset, high)
+    return 1.0, offset
 
 
 def platt(y_true, logit):
@@ -158,6 +169,6 @@ def out_of_fold(y_true, logit, groups):
     for k in range(FOLDS):
         rest = y_true[fold != k]
         if (rest == 1).any() and (rest == 0).any():
-            slope, offset = platt(rest, logit[fold != k])
+            slope, offset = fit(rest, logit[fold != k])
             probability[fold == k] = sigmoid(slope * logit[fold == k] + offset)
     return probability

@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 import data
 from data.phantom import make_phantom
 from export import quantize, to_onnx
-from export.calibrate import calibration_error, platt, sigmoid
+from export.calibrate import calibration_error, fit, platt, sigmoid
 from export.graph import classifier
 from export.predict import main as predict_main
 from export.quantize import accept, int8
@@ -257,6 +257,15 @@ def test_platt_finds_the_map_that_made_the_labels():
     logit = rng.normal(0, 2, 200_000)
     y = (rng.random(200_000) < sigmoid(0.7 * logit - 1.5)).astype(float)
     assert platt(y, logit) == pytest.approx((0.7, -1.5), abs=0.03)
+
+
+def test_a_label_that_ranks_backwards_is_only_shifted():
+    rng = np.random.default_rng(2)
+    y = (rng.random(300) < 0.1).astype(float)
+    logit = rng.normal(2, 1, 300) - 3 * y
+    assert platt(y, logit)[0] < 0
+    slope, offset = fit(y, logit)
+    assert slope == 1 and sigmoid(logit + offset).mean() == pytest.approx(y.mean(), abs=1e-6)
 
 
 def test_calibration_error_of_hand_made_bins():
