@@ -43,7 +43,7 @@ def int8(model, state, images):
 
     def linear(g, x, weight, bias, name):
         low, high = min(ranges[name][0], 0.0), max(ranges[name][1], 0.0)
-        step = np.float32((high - low) / 255)
+        step = np.float32(max(high - low, 1e-6) / 255)
         zero = np.uint8(np.round(-low / step))
         if (g, x) not in quantised:
             quantised[g, x] = g("QuantizeLinear", x, step, zero)

@@ -3,10 +3,10 @@
     python train.py && python -m export.to_onnx runs/phantom-random
     python tests/bench_explain.py runs/phantom-random
 
-A hit: the map's highest value lies on the lesion (Zhang et al., IJCV 2018, here without their margin of 15 pixels), for
-findings that are there. Compared are occlusion, from the exported file; gradient-weighted attention (Chefer et al. 2021,
-arXiv:2103.15679) and attention rollout (Abnar and Zuidema 2020, arXiv:2005.00928), from PyTorch; and chance. Prints
-Markdown.
+A hit: the map's highest value lies on the lesion (Zhang et al., IJCV 2018, without their margin of 15 pixels), for
+findings that are there. Compared are occlusion, from the exported file; gradient-weighted attention (Chefer et al.
+2021, arXiv:2103.15679) and attention rollout (Abnar and Zuidema 2020, arXiv:2005.00928), from PyTorch; and chance.
+Prints Markdown.
 """
 
 import argparse

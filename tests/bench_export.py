@@ -1,9 +1,9 @@
-"""Time the exported ViT-B/14 from the raw 1024 x 1024 radiograph to probabilities, beside PyTorch and timm's export.
+"""Time the exported ViT-B/14 from the raw 1024 x 1024 radiograph to probabilities, beside PyTorch and timm.
 
     python tests/bench_export.py
 
-Prints a Markdown table. The contenders take turns, so that a busy moment hits all of them; the median is shown.
-On a CUDA machine the GPU's rows are added.
+Prints a Markdown table. The contenders take turns, so that a busy moment hits all of them; the median is
+shown. On a CUDA machine the GPU's rows are added.
 """
 
 import argparse
@@ -73,8 +73,8 @@ def timm_export(folder, arch):
             "vit_large": "vit_large_patch14_dinov2"}[arch]
     model = timm.create_model(name, img_size=224, num_classes=LABELS).eval()
     path = folder / "timm.onnx"
-    torch.onnx.export(model, (torch.rand(2, 3, 224, 224),), path, dynamo=True, external_data=False, verbose=False,
-                      dynamic_shapes={"x": {0: torch.export.Dim("batch")}})
+    torch.onnx.export(model, (torch.rand(2, 3, 224, 224),), path, dynamo=True, external_data=False,
+                      verbose=False, dynamic_shapes={"x": {0: torch.export.Dim("batch")}})
     session = open_session(path, "cpu")[0]
     name = session.get_inputs()[0].name
 

@@ -14,7 +14,7 @@ from models import VisionTransformer
 LABELS = ["Cardiomegaly", "Pneumonia", "Edema", "Nodule", "No finding"]
 THRESHOLDS = [0.4, 0.5, None, 0.6, 0.5]
 METADATA = dict(
-    format=FORMAT, intended_use=INTENDED_USE, corpus="cxr14", init="dinov2", architecture="vit_tiny, patch 16, 64 x 64",
+    format=FORMAT, intended_use=INTENDED_USE, corpus="cxr14", init="dinov2", architecture="vit_tiny, patch 16",
     cohort="paper", label_set="table3", thresholds_from="Youden's index on the validation set", precision="fp32",
     checkpoint_sha256="0" * 64, calibration="none", labels=LABELS, thresholds=THRESHOLDS, image_size=64,
     test_auroc=dict(images=90, method="bootstrap", labels=[[0.8, 0.7, 0.9]] * 4 + [[None] * 3]),

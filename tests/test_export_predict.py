@@ -62,8 +62,8 @@ def test_calls_are_made_at_and_above_the_threshold(model):
 
 @pytest.mark.parametrize("image, reason", [
     (np.zeros((0, 5)), "more than one pixel"), (np.zeros((1, 1)), "more than one pixel"),
-    (np.zeros((5, 5, 3)), "expected"), (np.array([[1.0, np.nan], [2, 3]]), "NaN"), (np.array([[1, np.inf]]), "infinite"),
-    (np.array([["a", "b"]]), "expected numbers")])
+    (np.zeros((5, 5, 3)), "expected"), (np.array([[1.0, np.nan], [2, 3]]), "NaN"),
+    (np.array([[1, np.inf]]), "infinite"), (np.array([["a", "b"]]), "expected numbers")])
 def test_an_image_without_meaning_is_refused(model, image, reason):
     with pytest.raises(ValueError, match=reason):
         model([image])
@@ -173,7 +173,8 @@ def test_order_and_batches_do_not_matter(folder, tmp_path):
     names = [str(path) for path in good(folder)] * 5
     outputs = []
     for options in (["--batch-size", "1"], ["--batch-size", "3", "--workers", "1"]):
-        assert main([str(folder / "model.onnx"), *names, "--csv", str(tmp_path / "o.csv"), "--provider", "cpu", *options]) == 0
+        words = [str(folder / "model.onnx"), *names, "--csv", str(tmp_path / "o.csv"), "--provider", "cpu"]
+        assert main([*words, *options]) == 0
         rows = list(csv.DictReader((tmp_path / "o.csv").open()))
         assert [row["image"] for row in rows] == [name for name in names for _ in LABELS]
         outputs.append([float(row["probability"]) for row in rows])
@@ -185,7 +186,8 @@ def png_header(width, height):
     def chunk(kind, body):
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
+    pixels = zlib.compress(b"\0" * 100)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize("make", [
@@ -243,7 +245,8 @@ def test_the_pattern_is_the_same_everywhere():
 def test_no_torch_is_imported(folder):
     code = ("import sys; from export.predict import main; main(sys.argv[1:]); "
             "sys.exit(any(m.split('.')[0] in ('torch', 'onnx', 'scipy') for m in sys.modules))")
-    done = subprocess.run([sys.executable, "-c", code, str(folder / "model.onnx"), str(folder / "images" / "a.png"),
-                           "--provider", "cpu"], cwd=Path(__file__).parent.parent, capture_output=True, text=True)
+    words = [str(folder / "model.onnx"), str(folder / "images" / "a.png"), "--provider", "cpu"]
+    done = subprocess.run([sys.executable, "-c", code, *words], cwd=Path(__file__).parent.parent,
+                          capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "Cardiomegaly" in done.stdout

@@ -51,8 +51,8 @@ def checkpoint(corpus):
     with torch.no_grad():
         model.head.weight.copy_(torch.tensor(solution[:-1].T))
         model.head.bias.copy_(torch.tensor(solution[-1]))
-    return dict(model=model.state_dict(), model_config=model.config, labels=list(train.labels), config=corpus, epoch=3,
-                step=9, thresholds=[0.5] * 5 + [None], val_auroc=[0.9] * 6, input_mean=None, input_std=None)
+    return dict(model=model.state_dict(), model_config=model.config, labels=list(train.labels), config=corpus,
+                epoch=3, step=9, thresholds=[0.5] * 5 + [None], val_auroc=[0.9] * 6, input_mean=None, input_std=None)
 
 
 @pytest.fixture
@@ -81,12 +81,14 @@ def test_metadata_and_card(run, checkpoint, corpus, capsys):
     test = data.from_config(corpus, "test")
     score = np.random.default_rng(0).random(test.table.y.shape)
     digest = to_onnx.sha256(run / "best.pt")
-    save_predictions(run / "predictions.npz", Predictions(test.table.image_id, test.table.patient_id, list(test.labels),
-                                                          test.table.y, score, dict(checkpoint_sha256=digest)))
+    predictions = Predictions(test.table.image_id, test.table.patient_id, list(test.labels), test.table.y, score,
+                              dict(checkpoint_sha256=digest))
+    save_predictions(run / "predictions.npz", predictions)
     assert main([str(run)]) == 0
     metadata = Predictor(run / "model.onnx", "cpu").metadata
     assert metadata["labels"] == checkpoint["labels"] and metadata["thresholds"] == checkpoint["thresholds"]
-    assert metadata["checkpoint_sha256"] == digest and metadata["corpus"] == "phantom" and metadata["init"] == "random"
+    assert metadata["checkpoint_sha256"] == digest
+    assert metadata["corpus"] == "phantom" and metadata["init"] == "random"
     assert "not a medical device" in metadata["intended_use"].lower()
     for i, (value, low, high) in enumerate(metadata["test_auroc"]["labels"]):
         positive, negative = (score[test.table.y[:, i] == k, i] for k in (1, 0))
@@ -101,8 +103,9 @@ def test_metadata_and_card(run, checkpoint, corpus, capsys):
 
 def test_predictions_of_another_checkpoint_are_not_shown(run, checkpoint, capsys):
     y = np.eye(6)[np.arange(12) % 6]
-    save_predictions(run / "predictions.npz", Predictions(np.arange(12).astype(str), None, checkpoint["labels"], y, y,
-                                                          dict(checkpoint_sha256="1" * 64)))
+    predictions = Predictions(np.arange(12).astype(str), None, checkpoint["labels"], y, y,
+                              dict(checkpoint_sha256="1" * 64))
+    save_predictions(run / "predictions.npz", predictions)
     assert main([str(run)]) == 0
     assert "not of this checkpoint" in capsys.readouterr().out
     assert Predictor(run / "model.onnx", "cpu").metadata["test_auroc"] is None
@@ -147,6 +150,10 @@ def other_outputs(checkpoint):
     return checkpoint | dict(labels=checkpoint["labels"][:2])
 
 
+def other_corpus(checkpoint, **config):
+    return checkpoint | dict(config=checkpoint["config"] | config)
+
+
 def other_architecture(checkpoint):
     return checkpoint | dict(model_config=checkpoint["model_config"] | dict(depth=2))
 
@@ -157,8 +164,8 @@ def other_architecture(checkpoint):
     (lambda run, c: torch.save(c["model"], run / "best.pt"), "not a checkpoint of this project"),
     (lambda run, c: save_checkpoint(run / "best.pt", other_outputs(c)), "labels"),
     (lambda run, c: save_checkpoint(run / "best.pt", other_architecture(c)), "architecture"),
-    (lambda run, c: save_checkpoint(run / "best.pt", c | dict(config=c["config"] | dict(data="mars"))), "mars"),
-    (lambda run, c: save_checkpoint(run / "best.pt", c | dict(config=c["config"] | dict(data="cxr14", root="/no"))), "/no"),
+    (lambda run, c: save_checkpoint(run / "best.pt", other_corpus(c, data="mars")), "mars"),
+    (lambda run, c: save_checkpoint(run / "best.pt", other_corpus(c, data="cxr14", root="/no")), "/no"),
 ])
 def test_bad_runs_are_one_line_and_leave_nothing(run, checkpoint, capsys, damage, reason):
     damage(run, checkpoint)
@@ -217,7 +224,8 @@ def test_int8_does_not_depend_on_the_rest_of_the_batch():
     with torch.inference_mode():
         smoothed, linear = int8(model, state, to_input(torch.rand(4, 3, 64, 64) * 255))
     proto = classifier(smoothed, model.config, block_linear=linear)
-    assert np.allclose(outputs(proto, images), np.concatenate([outputs(proto, images[i:i + 1]) for i in range(4)]), atol=1e-6)
+    alone = np.concatenate([outputs(proto, images[i:i + 1]) for i in range(4)])
+    assert np.allclose(outputs(proto, images), alone, atol=1e-6)
 
 
 def test_accept_measures_both_losses():
