@@ -25,8 +25,13 @@ def save_checkpoint(path, state):
     state : dict
         Tensors and plain Python values only.
     """
-    with atomic_write(path) as file:
-        torch.save(state, file)
+    try:
+        with atomic_write(path) as file:
+            torch.save(state, file)
+    except RuntimeError as error:  # what torch's writer says of itself after a full disk has stopped it
+        if isinstance(error.__context__, OSError):
+            raise OSError(error.__context__.errno, error.__context__.strerror, str(path)) from None
+        raise
 
 
 class atomic_write:

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -251,6 +252,20 @@ def random_kills(arguments, folder, unstopped, kills, seed):
 
 def test_kill_9_at_random_steps_then_resume_gives_the_same_bits(arguments, tmp_path, unstopped):
     assert random_kills(arguments, tmp_path / "run", unstopped, kills=3, seed=int(time.time())) >= 2
+
+
+def test_disk_full_is_one_line_and_resume_gives_the_same_bits(arguments, tmp_path, unstopped):
+    """A file size limit between best.pt (22 MB) and last.pt (66 MB) stops the write as a full disk does."""
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (30 << 20, 30 << 20))
+    process = subprocess.run([sys.executable, str(REPOSITORY / "train.py"), *arguments(log_seconds=1000)], capture_output=True,
+                             text=True, preexec_fn=limit, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=240)
+    assert process.returncode == 2 and "Traceback" not in process.stderr, process.stderr
+    assert "last.pt" in process.stderr and "too large" in process.stderr
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {".lock", "config.json", "log.csv", "best.pt"}
+    process = start(arguments(resume=True))
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert_same_run(tmp_path / "run", unstopped)
 
 
 def test_two_ranks_give_one_processs_losses(arguments, tmp_path, unstopped):
