@@ -11,6 +11,7 @@ The paper's mean test AUC on ChestX-ray14: 79.8 % from DINOv2, 79.1 % from Image
 
 import argparse
 import contextlib
+import copy
 import dataclasses
 import json
 import os
@@ -25,7 +26,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 import data
 from data.augment import transform
@@ -35,8 +36,8 @@ from models.checkpoint import atomic_write, load_checkpoint, save_checkpoint, sh
 from models.distributed import agree, join_processes, predict_shared, total
 from models.inference import autocast, choose_amp, to_input
 from models.optim import create_optimizer, learning_rate
-from models.run import (StopSignals, git_revision, lock, none_unless_finite, peak_memory, refuse_non_finite,
-                        refuse_other_settings, write_log)
+from models.run import (StopSignals, check_numbers, git_revision, lock, none_unless_finite, peak_memory,
+                        refuse_non_finite, refuse_other_settings, write_log)
 from models.vit import ARCHITECTURES
 from models.weights import initialise
 from stats import auroc, youden
@@ -178,17 +179,23 @@ def train_step(net, optimizer, scaler, images, labels, maps, *, pos_weight, shar
 
 def train(cfg):
     """Run a `Config` to its end, or to a signal; returns the exit code."""
-    for name in ("epochs", "batch_size", "accumulate", "image_size"):
-        if getattr(cfg, name) < 1:
-            raise ValueError(f"--{name.replace('_', '-')} {getattr(cfg, name)}: at least 1")
+    check_numbers(cfg)
     rank, world, device, control = join_processes(cfg.device)
+    folder = Path(cfg.out or f"runs/{cfg.data}-{cfg.init}")
+    with lock(folder) if rank == 0 else contextlib.nullcontext():
+        code = train_in(folder, cfg, rank, world, device, control)
+    if world > 1:
+        dist.destroy_process_group()
+    return code
+
+
+def train_in(folder, cfg, rank, world, device, control):
+    """The run, in a folder that this run's first process holds."""
     say = print if rank == 0 else lambda *args, **kwargs: None
     amp = choose_amp(cfg.amp, device)
     if cfg.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
-
-    folder = Path(cfg.out or f"runs/{cfg.data}-{cfg.init}")
     last = folder / "last.pt"
     resumed = load_checkpoint(last) if cfg.resume and last.exists() else None
     if not cfg.resume and (last.exists() or (folder / "best.pt").exists()):
@@ -222,7 +229,8 @@ def train(cfg):
     optimizer = create_optimizer(model, lr=cfg.lr, weight_decay=cfg.weight_decay, layer_decay=cfg.layer_decay,
                                  freeze=cfg.freeze)
     scaler = torch.amp.GradScaler(device.type, enabled=amp == "fp16")
-    ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(cfg.ema)) if cfg.ema is not None else None
+    ema = copy.deepcopy(model) if cfg.ema is not None else None
+    average = get_ema_multi_avg_fn(cfg.ema if ema else 0.0)
     net = model
     if world > 1:
         net = DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
@@ -247,9 +255,12 @@ def train(cfg):
         if ema:
             ema.load_state_dict(resumed["ema"])
         resumed = None  # its memory is needed
+    if agree(control, at["step"]) != at["step"]:
+        raise ValueError(f"{last}: process {rank} found step {at['step']} there, another found a later one: the run folder "
+                         "must be on a file system that all machines share")
 
     def save(name, thresholds=(None,) * len(train_set.labels), val_auroc=(None,) * len(train_set.labels)):
-        kept = ema.module if ema and name == "best.pt" else model
+        kept = ema if ema and name == "best.pt" else model
         state = dict(model=kept.state_dict(), model_config=model.config, labels=train_set.labels, config=record,
                      epoch=at["epoch"], step=at["step"], input_mean=mean, input_std=std,
                      thresholds=list(thresholds), val_auroc=list(val_auroc))
@@ -264,8 +275,6 @@ def train(cfg):
 
     with contextlib.ExitStack() as stack:
         if rank == 0:
-            folder.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(lock(folder))
             with atomic_write(folder / "config.json") as file:
                 file.write(json.dumps(record, indent=2).encode())
             write_log(folder, at["log"])
@@ -293,7 +302,7 @@ def train(cfg):
                                   share=world / max(1, known[batch].sum()), amp=amp, mean=mean, std=std, clip=cfg.clip,
                                   accumulate=cfg.accumulate)
                 if ema:
-                    ema.update_parameters(model)
+                    average(list(ema.parameters()), list(model.parameters()), None)
                 loss_sum += loss * len(batch)
                 first_bad = torch.where((first_bad < 0) & ~loss.isfinite(), at["step"], first_bad)
                 at["batch"] += 1
@@ -315,12 +324,13 @@ def train(cfg):
                         save("last.pt")
                     saved = time.monotonic()
                 if request == STOP:
+                    agree(control, STOP)  # a process that left now would have the writing one stopped
                     say(f"stopped after step {at['step']}; the same command with --resume goes on from {last}")
                     return RESUME_ME
 
             refuse_non_finite(first_bad, model, last)
             train_loss = total(control, loss_sum) / (len(train_set) * world)
-            y_true, y_score = predict_shared(control, ema.module if ema else model, val_set, device=device, mean=mean, std=std,
+            y_true, y_score = predict_shared(control, ema or model, val_set, device=device, mean=mean, std=std,
                                              amp=amp)
             per_label = auroc(y_true, y_score)
             score = float(np.nanmean(per_label)) if np.isfinite(per_label).any() else None
@@ -354,7 +364,8 @@ def validation_loss(y_true, y_score, pos_weight):
 
 
 def plan(cfg):
-    """Print what `train` would do and what it would take; writes nothing."""
+    """Print what `train` would do and what it would take; writes nothing (the phantom corpus, if absent, is drawn)."""
+    check_numbers(cfg)
     _, world, device, _ = join_processes(cfg.device)
     amp = choose_amp(cfg.amp, device)
     record = dataclasses.asdict(cfg) | dict(root=str(cfg.root or data.default_root(cfg.data)))
@@ -362,7 +373,7 @@ def plan(cfg):
     labels = counts["train"].labels
     model, report, weights, mean, std = initialise(
         cfg.init, cfg.arch, weights=cfg.weights, num_classes=len(labels), image_size=cfg.image_size, seed=cfg.seed,
-        target=cfg.data, normalize=cfg.normalize)
+        target=cfg.data, normalize=cfg.normalize, download=False)
     parameters = sum(p.numel() for p in model.parameters())
     model.to(device).train()
     optimizer = create_optimizer(model, lr=cfg.lr, layer_decay=cfg.layer_decay, freeze=cfg.freeze)
@@ -382,7 +393,7 @@ def plan(cfg):
     pixels = sum(len(c) for c in counts.values()) * cfg.image_size**2
     print(f"""corpus      {cfg.data} in {record['root']}: {', '.join(f'{len(c):,} {s}' for s, c in counts.items())} images (as tabled)
 labels      {len(labels)}: {', '.join(labels)}
-model       {cfg.arch}/{model.config['patch_size']} at {cfg.image_size} px, {parameters / 1e6:.1f} M parameters, {cfg.init} {report or ''}
+model       {cfg.arch}/{model.config['patch_size']} at {cfg.image_size} px, {parameters / 1e6:.1f} M parameters, {cfg.init} {report or weights or ''}
 steps       {cfg.epochs} epochs of {steps_per_epoch:,} steps of {cfg.batch_size} images = {steps:,}
 time        {duration(steps * step_seconds)} at {step_seconds:.3g} s a step ({amp} on {device}, measured on {size} images), without validation
 memory      {peak_memory(device):.1f} GiB at {size} images ({'GPU' if device.type == 'cuda' else 'process'}, measured)
@@ -396,6 +407,10 @@ def run(cfg):
         return plan(cfg) if cfg.plan else train(cfg)
     except (ValueError, OSError) as error:
         print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
+        return 2
+    except torch.OutOfMemoryError as error:
+        print(f"{Path(sys.argv[0]).name}: error: {str(error).partition('. ')[0]}: a larger --accumulate or a smaller --batch-size "
+              "takes less", file=sys.stderr)
         return 2
     except FloatingPointError as error:
         print(f"{Path(sys.argv[0]).name}: stopped: {error}", file=sys.stderr)

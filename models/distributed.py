@@ -32,14 +32,13 @@ def join_processes(device):
     """
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         return 0, 1, choose_device(device), None
-    chosen = choose_device(device)
-    if chosen.type == "cuda":
+    if torch.cuda.is_available() and device in ("auto", "cuda"):
         local = int(os.environ["LOCAL_RANK"])
         if local >= torch.cuda.device_count():
             raise ValueError(f"process {local} of this machine has no GPU of its own ({torch.cuda.device_count()} here): "
                              "lower --nproc_per_node")
-        chosen = torch.device("cuda", local)
-        torch.cuda.set_device(chosen)
+        torch.cuda.set_device(local)  # before anything wakes GPU 0
+    chosen = choose_device(device)
     if not dist.is_initialized():
         dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
     # preprocessing a corpus for the first time takes hours, and the other processes wait for it here

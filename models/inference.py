@@ -29,9 +29,12 @@ def choose_device(name):
     """The device of that name; `auto` takes CUDA, then Apple's MPS, then the CPU."""
     if name != "auto":
         try:
-            return torch.empty(0, device=name).device  # with its number, where there are several
+            device = torch.empty(0, device=name).device  # with its number, where there are several
         except (RuntimeError, AssertionError) as error:
-            raise ValueError(f"--device {name}: {str(error).strip().splitlines()[0]}") from None
+            raise ValueError(f"--device {name}: {str(error).strip().splitlines()[0][:200]}") from None
+        if device.type == "meta":
+            raise ValueError("--device meta: computes nothing")
+        return device
     if torch.cuda.is_available():
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
@@ -103,8 +106,9 @@ def predict(model, dataset, *, indices=None, batch_size=64, device="cpu", mean=N
     for start in range(0, len(indices), batch_size):
         images, labels = dataset.batch(indices[start:start + batch_size])
         with autocast(amp, device):
-            logits = model(to_input(images.to(device, non_blocking=True), mean, std))
-        scores.append(logits.float().sigmoid())  # stays on the device: one synchronisation, at the end
+            features = model.forward_features(to_input(images.to(device, non_blocking=True), mean, std))
+        logits = model.head(features.float())  # in fp32 always: logits of 8 bits would tie
+        scores.append(logits.sigmoid())  # stays on the device: one synchronisation, at the end
         truth.append(labels)
     model.train(was_training)
     outputs = (0, model.config["num_classes"])

@@ -1,8 +1,10 @@
 """The folder of a training run: who may write it, its log, and what makes two runs the same."""
 
 import csv
+import fcntl
 import io
 import os
+import resource
 import signal
 import subprocess
 from pathlib import Path
@@ -14,34 +16,40 @@ from models.checkpoint import atomic_write
 
 
 class lock:
-    """`with lock(folder):` holds a run folder for this process; a second process gets a ValueError.
+    """`with lock(folder):` makes and holds a run folder for this process; a second process gets a ValueError.
 
-    The operating system lets go when the process ends, however it ends, so that no stale lock can stay behind.
+    The operating system lets go when the process ends, however it ends, so that no stale lock can stay behind. A folder
+    in which nothing came to be is taken away again.
     """
 
     def __init__(self, folder):
         self.path = Path(folder) / ".lock"
 
     def __enter__(self):
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         self.file = open(self.path, "a+b")
         try:
-            if os.name == "nt":
-                import msvcrt
-                msvcrt.locking(self.file.fileno(), msvcrt.LK_NBLCK, 1)
-            else:
-                import fcntl
-                fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
             self.file.close()
             raise ValueError(f"{self.path.parent}: another process is training in this folder") from None
+        for part in self.path.parent.glob(".*.part"):  # of a process that was killed while it wrote
+            part.unlink()
         return self
 
     def __exit__(self, kind, error, trace):
+        if os.listdir(self.path.parent) == [self.path.name]:
+            self.path.unlink()
+            self.path.parent.rmdir()
         self.file.close()
 
 
 class StopSignals:
-    """`with StopSignals() as stop:` turns SIGTERM and SIGINT into `stop.asked`; the same signal again ends at once."""
+    """`with StopSignals() as stop:` turns SIGTERM and SIGINT into `stop.asked`.
+
+    A second Ctrl-C ends at once. A second SIGTERM changes nothing: a cluster and torchrun may both send one, and the
+    checkpoint is being written.
+    """
 
     def __init__(self):
         self.asked = False
@@ -52,7 +60,8 @@ class StopSignals:
 
     def ask(self, number, frame):
         self.asked = True
-        signal.signal(number, self.before[number])
+        if number == signal.SIGINT:
+            signal.signal(number, self.before[number])
 
     def __exit__(self, kind, error, trace):
         for number, handler in self.before.items():
@@ -69,6 +78,24 @@ def write_log(folder, rows):
                         for row in rows)
     with atomic_write(Path(folder) / "log.csv") as file:
         file.write(text.getvalue().encode())
+
+
+NUMBERS = (
+    ("epochs batch_size accumulate image_size patience limit workers", lambda x: x >= 1, "at least 1"),
+    ("lr weight_decay warmup_epochs seed split_seed checkpoint_minutes log_seconds", lambda x: x >= 0, "at least 0"),
+    ("clip", lambda x: x > 0, "more than 0"),
+    ("layer_decay", lambda x: 0 < x <= 1, "more than 0, at most 1"),
+    ("ema val_fraction", lambda x: 0 <= x < 1, "at least 0, less than 1"),
+)
+
+
+def check_numbers(cfg):
+    """Raise a ValueError for a setting of `train.Config` that is no number to train with, by its flag's name."""
+    for names, holds, expected in NUMBERS:
+        for name in names.split():
+            value = getattr(cfg, name)
+            if value is not None and not holds(value):  # NaN holds nothing
+                raise ValueError(f"--{name.replace('_', '-')} {value}: expected {expected}")
 
 
 def refuse_other_settings(before, now, names, path):
@@ -128,9 +155,5 @@ def peak_memory(device):
     """The most memory used so far in GiB: on the GPU, or of this process where there is none."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
-    try:
-        import resource
-    except ImportError:  # Windows
-        return float("nan")
     unit = 1 if os.uname().sysname == "Darwin" else 1024  # macOS counts bytes, Linux kilobytes
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30

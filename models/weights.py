@@ -271,7 +271,8 @@ def first_line(error):
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def initialise(init, arch, *, weights=None, num_classes, image_size=224, seed=0, target=None, normalize=None):
+def initialise(init, arch, *, weights=None, num_classes, image_size=224, seed=0, target=None, normalize=None,
+               download=True):
     """A model as an experiment starts it.
 
     Parameters
@@ -288,6 +289,8 @@ def initialise(init, arch, *, weights=None, num_classes, image_size=224, seed=0,
         The corpus that will be fine-tuned on.
     normalize : {None, "pretrain"}
         Whether to feed the model what its init was trained with instead of [0, 1].
+    download : bool
+        False leaves the weights random where an official file would have to be downloaded; `weights` is then its URL.
 
     Returns
     -------
@@ -312,7 +315,7 @@ def initialise(init, arch, *, weights=None, num_classes, image_size=224, seed=0,
         shape = {key: checkpoint["model_config"][key] for key in shape}
         mean, std = checkpoint.get("input_mean"), checkpoint.get("input_std")
     else:
-        weights = Path(weights or fetch(init, arch, "weights"))
+        weights = Path(weights) if weights else fetch(init, arch, "weights", download)
         if init == "dinov2":
             shape = dict(patch_size=14, layer_scale=True)
     if normalize == "pretrain" and init in INPUT_STATS:
@@ -320,12 +323,12 @@ def initialise(init, arch, *, weights=None, num_classes, image_size=224, seed=0,
     elif normalize == "pretrain" and init == "random":
         raise ValueError("--normalize pretrain: random weights were trained with nothing")
     model = create_model(arch, num_classes=num_classes, img_size=image_size, seed=seed, **shape)
-    report = load_pretrained(model, init, weights) if init != "random" else None
+    report = load_pretrained(model, init, weights) if isinstance(weights, Path) else None
     return model, report, weights, mean, std
 
 
-def fetch(init, arch, folder):
-    """The path of the official weight file, downloaded on first use.
+def fetch(init, arch, folder, download=True):
+    """The path of the official weight file, downloaded on first use; without `download`, an absent file's URL.
 
     Parameters
     ----------
@@ -337,7 +340,7 @@ def fetch(init, arch, folder):
 
     Returns
     -------
-    Path
+    Path or str
 
     Raises
     ------
@@ -349,8 +352,8 @@ def fetch(init, arch, folder):
         raise ValueError(f"no official weights for --init {init} --arch {arch} (there are: {known}); give --weights FILE")
     url = URLS[init, arch]
     path = Path(folder) / url.rsplit("/", 1)[1]
-    if path.exists():
-        return path
+    if path.exists() or not download:
+        return path if path.exists() else url
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:

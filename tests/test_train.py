@@ -44,7 +44,7 @@ def arguments(phantom, tmp_path):
         words = []
         for name, value in options.items():
             if value is not None and value is not False:
-                words += ["--" + name.replace("_", "-")] + ([] if value is True else [str(value)])
+                words += ["--" + name.replace("_", "-") + ("" if value is True else f"={value}")]
         return words
     return build
 
@@ -305,6 +305,49 @@ sys.exit(train.main(sys.argv[1:]))
         assert b["train_loss"] == pytest.approx(a["train_loss"], rel=1e-5)
 
 
+def test_a_second_sigterm_does_not_tear_the_checkpoint(arguments, tmp_path):
+    """A cluster signals the processes and torchrun, and torchrun passes its own on: each gets several."""
+    process = start(arguments(arch="vit_base", epochs=50, batch_size=2))
+    for line in process.stderr:
+        if line.startswith("training"):
+            break
+    for _ in range(40):
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.02)
+    process.communicate(timeout=120)
+    assert process.returncode == train.RESUME_ME
+    load_checkpoint(tmp_path / "run" / "last.pt")
+    assert not list((tmp_path / "run").glob(".*.part"))
+
+
+def test_stopping_torchrun_keeps_the_checkpoint(arguments, tmp_path):
+    process = start(arguments(arch="vit_base", epochs=50, batch_size=2),
+                    launcher=("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"))
+    for line in process.stderr:
+        if line.startswith("training"):
+            break
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=120)
+    assert load_checkpoint(tmp_path / "run" / "last.pt")["step"] >= 1
+
+
+def test_a_process_that_does_not_see_the_checkpoint_stops_the_job(arguments, tmp_path):
+    assert train.main(arguments(epochs=1)) == 0
+    apart = tmp_path / "apart.py"
+    apart.write_text(f"""
+import os, sys; sys.path.insert(0, {str(REPOSITORY)!r})
+import train
+if os.environ["RANK"] == "1":
+    sys.argv += ["--out", {str(tmp_path / "of-another-machine")!r}]
+sys.exit(train.main(sys.argv[1:]))
+""")
+    process = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(apart),
+                              *arguments(epochs=1, resume=True)], capture_output=True, text=True, timeout=120,
+                             env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert process.returncode != 0 and "file system that all machines share" in process.stderr
+
+
 def test_non_finite_loss_stops_and_keeps_the_last_good_checkpoint(arguments, tmp_path, capsys, monkeypatch):
     original, calls = train.train_step, []
 
@@ -433,8 +476,17 @@ def test_plan_does_nothing(arguments, tmp_path, capsys):
     (dict(device="cuda:7"), "cuda:7"),
     (dict(amp="fp16"), "fp16"),
     (dict(init="mimic"), "pretrain_mimic.py"),
-    (dict(batch_size=0), "batch"),
-    (dict(epochs=0), "epochs"),
+    (dict(batch_size=0), "--batch-size 0: expected at least 1"),
+    (dict(epochs=0), "--epochs 0"),
+    (dict(patience=0), "--patience 0"),
+    (dict(clip=-1), "--clip -1.0: expected more than 0"),
+    (dict(layer_decay=-0.5), "--layer-decay -0.5"),
+    (dict(warmup_epochs=-1), "--warmup-epochs -1"),
+    (dict(seed=-1), "--seed -1"),
+    (dict(ema=1), "--ema 1"),
+    (dict(lr="nan"), "--lr nan"),
+    (dict(device="meta"), "--device meta"),
+    (dict(out="/proc/run"), "/proc/run"),
 ])
 def test_bad_arguments_are_one_line(arguments, tmp_path, capsys, change, said):
     assert train.main(arguments(**change)) == 2
