@@ -6,7 +6,7 @@
     python -m export.predict model.onnx --card                        # what the model is
     python -m export.predict model.onnx --verify                      # does it compute what it did at home?
 
-Exit code 0; 1 if an image could not be read (its row says why) or --verify found a difference; 2 for misuse.
+Exit code 0; 1 if an image failed (its row says why) or --verify found a difference; 2 for misuse.
 Research software; not a medical device.
 """
 
@@ -106,10 +106,21 @@ def predictions(model, paths, batch_size=8, workers=None):
     for n, item in enumerate(files, start=1):
         window.append(item)
         if len(window) == together or n == len(paths):
-            scores = iter(model([image for _, image, _ in window if image is not None], batch_size))
+            scores = iter(score(model, [image for _, image, _ in window if image is not None], batch_size))
             for path, image, error in window:
-                yield path, image, None if image is None else next(scores), error
+                probability, error = (None, error) if image is None else next(scores)
+                yield path, image, probability, error
             window = []
+
+
+def score(model, images, batch_size):
+    """Each image's (probability, error), one of them None; one bad image takes no other with it."""
+    try:
+        return [(probability, None) for probability in model(images, batch_size)]
+    except ValueError as error:
+        if len(images) == 1:
+            return [(None, str(error))]
+        return [result for image in images for result in score(model, [image], 1)]
 
 
 def rows(model, path, probability, error):
@@ -208,7 +219,7 @@ def main(argv=None):
         print(f"predict: error: {error}", file=sys.stderr)
         return 2
     if failed:
-        print(f"predict: {failed} of {len(paths)} images could not be read", file=sys.stderr)
+        print(f"predict: {failed} of {len(paths)} images failed", file=sys.stderr)
     return 1 if failed else 0
 
 

@@ -73,7 +73,8 @@ class Predictor:
         Raises
         ------
         ValueError
-            An image that cannot be read or judged; nothing is predicted then.
+            An image that cannot be read or judged, or onnxruntime failed (out of memory, say); nothing is
+            predicted then.
         """
         images = [self.check(read_image(x) if isinstance(x, str | os.PathLike) else x) for x in images]
         by_shape = {}
@@ -84,7 +85,10 @@ class Predictor:
             for start in range(0, len(rows), batch_size):
                 batch = rows[start:start + batch_size]
                 pixels = np.stack([images[i] for i in batch])[:, None].astype(self.input_dtype, copy=False)
-                probability[batch] = self.session.run(["probability"], {"image": pixels})[0]
+                try:
+                    probability[batch] = self.session.run(["probability"], {"image": pixels})[0]
+                except Exception as error:  # onnxruntime's exceptions share no narrower public base
+                    raise ValueError(f"onnxruntime failed ({first_line(error)})") from None
         if not np.isfinite(probability).all():
             raise ValueError("the model gave a probability that is not a number")
         return probability
@@ -131,8 +135,8 @@ def open_session(model, provider="auto", threads=None):
     try:
         session = ort.InferenceSession(model, options, providers=providers)
     except Exception as error:  # onnxruntime's exceptions share no narrower public base
-        reason = str(error).splitlines()[0][:200]
-        raise ValueError(f"{named(model)}: onnxruntime cannot read it ({reason})") from None
+        raise ValueError(f"{named(model)}: onnxruntime cannot read it ({first_line(error)})") from None
+    session.disable_fallback()  # else a run that fails on the GPU goes on silently on the CPU
     took = "cuda" if session.get_providers()[0] == "CUDAExecutionProvider" else "cpu"
     if provider == "cuda" and took != "cuda":
         raise ValueError("provider cuda: onnxruntime fell back to the CPU: no usable NVIDIA GPU; check "
@@ -143,6 +147,11 @@ def open_session(model, provider="auto", threads=None):
 def named(model):
     """How messages call a model."""
     return "model" if isinstance(model, bytes) else model
+
+
+def first_line(error):
+    """The first line of an error's message, or its kind where it has none; onnxruntime's can be long."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def cuda_problem():

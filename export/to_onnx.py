@@ -5,7 +5,8 @@
     python -m export.to_onnx runs/cxr14-dinov2 --precision fp16      # model-fp16.onnx, for GPUs
     python -m export.to_onnx runs/cxr14-dinov2 --calibrate           # probabilities that mean frequencies
 
-The file is written only once it gives, on real radiographs, what PyTorch gives. MODEL_CARD.md goes with it.
+The file is written only once it gives, on real radiographs, what PyTorch gives. A card goes with it: MODEL_CARD.md,
+MODEL_CARD-int8.md or MODEL_CARD-fp16.md.
 """
 
 import argparse
@@ -136,7 +137,11 @@ def export(args):
 
     def dataset(split):
         replaced = {"root": args.root} if args.root else {}
-        return data.from_config(checkpoint["config"], split, **replaced)
+        found = data.from_config(checkpoint["config"], split, **replaced)
+        if found.split_hash != checkpoint["config"]["split_hash"]:
+            raise ValueError(f"{path}: the corpus in {found.root} is not split as it was in training, so its split "
+                             f"{split!r} may hold patients of another")
+        return found
 
     validation = dataset("val") if args.calibrate or not args.images else None
     if args.calibrate:
@@ -171,11 +176,17 @@ def export(args):
     metadata["reference"] = verify.reference(candidate, files[:4], verify.REDUCED if reduced else PARITY)
     with atomic_write(out) as file:
         file.write(serialised(proto, metadata))
-    with atomic_write(out.with_name("MODEL_CARD.md")) as file:
+    with atomic_write(card_path(out)) as file:
         file.write(card.card(metadata).encode())
     if args.calibrate:
         draw(out.with_name("reliability.png"), *reliability)
     print(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
+
+
+def card_path(out):
+    """Where a model file's card goes: MODEL_CARD.md for model.onnx, MODEL_CARD-int8.md for model-int8.onnx."""
+    which = out.stem.removeprefix("model").removeprefix("-")
+    return out.with_name(f"MODEL_CARD-{which}.md" if which else "MODEL_CARD.md")
 
 
 def serialised(proto, metadata):

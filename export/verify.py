@@ -65,17 +65,17 @@ def differences(model, paths=()):
 
     Raises
     ------
-    ValueError
-        None of `paths` is a reference radiograph.
+    OSError, ValueError
+        One of `paths` cannot be read, or none is a reference radiograph; before anything is yielded.
     """
     reference = model.metadata["reference"]
-    for size, expected in zip(PATTERNS, reference["patterns"], strict=True):
-        yield (f"pattern {size[0]} x {size[1]}", largest(model([pattern(*size)])[0], expected),
-               reference["tolerance"])
     wanted = reference["radiographs"]
     found = [(path, wanted[digest]) for path in paths if (digest := file_hash(path)) in wanted]
     if paths and not found:
         raise ValueError(f"none of the {len(paths)} files is a reference radiograph of this model")
+    for size, expected in zip(PATTERNS, reference["patterns"], strict=True):
+        yield (f"pattern {size[0]} x {size[1]}", largest(model([pattern(*size)])[0], expected),
+               reference["tolerance"])
     for path, expected in found:
         yield str(path), largest(model([read_image(path)])[0], expected), reference["tolerance"]
 

@@ -28,6 +28,7 @@ from models import create_model  # noqa: E402
 from models.inference import to_input  # noqa: E402
 
 LABELS, SIZE = 14, 1024
+REST = 0.25  # seconds before each timed run
 
 
 def build_parser():
@@ -126,6 +127,8 @@ def measure(found, batch, rounds):
     times = {name: [] for name in found}
     for n in range(rounds + 1):  # the first round warms up
         for name, (run, _) in found.items():
+            # idle threads of onnxruntime and OpenMP spin for a while and would take a core from the next contender
+            time.sleep(REST)
             start = time.perf_counter()
             run(images)
             times[name].append(time.perf_counter() - start)
@@ -134,7 +137,8 @@ def measure(found, batch, rounds):
 
 def main(argv=None):
     args = build_parser().parse_args(argv)
-    print(f"{args.arch}/14, raw {SIZE} x {SIZE} image to {LABELS} probabilities, ms. {hardware()}\n")
+    print(f"{args.arch}/14, raw {SIZE} x {SIZE} image to {LABELS} probabilities, ms, median of "
+          f"{args.rounds} rounds. {hardware()}\n")
     with tempfile.TemporaryDirectory() as folder:
         found = contenders(Path(folder), args.arch)
         results = [measure(found, batch, args.rounds) for batch in args.batches]

@@ -88,6 +88,30 @@ def fall_back(session):
     return lambda model, options, providers: session(model, options, providers=["CPUExecutionProvider"])
 
 
+def test_a_failure_of_onnxruntime_is_one_line(model, monkeypatch):
+    monkeypatch.setattr(model, "input_dtype", np.float64)  # which the graph does not take
+    with pytest.raises(ValueError, match="onnxruntime failed .*double") as caught:
+        model([radiograph(20, 20)])
+    assert "\n" not in str(caught.value)
+
+
+class Faulty:
+    """A session with room for one image at a time, which makes no sense of images 90 pixels high."""
+
+    def __init__(self, session):
+        self.session = session
+
+    def __getattr__(self, name):
+        return getattr(self.session, name)
+
+    def run(self, names, feeds):
+        count, _, height, _ = feeds["image"].shape
+        if count > 1:
+            raise RuntimeError("Failed to allocate memory\n    stack trace")
+        [probability] = self.session.run(names, feeds)
+        return [probability * np.nan if height == 90 else probability]
+
+
 # -- files that are not a model of ours ---------------------------------------------------------------------------
 
 def foreign_model(path):
@@ -141,6 +165,22 @@ def test_csv_has_a_row_per_image_and_label_and_one_per_failure(folder, tmp_path,
         assert row["call"] == ("" if row["threshold"] == "" else str(p >= float(row["threshold"])))
     assert [p.name for p in tmp_path.iterdir()] == ["out.csv"]
     assert "1 of 4 images" in capsys.readouterr().err
+
+
+def test_an_image_that_fails_in_the_model_takes_no_other_with_it(folder, tmp_path, model, monkeypatch, capsys):
+    expected = model([path for path in good(folder) if path.name != "b.png"])
+    whole = runtime.open_session
+    monkeypatch.setattr(runtime, "open_session", lambda *words: (Faulty(whole(*words)[0]), "cpu"))
+    with pytest.raises(ValueError, match=r"onnxruntime failed \(Failed to allocate memory\)$"):
+        Predictor(folder / "model.onnx", "cpu")(good(folder))
+    out = tmp_path / "out.csv"
+    assert main([str(folder / "model.onnx"), *map(str, good(folder)), "--csv", str(out), "--provider", "cpu"]) == 1
+    rows = list(csv.DictReader(out.open()))
+    assert [Path(row["image"]).name for row in rows] == ["a.png"] * 5 + ["b.png"] + ["c.jpg"] * 5
+    assert rows[5]["probability"] == "" and "not a number" in rows[5]["error"]
+    found = np.array([float(row["probability"]) for row in rows if not row["error"]]).reshape(2, 5)
+    assert np.allclose(found, expected, atol=1e-6)
+    assert "1 of 3 images" in capsys.readouterr().err
 
 
 def test_jsonl_and_table_say_the_same(folder, model, capsys):
@@ -221,6 +261,13 @@ def test_verify_with_and_without_the_radiographs(folder, capsys):
     assert main([str(folder / "model.onnx"), str(folder / "images"), "--verify", "--provider", "cpu"]) == 0
     assert capsys.readouterr().out.count("ok") == len(PATTERNS) + 2
     assert main([str(folder / "model.onnx"), str(folder / "images" / "c.jpg"), "--verify", "--provider", "cpu"]) == 2
+
+
+def test_verify_names_an_absent_file_before_all_else(folder, capsys):
+    words = [str(folder / "images" / "a.png"), str(folder / "gone.png")]
+    assert main([str(folder / "model.onnx"), *words, "--verify", "--provider", "cpu"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.count("\n") == 1 and "gone.png" in captured.err
 
 
 def test_verify_notices_a_model_that_computes_something_else(folder, tmp_path, capsys):

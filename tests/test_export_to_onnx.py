@@ -30,8 +30,9 @@ def corpus(tmp_path_factory):
     """A phantom corpus and its config."""
     folder = tmp_path_factory.mktemp("corpus")
     make_phantom(folder / "phantom", patients=70, size=80)
-    return dict(data="phantom", init="random", root=str(folder / "phantom"), image_size=64, labels="table3",
-                cohort="paper", cache_dir=str(folder / "cache"), workers=1)
+    config = dict(data="phantom", init="random", root=str(folder / "phantom"), image_size=64, labels="table3",
+                  cohort="paper", cache_dir=str(folder / "cache"), workers=1)
+    return config | dict(split_hash=data.from_config(config, "train", tables_only=True).split_hash)
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +130,9 @@ def test_reduced_precisions_keep_the_ranking(run, precision, capsys):
     assert Predictor(reduced, "cpu").metadata["precision"] == precision
     assert reduced.stat().st_size < whole.stat().st_size * (0.75 if precision == "fp16" else 0.6)
     assert predict_main([str(reduced), "--verify", "--provider", "cpu"]) == 0
+    cards = [(run / f"MODEL_CARD{which}.md").read_text() for which in ("", f"-{precision}")]
+    assert "| precision | fp32 |" in cards[0] and f"| precision | {precision} |" in cards[1]
+    assert len(names(run)) == 5
 
 
 def test_a_reduced_model_that_lost_too_much_is_not_written(run, monkeypatch, capsys):
@@ -144,6 +148,30 @@ def test_images_from_elsewhere_stand_in_for_the_corpus(run, checkpoint, corpus, 
     images = corpus["root"] + "/images"
     assert main([str(run / "best.pt"), "--images", images, "--out", str(tmp_path / "m.onnx")]) == 0
     assert Predictor(tmp_path / "m.onnx", "cpu").labels == checkpoint["labels"]
+
+
+@pytest.mark.parametrize("options", [[], ["--calibrate"], ["--precision", "int8"]])
+def test_training_patients_never_judge(run, tmp_path, capsys, options):
+    """Other patients under --root: the split is drawn anew, and who was trained on may be in validation."""
+    make_phantom(tmp_path / "grown", patients=80, size=80)
+    assert main([str(run), "--root", str(tmp_path / "grown"), *options]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and str(tmp_path / "grown") in error and "not split as it was in training" in error
+    assert names(run) == ["best.pt"]
+
+
+def test_training_patients_never_judge_where_images_are_given(run, corpus, tmp_path, capsys):
+    make_phantom(tmp_path / "grown", patients=80, size=80)
+    images = corpus["root"] + "/images"
+    assert main([str(run), "--root", str(tmp_path / "grown"), "--images", images, "--precision", "fp16"]) == 2
+    assert str(tmp_path / "grown") in capsys.readouterr().err
+    assert names(run) == ["best.pt"]
+
+
+@pytest.mark.parametrize("name, expected", [
+    ("model.onnx", "MODEL_CARD.md"), ("model-fp16.onnx", "MODEL_CARD-fp16.md"), ("site.onnx", "MODEL_CARD-site.md")])
+def test_every_file_has_its_own_card(tmp_path, name, expected):
+    assert to_onnx.card_path(tmp_path / name) == tmp_path / expected
 
 
 def other_outputs(checkpoint):
