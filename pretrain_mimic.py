@@ -5,8 +5,10 @@
     python train.py --data cxr14 --init dinov2 --labels mimic-overlap --out runs/cxr14-dinov2-overlap
 
 The training loop, its settings and its run folder are `train.py`'s; MIMIC-CXR's test patients are in neither its training
-nor its validation split. The paper does not say what this model itself started from ("an approach similar to ImageNet"):
-any `--init` is taken, ImageNet-21k by default. Its mean AUC on ChestX-ray14's overlap is 78.7 % (Table 5).
+nor its validation split. The test patients are those of the chosen cohort's split: with `--cohort paper` or `all` the
+drawn 80/20's, with `--cohort official` the release's own. The paper does not say what this model itself started from
+("an approach similar to ImageNet"): any `--init` is taken, ImageNet-21k by default. Its mean AUC on ChestX-ray14's
+overlap is 78.7 % (Table 5).
 """
 
 import sys

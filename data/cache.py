@@ -5,6 +5,8 @@ names, the image size and `PREPROCESSING_VERSION`: every cohort, split and limit
 time it is opened, the records of the wanted rows are held against the size and time of their files; where
 those differ, against the content hash; and where that differs, the image is done again. An interrupted build
 goes on where it was.
+
+Runs on Linux and macOS: several processes share a cache by POSIX file locks (`fcntl`), which Windows has not.
 """
 
 import argparse

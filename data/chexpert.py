@@ -2,10 +2,12 @@
 
 from data.corpus import Corpus
 from data.labels import RELEASE_NAMES
-from data.tables import CERTAINTY, Rows, find_table, read_codes, read_csv
+from data.tables import CERTAINTY, Rows, find_table, list_files, read_codes, read_csv
 
 # The paper's cohort has none that are uncertain here (recovered: its Tables 1 and 2 then match to the last image).
 CERTAIN_IN_PAPER = ("Cardiomegaly", "Lung Opacity", "Lung Lesion", "Edema", "Pneumonia")
+# The folders that the release comes in.
+FOLDERS = ("CheXpert-v1.0", "CheXpert-v1.0-small", "chexpertchestxrays-u20210408")
 
 
 class CheXpert(Corpus):
@@ -19,6 +21,11 @@ class CheXpert(Corpus):
     Tree
         train.csv, valid.csv, train/patient*/study*/view*.jpg, valid/...; the root is the folder CheXpert-v1.0 or
         CheXpert-v1.0-small, whose name the tables put before each path.
+        The full resolution in its four parts as they unpack: `CheXpert-v1.0 batch 1 (validate & csv)` has valid/ and
+        the tables, unless these are beside it; `CheXpert-v1.0 batch 2 (train 1)`, `... 3 (train 2)` and
+        `... 4 (train 3)` have patient*/study*/view*.jpg. The root is the folder of these four.
+        The root may also be the folder that holds one of CheXpert-v1.0, CheXpert-v1.0-small and
+        chexpertchestxrays-u20210408.
     Columns read
         Path, Frontal/Lateral, AP/PA, and the 14 labels (1.0, 0.0, -1.0 or blank). Sex and Age are not.
     Cohort
@@ -38,10 +45,21 @@ class CheXpert(Corpus):
     cohorts = ("paper", "all")
 
     @classmethod
+    def prepare_root(cls, root):
+        root = super().prepare_root(root)
+        if _has_tables(root):
+            return root
+        inside = [root / name for name in FOLDERS if _has_tables(root / name)]
+        if len(inside) > 1:
+            raise ValueError(f"{root}: holds {' and '.join(folder.name for folder in inside)}, the root is one of them")
+        return inside[0] if inside else root
+
+    @classmethod
     def read(cls, root, cohort):
         columns = tuple(RELEASE_NAMES["chexpert"])
         certain = [columns.index(name) for name in CERTAIN_IN_PAPER]
-        tables = (find_table(root, "train.csv"), ""), (find_table(root, "valid.csv"), "val")
+        tables = ((find_table(root, *_table_places(root, "train.csv")), ""),
+                  (find_table(root, *_table_places(root, "valid.csv")), "val"))
         rows = Rows(tables[0][0])
         for table, official in tables:
             wanted = ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *columns)
@@ -62,3 +80,32 @@ class CheXpert(Corpus):
         expert = int(((release.official == "val") & (release.left_out == "")).sum())
         release.notes.append(f"{expert:,} frontal images of valid.csv join the validation set")
         return release
+
+    @classmethod
+    def alternatives(cls, root):
+        batches = [("train", folder) for folder in _batches(root, "train")]
+        batches += [("valid", f"{folder}/valid") for folder in _batches(root, "validate")]
+        # Listed once: asking every batch for every study would be half a million questions to the disk.
+        homes = {}
+        for part, folder in batches:
+            for patient in list_files(root / folder):
+                homes.setdefault(f"{part}/{patient}", []).append(f"{folder}/{patient}")
+
+        def places(path):
+            patient = "/".join(path.split("/")[:2])
+            return *(home + path.removeprefix(patient) for home in homes.get(patient, ())), path
+        return places
+
+
+def _batches(root, part):
+    """Names of the full resolution's folders of one part, "train" or "validate"."""
+    return sorted(entry.name for entry in root.glob(f"*batch*{part}*") if entry.is_dir())
+
+
+def _table_places(root, name):
+    """Where a table may be, relative to the root."""
+    return name, *(f"{folder}/{name}" for folder in _batches(root, "validate"))
+
+
+def _has_tables(root):
+    return any((root / place).is_file() for place in _table_places(root, "train.csv"))

@@ -1,7 +1,8 @@
-"""CheXpert: certainty, the paper's rule on uncertain rows, and which views are frontal."""
+"""CheXpert: certainty, the paper's rule on uncertain rows, which views are frontal, and the trees it unpacks to."""
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from data import CORPORA
 
@@ -82,3 +83,106 @@ def test_labels_of_another_version(tmp_path):
     with pytest.raises(ValueError, match="train.csv: no column 'Airspace Opacity'|no column 'Lung Opacity'"):
         CheXpert(write(tmp_path, [], labels=["Airspace Opacity" if n == "Lung Opacity" else n for n in LABELS]),
                  tables_only=True)
+
+
+# --- trees
+
+BATCH = {n: f"CheXpert-v1.0 batch {n} ({part})"
+         for n, part in ((1, "validate & csv"), (2, "train 1"), (3, "train 2"), (4, "train 3"))}
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """The release in one piece: three studies of each of 12 + 2 patients, no two pictures alike."""
+    root = tmp_path / "CheXpert-v1.0"
+    rng = np.random.default_rng(0)
+    parts = {"train": [], "valid": []}
+    for patient in range(1, 15):
+        part = "train" if patient <= 12 else "valid"
+        for study in range(1, 4):
+            name = f"{part}/patient{patient:05d}/study{study}/view1_frontal.jpg"
+            (root / name).parent.mkdir(parents=True)
+            Image.fromarray(rng.integers(0, 256, (40, 40), np.uint8)).save(root / name)
+            parts[part].append(row(name))
+    return write(root, parts["train"], parts["valid"], "CheXpert-v1.0/")
+
+
+def as_batches(tree, root, tables_in=1):
+    """Move a tree into the four folders of the full resolution, the tables into batch 1, the top (0) or both (2)."""
+    for name in BATCH.values():
+        (root / name).mkdir(parents=True)
+    for patient in sorted((tree / "train").iterdir()):
+        batch = 2 + int(patient.name.removeprefix("patient")) // 5
+        patient.rename(root / BATCH[batch] / patient.name)
+    (tree / "valid").rename(root / BATCH[1] / "valid")
+    for name in ("train.csv", "valid.csv"):
+        for folder in {0: [root], 1: [root / BATCH[1]], 2: [root, root / BATCH[1]]}[tables_in]:
+            (folder / name).write_bytes((tree / name).read_bytes())
+    (root / "train_cheXbert.csv").write_text("Path\n")
+    (root / f"{BATCH[2]}.zip").write_bytes(b"the archive, left where it was unpacked")
+    return root
+
+
+def contents(root, cache_dir):
+    """All that a run sees of a tree, and the notes."""
+    options = dict(image_size=32, cache_dir=cache_dir, workers=1, progress=False)
+    parts = [CheXpert(root, split, **options) for split in ("train", "val", "test")]
+    images = np.concatenate([dataset.batch(range(len(dataset)))[0].numpy() for dataset in parts])
+    ids = [dataset.table.image_id.tolist() for dataset in parts]
+    return images, ids, parts[0].split_hash, [dataset.notes for dataset in parts]
+
+
+@pytest.mark.parametrize("tables_in", [0, 1, 2])
+def test_the_four_batches_are_the_same_release(tree, tmp_path, tables_in):
+    images, *rest = contents(tree, tmp_path / "cache1")
+    assert len(images) == 14 * 3 and len(np.unique(images, axis=0)) == 14 * 3
+    root = as_batches(tree, tmp_path / "chexpertchestxrays-u20210408", tables_in)
+    moved, *same = contents(root, tmp_path / "cache2")
+    np.testing.assert_array_equal(moved, images)
+    assert same == rest
+
+
+def test_a_batch_not_yet_there_is_missing_images(tree, tmp_path):
+    root = as_batches(tree, tmp_path / "full")
+    (root / BATCH[4]).rename(tmp_path / "elsewhere")  # patients 10, 11 and 12
+    options = dict(image_size=32, cache_dir=tmp_path / "cache", workers=1, progress=False)
+    with pytest.raises(FileNotFoundError, match=r"images of chexpert's train split .* the first is train/patient0001"):
+        CheXpert(root, **options)
+    missing = [path for split in ("train", "val", "test")
+               for path in CheXpert(root, split, on_missing="skip", **options).skipped["missing"]]
+    assert sorted(missing) == [f"train/patient{p}/study{s}/view1_frontal.jpg"
+                               for p in ("00010", "00011", "00012") for s in (1, 2, 3)]
+
+
+def test_patients_moved_into_train_are_found_beside_the_batches(tree, tmp_path):
+    root = as_batches(tree, tmp_path / "full")
+    (root / "train").mkdir()
+    for patient in list((root / BATCH[3]).iterdir()):
+        patient.rename(root / "train" / patient.name)
+    assert len(contents(root, tmp_path / "cache")[0]) == 14 * 3
+
+
+@pytest.mark.parametrize("name", ["CheXpert-v1.0", "CheXpert-v1.0-small", "chexpertchestxrays-u20210408"])
+def test_the_root_may_be_the_folder_it_was_unpacked_in(tree, tmp_path, name):
+    holder = tmp_path / "holder"
+    holder.mkdir()
+    if name.startswith("chexpert"):
+        as_batches(tree, holder / name)
+    else:
+        tree.rename(holder / name)
+    dataset = CheXpert(holder, tables_only=True)
+    assert dataset.root == holder / name
+    assert len(contents(holder, tmp_path / "cache")[0]) == 14 * 3
+
+
+def test_a_folder_of_two_versions_is_no_root(tmp_path):
+    for name in ("CheXpert-v1.0", "CheXpert-v1.0-small"):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name, [row(path(1))], [row(path(9, "valid"))])
+    with pytest.raises(ValueError, match="holds CheXpert-v1.0 and CheXpert-v1.0-small, the root is one of them"):
+        CheXpert(tmp_path, tables_only=True)
+
+
+def test_a_folder_without_tables_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no train.csv, which is part of the release"):
+        CheXpert(tmp_path, tables_only=True)

@@ -1,5 +1,7 @@
 """The phantom: repeatable, with findings where their masks say, and a tree that every loader reads to the loss."""
 
+import csv
+import gzip
 import hashlib
 import json
 import sys
@@ -177,6 +179,19 @@ def test_a_layout_has_several_images_a_patient_and_the_release_quirks(layouts, c
         for line in lines:
             votes.setdefault(line.split(",")[0], set()).add(line.split(",", 2)[2])
         assert {len(lines) / len(votes)} == {3.0} and any(len(readings) > 1 for readings in votes.values())
+
+
+def test_mimics_test_patients_are_those_of_the_cohorts_split(layouts):
+    with gzip.open(layouts / "mimic/mimic-cxr-2.0.0-split.csv.gz", "rt") as file:
+        released = {line["subject_id"] for line in csv.DictReader(file) if line["split"] == "test"}
+    options = dict(root=layouts / "mimic", tables_only=True)
+    held_out = {cohort: set(CORPORA["mimic"](split="test", cohort=cohort, **options).table.patient_id)
+                for cohort in ("paper", "all", "official")}
+    assert held_out["official"] == released and len(held_out["all"]) == 20 // 5
+    for cohort in ("paper", "all"):  # drawn, and so not the release's
+        assert held_out[cohort] != released
+        kept = CORPORA["mimic"](split="train", cohort=cohort, **options).table.patient_id
+        assert held_out[cohort].isdisjoint(kept) and not released.isdisjoint(kept)
 
 
 def test_vindr_without_pydicom_is_png(tmp_path, monkeypatch):
