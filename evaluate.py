@@ -21,6 +21,8 @@ from stats.predictions import Predictions, align, load_predictions, save_predict
 from stats.report import write_report
 from stats.study import adjust, study
 
+SHARED = "labels shared with MIMIC-CXR"
+
 
 def build_parser():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -39,7 +41,8 @@ def build_parser():
     parser.add_argument("--family", choices=("comparison", "report"), default="comparison",
                         help="adjust p-values over the labels and mean of each comparison, or over the whole report")
     parser.add_argument("--labels", choices=("all", "mimic-overlap"), default="all",
-                        help="all that the runs share, or those that the corpus shares with MIMIC-CXR (Table 5)")
+                        help="all of a run's, compared with runs of the same labels (Table 4), or those that the "
+                             "corpus shares with MIMIC-CXR, of every run (Table 5)")
     parser.add_argument("--out", type=Path, default=Path("reports"), help="folder of the report (default: reports)")
     parser.add_argument("--root", type=Path, help="folder of the corpora, in place of where the runs found theirs")
     parser.add_argument("--cache-dir", type=Path, help="where preprocessed images are kept, in place of the runs' own")
@@ -64,8 +67,10 @@ def evaluate(args):
     """Predict, score, compare, report."""
     if args.predictions and args.runs:
         raise ValueError("--predictions and run folders: give one or the other")
-    if args.bootstrap < 1:
-        raise ValueError(f"--bootstrap: expected at least 1 redraw, found {args.bootstrap}")
+    for flag, least in (("bootstrap", 1), ("seed", 0), ("limit", 1), ("batch_size", 1), ("threads", 1)):
+        value = getattr(args, flag)
+        if value is not None and value < least:
+            raise ValueError(f"--{flag.replace('_', '-')}: expected at least {least}, found {value}")
     if args.bootstrap < 100:
         print(f"warning: with {args.bootstrap} redraws no p-value can go under {2 / (args.bootstrap + 1):.2g}",
               file=sys.stderr)
@@ -75,15 +80,15 @@ def evaluate(args):
         found = [predict_run(folder, args) for folder in find_runs(args.runs)]
 
     studies, aligned = [], []
-    for corpus, models in group_by_corpus(found).items():
+    for corpus, variant, models in group(found, by_labels=not args.predictions and args.labels == "all"):
         if args.labels == "mimic-overlap":
             models = [keep_overlap(model, corpus) for model in models]
         models, left_out = align(models)
         left_out = sorted({*left_out, *(label for m in models for label in m.meta.get("labels_left_out", ()))})
         studies.append(study(
-            corpus, models, redraws=args.bootstrap, seed=args.seed, resample=args.resample, thresholds=args.thresholds,
-            alternative=args.p_value, label_set=which_labels(corpus, models[0].labels, args.labels),
-            left_out=left_out, threads=args.threads))
+            corpus, models, variant=variant, redraws=args.bootstrap, seed=args.seed, resample=args.resample,
+            thresholds=args.thresholds, alternative=args.p_value, left_out=left_out, threads=args.threads,
+            label_set=which_labels(corpus, models[0].labels, "mimic-overlap" if variant == SHARED else args.labels)))
         aligned.append(models)
     adjust(studies, args.family)
 
@@ -121,7 +126,11 @@ def predict_run(folder, args):
     from models.inference import choose_device, predict
 
     checkpoint = load_checkpoint(folder / "best.pt")
-    config = checkpoint["config"]
+    config = checkpoint["config"] if isinstance(checkpoint["config"], dict) else {}
+    missing = [f"{key} in its config" for key in ("data", "init", "arch", "split_hash") if config.get(key) is None]
+    missing += [key for key in ("labels", "thresholds") if checkpoint.get(key) is None]
+    if missing:
+        raise ValueError(f"{folder / 'best.pt'}: not written by train.py: it has no {', '.join(missing)}")
     moved = {"limit": args.limit}
     if args.root is not None:
         moved["root"] = args.root / config["data"]
@@ -157,13 +166,29 @@ def predict_run(folder, args):
     return predictions
 
 
-def group_by_corpus(found):
-    """Predictions by corpus, in the paper's order; within one, each gets the name that the tables show."""
+def group(found, by_labels):
+    """Which predictions are compared with each other, in the paper's order: [(corpus, variant, models)].
+
+    Those of one corpus are; or, `by_labels`, those of one corpus and the same labels, where `variant` says which
+    labels if not all of Table 3's. Each model gets the name that the tables show.
+    """
     order = {corpus: at for at, corpus in enumerate(TABLE3)}
-    groups = {}
+    corpora = {}
     for p in sorted(found, key=lambda p: order.get(p.meta.get("corpus"), len(order))):
-        groups.setdefault(p.meta.get("corpus", "predictions"), []).append(p)
-    return {corpus: _named(models) for corpus, models in groups.items()}
+        corpora.setdefault(p.meta.get("corpus", "predictions"), []).append(p)
+    if not by_labels:
+        return [(corpus, None, _named(models)) for corpus, models in corpora.items()]
+    groups = []
+    for corpus, models in corpora.items():
+        variants = {frozenset(TABLE3[corpus]): None}
+        variants.setdefault(frozenset(MIMIC_OVERLAP[corpus]), SHARED)  # where these are not all
+        others = sorted({frozenset(m.labels) for m in models} - set(variants), key=sorted)
+        variants |= {labels: f"other labels {number}" for number, labels in enumerate(others, 1)}
+        for labels, variant in variants.items():
+            same = [m for m in models if frozenset(m.labels) == labels]
+            if same:
+                groups.append((corpus, variant, _named(same)))
+    return groups
 
 
 def _named(models):

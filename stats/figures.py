@@ -5,12 +5,13 @@ Needs matplotlib. The same studies give the same bytes: no date and no random id
 
 import io
 from pathlib import Path
+from string import ascii_lowercase
 
 import numpy as np
 
 from stats.report import write_whole
 from stats.roc import roc_curve
-from stats.tables import INITS, p_text, show
+from stats.tables import INITS, p_text
 
 # Okabe and Ito, "Color Universal Design" (2008), without black, and without yellow, which is faint on white.
 OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7")
@@ -21,7 +22,7 @@ POINTS = 400  # on a drawn curve; more can't be seen
 
 
 def draw_figures(folder, studies, aligned):
-    """Write `figure3` and, for each corpus, `figure4-<corpus>`.
+    """Write `figure3` and, for each study, `figure4-<its name>`.
 
     Parameters
     ----------
@@ -47,7 +48,7 @@ def draw_figures(folder, studies, aligned):
     with matplotlib.rc_context(settings):
         figures = {"figure3": box_plots(studies)}
         for s, models in zip(studies, aligned):
-            figures[f"figure4-{s['corpus']}"] = roc_curves(s, models)
+            figures[f"figure4-{s['name']}"] = roc_curves(s, models)
         names = []
         for name, figure in figures.items():
             for suffix, options in (("png", {"dpi": 300, "metadata": {"Software": None}}),
@@ -60,7 +61,7 @@ def draw_figures(folder, studies, aligned):
 
 
 def box_plots(studies):
-    """Figure 3: the labels' ROC-AUCs of each model, one panel a corpus, the adjusted p of the mean on top."""
+    """Figure 3: the labels' ROC-AUCs of each model, one panel a study, the adjusted p of the mean on top."""
     from matplotlib.figure import Figure
 
     columns = min(3, len(studies))
@@ -68,7 +69,7 @@ def box_plots(studies):
     most = max(len(s["models"]) for s in studies)
     figure = Figure(figsize=(min(WIDTH, columns * max(2.4, 1.0 + 0.7 * most)), 2.7 * rows), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    for panel, letter, s in zip(panels, "abcdefghijkl", studies):
+    for panel, letter, s in zip(panels, ascii_lowercase, studies):
         for at, m in enumerate(s["models"]):
             auc = np.array([100 * m["labels"][label]["auroc"]["mean"] for label in s["labels"]])
             colour = OKABE_ITO[at % len(OKABE_ITO)]
@@ -81,7 +82,8 @@ def box_plots(studies):
         names = [INITS.get(m["name"], m["name"]) for m in s["models"]]
         panel.set_xticks(range(len(names)), names, rotation=0 if most < 3 else 20)
         panel.set_ylabel("ROC-AUC of the labels, %")
-        panel.set_title(f"({letter}) {show(s['corpus'])}", loc="left", fontsize=8, pad=4 + 11 * len(s["comparisons"]))
+        panel.set_title(f"({letter}) " + s["title"].replace(", ", "\n", 1), loc="left", fontsize=8,
+                        pad=4 + 11 * len(s["comparisons"]))
         _brackets(panel, s)
     for panel in panels[len(studies):]:
         panel.axis("off")
@@ -116,7 +118,7 @@ def roc_curves(s, models):
         panel, key = figure.subplots(2, 1, height_ratios=(4.2, lines))
     panel.plot([0, 1], [0, 1], color="0.6", linewidth=0.6)
     panel.set(xlim=(-0.01, 1), ylim=(0, 1.01), xlabel="False positive rate (1 - specificity)",
-              ylabel="True positive rate (sensitivity)", aspect="equal", title=show(s["corpus"]))
+              ylabel="True positive rate (sensitivity)", aspect="equal", title=s["title"])
     key.set(xlim=(0, 1), ylim=(max(len(labels) + 1.5, 20 if len(models) <= 2 else 0), -1.5))
     key.axis("off")
     wide = max(2, len(models))

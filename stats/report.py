@@ -7,7 +7,7 @@ import math
 import os
 from pathlib import Path
 
-from stats.tables import NAMES, all_tables, show
+from stats.tables import NAMES, all_tables
 
 
 def write_report(folder, studies, settings):
@@ -78,7 +78,7 @@ def describe(settings):
 
 
 def left_out(studies):
-    """What could not be scored or compared: one Markdown list a corpus, where there is anything."""
+    """What could not be scored or compared: one Markdown list a study, where there is anything."""
     for s in studies:
         lines = [f"{s[key]:,} test radiographs: {why}" for key, why in
                  (("missing_images", "not on disk"), ("unreadable_images", "unreadable")) if s[key]]
@@ -95,8 +95,11 @@ def left_out(studies):
             lines.append("redraws that lacked some label, whose means are over the others: "
                          f"{s['incomplete_redraws']:,}")
         lines += [f"{label}: not in all of the files compared; left out" for label in s["labels_left_out"]]
+        if s["variant"]:
+            lines.append("models with other labels are not compared with these; --labels mimic-overlap compares all "
+                         "models of the corpus on the labels shared with MIMIC-CXR")
         if lines:
-            yield "\n".join([f"## {show(s['corpus'])}: left out", "", *(f"- {line}" for line in lines)])
+            yield "\n".join([f"## {s['title']}: left out", "", *(f"- {line}" for line in lines)])
 
 
 def to_markdown(table):
@@ -126,28 +129,28 @@ def tex(text):
 
 
 def metrics_csv(studies):
-    """A row per corpus, model, label (and the mean over labels) and metric, at full precision."""
-    header = ["corpus", "model", "init", "label", "metric", "value", "mean", "sd", "ci_low", "ci_high",
+    """A row per study, model, label (and the mean over labels) and metric, at full precision."""
+    header = ["study", "corpus", "model", "init", "label", "metric", "value", "mean", "sd", "ci_low", "ci_high",
               "sd_pooling_redraws_and_labels", "undefined_redraws", "positives", "negatives"]
     rows = []
     for s in studies:
         for m in s["models"]:
             for at, label in enumerate(s["labels"]):
                 found = m["labels"][label]
-                rows += [[s["corpus"], m["name"], m["init"], label, x, *_numbers(found[x]), None,
+                rows += [[s["name"], s["corpus"], m["name"], m["init"], label, x, *_numbers(found[x]), None,
                           found["undefined_redraws"], s["positives"][at], s["negatives"][at]] for x in NAMES]
-            rows += [[s["corpus"], m["name"], m["init"], "mean over labels", x, *_numbers(m["mean"][x]),
+            rows += [[s["name"], s["corpus"], m["name"], m["init"], "mean over labels", x, *_numbers(m["mean"][x]),
                       m["mean"][x]["sd_pooling_redraws_and_labels"], None, None, None] for x in NAMES]
     return _csv(header, rows)
 
 
 def comparisons_csv(studies):
-    """A row per corpus, pair of models and label (and the mean over labels): differences in ROC-AUC."""
-    header = ["corpus", "a", "b", "label", "difference", "mean", "sd", "ci_low", "ci_high", "p", "p_adjusted",
+    """A row per study, pair of models and label (and the mean over labels): differences in ROC-AUC."""
+    header = ["study", "corpus", "a", "b", "label", "difference", "mean", "sd", "ci_low", "ci_high", "p", "p_adjusted",
               "delong_p", "family_size"]
     return _csv(header, [
-        [s["corpus"], c["a"], c["b"], label, *_numbers(test), test["p"], test["p_adjusted"], test.get("delong_p"),
-         c["family_size"]]
+        [s["name"], s["corpus"], c["a"], c["b"], label, *_numbers(test), test["p"], test["p_adjusted"],
+         test.get("delong_p"), c["family_size"]]
         for s in studies for c in s["comparisons"]
         for label, test in (*c["labels"].items(), ("mean over labels", c["mean"]))])
 

@@ -12,10 +12,11 @@ from stats.delong import delong_test
 from stats.fdr import benjamini_hochberg
 from stats.paper import TABLE4, TABLE5
 from stats.roc import auroc, one_class, operating_point, youden
+from stats.tables import show
 
 
-def study(corpus, models, *, redraws=1000, seed=0, resample="image", thresholds="test", alternative="two-sided",
-          label_set="all", left_out=(), threads=None):
+def study(corpus, models, *, variant=None, redraws=1000, seed=0, resample="image", thresholds="test",
+          alternative="two-sided", label_set="all", left_out=(), threads=None):
     """Score every model and compare every pair.
 
     Parameters
@@ -23,6 +24,8 @@ def study(corpus, models, *, redraws=1000, seed=0, resample="image", thresholds=
     corpus : str
     models : list of stats.predictions.Predictions
         Aligned (`stats.predictions.align`); `meta["name"]` tells them apart, `meta["init"]` finds the paper's number.
+    variant : str, optional
+        What tells this study from another of the corpus in headings and file names: "labels shared with MIMIC-CXR".
     redraws, seed
         As in `bootstrap_models`.
     resample : {"image", "patient"}
@@ -51,7 +54,10 @@ def study(corpus, models, *, redraws=1000, seed=0, resample="image", thresholds=
     drawn = bootstrap_models(y_true, [m.y_score for m in models], redraws=redraws, seed=seed, metrics=METRICS,
                              groups=patients if resample == "patient" else None, thresholds=fixed, threads=threads)
     return {
+        "name": f"{corpus}-{variant.lower().replace(' ', '-')}" if variant else corpus,
+        "title": f"{show(corpus)}, {variant}" if variant else show(corpus),
         "corpus": corpus,
+        "variant": variant,
         "labels": labels,
         "label_set": label_set,
         "labels_left_out": list(left_out),

@@ -60,7 +60,7 @@ def show(name):
 
 
 def summary_table(studies, settings):
-    """Table 4's layout: metric and model down, corpora across, the adjusted p of the mean at the foot."""
+    """Table 4's layout: metric and model down, studies across, the adjusted p of the mean at the foot."""
     names = list(dict.fromkeys(m["name"] for s in studies for m in s["models"]))
     models = [{m["name"]: m for m in s["models"]} for s in studies]
     rows = []
@@ -73,13 +73,13 @@ def summary_table(studies, settings):
     for (a, b), found in mean_p_values(studies).items():
         rows.append(["ROC-AUC p, adjusted", f"{INITS.get(a, a)} against {INITS.get(b, b)}", *found])
     return Table("Mean over labels, % (layout of the paper's Table 4)",
-                 ["", "Init", *(show(s["corpus"]) for s in studies)], rows,
-                 f"Mean over labels and redraws. {POOLED} In brackets the paper's number. Threshold: "
+                 ["", "Init", *(s["title"] for s in studies)], rows,
+                 f"Mean over labels and redraws. {POOLED} In brackets the paper's number for these labels. Threshold: "
                  f"{THRESHOLD[settings['thresholds']]}.")
 
 
 def mean_p_values(studies):
-    """The adjusted p of the mean over labels, as text: dict of pair -> one cell a corpus."""
+    """The adjusted p of the mean over labels, as text: dict of pair -> one cell a study."""
     pairs = dict.fromkeys((c["a"], c["b"]) for s in studies for c in s["comparisons"])
     return {(a, b): [next((p_text(c["mean"]["p_adjusted"]) for c in s["comparisons"] if (c["a"], c["b"]) == (a, b)),
                           "N/A") for s in studies] for a, b in pairs}
@@ -99,7 +99,7 @@ def overlap_table(studies):
         rows.append([f"p, adjusted: {INITS.get(a, a)} against {INITS.get(b, b)}"]
                     + [p if at == 0 else "" for p, s in zip(found, studies) for at in range(len(s["models"]))])
     return Table("ROC-AUC on the labels shared with MIMIC-CXR, % (layout of the paper's Table 5)",
-                 ["Label"] + [f"{show(s['corpus'])}, {INITS.get(m['name'], m['name'])}"
+                 ["Label"] + [f"{s['title']}, {INITS.get(m['name'], m['name'])}"
                               for s in studies for m in s["models"]], rows,
                  f"Of a label, ± is the SD over redraws. Of the average, {POOLED} In brackets the paper's number.")
 
@@ -109,7 +109,7 @@ def mean_table(studies):
     rows = []
     for s in studies:
         for m in s["models"]:
-            row = [show(s["corpus"]), INITS.get(m["name"], m["name"])]
+            row = [s["title"], INITS.get(m["name"], m["name"])]
             for metric in PAPER_METRICS:
                 cell = m["mean"][metric]
                 row.append(f"{percent(cell['mean'])} ± {percent(cell['sd'])} ({interval(cell['ci'])})")
@@ -120,7 +120,7 @@ def mean_table(studies):
 
 
 def label_table(s, settings):
-    """A corpus's supplementary table: every label and model (the paper's S1 to S6; Table 5's cells)."""
+    """A study's supplementary table: every label and model (the paper's S1 to S6; Table 5's cells)."""
     rows = []
     for at, label in enumerate(s["labels"]):
         for m in s["models"]:
@@ -133,7 +133,7 @@ def label_table(s, settings):
                         + [f"{percent(found[x]['mean'])} ± {percent(found[x]['sd'])}"
                            for x in (*PAPER_METRICS[1:], "f1")])
     patients = "" if s["patients"] is None else f" of {s['patients']:,} patients"
-    return Table(f"{show(s['corpus'])}: each label, %",
+    return Table(f"{s['title']}: each label, %",
                  ["Label", "Positive / negative", "Init", "ROC-AUC of the test set", "ROC-AUC ± SD", "95 % CI",
                   *(f"{NAMES[x]} ± SD" for x in (*PAPER_METRICS[1:], "f1"))], rows,
                  f"{s['images']:,} radiographs{patients}. ± is the SD over redraws of this label. Threshold: "
@@ -146,7 +146,7 @@ def comparison_table(s, c):
              p_text(test["delong_p"]) if "delong_p" in test else ""]
             for name, test in (*c["labels"].items(), ("Mean over labels", c["mean"]))]
     a, b = INITS.get(c["a"], c["a"]), INITS.get(c["b"], c["b"])
-    return Table(f"{show(s['corpus'])}: {a} minus {b}, ROC-AUC in percentage points",
+    return Table(f"{s['title']}: {a} minus {b}, ROC-AUC in percentage points",
                  ["Label", "Difference", "95 % CI", "p", "p, adjusted", "DeLong's p"], rows,
                  f"Adjusted over {c['family_size']} tests. DeLong's p, not adjusted, takes the radiographs to be "
                  "independent.")

@@ -110,7 +110,9 @@ def test_bad_input_ends_in_one_line(here, capsys):
     write_csvs(here)
     fails(capsys, [*CSVS, "runs/x"], "one or the other")
     fails(capsys, CSVS[:3], "A.csv", "--truth")
-    fails(capsys, [*CSVS[:-1], "0"], "--bootstrap", "found 0")
+    for flag, value, least in (("--bootstrap", "0", 1), ("--batch-size", "0", 1), ("--threads", "0", 1),
+                               ("--threads", "-1", 1), ("--seed", "-1", 0), ("--limit", "0", 1)):
+        fails(capsys, [*CSVS, flag, value], f"{flag}: expected at least {least}, found {value}")
     fails(capsys, [*CSVS, "--thresholds", "val"], "A carries no validation thresholds")
     fails(capsys, [*CSVS, "--labels", "mimic-overlap"], "mimic-overlap")
     fails(capsys, ["--predictions", "A.csv", "A.csv", *CSVS[3:]], "two predictions of the same name")
@@ -187,7 +189,7 @@ def phantom(tmp_path_factory):
     return folder
 
 
-def make_run(folder, phantom, init, seed, **changes):
+def make_run(folder, phantom, init, seed, labels="table3", **changes):
     """A run folder with an untrained, tiny model."""
     import torch
     import data
@@ -195,15 +197,18 @@ def make_run(folder, phantom, init, seed, **changes):
     from models.checkpoint import save_checkpoint
 
     config = {"data": "phantom", "init": init, "root": str(phantom / "phantom"), "arch": "tiny", "image_size": 32,
-              "labels": "table3", "cache_dir": str(phantom / "cache"), "limit": 5, "workers": 1}
-    config["split_hash"] = data.from_config(config, "test", tables_only=True).split_hash
+              "labels": labels, "cache_dir": str(phantom / "cache"), "limit": 5, "workers": 1}
+    test_set = data.from_config(config, "test", tables_only=True)
+    config["split_hash"] = test_set.split_hash
     torch.manual_seed(seed)
-    model = VisionTransformer(img_size=32, patch_size=16, embed_dim=16, depth=1, num_heads=2, num_classes=6)
+    model = VisionTransformer(img_size=32, patch_size=16, embed_dim=16, depth=1, num_heads=2,
+                              num_classes=len(test_set.labels))
     torch.nn.init.normal_(model.head.weight)
     folder.mkdir(parents=True)
     save_checkpoint(folder / "best.pt", {
-        "model": model.state_dict(), "model_config": model.config, "labels": list(TABLE3["phantom"]),
-        "config": config | changes, "epoch": 1, "step": 1, "thresholds": [0.5] * 5 + [None], "val_auroc": [None] * 6,
+        "model": model.state_dict(), "model_config": model.config, "labels": test_set.labels,
+        "config": config | changes, "epoch": 1, "step": 1, "val_auroc": [None] * len(test_set.labels),
+        "thresholds": [0.5] * (len(test_set.labels) - 1) + [None],
         "input_mean": None, "input_std": None})
     return model.eval()
 
@@ -247,3 +252,68 @@ def test_runs_that_cannot_be_scored(here, phantom, capsys):
     fails(capsys, ["runs/cut"], "best.pt", "truncated")
     make_run(here / "runs" / "elsewhere", phantom, "dinov2", 0, data="cxr14", root=None)
     fails(capsys, ["runs/elsewhere", "--root", "nowhere"], "nowhere/cxr14")
+
+
+@pytest.mark.parametrize("key", ["data", "init", "arch", "split_hash", "labels", "thresholds"])
+def test_a_checkpoint_that_lacks_something(here, phantom, capsys, key):
+    import torch
+
+    make_run(here / "runs" / "one", phantom, "dinov2", 0)
+    path = here / "runs" / "one" / "best.pt"
+    checkpoint = torch.load(path, weights_only=True)
+    del (checkpoint if key in checkpoint else checkpoint["config"])[key]
+    torch.save(checkpoint, path)
+    fails(capsys, ["--device", "cpu"], "runs/one/best.pt: ", f"no {key}")
+
+
+def test_runs_are_compared_with_runs_of_the_same_labels(here, phantom):
+    """Table 5's runs beside Table 4's change nothing in Table 4."""
+    quick = ["--bootstrap", "100", "--device", "cpu"]
+    make_run(here / "runs" / "full-b", phantom, "imagenet", 1)
+    make_run(here / "runs" / "full-a", phantom, "dinov2", 0)
+    assert evaluate.main([*quick, "--out", "table4"]) == 0
+    make_run(here / "runs" / "shared", phantom, "mimic", 2, labels="mimic-overlap")
+    make_run(here / "runs" / "third", phantom, "mimic", 3, labels=["Nodule", "Cardiomegaly"])
+    assert evaluate.main([*quick, "--out", "all"]) == 0
+
+    alone, found = (json.loads((here / out / "report.json").read_text())["studies"] for out in ("table4", "all"))
+    assert found[0] == alone[0] and found[0]["title"] == "Phantom (synthetic)" and found[0]["label_set"] == "table3"
+    assert [(s["name"], [m["run"] for m in s["models"]]) for s in found] == [
+        ("phantom", ["full-a", "full-b"]), ("phantom-labels-shared-with-mimic-cxr", ["shared"]),
+        ("phantom-other-labels-1", ["third"])]
+    assert found[1]["labels"] == list(MIMIC_OVERLAP["phantom"]) and found[1]["label_set"] == "mimic-overlap"
+    assert all(s["labels_left_out"] == [] for s in found)
+    report = (here / "all" / "report.md").read_text()
+    headings = [line for line in report.splitlines() if line.startswith("## ")]
+    assert len(set(headings)) == len(headings)
+    assert "## Phantom (synthetic), labels shared with MIMIC-CXR: each label, %" in headings
+    rows = (here / "all" / "metrics.csv").read_text().splitlines()
+    assert {row.split(",")[0] for row in rows[1:]} == {s["name"] for s in found}
+    if (here / "all" / "figure3.png").is_file():  # matplotlib is there
+        assert len(list((here / "all").glob("figure4-*.svg"))) == 3
+        drawn = (here / "all" / "figure4-phantom.svg").read_bytes()
+        assert drawn == (here / "table4" / "figure4-phantom.svg").read_bytes()
+
+    (here / "runs" / "third" / "best.pt").unlink()
+    assert evaluate.main([*quick, "--labels", "mimic-overlap", "--out", "table5"]) == 0
+    together, = json.loads((here / "table5" / "report.json").read_text())["studies"]
+    assert [m["name"] for m in together["models"]] == ["dinov2", "imagenet", "mimic"]
+    assert together["labels"] == list(MIMIC_OVERLAP["phantom"]) and len(together["comparisons"]) == 3
+    files = [f"runs/{run}/predictions.npz" for run in ("full-a", "shared")]
+    assert evaluate.main(["--predictions", *files, "--bootstrap", "100", "--out", "files"]) == 0
+    common, = json.loads((here / "files" / "report.json").read_text())["studies"]
+    assert len(common["comparisons"]) == 1 and common["labels_left_out"] == ["Nodule"]
+
+
+def test_the_papers_numbers_stand_beside_each_set_of_labels():
+    def run(init, labels):
+        y = np.tile([[0.0], [1.0]], len(labels))
+        return Predictions(np.array(["a", "b"]), None, list(labels), y, y, {"corpus": corpus, "init": init, "run": init})
+
+    for corpus, expected in (("cxr14", [("table3", ["dinov2", "imagenet"]), ("mimic-overlap", ["mimic"])]),
+                             ("chexpert", [("table3", ["dinov2", "imagenet", "mimic"])])):  # all of its are shared
+        found = evaluate.group([run("mimic", MIMIC_OVERLAP[corpus]), run("imagenet", TABLE3[corpus]),
+                                run("dinov2", TABLE3[corpus][::-1])], by_labels=True)
+        assert [[m.meta["name"] for m in models] for _, _, models in found] == [names for _, names in expected]
+        assert [evaluate.which_labels(c, models[0].labels, "mimic-overlap" if variant else "all")
+                for c, variant, models in found] == [label_set for label_set, _ in expected]
