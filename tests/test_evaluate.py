@@ -308,7 +308,7 @@ def test_runs_are_compared_with_runs_of_the_same_labels(here, phantom):
 def test_the_papers_numbers_stand_beside_each_set_of_labels():
     def run(init, labels):
         y = np.tile([[0.0], [1.0]], len(labels))
-        return Predictions(np.array(["a", "b"]), None, list(labels), y, y, {"corpus": corpus, "init": init, "run": init})
+        return Predictions(np.array(["a", "b"]), None, list(labels), y, y, {"corpus": corpus, "init": init})
 
     for corpus, expected in (("cxr14", [("table3", ["dinov2", "imagenet"]), ("mimic-overlap", ["mimic"])]),
                              ("chexpert", [("table3", ["dinov2", "imagenet", "mimic"])])):  # all of its are shared
