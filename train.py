@@ -24,7 +24,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
@@ -34,10 +33,11 @@ from data.batches import epoch_batches, prefetch
 from data.progress import Progress, duration
 from models.checkpoint import atomic_write, load_checkpoint, save_checkpoint, sha256
 from models.distributed import agree, join_processes, predict_shared, total
-from models.inference import autocast, choose_amp, to_input
+from models.inference import choose_amp, to_input
 from models.optim import create_optimizer, learning_rate
 from models.run import (StopSignals, check_numbers, git_revision, lock, none_unless_finite, peak_memory,
                         refuse_non_finite, refuse_other_settings, write_log)
+from models.step import train_step, validation_loss
 from models.vit import ARCHITECTURES
 from models.weights import initialise
 from stats import auroc, youden
@@ -106,10 +106,10 @@ class Config:
 
 
 # what a resumed run may have otherwise: where things lie and run, not what is computed
-FREE = {"root", "cache_dir", "workers", "weights", "device", "compile", "out", "checkpoint_minutes", "log_seconds",
-        "resume", "plan"}
-MUST_NOT_CHANGE = [f.name for f in dataclasses.fields(Config) if f.name not in FREE] + ["split_hash", "weights_sha256",
-                                                                                      "images_train"]
+FREE = {"root", "split_file", "cache_dir", "workers", "weights", "device", "compile", "out", "checkpoint_minutes",
+        "log_seconds", "resume", "plan"}
+MUST_NOT_CHANGE = [f.name for f in dataclasses.fields(Config) if f.name not in FREE]
+MUST_NOT_CHANGE += ["split_hash", "weights_sha256", "images_train"]
 
 
 def build_parser():
@@ -123,56 +123,6 @@ def build_parser():
             how["type"] = f.type
         parser.add_argument("--" + f.name.replace("_", "-"), default=f.default, **how)
     return parser
-
-
-# -- one step -----------------------------------------------------------------------------------------------------
-
-def multilabel_loss(logits, labels, pos_weight):
-    """Summed binary cross-entropy, positives weighted, NaN labels left out."""
-    known = ~labels.isnan()
-    return F.binary_cross_entropy_with_logits(logits, labels.nan_to_num(), weight=known.float(), pos_weight=pos_weight,
-                                              reduction="sum")
-
-
-def train_step(net, optimizer, scaler, images, labels, maps, *, pos_weight, share, amp="off", mean=None, std=None,
-               clip=None, accumulate=1):
-    """Augment, forward, backward, update.
-
-    Parameters
-    ----------
-    net : VisionTransformer, or it compiled or in DistributedDataParallel
-    optimizer : torch.optim.Optimizer
-    scaler : torch.amp.GradScaler
-        Disabled but for fp16.
-    images, labels, maps : Tensor
-        From `data.batches.prefetch`, all on the model's device.
-    pos_weight : Tensor, shape (L,)
-    share : float
-        Turns the summed loss into this process's share of the mean: processes / known labels of the global batch.
-        (DistributedDataParallel averages gradients over processes, which takes the processes out again.)
-
-    Returns
-    -------
-    Tensor, shape ()
-        The loss, on the device, not yet waited for.
-    """
-    pieces = max(1, min(accumulate, len(images)))
-    total = torch.zeros((), device=images.device)
-    for piece, (x, y, m) in enumerate(zip(*(t.tensor_split(pieces) for t in (images, labels, maps)))):
-        more_to_come = piece < pieces - 1 and hasattr(net, "no_sync")
-        with net.no_sync() if more_to_come else contextlib.nullcontext():
-            with autocast(amp, x.device):
-                logits = net(to_input(transform(x, m), mean, std))
-            loss = multilabel_loss(logits.float(), y, pos_weight) * share
-            scaler.scale(loss).backward()
-        total += loss.detach()
-    if clip is not None:
-        scaler.unscale_(optimizer)
-        torch.nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], clip)
-    scaler.step(optimizer)
-    scaler.update()
-    optimizer.zero_grad(set_to_none=True)
-    return total
 
 
 # -- the run ------------------------------------------------------------------------------------------------------
@@ -298,9 +248,9 @@ def train_in(folder, cfg, rank, world, device, control):
                 for group in optimizer.param_groups:
                     group["lr"] = lr_at(at["step"]) * group["lr_scale"]
                 batch = batches[at["batch"]]
-                loss = train_step(net, optimizer, scaler, images, labels, maps, pos_weight=pos_weight,
-                                  share=world / max(1, known[batch].sum()), amp=amp, mean=mean, std=std, clip=cfg.clip,
-                                  accumulate=cfg.accumulate)
+                inputs = to_input(transform(images, maps), mean, std)
+                loss = train_step(net, optimizer, scaler, inputs, labels, pos_weight=pos_weight, amp=amp, clip=cfg.clip,
+                                  share=world / max(1, known[batch].sum()), accumulate=cfg.accumulate)
                 if ema:
                     average(list(ema.parameters()), list(model.parameters()), None)
                 loss_sum += loss * len(batch)
@@ -357,12 +307,6 @@ def train_in(folder, cfg, rank, world, device, control):
     return 0
 
 
-def validation_loss(y_true, y_score, pos_weight):
-    """The training loss of predicted probabilities."""
-    logits, labels = torch.from_numpy(y_score).logit(eps=1e-7), torch.from_numpy(y_true)
-    return (multilabel_loss(logits, labels, pos_weight.cpu()) / max(1, (~labels.isnan()).sum())).item()
-
-
 def plan(cfg):
     """Print what `train` would do and what it would take; writes nothing (the phantom corpus, if absent, is drawn)."""
     check_numbers(cfg)
@@ -371,7 +315,7 @@ def plan(cfg):
     record = dataclasses.asdict(cfg) | dict(root=str(cfg.root or data.default_root(cfg.data)))
     counts = {split: data.from_config(record, split, tables_only=True) for split in ("train", "val", "test")}
     labels = counts["train"].labels
-    model, report, weights, mean, std = initialise(
+    model, report, weights, _, _ = initialise(
         cfg.init, cfg.arch, weights=cfg.weights, num_classes=len(labels), image_size=cfg.image_size, seed=cfg.seed,
         target=cfg.data, normalize=cfg.normalize, download=False)
     parameters = sum(p.numel() for p in model.parameters())
@@ -380,12 +324,12 @@ def plan(cfg):
     scaler = torch.amp.GradScaler(device.type, enabled=amp == "fp16")
     pieces = -(-cfg.batch_size // (world * cfg.accumulate))
     size = pieces if device.type == "cuda" else min(pieces, 4)  # a CPU step of 32 takes long enough to guess from 4
-    images = torch.zeros((size, 1, cfg.image_size, cfg.image_size), dtype=torch.uint8, device=device)
-    targets, maps = torch.zeros((size, len(labels)), device=device), torch.eye(2, 3, device=device).expand(size, 2, 3)
+    inputs = torch.zeros((size, 3, cfg.image_size, cfg.image_size), device=device)
+    targets = torch.zeros((size, len(labels)), device=device)
     for attempt in range(2):  # the first one sets things up
         began = time.monotonic()
-        train_step(model, optimizer, scaler, images, targets, maps, pos_weight=torch.ones(len(labels), device=device),
-                   share=1.0, amp=amp, mean=mean, std=std).item()
+        train_step(model, optimizer, scaler, inputs, targets, pos_weight=torch.ones(len(labels), device=device), share=1.0,
+                   amp=amp).item()
         seconds = time.monotonic() - began
     steps_per_epoch = -(-len(counts["train"]) // cfg.batch_size)
     steps = cfg.epochs * steps_per_epoch

@@ -23,7 +23,7 @@ from data.batches import epoch_batches, prefetch
 from models import create_model
 from models.inference import autocast, choose_amp, choose_device, to_input
 from models.optim import create_optimizer
-from train import multilabel_loss, train_step
+from models.step import multilabel_loss, train_step
 
 LABELS, PIXELS = 14, 224
 
@@ -95,7 +95,7 @@ def bench(arch, patch_size, batch, device, amp, rounds, compiled):
     def stepper(model):
         optimizer = create_optimizer_for(model)
         net = torch.compile(model) if compiled else model
-        return lambda: train_step(net, optimizer, scaler, images, labels, maps, pos_weight=weight,
+        return lambda: train_step(net, optimizer, scaler, to_input(transform(images, maps)), labels, pos_weight=weight,
                                   share=1 / labels.numel(), amp=amp)
 
     def create_optimizer_for(model):

@@ -24,3 +24,38 @@ def real_dicom():
     if not root.is_dir():
         pytest.skip(f"no real DICOM sample at {root}")
     return root
+
+
+@pytest.fixture(scope="session")
+def phantom(tmp_path_factory):
+    """A phantom corpus of 60 images, 42 of them for training."""
+    from data.phantom import make_phantom
+    root = tmp_path_factory.mktemp("train") / "phantom"
+    make_phantom(root, patients=20, size=64)
+    return root
+
+
+@pytest.fixture
+def arguments(phantom, tmp_path):
+    def build(out="run", **changes):
+        options = dict(root=phantom, out=tmp_path / out, cache_dir=phantom.parent / "cache", arch="vit_tiny", image_size=32,
+                       epochs=3, batch_size=8, lr=1e-3, amp="off", device="cpu", log_seconds=0, workers=1) | changes
+        words = []
+        for name, value in options.items():
+            if value is not None and value is not False:
+                words += ["--" + name.replace("_", "-") + ("" if value is True else f"={value}")]
+        return words
+    return build
+
+
+@pytest.fixture(scope="session")
+def unstopped(phantom, tmp_path_factory):
+    """The folder of a run that nothing disturbed, on one thread."""
+    from runs import start  # it imports torch, which most tests do without
+    out = tmp_path_factory.mktemp("unstopped") / "run"
+    process = start(["--root", str(phantom), "--out", str(out), "--cache-dir", str(phantom.parent / "cache"), "--arch", "vit_tiny",
+                     "--image-size", "32", "--epochs", "3", "--batch-size", "8", "--lr", "1e-3", "--amp", "off", "--device", "cpu",
+                     "--workers", "1"])
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    return out

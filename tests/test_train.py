@@ -1,79 +1,22 @@
-"""The training loop on a small phantom corpus: what it computes, how it stops, and how it goes on."""
+"""The training loop on a small phantom corpus: what it computes, writes and refuses."""
 
 import csv
 import json
 import os
-import random
-import resource
-import shutil
 import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
 import torch
 
 import train
-from conftest import REPOSITORY
 from data.batches import epoch_batches, prefetch
 from layouts import augreg_arrays, dinov2_state
 from models import create_model
 from models.checkpoint import load_checkpoint
 from models.optim import create_optimizer, learning_rate
-from models.run import lock
-
-STATE = ("model", "optimizer", "progress", "step", "epoch", "thresholds", "val_auroc")
-
-
-@pytest.fixture(scope="session")
-def phantom(tmp_path_factory):
-    """A phantom corpus of 60 images, 42 of them for training."""
-    from data.phantom import make_phantom
-    root = tmp_path_factory.mktemp("train") / "phantom"
-    make_phantom(root, patients=20, size=64)
-    return root
-
-
-@pytest.fixture
-def arguments(phantom, tmp_path):
-    def build(out="run", **changes):
-        options = dict(root=phantom, out=tmp_path / out, cache_dir=phantom.parent / "cache", arch="vit_tiny", image_size=32,
-                       epochs=3, batch_size=8, lr=1e-3, amp="off", device="cpu", log_seconds=0, workers=1) | changes
-        words = []
-        for name, value in options.items():
-            if value is not None and value is not False:
-                words += ["--" + name.replace("_", "-") + ("" if value is True else f"={value}")]
-        return words
-    return build
-
-
-def start(words, launcher=()):
-    return subprocess.Popen([sys.executable, *launcher, str(REPOSITORY / "train.py"), *words], text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)})
-
-
-def same(a, b):
-    """Equal to the bit, through dicts and lists."""
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b))
-    return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
-
-
-@pytest.fixture(scope="session")
-def unstopped(phantom, tmp_path_factory):
-    """The folder of a run that nothing disturbed, on one thread."""
-    out = tmp_path_factory.mktemp("unstopped") / "run"
-    process = start(["--root", str(phantom), "--out", str(out), "--cache-dir", str(phantom.parent / "cache"), "--arch", "vit_tiny",
-                     "--image-size", "32", "--epochs", "3", "--batch-size", "8", "--lr", "1e-3", "--amp", "off", "--device", "cpu",
-                     "--workers", "1"])
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors
-    return out
+from models.step import multilabel_loss, train_step
+from runs import assert_same_run
 
 
 # -- parts --------------------------------------------------------------------------------------------------------
@@ -108,7 +51,7 @@ def test_loss_weighs_positives_and_leaves_unknown_labels_out():
     labels = torch.tensor([[1.0, 0.0], [float("nan"), 1.0]])
     p = 1 / (1 + np.exp(-logits.double().numpy()))
     by_hand = -(4 * np.log(p[0, 0]) + np.log(1 - p[0, 1]) + 0.5 * np.log(p[1, 1]))
-    ours = train.multilabel_loss(logits.requires_grad_(), labels, torch.tensor([4.0, 0.5]))
+    ours = multilabel_loss(logits.requires_grad_(), labels, torch.tensor([4.0, 0.5]))
     assert ours.item() == pytest.approx(by_hand, rel=1e-6)
     ours.backward()
     assert logits.grad[1, 0] == 0 and logits.grad.isfinite().all()
@@ -144,7 +87,7 @@ def test_a_process_without_an_image_gets_one_that_counts_for_nothing():
     idle, busy = (list(prefetch(Numbers(), batches, torch.device("cpu"), rank=rank, **how))[0] for rank in (0, 1))
     assert idle[0].shape == (1, 1, 2, 2) and idle[1].isnan().all() and busy[1].item() == batches[1][0]
     logits = torch.zeros(1, 1, requires_grad=True)
-    loss = train.multilabel_loss(logits, idle[1], torch.ones(1))
+    loss = multilabel_loss(logits, idle[1], torch.ones(1))
     loss.backward()
     assert loss == 0 and logits.grad == 0
 
@@ -163,10 +106,8 @@ def test_accumulation_changes_nothing():
         model = create_model("vit_tiny", 16, 2, img_size=32)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         rng = np.random.default_rng(0)
-        images = torch.from_numpy(rng.integers(0, 256, (7, 1, 32, 32), dtype=np.uint8))
-        train.train_step(model, optimizer, torch.amp.GradScaler("cpu", enabled=False), images,
-                         torch.from_numpy(rng.integers(0, 2, (7, 2))).float(), torch.eye(2, 3).expand(7, 2, 3),
-                         pos_weight=torch.ones(2), share=1 / 14, accumulate=pieces)
+        train_step(model, optimizer, torch.amp.GradScaler("cpu", enabled=False), torch.from_numpy(rng.random((7, 3, 32, 32))).float(),
+                   torch.from_numpy(rng.integers(0, 2, (7, 2))).float(), pos_weight=torch.ones(2), share=1 / 14, accumulate=pieces)
         weights.append(model.blocks[5].attn.qkv.weight)
     torch.testing.assert_close(*weights, rtol=1e-5, atol=1e-7)
 
@@ -195,159 +136,6 @@ def test_the_test_set_is_never_looked_at(arguments, monkeypatch):
     assert sorted(asked) == ["train", "val"]
 
 
-def test_same_seed_same_bits_other_seed_other(arguments, tmp_path, unstopped):
-    process = start(arguments())
-    process.communicate(timeout=300)
-    for name in ("best.pt", "last.pt"):
-        a, b = load_checkpoint(tmp_path / "run" / name), load_checkpoint(unstopped / name)
-        assert all(same(a[key], b[key]) for key in STATE if key in a)
-    assert (tmp_path / "run" / "log.csv").read_bytes() == (unstopped / "log.csv").read_bytes()
-
-
-def kill_at(process, step, how, wait=0.0):
-    """Signal a run when it has reported a step."""
-    for line in process.stderr:
-        if line.startswith("training") and int(line.split()[1].split("/")[0]) >= step:
-            time.sleep(wait)
-            process.send_signal(how)
-            break
-    process.stderr.read()
-    return process.wait(timeout=120)
-
-
-def assert_same_run(a, b):
-    x, y = load_checkpoint(a / "last.pt"), load_checkpoint(b / "last.pt")
-    assert all(same(x[key], y[key]) for key in STATE), [key for key in STATE if not same(x[key], y[key])]
-    x, y = load_checkpoint(a / "best.pt"), load_checkpoint(b / "best.pt")
-    assert same(x["model"], y["model"]) and same(x["thresholds"], y["thresholds"])
-    assert (a / "log.csv").read_bytes() == (b / "log.csv").read_bytes()
-
-
-@pytest.mark.parametrize("how, step", [(signal.SIGTERM, 4), (signal.SIGINT, 6)])
-def test_stop_signal_then_resume_gives_the_same_bits(arguments, tmp_path, unstopped, how, step):
-    assert kill_at(start(arguments()), step, how) == train.RESUME_ME
-    stopped = load_checkpoint(tmp_path / "run" / "last.pt")
-    assert 0 < stopped["step"] < 18
-    process = start(arguments(resume=True))
-    out, errors = process.communicate(timeout=300)
-    assert process.returncode == 0 and "from step" in out, errors
-    assert_same_run(tmp_path / "run", unstopped)
-
-
-def random_kills(arguments, folder, unstopped, kills, seed):
-    """Kill -9 a run again and again, then let it end; how many kills it took."""
-    rng = random.Random(seed)
-    done = 0
-    while True:
-        process = start(arguments(resume=True, checkpoint_minutes=0))
-        first = load_checkpoint(folder / "last.pt")["step"] if (folder / "last.pt").exists() else 0
-        if done == kills or first >= 17:
-            out, errors = process.communicate(timeout=300)
-            assert process.returncode == 0, errors
-            assert_same_run(folder, unstopped)
-            return done
-        code = kill_at(process, first + rng.randint(0, 3), signal.SIGKILL, rng.random() * 0.1)
-        done += code == -signal.SIGKILL
-
-
-def test_kill_9_at_random_steps_then_resume_gives_the_same_bits(arguments, tmp_path, unstopped):
-    assert random_kills(arguments, tmp_path / "run", unstopped, kills=3, seed=int(time.time())) >= 2
-
-
-def test_disk_full_is_one_line_and_resume_gives_the_same_bits(arguments, tmp_path, unstopped):
-    """A file size limit between best.pt (22 MB) and last.pt (66 MB) stops the write as a full disk does."""
-    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (30 << 20, 30 << 20))
-    process = subprocess.run([sys.executable, str(REPOSITORY / "train.py"), *arguments(log_seconds=1000)], capture_output=True,
-                             text=True, preexec_fn=limit, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=240)
-    assert process.returncode == 2 and "Traceback" not in process.stderr, process.stderr
-    assert "last.pt" in process.stderr and "too large" in process.stderr
-    assert {path.name for path in (tmp_path / "run").iterdir()} == {".lock", "config.json", "log.csv", "best.pt"}
-    process = start(arguments(resume=True))
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors
-    assert_same_run(tmp_path / "run", unstopped)
-
-
-def test_two_ranks_give_one_processs_losses(arguments, tmp_path, unstopped):
-    process = start(arguments(), launcher=("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"))
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors[-2000:]
-    one, two = (load_checkpoint(folder / "last.pt")["progress"]["log"] for folder in (unstopped, tmp_path / "run"))
-    for a, b in zip(one, two, strict=True):
-        assert b["train_loss"] == pytest.approx(a["train_loss"], rel=1e-5)
-        assert b["val_loss"] == pytest.approx(a["val_loss"], rel=1e-4)
-
-
-def test_a_rank_that_dies_takes_the_job_down_with_its_error_and_resume_goes_on(arguments, tmp_path, unstopped):
-    broken = tmp_path / "broken.py"
-    broken.write_text(f"""
-import os, sys; sys.path.insert(0, {str(REPOSITORY)!r})
-import train
-step, calls = train.train_step, []
-def dies(*args, **kwargs):
-    calls.append(1)
-    if os.environ["RANK"] == "1" and len(calls) == 9:
-        raise ValueError("this card fell off the bus")
-    return step(*args, **kwargs)
-train.train_step = dies
-sys.exit(train.main(sys.argv[1:]))
-""")
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    how = dict(capture_output=True, text=True, timeout=240, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    process = subprocess.run([*launch, str(broken), *arguments(checkpoint_minutes=0)], **how)
-    assert process.returncode != 0 and "this card fell off the bus" in process.stderr
-    step = load_checkpoint(tmp_path / "run" / "last.pt")["step"]
-    assert 1 <= step <= 8
-    process = subprocess.run([*launch, str(REPOSITORY / "train.py"), *arguments(resume=True)], **how)
-    assert process.returncode == 0 and f"from step {step} " in process.stdout, process.stderr[-2000:]
-    one, two = (load_checkpoint(folder / "last.pt")["progress"]["log"] for folder in (unstopped, tmp_path / "run"))
-    for a, b in zip(one, two, strict=True):
-        assert b["train_loss"] == pytest.approx(a["train_loss"], rel=1e-5)
-
-
-def test_a_second_sigterm_does_not_tear_the_checkpoint(arguments, tmp_path):
-    """A cluster signals the processes and torchrun, and torchrun passes its own on: each gets several."""
-    process = start(arguments(arch="vit_base", epochs=50, batch_size=2))
-    for line in process.stderr:
-        if line.startswith("training"):
-            break
-    for _ in range(40):
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-            time.sleep(0.02)
-    process.communicate(timeout=120)
-    assert process.returncode == train.RESUME_ME
-    load_checkpoint(tmp_path / "run" / "last.pt")
-    assert not list((tmp_path / "run").glob(".*.part"))
-
-
-def test_stopping_torchrun_keeps_the_checkpoint(arguments, tmp_path):
-    process = start(arguments(arch="vit_base", epochs=50, batch_size=2),
-                    launcher=("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"))
-    for line in process.stderr:
-        if line.startswith("training"):
-            break
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=120)
-    assert load_checkpoint(tmp_path / "run" / "last.pt")["step"] >= 1
-
-
-def test_a_process_that_does_not_see_the_checkpoint_stops_the_job(arguments, tmp_path):
-    assert train.main(arguments(epochs=1)) == 0
-    apart = tmp_path / "apart.py"
-    apart.write_text(f"""
-import os, sys; sys.path.insert(0, {str(REPOSITORY)!r})
-import train
-if os.environ["RANK"] == "1":
-    sys.argv += ["--out", {str(tmp_path / "of-another-machine")!r}]
-sys.exit(train.main(sys.argv[1:]))
-""")
-    process = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(apart),
-                              *arguments(epochs=1, resume=True)], capture_output=True, text=True, timeout=120,
-                             env=os.environ | {"OMP_NUM_THREADS": "1"})
-    assert process.returncode != 0 and "file system that all machines share" in process.stderr
-
-
 def test_non_finite_loss_stops_and_keeps_the_last_good_checkpoint(arguments, tmp_path, capsys, monkeypatch):
     original, calls = train.train_step, []
 
@@ -366,29 +154,6 @@ def test_weights_that_blow_up_are_not_saved(arguments, tmp_path, capsys):
     assert train.main(arguments(lr=1e38, checkpoint_minutes=0)) == 1
     assert "non-finite" in capsys.readouterr().err
     assert not (tmp_path / "run" / "last.pt").exists() and not (tmp_path / "run" / "best.pt").exists()
-
-
-def test_one_folder_one_process(arguments, tmp_path, capsys):
-    process = start(arguments(epochs=200))
-    for line in process.stderr:
-        if line.startswith("training"):
-            break
-    assert train.main(arguments(epochs=200, resume=True)) == 2
-    assert "another process is training in this folder" in capsys.readouterr().err
-    process.kill()
-    process.communicate()
-    with lock(tmp_path / "run"):  # a killed process leaves none behind
-        pass
-
-
-def test_a_run_is_not_overwritten_and_not_resumed_otherwise(arguments, tmp_path, unstopped, capsys):
-    shutil.copytree(unstopped, tmp_path / "run")
-    assert train.main(arguments()) == 2
-    assert "holds a run already; --resume" in capsys.readouterr().err
-    assert train.main(arguments(resume=True, lr=2e-3, batch_size=4)) == 2
-    assert "batch_size was 8 and is 4; lr was 0.001 and is 0.002" in capsys.readouterr().err
-    assert train.main(arguments(resume=True)) == 0  # complete already: nothing changes
-    assert_same_run(tmp_path / "run", unstopped)
 
 
 def test_patience_stops_early_and_stays_stopped(arguments, tmp_path, monkeypatch):
@@ -499,13 +264,3 @@ def test_unknown_choice_is_a_usage_error(capsys):
     with pytest.raises(SystemExit) as exit:
         train.main(["--data", "chestxray99"])
     assert exit.value.code == 2 and "chestxray99" in capsys.readouterr().err
-
-
-@pytest.mark.by_hand
-def test_fifty_kills_and_none_lost(arguments, tmp_path, unstopped):
-    """By hand: several minutes of starting and killing."""
-    done = 0
-    for attempt in range(17):
-        done += random_kills(lambda **how: arguments(f"run{attempt}", **how), tmp_path / f"run{attempt}", unstopped, kills=3,
-                             seed=attempt)
-    assert done >= 40
