@@ -298,8 +298,10 @@ def train_in(folder, cfg, rank, world, device, control):
                 write_log(folder, at["log"])
                 plot_curves(at["log"], folder / "curves.png")
             saved = time.monotonic()
+            defined = int(np.isfinite(per_label).sum())
+            of = "" if defined == len(per_label) else f" over {defined} of {len(per_label)} labels"
             say(f"epoch {epoch + 1}/{cfg.epochs}  training loss {train_loss:.4f}  validation loss {row['val_loss']:.4f}  "
-                f"AUC {'undefined' if score is None else f'{score:.4f}'}{'  (best)' if better else ''}", flush=True)
+                f"AUC {'undefined' if score is None else f'{score:.4f}'}{of}{'  (best)' if better else ''}", flush=True)
 
         best = "undefined" if at["best"] is None else f"{at['best']:.4f}"
         say(f"{folder}: best validation AUC {best}; {live.rate(at['step']) * cfg.batch_size:,.0f} images/s, "

@@ -264,7 +264,7 @@ def build_parser():
     parser.add_argument("--shard", default="1/1", metavar="I/N", help="do only the I-th of N parts, I from 1")
     parser.add_argument("--verify", action="store_true", help="check every cached image, redo the damaged")
     parser.add_argument("--merge", nargs="+", type=Path, metavar=("TARGET", "SOURCE"),
-                        help="copy what the cache TARGET lacks from the caches SOURCE of the same images")
+                        help="copy what the cache in the folder TARGET lacks from the caches SOURCE of the same images")
     return parser
 
 
@@ -298,8 +298,11 @@ def main(argv=None):
     args = parser.parse_args(argv)
     try:
         if args.merge:
-            copied, damaged = merge_caches(args.merge[0], args.merge[1:])
-            print(f"{args.merge[0]}: {copied:,} images copied, {damaged:,} damaged ones left out")
+            target, *sources = args.merge
+            if sources and target.name != sources[0].resolve().name:  # the folder of caches, as with --cache
+                target = target / sources[0].resolve().name
+            copied, damaged = merge_caches(target, sources)
+            print(f"{target}: {copied:,} images copied, {damaged:,} damaged ones left out")
         elif args.corpus:
             _fill_corpus(args)
         else:

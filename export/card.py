@@ -20,6 +20,8 @@ def card(metadata):
     lines = [
         f"# {metadata['corpus']}-{metadata['init']}: chest radiograph to probabilities", "",
         f"**Intended use.** {metadata['intended_use']}", "",
+        *(["**Trained on synthetic phantoms: nothing it says is about patients.**", ""] if metadata["corpus"] == "phantom"
+          else []),
         "| | |", "|---|---|",
         f"| architecture | {metadata['architecture']} |",
         f"| initialised from | {metadata['init']} |",

@@ -17,6 +17,8 @@ import onnxruntime as ort
 
 from data.images import read_image
 
+ort.disable_telemetry_events()  # builds that have them send no usage events from a hospital's machine
+
 FORMAT = "radiograph-to-probability/1"
 # what travels in a model's metadata: text as it is, all else as JSON
 TEXT_FIELDS = ("format", "intended_use", "corpus", "init", "architecture", "cohort", "label_set",

@@ -12,7 +12,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from stats.roc import check_labels, check_scores, one_class
+from stats.roc import check_labels, check_scores
 
 
 @dataclass(frozen=True)

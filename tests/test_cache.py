@@ -259,6 +259,8 @@ def test_merge_makes_the_cache_of_one_machine(corpus, tmp_path):
     target = tmp_path / "merged" / whole.folder.name
     assert merge_caches(target, [parts[0].folder, parts[1].folder]) == (8, 1)
     assert merge_caches(target, [parts[0].folder]) == (0, 0)
+    assert main(["--merge", str(tmp_path / "caches"), str(target)]) == 0  # the folder of caches serves as a target too
+    assert (tmp_path / "caches" / whole.folder.name / "images.npy").exists()
     merged = build(cache_dir=tmp_path / "merged")
     assert merged.filled == 1 and np.array_equal(merged.images, whole.images)
     other = build(size=16)
