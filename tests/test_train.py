@@ -112,6 +112,20 @@ def test_accumulation_changes_nothing():
     torch.testing.assert_close(*weights, rtol=1e-5, atol=1e-7)
 
 
+def test_clip_bounds_the_gradient_and_keeps_its_direction():
+    moves = []
+    for clip in (None, 1e-3):
+        model = create_model("vit_tiny", 16, 2, img_size=32)
+        before = model.head.weight.detach().clone()
+        optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+        train_step(model, optimizer, torch.amp.GradScaler("cpu", enabled=False), torch.ones(4, 3, 32, 32), torch.ones(4, 2),
+                   pos_weight=torch.ones(2), share=1.0, clip=clip)
+        moves.append((model.head.weight - before).detach().flatten())
+    free, clipped = moves
+    assert free.norm() > 1e-2 and clipped.norm() <= 1e-3
+    assert torch.cosine_similarity(free, clipped, dim=0) > 0.999
+
+
 # -- runs ---------------------------------------------------------------------------------------------------------
 
 def test_run_writes_its_folder_and_learns(unstopped, phantom):
