@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 # Part of every cache's key: to be raised whenever a file could come out as other pixels than before.
-PREPROCESSING_VERSION = 1
+PREPROCESSING_VERSION = 2
 MAX_PIXELS = 2**26  # 8192 x 8192; the largest radiographs are about 4000 x 5000
 MAX_BYTES = 2**29  # a raw 16-bit image of MAX_PIXELS is 2**27
 INSTALL = "pip install -r requirements-optional.txt"
@@ -260,7 +260,7 @@ def preprocess(image, size=224):
 
 def _equalise(levels):
     """Histogram equalisation of uint8 levels that are not all the same (OpenCV's formula, in integers)."""
-    counts = np.bincount(levels.ravel(), minlength=256)
+    counts = np.array(Image.fromarray(levels).histogram())  # half the time of np.bincount
     above = counts.cumsum() - counts[levels.min()]  # pixels up to a level, less those of the lowest level
     total = above[-1]
     table = (2 * 255 * above.clip(0) + total) // (2 * total)  # floor(255 above / total + 1/2)
@@ -274,7 +274,7 @@ def _resize(image, size):
     height, width = image.shape
     # Each output needs only a band of the input, so a few outputs at a time are a small matrix product.
     rows = np.empty((size, width), np.float32)
-    for out, source, weights in _bands(height, size, 4):
+    for out, source, weights in _bands(height, size, 4 if height > 4 * size else 8):
         band = image[source].astype(np.float32)
         if lowest != 0:
             band -= lowest
