@@ -47,6 +47,8 @@ class Cache:
     bad : list of (name, reason)
     filled : int
         Images preprocessed now.
+    damaged : int
+        Rows whose pixels did not match their checksum; they were done again.
     """
 
     folder: Path
@@ -54,6 +56,7 @@ class Cache:
     rows: np.ndarray
     bad: list
     filled: int
+    damaged: int
 
 
 def build_cache(root, names, wanted, *, corpus, files=None, size=224, cache_dir=None, workers=None,
@@ -147,7 +150,7 @@ def build_cache(root, names, wanted, *, corpus, files=None, size=224, cache_dir=
         raise ValueError(reason if len(bad) == 1 else f"{reason} (and {len(bad) - 1:,} more bad images)")
     rows = np.where(mine & ~np.isin(rows, list(bad)), rows, -1)
     bad = [(names[row], reason) for row, reason in bad.items()]
-    return Cache(store.folder, store.images, rows, bad, filled)
+    return Cache(store.folder, store.images, rows, bad, filled, len(damaged))
 
 
 def _fresh(records, found):
@@ -258,8 +261,8 @@ def build_parser():
     parser.add_argument("--root", type=Path,
                         help="the release's folder (default: $CXR_ROOT/<corpus>, else datasets/<corpus>)")
     parser.add_argument("--cohort", default="paper", help="(default: paper)")
-    parser.add_argument("--size", type=int, default=224, help="height and width of the images (default: 224)")
-    parser.add_argument("--cache", type=Path, help="folder of caches (default: $CXR_CACHE, else ./cache)")
+    parser.add_argument("--image-size", type=int, default=224, help="height and width of the images (default: 224)")
+    parser.add_argument("--cache-dir", type=Path, help="folder of caches (default: $CXR_CACHE, else ./cache)")
     parser.add_argument("--workers", type=int, help="processes (default: one for each core)")
     parser.add_argument("--shard", default="1/1", metavar="I/N", help="do only the I-th of N parts, I from 1")
     parser.add_argument("--verify", action="store_true", help="check every cached image, redo the damaged")
@@ -284,12 +287,13 @@ def _fill_corpus(args):
     inside = release.left_out == ""
     chosen = inside & present
     cache = build_cache(root, release.table.path.tolist(), release.table.path[chosen].tolist(),
-                        files=files[chosen].tolist(), corpus=args.corpus, size=args.size,
-                        cache_dir=args.cache, workers=args.workers, on_bad="skip",
+                        files=files[chosen].tolist(), corpus=args.corpus, size=args.image_size,
+                        cache_dir=args.cache_dir, workers=args.workers, on_bad="skip",
                         shard=(int(part) - 1, int(parts)), verify=args.verify)
     for name, reason in cache.bad:
         print(f"bad image {name}: {reason}")
-    print(f"{cache.folder}: {(cache.rows >= 0).sum():,} images ready ({cache.filled:,} preprocessed now), "
+    checked = f", {cache.damaged:,} damaged rows done again" if args.verify or cache.damaged else ""
+    print(f"{cache.folder}: {(cache.rows >= 0).sum():,} images ready ({cache.filled:,} preprocessed now{checked}), "
           f"{len(cache.bad):,} bad, {(inside & ~present).sum():,} not on disk")
 
 
@@ -299,10 +303,12 @@ def main(argv=None):
     try:
         if args.merge:
             target, *sources = args.merge
-            if sources and target.name != sources[0].resolve().name:  # the folder of caches, as with --cache
+            if sources and target.name != sources[0].resolve().name:  # the folder of caches, as with --cache-dir
                 target = target / sources[0].resolve().name
             copied, damaged = merge_caches(target, sources)
-            print(f"{target}: {copied:,} images copied, {damaged:,} damaged ones left out")
+            filled = Store(target).read_index()["bytes"] > 0
+            print(f"{target}: {copied:,} images copied, {damaged:,} damaged ones left out; it has {filled.sum():,} of "
+                  f"the release's {len(filled):,} images now")
         elif args.corpus:
             _fill_corpus(args)
         else:

@@ -17,6 +17,9 @@ FOLDS = 5
 def calibrate(model, dataset, thresholds, norm):
     """Fit a map for each label on a dataset and put it into the model's head; print what it changes.
 
+    A label keeps its probabilities where maps fitted without a patient do not bring the patient's nearer to
+    the frequencies: with few positives a map may only follow their noise.
+
     Parameters
     ----------
     model : models.VisionTransformer
@@ -46,16 +49,24 @@ def calibrate(model, dataset, thresholds, norm):
         if not (0 < y.sum() < len(y)):
             print(f"{label:<24} left as it is: validation holds one class only")
             continue
-        slopes[i], offsets[i] = slope, offset = fit(y, logit[known, i])
-        after[known, i] = out_of_fold(y, logit[known, i], dataset.table.patient_id[known])
-        errors = [calibration_error(y, p[known, i]) for p in (before, after)]
-        print(f"{label:<24} {slope:7.3f} {offset:7.3f}  {errors[0]:10.4f}  {errors[1]:6.4f}")
+        slope, offset = fit(y, logit[known, i])
+        mapped = out_of_fold(y, logit[known, i], dataset.table.patient_id[known])
+        errors = [calibration_error(y, p) for p in (before[known, i], mapped)]
+        if helps := errors[1] < errors[0]:
+            slopes[i], offsets[i], after[known, i] = slope, offset, mapped
+        print(f"{label:<24} {slope:7.3f} {offset:7.3f}  {errors[0]:10.4f}  {errors[1]:6.4f}"
+              + ("" if helps else "  left as it is: no nearer"))
     with torch.no_grad():
         model.head.weight.mul_(torch.tensor(slopes[:, None]))
         model.head.bias.mul_(torch.tensor(slopes)).add_(torch.tensor(offsets))
     moved = [None if t is None else float(sigmoid(slope * to_logit(t) + offset))
              for t, slope, offset in zip(thresholds, slopes, offsets)]
-    words = f"logistic (Platt) per label, fitted on {len(dataset)} validation images"
+    mapped = [label for label, slope, offset in zip(dataset.labels, slopes, offsets) if (slope, offset) != (1, 0)]
+    words = (f"logistic (Platt), fitted on {len(dataset)} validation images, of {len(mapped)} of "
+             f"{len(dataset.labels)} labels: {', '.join(mapped)}")
+    if not mapped:
+        raise ValueError(f"--calibrate: no label's probabilities come nearer to the frequencies on {len(dataset)} "
+                         "validation images; nothing written")
     return dict(thresholds=moved, calibration=words), y_true, before, after
 
 

@@ -3,7 +3,8 @@
     python tests/bench_export.py
 
 Prints a Markdown table. The contenders take turns, so that a busy moment hits all of them; the median is
-shown. On a CUDA machine the GPU's rows are added.
+shown. One row is the transformer's dense products alone, by NumPy: the floor under every float32 path on a CPU.
+On a CUDA machine the GPU's rows are added.
 """
 
 import argparse
@@ -67,6 +68,21 @@ def raw(session):
     return run
 
 
+def products(model):
+    """The blocks' dense products alone, on ones: what no float32 path can do without."""
+    width, depth = model.config["embed_dim"], model.config["depth"]
+    tokens = model.pos_embed.shape[1]
+    # outputs and inputs of qkv, proj, fc1 and fc2; of the last block all tokens need the keys and values alone
+    shapes = [(3, 1), (1, 1), (4, 1), (1, 4)] * (depth - 1) + [(2, 1)]
+    weights = [np.ones((n * width, k * width), np.float32) for n, k in shapes]
+
+    def run(images):
+        x = {k: np.ones((len(images) * tokens, k * width), np.float32) for k in (1, 4)}
+        for (_, k), weight in zip(shapes, weights, strict=True):
+            x[k] @ weight.T
+    return run
+
+
 def timm_export(folder, arch):
     """timm's model through torch.onnx.export, behind data.images."""
     import timm
@@ -99,6 +115,7 @@ def contenders(folder, arch):
         classifier(smoothed, model.config, block_linear=files_linear).SerializeToString())
 
     found = {"PyTorch eager": (pytorch(model), "")}
+    found["dense products alone, NumPy"] = products(model), "the floor of float32"
     found["timm, torch.onnx.export"] = timm_export(folder, arch), ""
     for name in ("fp32", "int8"):
         found[f"{name}, CPU"] = started(folder / f"{name}.onnx", "cpu")

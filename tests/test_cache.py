@@ -271,7 +271,7 @@ def test_merge_makes_the_cache_of_one_machine(corpus, tmp_path):
 
 
 def test_the_command_on_the_official_layout(tmp_path, capsys, real_cxr14):
-    arguments = ["cxr14", "--root", str(real_cxr14), "--size", "32", "--cache", str(tmp_path / "a")]
+    arguments = ["cxr14", "--root", str(real_cxr14), "--image-size", "32", "--cache-dir", str(tmp_path / "a")]
     assert main(arguments + ["--shard", "1/2"]) == 0
     assert main(arguments + ["--verify"]) == 0
     out = capsys.readouterr().out.splitlines()
@@ -279,10 +279,16 @@ def test_the_command_on_the_official_layout(tmp_path, capsys, real_cxr14):
     assert "1,236 images ready" in out[-1] and "110,884 not on disk" in out[-1] and folder.is_dir()
     assert json.loads((folder / "meta.json").read_text())["images"] == 112120
     assert main(["--merge", str(tmp_path / "b"), str(folder)]) == 0
-    assert "1,236 images copied" in capsys.readouterr().out
+    assert capsys.readouterr().out.endswith("1,236 images copied, 0 damaged ones left out; it has 1,236 of the release's "
+                                            "112,120 images now\n")
+    with open(folder / "images.npy", "r+b") as file:
+        file.seek(Store(folder).offset(int(np.flatnonzero(Store(folder).read_index()["bytes"])[7])))
+        file.write(b"\x01\x02\x03")
+    assert main(arguments + ["--verify"]) == 0
+    assert "1 preprocessed now, 1 damaged rows done again" in capsys.readouterr().out
     nothing = str(tmp_path / "none")
     for wrong in (["cxr14", "--root", nothing], ["cxr14", "--shard", "3/2"], ["--merge", nothing, "x"],
-                  ["cxr14", "--cohort", "x"], arguments + ["--workers", "0"], arguments + ["--size", "-1"]):
+                  ["cxr14", "--cohort", "x"], arguments + ["--workers", "0"], arguments + ["--image-size", "-1"]):
         assert main(wrong) == 2
         assert capsys.readouterr().err.count("\n") == 1
 

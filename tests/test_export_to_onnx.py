@@ -1,6 +1,7 @@
 """From a run to a file: parity, refusal, metadata, reduced precisions, calibration."""
 
 import getpass
+from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime
@@ -11,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 import data
 from data.phantom import make_phantom
 from export import quantize, to_onnx
-from export.calibrate import calibration_error, fit, platt, sigmoid
+from export.calibrate import calibrate, calibration_error, fit, platt, sigmoid
 from export.graph import classifier
 from export.predict import main as predict_main
 from export.quantize import accept, int8
@@ -308,6 +309,31 @@ def test_calibration_error_of_hand_made_bins():
     probability = np.array([0.05] * 10 + [0.75] * 20 + [1.0] * 10)
     y = np.array([0] * 8 + [1] * 2 + [0] * 5 + [1] * 15 + [1] * 9 + [0])
     assert calibration_error(y, probability) == pytest.approx((10 * 0.15 + 20 * 0.0 + 10 * 0.1) / 40)
+
+
+def test_a_label_is_calibrated_only_where_that_helps(monkeypatch, capsys):
+    rng = np.random.default_rng(0)
+    inflated = rng.uniform(0.05, 0.95, 1000)
+    exact = np.repeat(np.arange(10) / 10 + 0.05, 100)  # of each bin, as many are positive as its probability says
+    y_true = np.stack([rng.random(1000) < sigmoid(np.log(inflated / (1 - inflated)) - 2),
+                       np.arange(1000) % 100 < np.repeat(np.arange(10) * 10 + 5, 100)], axis=1).astype(np.float32)
+    scores = np.stack([inflated, exact], axis=1).astype(np.float32)
+    table = SimpleNamespace(patient_id=np.arange(1000).astype(str))
+
+    def fitted(columns):
+        dataset = type("Validation", (), dict(labels=["inflated", "exact"][columns], table=table, __len__=lambda _: 1000))()
+        monkeypatch.setattr("export.calibrate.predict", lambda *_, **__: (y_true[:, columns], scores[:, columns]))
+        model = SimpleNamespace(head=torch.nn.Linear(1, scores[:, columns].shape[1]))
+        torch.nn.init.ones_(model.head.weight), torch.nn.init.zeros_(model.head.bias)
+        return calibrate(model, dataset, [0.5] * scores[:, columns].shape[1], {}), model.head
+
+    (metadata, _, _, after), head = fitted(slice(0, 2))
+    assert head.bias[0].item() == pytest.approx(-2, abs=0.3) and metadata["thresholds"][0] < 0.2
+    assert head.weight[1].item() == 1 and head.bias[1].item() == 0 and metadata["thresholds"][1] == pytest.approx(0.5)
+    assert np.array_equal(after[:, 1], scores[:, 1]) and metadata["calibration"].endswith("1 of 2 labels: inflated")
+    assert "left as it is" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="no label's probabilities come nearer"):
+        fitted(slice(1, 2))
 
 
 def test_calibrated_file_ranks_and_calls_as_before(run, corpus, capsys):
