@@ -59,7 +59,7 @@ def read_image(path):
 
     Returns
     -------
-    ndarray, uint8, uint16 or float32, shape (H, W)
+    ndarray, uint8, uint16 or float32 (float64 of 32-bit DICOM), shape (H, W)
 
     Raises
     ------
@@ -192,6 +192,7 @@ def _decode_dicom(data):
         raise ModuleNotFoundError(f"reading DICOM needs pydicom: {INSTALL}") from error
 
     header = pydicom.dcmread(io.BytesIO(data), force=True)
+    _drop_empty(header)
     photometric = header.get("PhotometricInterpretation")
     if not any(tag in header for tag in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
         raise ValueError("DICOM without pixel data")
@@ -217,9 +218,38 @@ def _decode_dicom(data):
             image = table.astype(np.float32).take(steps)
     else:
         image = apply_voi_lut(apply_modality_lut(image, header), header)
-    if image.dtype not in (np.uint8, np.uint16):
-        image = image.astype(np.float32)
+    if image.dtype not in (np.uint8, np.uint16, np.float32):  # 8- and 16-bit values with a sign, and 32-bit ones
+        image = image.astype(np.float32 if image.itemsize <= 2 else np.float64)
     return image.max() - image if photometric == "MONOCHROME1" else image
+
+
+def _drop_empty(header):
+    """Leave out of a DICOM header what it has but does not say: pydicom takes an empty element for a value."""
+    for name in ("RescaleSlope", "RescaleIntercept", "VOILUTFunction", "WindowCenter", "WindowWidth"):
+        if name in header and header[name].is_empty:
+            del header[name]
+
+
+def to_float32(image):
+    """Intensities in a type that the preprocessing takes: uint8, uint16 and float32 as they are.
+
+    Others come as float32, the wider ones less their minimum: an offset changes nothing in the model's picture,
+    but float32 has no digits left beside a large one.
+
+    Parameters
+    ----------
+    image : ndarray, any real dtype, not empty
+
+    Returns
+    -------
+    ndarray, uint8, uint16 or float32, of the same shape
+    """
+    if image.dtype in (np.uint8, np.uint16, np.float32):
+        return image
+    if image.dtype.itemsize > 2:
+        image = image.astype({"f": np.float64, "i": np.int64}.get(image.dtype.kind, image.dtype))
+        image = image - image.min()
+    return image.astype(np.float32)
 
 
 def preprocess(image, size=224):
@@ -247,6 +277,7 @@ def preprocess(image, size=224):
     """
     if image.ndim != 2 or image.size == 0:
         raise ValueError(f"an image of shape {image.shape}; expected (H, W) with at least one pixel")
+    image = to_float32(image)
     with np.errstate(invalid="ignore", over="ignore"):
         resized = _resize(image, size)
         low, high = resized.min(), resized.max()

@@ -85,6 +85,26 @@ def test_first_of_several_windows_and_no_window_at_all(tmp_path):
     assert np.array_equal(read_image(write(tmp_path / "c.dcm", pixels, stored=12)), pixels)
 
 
+@pytest.mark.parametrize("elements", [
+    dict(RescaleSlope=None, RescaleIntercept=None), dict(WindowCenter=None, WindowWidth=None),
+    dict(WindowCenter=2000, WindowWidth=1000, VOILUTFunction="")])
+def test_elements_that_say_nothing_are_as_if_absent(tmp_path, elements):
+    pixels = RNG.integers(0, 4096, (20, 30)).astype(np.uint16)
+    found = read_image(write(tmp_path / "a.dcm", pixels, stored=12, **elements))
+    if elements.get("WindowWidth") == 1000:  # the linear function of the standard, C.11.2.1.2
+        expected = np.clip((pixels - 1999.5) / 999 + 0.5, 0, 1) * 4095
+        assert np.allclose(found, expected, atol=1e-3)
+    else:
+        assert np.array_equal(found, pixels)
+
+
+@pytest.mark.parametrize("dtype, offset", [("uint32", 2**31), ("int32", -(2**31)), ("int32", 2**30)])
+def test_a_large_offset_costs_no_digits(tmp_path, dtype, offset):
+    pixels = RNG.integers(0, 4096, (300, 200)).astype(np.uint16)
+    path = write(tmp_path / "a.dcm", (pixels.astype(np.int64) + offset).astype(dtype))
+    assert np.array_equal(preprocess(read_image(path)), preprocess(pixels))
+
+
 def test_lookup_tables_by_hand(tmp_path):
     pixels = np.array([[0, 9, 10, 11, 12, 13, 255]], np.uint8)
     modality = write(tmp_path / "m.dcm", pixels, ModalityLUTSequence=table(10, [7, 500, 60, 1000]))
