@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.labels import MIMIC_OVERLAP, TABLE3
+from data.labels import MIMIC_OVERLAP, TABLE3, select_labels
 from stats.predictions import Predictions, align, load_predictions, save_predictions
 from stats.report import write_report
 from stats.study import adjust, study
@@ -213,7 +213,7 @@ def keep_overlap(model, corpus):
         if all(name in model.labels for name in names):
             columns = [model.labels.index(name) for name in names]
             labels.append(label)
-            y_true.append(model.y_true[:, columns].max(axis=1))  # NaN if either side is
+            y_true.append(select_labels(model.y_true, model.labels, [label], corpus)[:, 0])
             y_score.append(model.y_score[:, columns].max(axis=1))
             thresholds.append(known[columns[0]] if len(columns) == 1 else None)
     if not labels:

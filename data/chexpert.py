@@ -7,6 +7,7 @@ from data.tables import CERTAINTY, Rows, find_table, list_files, read_codes, rea
 # The paper's cohort has none that are uncertain here (recovered: its Tables 1 and 2 then match to the last image).
 CERTAIN_IN_PAPER = ("Cardiomegaly", "Lung Opacity", "Lung Lesion", "Edema", "Pneumonia")
 # The folders that the release comes in.
+PARTS = ("train", "valid")  # what stands before them in a path is the name of the release's folder
 FOLDERS = ("CheXpert-v1.0", "CheXpert-v1.0-small", "chexpertchestxrays-u20210408")
 
 
@@ -65,9 +66,9 @@ class CheXpert(Corpus):
             wanted = ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *columns)
             for row, (path, _, _, plane, view, *cells) in read_csv(table, wanted, extra="error"):
                 y = read_codes(cells, CERTAINTY, columns, table, row)
-                folder, _, inside = path.partition("/")
-                path = inside if folder.startswith("CheXpert-v1.0") else path
-                patient = next((part for part in path.split("/") if part.startswith("patient")), "")
+                parts = path.split("/")
+                path = "/".join(parts[next((i for i, part in enumerate(parts) if part in PARTS), 0):])
+                patient = next((part for part in parts if part.startswith("patient")), "")
                 left_out = ""
                 if plane == "Lateral":
                     left_out = "lateral"

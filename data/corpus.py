@@ -10,9 +10,7 @@ from data import default_root
 from data.cache import build_cache
 from data.labels import RELEASE_NAMES, choose_labels, resolve_uncertain, select_labels
 from data.splits import SPLITS, assign, draw_subset, read_split, split_hash, write_split
-from data.tables import check_root, locate
-
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".dicom", ".dcm")
+from data.tables import check_root, list_tree, locate, spare_images
 
 
 class Corpus(Dataset):
@@ -96,8 +94,13 @@ class Corpus(Dataset):
         y = select_labels(table.y, release.labels, self.labels, self.corpus)
         table = replace(table, y=resolve_uncertain(y, uncertain))
         if split_file is None:
-            self.cohort_split = assign(table.patient_id, release.official[inside], val_fraction=val_fraction,
-                                       seed=split_seed)
+            drawn = dict(val_fraction=val_fraction, seed=split_seed)
+            # Drawn for the whole release, so that no cohort tests on patients that another trains on; but a handful
+            # of patients may leave a set empty so.
+            self.cohort_split = assign(release.table.patient_id, release.official, **drawn)[inside]
+            of_its_own = assign(table.patient_id, release.official[inside], **drawn)
+            if not set(of_its_own) <= set(self.cohort_split):
+                self.cohort_split = of_its_own
         else:
             self.cohort_split = read_split(split_file, self.corpus, table.image_id, table.patient_id)
         self.splits = {name: int((self.cohort_split == name).sum()) for name in SPLITS}
@@ -143,10 +146,11 @@ class Corpus(Dataset):
         """Every label that the release has, by our names."""
         return tuple(dict.fromkeys(RELEASE_NAMES[cls.corpus].values()))
 
-    def find_files(self, release):
+    def find_files(self, release, whole_tree=False):
         """Look for the images of all rows of a release.
 
-        Image files of no row are counted in `notes`.
+        Image files that no row is read from are counted in `notes`: those in the folders that the tables name, or
+        with `whole_tree` (which takes a walk) all under the root.
 
         Returns
         -------
@@ -154,10 +158,13 @@ class Corpus(Dataset):
             Relative to the root, where the image is or should be.
         present : (N,) bool array
         """
-        paths, present, folders = locate(self.root, release.table.path, self.alternatives(self.root))
-        on_disk = sum(name.lower().endswith(IMAGE_SUFFIXES) for names in folders.values() for name in names)
-        strangers = on_disk - int(present.sum())
-        if strangers > 0:
+        alternatives = self.alternatives(self.root)
+        paths, present, folders = locate(self.root, release.table.path, alternatives)
+        copies, strangers = spare_images(list_tree(self.root) if whole_tree else folders, release.table.path, paths,
+                                         present, alternatives)
+        if copies:
+            self.notes.append(f"{copies:,} image files are further copies, in another format or place, and are ignored")
+        if strangers:
             self.notes.append(f"{strangers:,} image files are in no row of the tables and are ignored")
         return paths, present
 

@@ -15,7 +15,8 @@ class ChestXray14(Corpus):
         Free to use with attribution, from the NIH Clinical Center: https://nihcc.app.box.com/v/ChestXray-NIHCC
     Tree
         Data_Entry_2017_v2020.csv (or the older Data_Entry_2017.csv), train_val_list.txt, test_list.txt, and
-        images_001/images/*.png ... images_012/images/*.png or one images/*.png.
+        images_001/images/*.png ... images_012/images/*.png or one images/*.png; or either of them in images/, where
+        the archives lie in the download; or all PNGs beside the tables.
     Columns read
         Image Index, Finding Labels, Patient ID, View Position.
     Cohort
@@ -56,10 +57,12 @@ class ChestXray14(Corpus):
 
     @classmethod
     def alternatives(cls, root):
-        folders = ["images"]
-        folders += sorted(f"{entry.name}/images" for entry in root.glob("images_*") if entry.is_dir())
-        folders = [folder for folder in folders if list_files(root / folder)] or ["images"]
-        return lambda path: [f"{folder}/{path.removeprefix('images/')}" for folder in folders]
+        folders = ["images/", "images/images/", ""]
+        for pattern in ("images_*/images", "images_*", "images/images_*/images", "images/images_*"):
+            folders += sorted(f"{entry.relative_to(root).as_posix()}/" for entry in root.glob(pattern) if entry.is_dir())
+        # Most of these hold no image, and each would be asked for every image.
+        folders = [folder for folder in folders if any(name.endswith(".png") for name in list_files(root / folder))]
+        return lambda path: [folder + path.removeprefix("images/") for folder in folders] or [path]
 
 
 def _official_split(root):

@@ -30,8 +30,9 @@ class MimicCXR(Corpus):
         Views AP and PA.
         paper: CheXpert's rule, no study that is uncertain in Cardiomegaly, Lung Opacity, Lung Lesion, Edema or
         Pneumonia. This is a guess: the rule behind the paper's 213,921 images is not known. 80/20 by patient.
-        all: every AP and PA image (243,334), 80/20 by patient.
-        official: every AP and PA image in the release's own train, validate and test.
+        all: every AP and PA image (243,334, less those of studies without labels), 80/20 by patient.
+        official: the same in the release's own train, validate and test, which are other patients than those of
+        the 80/20 split: train and test in one of the two.
     Known bad files
         None. The few studies without a row of labels are left out.
     """

@@ -1,5 +1,6 @@
 """PadChest of Hospital Universitario de San Juan, Alicante."""
 
+import re
 from ast import literal_eval
 
 from data.corpus import Corpus
@@ -60,7 +61,8 @@ class PadChest(Corpus):
         PadChest Dataset Research Use Agreement: https://bimcv.cipf.es/bimcv-projects/padchest/
     Tree
         PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv (or .csv.gz) and the 16-bit PNGs, in the numbered
-        folders of the release (0/ ... 54/), in images/, or flat beside the table.
+        folders of the release (0/ ... 54/, also 0/0/ ... as some archives unpack), in images/, or flat beside the
+        table.
     Columns read
         ImageID, ImageDir, PatientID, Projection, Labels (the text of a Python list, with stray blanks).
     Cohort
@@ -92,6 +94,7 @@ class PadChest(Corpus):
                 nameless += 1
                 continue
             left_out = ""
+            patient = "" if patient == "nan" else patient
             if view not in FRONTAL:
                 left_out = f"view {view}" if view in OTHER_VIEWS else f"unknown view {view!r}"
             elif cell in ("", "nan"):
@@ -107,8 +110,8 @@ class PadChest(Corpus):
     @classmethod
     def alternatives(cls, root):
         def places(path):
-            name = path.rpartition("/")[2]
-            return path, f"images/{path}", f"images/{name}", name
+            folder, _, name = path.rpartition("/")
+            return path, f"images/{path}", f"images/{name}", name, f"{folder}/{path}".lstrip("/")
         return places
 
 
@@ -119,7 +122,10 @@ def _read_labels(cell, cohort, table, row):
     if cell in ("", "nan"):
         return (0,) * len(TERMS)
     try:
-        terms = {term.strip() for term in literal_eval(cell)}
+        terms = literal_eval(re.sub(r"\bnan\b(?=\s*[],])", "''", cell))  # a report without a term
+        if not isinstance(terms, list):
+            raise TypeError
+        terms = {" ".join(term.split()) for term in terms}
     except (ValueError, SyntaxError, AttributeError, TypeError):
         raise ValueError(f"{table}, row {row}: Labels is no list of terms: {cell[:60]!r}") from None
     return tuple(int(not terms.isdisjoint(wanted)) for wanted in TERMS.values())

@@ -51,12 +51,13 @@ def assign(patient_id, official, *, val_fraction=0.05, seed=0):
     """The split of every row.
 
     An official split is kept. Of the patients that have none, 20 % become test. `val_fraction` of the patients
-    that are then left for training become validation, unless the release has a validation and a test set itself.
+    that are then left for training become validation, unless all rows have an official split with validation.
 
     Parameters
     ----------
     patient_id, official : (N,) arrays of str
-        `official` is "train", "val", "test" or "".
+        `official` is "train", "val", "test" or "". A blank patient id, which only a row that is left out may have,
+        is nobody's.
     val_fraction : float in [0, 1)
     seed : int
 
@@ -66,14 +67,15 @@ def assign(patient_id, official, *, val_fraction=0.05, seed=0):
     """
     if not 0 <= val_fraction < 1:
         raise ValueError(f"val_fraction: expected 0 <= val_fraction < 1, found {val_fraction}")
-    split = np.where(official == "", "train", official).astype("<U5")
-    if (official == "").any():
-        test = draw_patients(patient_id[official == ""].tolist(), TEST_FRACTION, f"test:{seed}")
-        split[np.isin(patient_id, list(test)) & (official == "")] = "test"
-    if not {"val", "test"} <= set(official.tolist()):
-        val = draw_patients(patient_id[split == "train"].tolist(), val_fraction, f"{seed}")
+    patient_id, official = patient_id.astype(str), official.astype(str)
+    split, named, drawn = np.where(official == "", "train", official).astype("<U5"), patient_id != "", official == ""
+    if drawn.any():
+        test = draw_patients(patient_id[drawn & named].tolist(), TEST_FRACTION, f"test:{seed}")
+        split[np.isin(patient_id, list(test)) & drawn] = "test"
+    if drawn.any() or "val" not in official:
+        val = draw_patients(patient_id[(split == "train") & named].tolist(), val_fraction, f"{seed}")
         split[np.isin(patient_id, list(val)) & (split == "train")] = "val"
-    check_disjoint(patient_id, split)
+    check_disjoint(patient_id[named], split[named])
     return split
 
 
@@ -119,8 +121,8 @@ def read_split(path, corpus, image_id, patient_id):
     Raises
     ------
     ValueError
-        If the file was made for another corpus, its hash does not fit its content, it lists an id twice or with an
-        unknown split, or lacks a row of the table; or if a patient is in two splits.
+        If the file was made for another corpus, its hash does not fit its content, it lists an id in two splits or
+        in an unknown one, or lacks a row of the table; or if a patient is in two splits.
     """
     path = Path(path)
     key, of = _read_csv(path) if path.suffix.lower() == ".csv" else _read_json(path, corpus)

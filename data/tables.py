@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".dicom", ".dcm")
+
 
 @dataclass(frozen=True)
 class Table:
@@ -18,8 +20,9 @@ class Table:
 
     Attributes
     ----------
-    image_id, patient_id, view, path : (N,) arrays of str
-        `path` is relative to the corpus's root, with forward slashes.
+    image_id, patient_id, view : (N,) arrays of str
+    path : (N,) object array of str
+        Relative to the corpus's root, with forward slashes. NumPy's fixed width would take 400 bytes for each.
     y : (N, L) float32 array
     """
 
@@ -33,16 +36,16 @@ class Table:
         return len(self.image_id)
 
     def take(self, rows):
-        """The table of these rows (an index or mask), in their order, its text in NumPy's own str type."""
-        texts = (self.image_id, self.patient_id, self.view, self.path)
-        return Table(*(text[rows].astype(str) for text in texts), self.y[rows])
+        """The table of these rows (an index or mask), in their order, its ids and views in NumPy's own str type."""
+        texts = (self.image_id, self.patient_id, self.view)
+        return Table(*(text[rows].astype(str) for text in texts), self.path[rows], self.y[rows])
 
 
 @dataclass(frozen=True)
 class Release:
     """Every image row of a release, also those that the cohort leaves out.
 
-    Its text is Python's strings in object arrays, a third of what NumPy's fixed width takes for 377,110 long paths.
+    All its text is Python's strings in object arrays: 377,110 rows of fixed width would be three times as large.
 
     Attributes
     ----------
@@ -233,6 +236,34 @@ def locate(root, paths, alternatives):
                 break
         found.append(path)
     return np.array(found, object), present, folders
+
+
+def spare_images(folders, paths, found, present, alternatives):
+    """Count the image files that no row is read from.
+
+    Parameters
+    ----------
+    folders : dict of str to set of str
+        File names by folder, relative to the root ("" for the root itself).
+    paths, found, present, alternatives
+        What `locate` was given, and what it gave.
+
+    Returns
+    -------
+    copies, strangers : int
+        Files that are a row's image too, in another format or place than the one read; and those of no row.
+    """
+    images = {f"{folder}/{name}".lstrip("/") for folder, names in folders.items() for name in names
+              if name.lower().endswith(IMAGE_SUFFIXES)}
+    spare = images.difference(found[present])
+    copies = len({path for row in paths.tolist() for path in alternatives(row) if path in spare}) if spare else 0
+    return copies, len(spare) - copies
+
+
+def list_tree(root):
+    """The file names of every folder under `root`, by the folder's relative path ("" for the root itself)."""
+    return {"" if folder == str(root) else os.path.relpath(folder, root).replace(os.sep, "/"): set(names)
+            for folder, _, names in os.walk(root)}
 
 
 def list_files(folder):

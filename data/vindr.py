@@ -9,6 +9,7 @@ LOCAL = ("Aortic enlargement", "Atelectasis", "Calcification", "Cardiomegaly", "
          "Mediastinal shift", "Nodule/Mass", "Pleural effusion", "Pleural thickening", "Pneumothorax",
          "Pulmonary fibrosis", "Rib fracture", "Other lesion")
 GLOBAL = ("COPD", "Lung tumor", "Pneumonia", "Tuberculosis", "No finding")
+OTHER = ("Other diseases", "Other disease")  # both occur
 READERS = 3
 
 
@@ -28,8 +29,9 @@ class VinDrCXR(Corpus):
         image_id, rad_id (train only), and the 28 labels; "Other disease" and "Other diseases" both occur.
     Cohort
         paper: every image. In the training set a label is positive when at least 2 of the 3 readers gave it; the
-        test labels are the release's. Fracture is a clavicle or a rib fracture. There are no patient ids: every
-        image counts as a patient of its own.
+        test labels are the release's. Fracture is a clavicle or a rib fracture that is positive so (which of the
+        release's fractures the paper's 55 are is not known). There are no patient ids: every image counts as a
+        patient of its own.
     Known bad files
         None. Some DICOM files are MONOCHROME1 or 12 to 16 bit; data/images.py handles both.
     """
@@ -43,9 +45,15 @@ class VinDrCXR(Corpus):
         train = find_table(root, "annotations/image_labels_train.csv")
         test = find_table(root, "annotations/image_labels_test.csv")
         rows = Rows(train)
+        columns_of = [[i for i, column in enumerate((*LOCAL, *GLOBAL, OTHER[0])) if RELEASE_NAMES["vindr"][column] == name]
+                      for name in names]
+
+        def merge(y):  # after the vote: readers agree on a label of the release, not on one of ours
+            return [int(any(y[i] for i in columns)) for columns in columns_of]
+
         votes = {}
-        for row, (image, reader), y in _read_labels(train, ("image_id", "rad_id"), names):
-            first, readers, count = votes.setdefault(image, (row, set(), [0] * len(names)))
+        for row, (image, reader), y in _read_labels(train, ("image_id", "rad_id")):
+            first, readers, count = votes.setdefault(image, (row, set(), [0] * len(y)))
             if not reader or reader in readers:
                 raise ValueError(f"{train}, row {row}: reader {reader!r} of image {image} is blank or a second time")
             readers.add(reader)
@@ -54,23 +62,21 @@ class VinDrCXR(Corpus):
         for image, (row, readers, count) in votes.items():
             if len(readers) != READERS:
                 raise ValueError(f"{train}, row {row}: image {image} has {len(readers)} readers, expected {READERS}")
-            rows.add(row, image, image, "PA", f"train/{image}.dicom", [int(2 * n > READERS) for n in count], "train")
-        for row, (image,), y in _read_labels(test, ("image_id",), names):
-            rows.add(row, image, image, "PA", f"test/{image}.dicom", y, "test", file=test)
+            rows.add(row, image, image, "PA", f"train/{image}.dicom", merge([2 * n > READERS for n in count]), "train")
+        for row, (image,), y in _read_labels(test, ("image_id",)):
+            rows.add(row, image, image, "PA", f"test/{image}.dicom", merge(y), "test", file=test)
         return rows.release(names, ["the release has no patient ids: splits and redraws are by image"])
 
     @classmethod
     def alternatives(cls, root):
-        suffixes = (".dicom", ".dcm", ".png", ".jpg", ".jpeg")
+        suffixes = (".dicom", ".dcm", ".png", ".jpg", ".jpeg", ".PNG", ".JPG", ".JPEG", ".DCM", ".DICOM")
         return lambda path: [path.removesuffix(".dicom") + suffix for suffix in suffixes]
 
 
-def _read_labels(path, ids, names):
-    """Rows as (row, id cells, 0 or 1 for each of our names: 1 where any of its columns is)."""
+def _read_labels(path, ids):
+    """Rows as (row, id cells, 0 or 1 for each of the 28 columns, LOCAL before GLOBAL before the other diseases)."""
     with open(path, encoding="utf-8-sig") as file:
-        other = "Other diseases" if "Other diseases" in file.readline() else "Other disease"
-    columns = (*LOCAL, *GLOBAL, other)
-    where = [[i for i, column in enumerate(columns) if RELEASE_NAMES["vindr"][column] == name] for name in names]
+        header = file.readline()
+    columns = (*LOCAL, *GLOBAL, OTHER[0] if OTHER[0] in header else OTHER[1])
     for row, cells in read_csv(path, (*ids, *columns), extra="error"):
-        y = read_codes(cells[len(ids):], BINARY, columns, path, row)
-        yield row, cells[:len(ids)], [max(y[i] for i in columns_of) for columns_of in where]
+        yield row, cells[:len(ids)], read_codes(cells[len(ids):], BINARY, columns, path, row)

@@ -97,3 +97,17 @@ def test_bad_tables(tmp_path):
     path.write_bytes(path.read_bytes()[:-12])
     with pytest.raises(ValueError, match="metadata.csv.gz: cut short or damaged"):
         Mimic(tmp_path, tables_only=True)
+
+
+def test_no_cohort_tests_on_patients_that_another_trains_on(tmp_path):
+    """Half of the patients are in one cohort alone; drawn in each cohort by itself, some would change sides."""
+    studies = [(10_000_000 + i, 50_000_000 + i, {"Edema": "" if i % 2 else "-1.0"}) for i in range(400)]
+    images = [(f"i{i}", 10_000_000 + i, 50_000_000 + i, "AP", "train") for i in range(400)]
+    root = write(tmp_path, studies, images)
+    split_of = {}
+    for cohort in ("all", "paper"):
+        dataset = Mimic(root, tables_only=True, cohort=cohort)
+        split_of[cohort] = dict(zip(dataset.cohort_table.patient_id, dataset.cohort_split))
+    assert len(split_of["all"]) == 400 and len(split_of["paper"]) == 200
+    assert all(split_of["all"][patient] == split for patient, split in split_of["paper"].items())
+    assert 25 <= sum(split == "test" for split in split_of["paper"].values()) <= 55
