@@ -63,13 +63,26 @@ def test_padchest_may_exceed_by_what_the_paper_could_not_read():
     remarks = {name: remark for name, _, _, remark in compare("padchest", sizes, positives)}
     assert remarks["images"] == remarks["Atelectasis"] == "the paper could not read 29 images"
     assert remarks["Kyphosis"] == "differs"
+    positives["Atelectasis"] += 1  # of the tables alone 6,168 are known
+    positives["Hernia"] += 30
+    remarks = {name: remark for name, _, _, remark in compare("padchest", sizes, positives)}
+    assert remarks["Atelectasis"] == remarks["Hernia"] == "differs"
+    positives["Atelectasis"] -= 1
     remarks = {name: remark for name, _, _, remark in compare("padchest", sizes, positives, tables_only=False)}
     assert remarks["images"] == remarks["Atelectasis"] == "differs"
+
+
+def test_another_share_of_views_differs():
+    sizes, positives = as_in_the_paper("padchest")
+    for ap, expected in ((17.14, ""), (40.0, "differs")):
+        rows = compare("padchest", {**sizes, "ap": ap}, positives)
+        assert {remark for name, *_, remark in rows if name == "ap"} == {expected}
 
 
 def test_command_on_the_real_tables(real_cxr14, capsys):
     assert main(["cxr14", "--root", str(real_cxr14), "--tables-only", "--strict"]) == 0
     out = capsys.readouterr().out
+    assert "views: AP 44,810, PA 67,310" in out
     assert "images                112,120    112,120           0\n" in out
     assert "Hernia                    227        227           0\n" in out and "differs" not in out
 
@@ -89,6 +102,19 @@ def test_command_on_a_phantom(tmp_path, capsys):
     assert main(["phantom", "--root", str(root), "--read-images", "--cache-dir", str(tmp_path / "cache")]) == 0
     out = capsys.readouterr().out
     assert f"cannot be read: images/{victim.name}" in out and re.search(r"^images +29 +-$", out, re.M)
+
+
+def test_read_images_counts_what_is_there(tmp_path, capsys):
+    """A release of which a split has not been downloaded yet."""
+    import shutil
+
+    from data.phantom import main as phantom
+    root = tmp_path / "vindr"
+    phantom(["--layout", "vindr", "--out", str(root), "--size", "64", "--patients", "10"])
+    images = sum(1 for _ in (root / "train").iterdir())
+    shutil.rmtree(root / "test")
+    assert main(["vindr", "--root", str(root), "--read-images", "--cache-dir", str(tmp_path / "cache")]) == 0
+    assert re.search(rf"^images +{images} +18,000", capsys.readouterr().out, re.M)
 
 
 def test_command_is_strict_about_a_cut_table(tmp_path, capsys):

@@ -14,7 +14,7 @@ from PIL import Image
 
 from data import CORPORA, default_root, from_config
 from data.images import load
-from data.phantom import make_phantom
+from data.phantom import main as phantom_main, make_phantom
 from data.splits import assign, check_disjoint, draw_patients, read_split, split_hash
 from data.tables import read_csv
 
@@ -96,6 +96,8 @@ def test_official_splits_are_kept():
     assert (split == "test").tolist() == [False] * 8 + [True] * 2 and (split == "val").sum() == 2
     complete = np.array(["train"] * 7 + ["val"] + ["test"] * 2)
     assert assign(patients, complete, val_fraction=0.25).tolist() == complete.tolist()
+    without_test = np.array(["train"] * 8 + ["val"] * 2)  # nothing is drawn out of a training set that was given
+    assert assign(patients, without_test, val_fraction=0.25).tolist() == without_test.tolist()
 
 
 def test_fractions_at_their_ends():
@@ -222,6 +224,24 @@ def test_bad_images(options):
 def test_images_of_no_row_are_counted(options):
     Image.new("L", (8, 8)).save(options["root"] / "images" / "stranger.png")
     assert "1 image files are in no row of the tables and are ignored" in Phantom(**options).notes
+
+
+def test_copies_and_strangers_are_told_apart(tmp_path):
+    """A DICOM beside its PNG is no stranger; an image in a folder of no row is one, where the whole tree is walked."""
+    root = tmp_path / "vindr"
+    phantom_main(["--layout", "vindr", "--out", str(root), "--patients", "10", "--size", "64"])
+    dataset = CORPORA["vindr"](root, tables_only=True)
+    release = dataset.read(root, "paper")
+    folder = root / "train"
+    first = next(path for path in folder.iterdir())
+    Image.new("L", (64, 64)).save(folder / f"{first.stem}.PNG")
+    Image.new("L", (64, 64)).save(root / "loose.png")
+    told = len(dataset.notes)
+    _, present = dataset.find_files(release)
+    assert present.all()
+    assert dataset.notes[told:] == ["1 image files are further copies, in another format or place, and are ignored"]
+    dataset.find_files(release, whole_tree=True)
+    assert dataset.notes[told + 2:] == ["1 image files are in no row of the tables and are ignored"]
 
 
 def test_arguments_are_checked(options):

@@ -41,7 +41,8 @@ def test_the_older_table_with_its_trailing_comma(tmp_path):
     assert len(Cxr14(root, tables_only=True, val_fraction=0)) == 3
 
 
-@pytest.mark.parametrize("folders", [["images"], ["images_001/images", "images_012/images"]])
+@pytest.mark.parametrize("folders", [["images"], ["images_001/images", "images_012/images"], ["images/images"], [""],
+                                     ["images/images_001/images", "images/images_012/images"], ["images_001", "images_2"]])
 def test_image_folders_as_released(tmp_path, folders):
     root = write(tmp_path / "cxr14")
     for i, (image, *_) in enumerate(ROWS):

@@ -169,12 +169,14 @@ def test_mimic_overlap_merges_sides():
     y = np.zeros((3, len(labels)), np.float32)
     y[0, labels.index("Pneumonia left")] = 1
     y[1, labels.index("Pneumonia right")] = np.nan
+    y[2, [labels.index("Pleural effusion right"), labels.index("Pleural effusion left")]] = 1, np.nan
     s = np.arange(27, dtype=np.float32).reshape(3, 9) / 27
     whole = Predictions(np.array(list("abc")), None, labels, y, s, {"name": "x", "thresholds": [0.1] * 9})
     found = evaluate.keep_overlap(whole, "ukacxr")
     assert found.labels == list(MIMIC_OVERLAP["ukacxr"])
     at = found.labels.index("Pneumonia")
     np.testing.assert_array_equal(found.y_true[:, at], [1, np.nan, 0])
+    assert found.y_true[2, found.labels.index("Pleural effusion")] == 1  # whatever the other side is
     np.testing.assert_array_equal(found.y_score[:, at], s[:, labels.index("Pneumonia left")])  # the larger
     assert found.meta["thresholds"][at] is None and found.meta["thresholds"][0] == 0.1
 

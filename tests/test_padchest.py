@@ -51,6 +51,7 @@ def labels_of(tmp_path, cell, cohort):
     ("['exclude']", set(), set()),
     ("['', 'unchanged']", set(), set()),
     ("[]", set(), set()),
+    ("['pleural  effusion', nan]", set(), {"Pleural effusion"}),
 ])
 def test_labels_by_hand(tmp_path, cell, paper, exact):
     assert labels_of(tmp_path, cell, "paper") == paper
@@ -77,11 +78,18 @@ def test_cohort_is_frontal_with_labels(tmp_path):
 def test_cells_that_are_no_list(tmp_path):
     with pytest.raises(ValueError, match="row 2: Labels is no list of terms: 'normal, mass'"):
         labels_of(tmp_path, "normal, mass", "exact")
-    with pytest.raises(ValueError, match="row 2: Labels is no list of terms"):
-        labels_of(tmp_path, "__import__('os').system('true')", "exact")
+    for cell in ("__import__('os').system('true')", "'normal'", "{'normal': 1}", "[['normal']]", "[1]"):
+        with pytest.raises(ValueError, match="row 2: Labels is no list of terms"):
+            labels_of(tmp_path, cell, "exact")
 
 
-@pytest.mark.parametrize("where", ["{folder}/{name}", "images/{name}", "{name}", "images/{folder}/{name}"])
+def test_nan_is_nobodys_id(tmp_path):
+    with pytest.raises(ValueError, match="row 2: the patient id of a.png is blank"):
+        PadChest(write(tmp_path, [("a.png", 0, "nan", "PA", "['normal']")]), tables_only=True)
+
+
+@pytest.mark.parametrize("where", ["{folder}/{name}", "images/{name}", "{name}", "images/{folder}/{name}",
+                                   "{folder}/{folder}/{name}"])
 def test_16_bit_images_in_numbered_folders_or_flat(tmp_path, where):
     root = tmp_path / "padchest"
     root.mkdir()

@@ -36,12 +36,13 @@ def test_two_of_three_readers_decide(tmp_path):
     root = write(tmp_path, three("a", ["Cardiomegaly", "ILD"], ["Cardiomegaly"], ["Nodule/Mass"])
                  + three("b", ["No finding"], ["No finding"], ["Lung Opacity", "Pulmonary fibrosis"])
                  + three("c", ["Rib fracture"], ["Clavicle fracture", "Rib fracture"], ["Other diseases"])
-                 + three("d", ["Other diseases", "Pneumonia"], ["Other diseases", "Pneumonia"], ["Pneumonia"]))
+                 + three("d", ["Other diseases", "Pneumonia"], ["Other diseases", "Pneumonia"], ["Pneumonia"])
+                 + three("e", ["Rib fracture"], ["Clavicle fracture"], []))  # neither has two votes
     dataset = VinDr(root, tables_only=True, val_fraction=0, labels=VinDr.all_labels())
     positives = {image: {label for label, value in zip(dataset.labels, y) if value}
                  for image, y in zip(dataset.table.image_id, dataset.table.y)}
     assert positives == {"a": {"Cardiomegaly"}, "b": {"No finding"}, "c": {"Fracture"},
-                         "d": {"Other disease", "Pneumonia"}}
+                         "d": {"Other disease", "Pneumonia"}, "e": set()}
     assert VinDr(root, "test", tables_only=True).table.image_id.tolist() == ["t"]
     assert set(TABLE3["vindr"]) < set(VinDr.all_labels()) and len(VinDr.all_labels()) == 27  # two fractures are one
 
