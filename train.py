@@ -227,6 +227,7 @@ def train_in(folder, cfg, rank, world, device, control):
         if rank == 0:
             with atomic_write(folder / "config.json") as file:
                 file.write(json.dumps(record, indent=2).encode())
+            train_set.write_split(folder / "split.json")
             write_log(folder, at["log"])
         stop = stack.enter_context(StopSignals())
         live = Progress("training", total_steps, unit="steps", start=at["step"], seconds=cfg.log_seconds,
@@ -280,8 +281,8 @@ def train_in(folder, cfg, rank, world, device, control):
 
             refuse_non_finite(first_bad, model, last)
             train_loss = total(control, loss_sum) / (len(train_set) * world)
-            y_true, y_score = predict_shared(control, ema or model, val_set, device=device, mean=mean, std=std,
-                                             amp=amp)
+            # in float32, as evaluation and export compute: a threshold lies among scores that bf16 would round
+            y_true, y_score = predict_shared(control, ema or model, val_set, device=device, mean=mean, std=std)
             per_label = auroc(y_true, y_score)
             score = float(np.nanmean(per_label)) if np.isfinite(per_label).any() else None
             row = dict(epoch=epoch + 1, step=at["step"], lr=lr_at(at["step"] - 1), train_loss=train_loss,

@@ -74,8 +74,8 @@ def autocast(amp, device):
 
 
 @torch.inference_mode()
-def predict(model, dataset, *, indices=None, batch_size=64, device="cpu", mean=None, std=None, amp="off"):
-    """Probabilities of a dataset's images.
+def predict(model, dataset, *, indices=None, batch_size=64, device="cpu", mean=None, std=None):
+    """Probabilities of a dataset's images, computed in float32 whatever a model was trained in.
 
     Parameters
     ----------
@@ -89,7 +89,6 @@ def predict(model, dataset, *, indices=None, batch_size=64, device="cpu", mean=N
     device : str or torch.device
     mean, std
         As in `to_input`.
-    amp : {"off", "bf16", "fp16"}
 
     Returns
     -------
@@ -105,9 +104,7 @@ def predict(model, dataset, *, indices=None, batch_size=64, device="cpu", mean=N
     truth, scores = [], []
     for start in range(0, len(indices), batch_size):
         images, labels = dataset.batch(indices[start:start + batch_size])
-        with autocast(amp, device):
-            features = model.forward_features(to_input(images.to(device, non_blocking=True), mean, std))
-        logits = model.head(features.float())  # in fp32 always: logits of 8 bits would tie
+        logits = model(to_input(images.to(device, non_blocking=True), mean, std))
         scores.append(logits.sigmoid())  # stays on the device: one synchronisation, at the end
         truth.append(labels)
     model.train(was_training)

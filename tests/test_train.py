@@ -4,16 +4,20 @@ import csv
 import json
 import os
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import data
 import train
 from data.batches import epoch_batches, prefetch
+from data.splits import SPLITS
 from layouts import augreg_arrays, dinov2_state
 from models import create_model
-from models.checkpoint import load_checkpoint
+from models.checkpoint import load_checkpoint, restore_model
+from models.inference import predict
 from models.optim import create_optimizer, learning_rate
 from models.step import multilabel_loss, train_step
 from runs import assert_same_run
@@ -140,6 +144,20 @@ def test_run_writes_its_folder_and_learns(unstopped, phantom):
     assert best["epoch"] == 1 + scores.index(max(scores))
     assert np.nanmean([a for a in best["val_auroc"] if a is not None]) == pytest.approx(max(scores), abs=1e-5)
     assert (unstopped / "curves.png").stat().st_size > 5000
+    split = json.loads((unstopped / "split.json").read_text())
+    assert split["split_hash"] == config["split_hash"] and [len(split["splits"][s]) for s in SPLITS] == [42, 6, 12]
+
+
+def test_thresholds_are_scores_of_the_model_as_it_is_deployed(arguments, phantom):
+    """In float32: those of a bf16 validation would lie beside the scores that evaluation and export see."""
+    words = arguments(epochs=1, amp="bf16")
+    assert train.main(words) == 0
+    run = Path(next(word for word in words if word.startswith("--out=")).removeprefix("--out="))
+    best = load_checkpoint(run / "best.pt")
+    validation = data.from_config(best["config"], "val")
+    _, scores = predict(restore_model(best), validation, mean=best["input_mean"], std=best["input_std"])
+    distances = [np.abs(scores[:, i] - t).min() for i, t in enumerate(best["thresholds"]) if t is not None]
+    assert len(distances) >= 2 and max(distances) < 1e-6
 
 
 def test_the_test_set_is_never_looked_at(arguments, monkeypatch):
