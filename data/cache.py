@@ -218,8 +218,10 @@ def stat_files(root, names):
     folders = {"": root}
 
     def refuse_outside(path, name):
-        if os.path.commonpath([root, os.path.realpath(path)]) != root:
-            raise ValueError(f"the path {name!r} leads out of {root}")
+        target = os.path.realpath(path)
+        if os.path.commonpath([root, target]) != root:
+            raise ValueError(f"the path {name!r} leads out of {root}: {path} is a link to {target}; move the files there, "
+                             "or mount their folder")
 
     def resolve(folder, name):
         if folder not in folders:
