@@ -18,7 +18,8 @@ def calibrate(model, dataset, thresholds, norm):
     """Fit a map for each label on a dataset and put it into the model's head; print what it changes.
 
     A label keeps its probabilities where maps fitted without a patient do not bring the patient's nearer to
-    the frequencies: with few positives a map may only follow their noise.
+    the frequencies: with few positives a map may only follow their noise. So does one with fewer than `FOLDS`
+    patients who have it, or who have not.
 
     Parameters
     ----------
@@ -46,11 +47,13 @@ def calibrate(model, dataset, thresholds, norm):
     for i, label in enumerate(dataset.labels):
         known = ~np.isnan(y_true[:, i])
         y = y_true[known, i]
-        if not (0 < y.sum() < len(y)):
-            print(f"{label:<24} left as it is: validation holds one class only")
+        fold, patients = folds(y, dataset.table.patient_id[known])
+        if min(patients) < FOLDS:
+            print(f"{label:<24} left as it is: {patients[0]} patients with it and {patients[1]} without; {FOLDS} of each "
+                  "are needed")
             continue
         slope, offset = fit(y, logit[known, i])
-        mapped = out_of_fold(y, logit[known, i], dataset.table.patient_id[known])
+        mapped = out_of_fold(y, logit[known, i], fold)
         errors = [calibration_error(y, p) for p in (before[known, i], mapped)]
         if helps := errors[1] < errors[0]:
             slopes[i], offsets[i], after[known, i] = slope, offset, mapped
@@ -172,14 +175,24 @@ def reliability(y_true, probability, bins=BINS):
     return counts[occupied], sums[0] / counts[occupied], sums[1] / counts[occupied]
 
 
-def out_of_fold(y_true, logit, groups):
-    """Calibrated probabilities of each image by a map that was fitted without its patient."""
-    names = np.unique(groups)
-    fold = np.random.default_rng(0).permutation(len(names))[np.searchsorted(names, groups)] % FOLDS
-    probability = sigmoid(logit)
+def folds(y_true, groups):
+    """A fold (N,) for each image, a patient's in one, and how many patients have a positive image and have none.
+
+    Both kinds are dealt out by themselves, so that each fold has both where there are enough.
+    """
+    names, index = np.unique(groups, return_inverse=True)
+    positive = np.zeros(len(names), bool)
+    positive[index[y_true == 1]] = True
+    rng, fold = np.random.default_rng(0), np.empty(len(names), int)
+    for kind in (positive, ~positive):
+        fold[kind] = rng.permutation(kind.sum()) % FOLDS
+    return fold[index], (int(positive.sum()), int((~positive).sum()))
+
+
+def out_of_fold(y_true, logit, fold):
+    """Calibrated probabilities of each image by a map that was fitted on the other folds."""
+    probability = np.empty(len(logit))
     for k in range(FOLDS):
-        rest = y_true[fold != k]
-        if (rest == 1).any() and (rest == 0).any():
-            slope, offset = fit(rest, logit[fold != k])
-            probability[fold == k] = sigmoid(slope * logit[fold == k] + offset)
+        slope, offset = fit(y_true[fold != k], logit[fold != k])
+        probability[fold == k] = sigmoid(slope * logit[fold == k] + offset)
     return probability

@@ -9,9 +9,13 @@ has the evidence for this choice.
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from export.output import replacing
+
 WINDOW = 1 / 6  # side of what is hidden, in parts of the image's side
 STEP = 0.5  # of a window
 DARK = 5  # percentile of the intensities
+HEADER, GAP, BAR = 64, 8, 92  # pixels of the picture: height above the radiograph, widths between and of the scale
+CANVAS, SCALE = 640, 160  # its least width and its scale's least height, so that what is written fits
 FAINT = 0.25  # log-odds; the colour scale never ends below, so that noise is not blown up to a finding
 
 # matplotlib's inferno at sixteenths, linear between
@@ -44,7 +48,7 @@ def occlusion(model, image, batch_size=8):
               for window in windows]
     pictures = [picture.round().astype(np.uint8) if model.input_dtype == np.uint8 else picture
                 for picture in (small, *hidden)]
-    log_odds = to_log_odds(model(pictures, batch_size))
+    log_odds = to_log_odds(model.predict(pictures, batch_size))
     fall = np.maximum(log_odds[0] - log_odds[1:], 0).reshape(2, len(windows), -1).mean(0)  # (n, L)
     weights = windows.reshape(len(windows), -1)
     return (fall.T @ weights / weights.sum(0)).reshape(-1, size, size).astype(np.float32)
@@ -68,8 +72,8 @@ def to_log_odds(probability):
     return np.log(p / (1 - p))
 
 
-def overlay(image, heat, label, probability, threshold, side=640):
-    """A picture of one label's map on the radiograph, with the scale, label and probability written on it.
+def overlay(image, heat, name, label, probability, threshold, side=640):
+    """A picture of one label's map on the radiograph, with the scale, name, label and probability written on it.
 
     Parameters
     ----------
@@ -77,6 +81,8 @@ def overlay(image, heat, label, probability, threshold, side=640):
         Raw grey intensities.
     heat : ndarray, shape (S, S)
         One label's map from `occlusion`.
+    name : str
+        Of the radiograph.
     label : str
     probability : float
     threshold : float or None
@@ -91,32 +97,47 @@ def overlay(image, heat, label, probability, threshold, side=640):
     height, width = (max(1, round(n * side / max(image.shape))) for n in image.shape)
     low, high = np.percentile(image, (0.5, 99.5))
     grey = (np.clip((image - low) / max(high - low, 1e-6), 0, 1) * 255).astype(np.uint8)
-    grey = Image.fromarray(grey).resize((width, height), Image.Resampling.LANCZOS)
+    grey = Image.fromarray(grey).resize((width, height), Image.Resampling.LANCZOS).convert("RGB")
     top = max(float(heat.max()), FAINT)
     strength = np.asarray(Image.fromarray(heat).resize((width, height), Image.Resampling.BICUBIC)) / top
-    strength = np.clip(strength, 0, 1)
-    opacity = 0.75 * np.clip(strength * 2 - 0.3, 0, 1)[..., None]  # weak places show the radiograph untouched
-    base = np.asarray(grey.convert("RGB"), np.float64)
-    coloured = (base * (1 - opacity) + inferno(strength) * opacity).round().astype(np.uint8)
+    right, scale = width + GAP, 2 * width + 2 * GAP
+    length = max(height, SCALE)
+    picture = Image.new("RGB", (max(scale + BAR, CANVAS), HEADER + length), "black")
+    picture.paste(grey, (0, HEADER))
+    picture.paste(blend(np.asarray(grey), np.clip(strength, 0, 1)), (right, HEADER))
+    steps = np.linspace(1, 0, length)[:, None].repeat(16, 1)
+    picture.paste(blend(np.full((length, 16, 3), 128), steps), (scale, HEADER))  # as colours look on mid-grey
 
-    header, bar, gap = 44, 92, 8
-    picture = Image.new("RGB", (2 * width + gap + bar, height + header), "black")
-    picture.paste(grey.convert("RGB"), (0, header))
-    picture.paste(Image.fromarray(coloured), (width + gap, header))
-    scale = inferno(np.linspace(1, 0, height)[:, None].repeat(16, 1)).round().astype(np.uint8)
-    picture.paste(Image.fromarray(scale), (2 * width + 2 * gap, header))
-    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(size=15)
-    title = f"{label}  p = {probability:.3f}"
+    verdict = ""
     if threshold is not None:
-        title += f"  (threshold {threshold:.3f}: {'yes' if probability >= threshold else 'no'})"
-    draw.text((8, 3), title, fill="white", font=ImageFont.load_default(size=18))
-    draw.text((8, 25), "right: fall of the log-odds when a place is hidden. Research, not a medical device.",
-              fill="#aaaaaa", font=ImageFont.load_default(size=13))
+        verdict = f"  (threshold {threshold:.3f}: {'yes' if probability >= threshold else 'no'})"
+    draw = ImageDraw.Draw(picture)
+    for y, text, size, colour in (
+            (3, f"{label}  p = {probability:.3f}{verdict}", 18, "white"), (26, name, 13, "white"),
+            (44, "right: fall of the log-odds when a place is hidden. Research, not a medical device.", 13, "#aaaaaa")):
+        font = ImageFont.load_default(size)
+        draw.text((8, y), shortened(text, font, picture.width - 16), fill=colour, font=font)
     for value in (0, top / 2, top):
-        y = header + (height - 1) * (1 - value / top)
-        draw.text((2 * width + 2 * gap + 22, y), f"{value:.2f}", fill="white", font=font,
+        y = HEADER + (length - 1) * (1 - value / top)
+        draw.text((scale + 22, y), f"{value:.3g}", fill="white", font=ImageFont.load_default(15),
                   anchor="lm" if 0 < value < top else "lb" if value == 0 else "lt")
     return picture
+
+
+def blend(base, strength):
+    """The colours of strengths (H, W) over a picture (H, W, 3); weak places show it untouched."""
+    opacity = 0.75 * np.clip(strength * 2 - 0.3, 0, 1)[..., None]
+    return Image.fromarray((base * (1 - opacity) + inferno(strength) * opacity).round().astype(np.uint8))
+
+
+def shortened(text, font, width):
+    """As much of a text as fits, with dots for the rest; what cannot be printed, as in file names, is escaped."""
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "...") > width:
+        text = text[:-1]
+    return text + "..."
 
 
 def inferno(values):
@@ -125,12 +146,27 @@ def inferno(values):
     return np.stack([np.interp(values, at, INFERNO[:, channel]) for channel in range(3)], axis=-1)
 
 
-def write_overlays(model, name, image, probability, folder):
-    """Write one overlay per label as `folder`/`name`--<label>.png; gives their paths."""
+def write_overlays(model, path, image, probability, folder, taken):
+    """Write one overlay per label as `folder`/<stem of path>--<label>.png; gives their paths.
+
+    `taken` holds the names that this run's pictures have, without their case: one more of a name gets a number, since
+    images of several folders may be called the same.
+    """
     paths = []
     for i, heat in enumerate(occlusion(model, image)):
         label, threshold = model.labels[i], model.thresholds[i]
-        path = folder / f"{name}--{label.replace(' ', '_').replace('/', '_')}.png"
-        overlay(image, heat, label, float(probability[i]), threshold).save(path)
-        paths.append(path)
+        name = unused(f"{path.stem}--{label.replace(' ', '_').replace('/', '_')}", taken)
+        with replacing(folder / f"{name}.png", "wb") as file:
+            overlay(image, heat, path.name, label, float(probability[i]), threshold).save(file, format="PNG")
+        paths.append(folder / f"{name}.png")
     return paths
+
+
+def unused(name, taken):
+    """A name, or with the first number that makes it one of its own; `taken` then holds it too."""
+    new, number = name, 1
+    while new.casefold() in taken:
+        number += 1
+        new = f"{name}-{number}"
+    taken.add(new.casefold())
+    return new

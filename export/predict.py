@@ -6,7 +6,8 @@
     python -m export.predict model.onnx --card                        # what the model is
     python -m export.predict model.onnx --verify                      # does it compute what it did at home?
 
-Exit code 0; 1 if an image failed (its row says why) or --verify found a difference; 2 for misuse.
+Exit code 0; 1 if an image failed (its row says why) or --verify found a difference; 2 for misuse; 130 after Ctrl-C
+and 143 after SIGTERM, with no file left half written.
 Research software; not a medical device.
 """
 
@@ -15,15 +16,17 @@ import csv
 import json
 import os
 import sys
+import threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 from data.images import read_image
 from export.card import card
 from export.explain import write_overlays
-from export.runtime import Predictor
+from export.output import check_target, replacing, run_script
+from export.runtime import WINDOW_BYTES, Predictor, cuda_problem
 from export.verify import differences
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".dic", ".ima"}
@@ -44,9 +47,9 @@ def build_parser():
     parser.add_argument("--threads", type=positive, help="CPU threads of one inference (default: all cores)")
     parser.add_argument("--workers", type=positive, default=os.cpu_count(),
                         help="threads that decode images ahead of the model (default: one per core)")
-    parser.add_argument("--card", action="store_true", help="print the model card and stop")
-    parser.add_argument("--verify", action="store_true", help="rerun the export's parity check and stop; the "
-                        "reference radiographs among IMAGES are recognised by their hash")
+    form.add_argument("--card", action="store_true", help="print the model card and stop")
+    form.add_argument("--verify", action="store_true", help="rerun the export's parity check and stop; the "
+                      "reference radiographs among IMAGES are recognised by their hash")
     parser.add_argument("--explain", metavar="DIR", type=Path,
                         help="also write a picture per image and label of where the model looked")
     return parser
@@ -60,15 +63,20 @@ def positive(text):
 
 
 def expand(arguments):
-    """The image files that arguments name: files, folders (searched through), and - for a list on stdin."""
+    """The image files that arguments name: files, folders (searched through), and - for a list on stdin.
+
+    A folder that cannot be read is among them, for its error to have a row.
+    """
     paths = []
     for argument in arguments:
         if argument == "-":
+            if hasattr(sys.stdin, "reconfigure"):
+                sys.stdin.reconfigure(errors="surrogateescape")  # file names need not be UTF-8
             paths += [Path(line.rstrip("\r\n")) for line in sys.stdin if line.strip()]
         elif Path(argument).is_dir():
-            found = sorted(p for p in Path(argument).rglob("*") if p.suffix.lower() in SUFFIXES)
+            found = search(argument)
             if not found:
-                raise ValueError(f"{argument}: holds no image ({', '.join(sorted(SUFFIXES))})")
+                raise ValueError(f"{argument}: holds no image (DICOM, or {', '.join(sorted(SUFFIXES))})")
             paths += found
         else:
             paths.append(Path(argument))
@@ -77,22 +85,78 @@ def expand(arguments):
     return paths
 
 
-def decoded(paths, check, workers, ahead):
-    """Each path with its image, or with the reason why there is none; decoded on other threads, in order."""
-    def read(path):
-        try:
-            return path, check(read_image(path)), None
-        except (ValueError, OSError) as error:
-            return path, None, str(error).replace("\n", " ")
+def search(top):
+    """The images below a folder and the folders there that cannot be read, sorted; links are followed."""
+    found, seen = [], set()
+    for folder, folders, files in os.walk(top, followlinks=True, onerror=lambda e: found.append(Path(e.filename))):
+        folders.sort()
+        if (real := os.path.realpath(folder)) in seen:  # a link may lead back up
+            folders.clear()
+            continue
+        seen.add(real)
+        found += [path for path in (Path(folder, name) for name in files) if is_image(path)]
+    return sorted(found)
 
-    with ThreadPoolExecutor(workers) as pool:
-        pending = deque()
-        for path in paths:
-            pending.append(pool.submit(read, path))
+
+def is_image(path):
+    """Whether a file has an image's suffix, or none that is known and DICOM's mark inside, as archives have them."""
+    if path.name.startswith("._") or path.name == "DICOMDIR":  # macOS's notes beside a file, a table of contents
+        return False
+    if path.suffix.lower() in SUFFIXES:
+        return True
+    try:
+        if not path.is_file():  # reading from a pipe would wait for ever
+            return False
+        with open(path, "rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+def decoded(paths, check, workers, ahead):
+    """Each path with its image, or with the reason why there is none; decoded on other threads, in order.
+
+    `ahead` images wait at most, in `WINDOW_BYTES` and one image a thread more.
+    """
+    gate, held, turn = threading.Condition(), 0, 0
+
+    def read(n, path):
+        nonlocal held
+        with gate:
+            gate.wait_for(lambda: held < WINDOW_BYTES or n <= turn)  # whoever is waited for need not wait
+        try:
+            image, error = check(read_image(path), path), None
+        except (ValueError, OSError) as reason:
+            image, error = None, str(reason).replace("\n", " ")
+        with gate:
+            held += size(image)
+        return path, image, error
+
+    def take():
+        nonlocal held, turn
+        item = pending.popleft().result()
+        with gate:
+            held, turn = held - size(item[1]), turn + 1
+            gate.notify_all()
+        return item
+
+    pool, pending = ThreadPoolExecutor(workers), deque()
+    try:
+        for n, path in enumerate(paths):
+            pending.append(pool.submit(read, n, path))
             if len(pending) > ahead:
-                yield pending.popleft().result()
+                yield take()
         while pending:
-            yield pending.popleft().result()
+            yield take()
+    finally:
+        with gate:
+            turn = len(paths)
+            gate.notify_all()
+        pool.shutdown(cancel_futures=True)
+
+
+def size(image):
+    return 0 if image is None else image.nbytes
 
 
 def predictions(model, paths, batch_size=8, workers=None):
@@ -101,22 +165,23 @@ def predictions(model, paths, batch_size=8, workers=None):
     The radiographs of an archive differ in size and only equal ones can share a batch, so that some batches'
     worth is taken together, while the next are decoded.
     """
-    window, together = [], 3 * batch_size
-    files = decoded(paths, model.check, workers or os.cpu_count(), ahead=together)
-    for n, item in enumerate(files, start=1):
-        window.append(item)
-        if len(window) == together or n == len(paths):
-            scores = iter(score(model, [image for _, image, _ in window if image is not None], batch_size))
-            for path, image, error in window:
-                probability, error = (None, error) if image is None else next(scores)
-                yield path, image, probability, error
-            window = []
+    window, held, together = [], 0, 3 * batch_size
+    with closing(decoded(paths, model.check, workers or os.cpu_count(), ahead=together)) as files:
+        for n, item in enumerate(files, start=1):
+            window.append(item)
+            held += size(item[1])
+            if len(window) == together or held >= WINDOW_BYTES or n == len(paths):
+                scores = iter(score(model, [image for _, image, _ in window if image is not None], batch_size))
+                for path, image, error in window:
+                    probability, reason = (None, None) if image is None else next(scores)
+                    yield path, image, probability, error or reason and f"{path}: {reason}"
+                window, held = [], 0
 
 
 def score(model, images, batch_size):
     """Each image's (probability, error), one of them None; one bad image takes no other with it."""
     try:
-        return [(probability, None) for probability in model(images, batch_size)]
+        return [(probability, None) for probability in model.predict(images, batch_size)]
     except ValueError as error:
         if len(images) == 1:
             return [(None, str(error))]
@@ -130,21 +195,6 @@ def rows(model, path, probability, error):
     findings = zip(model.labels, probability, model.thresholds, model.calls(probability))
     return [dict(image=str(path), label=label, probability=float(p), threshold=threshold, call=call)
             for label, p, threshold, call in findings]
-
-
-@contextmanager
-def replacing(path):
-    """A text file that takes its name when it is complete; stdout for - and for None."""
-    if path in (None, "-"):
-        yield sys.stdout
-        return
-    part = f"{path}.{os.getpid()}.part"
-    try:
-        with open(part, "w", newline="", encoding="utf-8") as file:
-            yield file
-        os.replace(part, path)
-    finally:
-        Path(part).unlink(missing_ok=True)
 
 
 def progress(items, total):
@@ -161,7 +211,7 @@ def progress(items, total):
 
 def write(model, results, args, file):
     """Write all results in the form asked for; gives the number of failed images."""
-    failed, drawn = 0, {}
+    failed, taken = 0, set()
     table = csv.DictWriter(file, COLUMNS, lineterminator="\n") if args.csv else None
     if table:
         table.writeheader()
@@ -182,9 +232,7 @@ def write(model, results, args, file):
                 print(f"  {line['label']:<24} {line['probability']:6.4f}  threshold {threshold}  {call}",
                       file=file)
         if args.explain and not error:
-            number = drawn[path.stem] = drawn.get(path.stem, 0) + 1  # two folders may hold the same name
-            name = path.stem if number == 1 else f"{path.stem}-{number}"
-            write_overlays(model, name, image, probability, args.explain)
+            write_overlays(model, path, image, probability, args.explain, taken)
     return failed
 
 
@@ -200,24 +248,35 @@ def verify(model, paths):
 
 
 def main(argv=None):
-    args = build_parser().parse_intermixed_args(argv)  # options may stand before the images
-    try:
-        model = Predictor(args.model, args.provider, args.threads)
-        if args.card:
-            print(card(model.metadata), end="")
-            return 0
-        if args.verify:
-            return 0 if verify(model, expand(args.images) if args.images else []) else 1
-        paths = expand(args.images)
-        if args.explain:
-            args.explain.mkdir(parents=True, exist_ok=True)
-        print(f"{len(paths)} images on {model.provider}", file=sys.stderr)
-        with replacing(args.csv or args.jsonl) as file:
-            results = predictions(model, paths, args.batch_size, args.workers)
-            failed = write(model, progress(results, len(paths)), args, file)
-    except (ValueError, OSError) as error:
-        print(f"predict: error: {error}", file=sys.stderr)
-        return 2
+    parser = build_parser()
+    args = parser.parse_intermixed_args(argv)  # options may stand before the images
+    if args.explain and (args.card or args.verify):
+        parser.error("argument --explain: not allowed with --card and --verify")
+    return run_script("predict", lambda: predict(args))
+
+
+def predict(args):
+    """The script's work; gives its exit code."""
+    target = args.csv or args.jsonl or "-"
+    if target != "-":
+        check_target(target)
+    model = Predictor(args.model, args.provider, args.threads)
+    if args.card:
+        print(card(model.metadata), end="")
+        return 0
+    if args.verify:
+        return 0 if verify(model, expand(args.images) if args.images else []) else 1
+    paths = expand(args.images)
+    if args.explain:
+        args.explain.mkdir(parents=True, exist_ok=True)
+    why = ""
+    if args.provider == "auto" and model.provider == "cpu":
+        why = f" (no CUDA: {(cuda_problem() or 'onnxruntime found no usable GPU').partition(';')[0]})"
+    print(f"{len(paths)} images on {model.provider}{why}", file=sys.stderr)
+    to_stdout = target in ("-", "/dev/stdout")  # the latter may be a file that others write to as well
+    with (nullcontext(sys.stdout) if to_stdout else replacing(target) as file,
+          closing(predictions(model, paths, args.batch_size, args.workers)) as results):
+        failed = write(model, progress(results, len(paths)), args, file)
     if failed:
         print(f"predict: {failed} of {len(paths)} images failed", file=sys.stderr)
     return 1 if failed else 0

@@ -1,4 +1,4 @@
-"""Smaller number formats: int8 for CPUs with VNNI, and the test that any reduced model has to pass.
+"""Smaller number formats: int8 for CPUs with VNNI, fp16 for GPUs, and the tests that a reduced model has to pass.
 
 int8 here is static: per-channel int8 weights and per-tensor uint8 activations, with ranges seen on training
 images. A dynamic range would be taken over the whole batch, so that a patient's probability would depend on who
@@ -6,11 +6,17 @@ else is in it. Before that, channels with large activations hand some of their r
 (SmoothQuant, Xiao et al. 2023, arXiv:2211.10438), which is exact in real arithmetic.
 """
 
-import numpy as np
+import copy
 
-from stats import auroc
+import numpy as np
+import torch
+
+from export.verify import REDUCED
+from models.vit import LayerScale
+from stats import auroc, operating_point
 
 CALIBRATION_IMAGES = 64
+MAX_FP16 = 65504.0
 MAX_LABEL_LOSS, MAX_MEAN_LOSS = 0.005, 0.002  # of AUC
 SMOOTHING = 0.5  # SmoothQuant's alpha
 
@@ -110,7 +116,96 @@ def smooth(state, name, reach):
     return scale
 
 
-def accept(y_true, expected, found, labels):
+def half(model):
+    """A copy whose blocks compute in half precision, with LayerScale in the layers before it: as in the fp16 graph."""
+    model = folded(model)
+    model.blocks.half()
+    model.blocks[0].register_forward_pre_hook(lambda _, inputs: (inputs[0].half(),))
+    model.norm.register_forward_pre_hook(lambda _, inputs: (inputs[0].float(),))
+    return model
+
+
+def folded(model):
+    """A copy that has LayerScale in the layers before it."""
+    model = copy.deepcopy(model)
+    for block in model.blocks:
+        for scale, layer in ((block.ls1, block.attn.proj), (block.ls2, block.mlp.fc2)):
+            if isinstance(scale, LayerScale):
+                layer.weight.data *= scale.gamma.data[:, None]
+                layer.bias.data *= scale.gamma.data
+                scale.gamma.data.fill_(1)
+    return model
+
+
+def largest_values(model, images):
+    """The largest magnitude that enters or leaves each layer of the fp16 graph's blocks: {layer: float}.
+
+    Parameters
+    ----------
+    model : models.VisionTransformer
+        In fp32, in which these numbers are computed.
+    images : Tensor, shape (n, 3, S, S), float32
+    """
+    model, found = folded(model), {}
+
+    def note(name, *tensors):
+        found[name] = max(found.get(name, 0.0), *(float(x.abs().amax()) for x in tensors))
+
+    def watch(name):
+        def hook(module, inputs, output):
+            note(name, *inputs[:1], output)
+            if name.endswith(".qkv"):
+                heads = model.config["num_heads"]
+                q, k, _ = output.unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
+                note(name.replace(".qkv", " logits"), q @ k.mT * q.shape[-1] ** -0.5)
+        return hook
+
+    for name, layer in model.named_modules():
+        if name.startswith("blocks.") and not isinstance(layer, torch.nn.ModuleList):
+            layer.register_forward_hook(watch(name))
+    for start in range(0, len(images), 8):
+        model(images[start:start + 8])
+    return found
+
+
+def check_fp16(model, training, images, found):
+    """What a CPU can tell about an fp16 file, though onnxruntime computes it there in fp32.
+
+    Parameters
+    ----------
+    model : models.VisionTransformer
+    training : Tensor, shape (n, 3, S, S), float32
+        Images in which values too large for fp16 are looked for.
+    images : Tensor, shape (m, 3, S, S), float32
+        Images to compute in half precision.
+    found : ndarray, shape (m, L)
+        The file's probabilities of them.
+
+    Returns
+    -------
+    str
+        What was found, in words.
+
+    Raises
+    ------
+    ValueError
+        A value is over half of fp16's largest, or a probability changes by more than `export.verify.REDUCED`, which is
+        what a processor may differ from another.
+    """
+    values = largest_values(model, training)
+    name = max(values, key=values.get)
+    if not values[name] <= MAX_FP16 / 2:
+        raise ValueError(f"not written: {values[name]:,.0f} occurs in {name}, too near to the largest number of fp16, "
+                         f"{MAX_FP16:,.0f}; use fp32 or int8")
+    change = np.abs(half(model)(images).sigmoid().numpy() - found).max()
+    if not change <= REDUCED:  # NaN is not
+        raise ValueError(f"not written: PyTorch in half precision differs by {change:.2g} from the file in fp32, allowed "
+                         f"{REDUCED:g}")
+    return (f"the largest value in the blocks is {values[name]:,.0f} ({name}; fp16 holds {MAX_FP16:,.0f}), and PyTorch's "
+            f"half precision is within {change:.2g} on {len(images)} radiographs")
+
+
+def accept(y_true, expected, found, labels, thresholds):
     """Print what a reduced model lost, label by label; ValueError if that is too much.
 
     Parameters
@@ -119,6 +214,14 @@ def accept(y_true, expected, found, labels):
     expected, found : ndarray, shape (N, L)
         Probabilities before and after.
     labels : sequence of str
+    thresholds : sequence of float or None
+        One a label, the same before and after.
+
+    Returns
+    -------
+    dict
+        `label_fall` and `mean_fall` of the AUC, the largest `change` of a probability, and `changed_calls` of how
+        many `calls`.
 
     Raises
     ------
@@ -126,13 +229,20 @@ def accept(y_true, expected, found, labels):
         An AUC fell by more than `MAX_LABEL_LOSS`, their mean by more than `MAX_MEAN_LOSS`, or there is none.
     """
     before, after = auroc(y_true, expected), auroc(y_true, found)
-    change = np.abs(found - expected).max(0)
     if np.isnan(before).all():
         raise ValueError("not written: it cannot be judged, no label has both classes among the radiographs")
-    print(f"{'label':<24} AUC before   after   largest change of a probability")
-    for label, b, a, c in zip(labels, before, after, change):
-        print(f"{label:<24} {b:10.4f}  {a:6.4f}   {c:.4f}")
-    print(f"{'mean':<24} {np.nanmean(before):10.4f}  {np.nanmean(after):6.4f}   {change.max():.4f}")
+    change = np.abs(found - expected).max(0)
+    cuts = np.array(thresholds, float)  # NaN where there is none: nothing is called
+    changed = ((expected >= cuts) != (found >= cuts)).sum(0)
+    points = [operating_point(y_true, scores, cuts) for scores in (expected, found)]
+    calls = len(found) * int((~np.isnan(cuts)).sum())
+    print(f"{'label':<24} AUC before   after   largest change   calls changed   sensitivity      specificity")
+    for i, label in enumerate(labels):
+        rates = [" -> ".join(f"{getattr(point, name)[i]:.3f}" for point in points) for name in ("sensitivity", "specificity")]
+        print(f"{label:<24} {before[i]:10.4f}  {after[i]:6.4f}   {change[i]:14.4f}   "
+              + (f"{changed[i]:13}   {rates[0]:<14}   {rates[1]}" if cuts[i] == cuts[i] else " no threshold"))
+    print(f"{'mean (calls: sum)':<24} {np.nanmean(before):10.4f}  {np.nanmean(after):6.4f}   {change.max():14.4f}   "
+          f"{changed.sum():13} of {calls:,}")
     loss = before - after
     worst = int(np.nanargmax(loss))
     if loss[worst] > MAX_LABEL_LOSS:
@@ -140,3 +250,5 @@ def accept(y_true, expected, found, labels):
                          f"{MAX_LABEL_LOSS}")
     if np.nanmean(loss) > MAX_MEAN_LOSS:
         raise ValueError(f"not written: the mean AUC fell by {np.nanmean(loss):.4f}, allowed {MAX_MEAN_LOSS}")
+    return dict(label_fall=float(loss[worst]), mean_fall=float(np.nanmean(loss)), change=float(change.max()),
+                calls=calls, changed_calls=int(changed.sum()))

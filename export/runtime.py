@@ -8,6 +8,7 @@
 """
 
 import ctypes
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -15,15 +16,16 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from data.images import read_image
+from data.images import read_image, to_float32
 
 ort.disable_telemetry_events()  # builds that have them send no usage events from a hospital's machine
 
 FORMAT = "radiograph-to-probability/1"
 # what travels in a model's metadata: text as it is, all else as JSON
 TEXT_FIELDS = ("format", "intended_use", "corpus", "init", "architecture", "cohort", "label_set",
-               "thresholds_from", "precision", "checkpoint_sha256", "calibration")
-JSON_FIELDS = ("labels", "thresholds", "image_size", "test_auroc", "versions", "reference")
+               "thresholds_from", "precision", "input_type", "checkpoint_sha256", "calibration")
+JSON_FIELDS = ("labels", "thresholds", "image_size", "test_auroc", "versions", "gate", "reference")
+WINDOW_BYTES = 2**28  # of decoded images that are held together, and of one inference's pixels
 
 
 class Predictor:
@@ -78,14 +80,31 @@ class Predictor:
             An image that cannot be read or judged, or onnxruntime failed (out of memory, say); nothing is
             predicted then.
         """
-        images = [self.check(read_image(x) if isinstance(x, str | os.PathLike) else x) for x in images]
+        lone = isinstance(images, str | bytes | os.PathLike) or getattr(images, "ndim", 1) in (0, 2)
+        if lone or not hasattr(images, "__iter__"):
+            raise ValueError(f"images: {type(images).__name__}; expected a sequence of files or of (H, W) arrays")
+        if batch_size < 1:
+            raise ValueError(f"batch_size {batch_size}: expected at least 1")
+        found, window, held = [np.empty((0, len(self.labels)), np.float32)], [], 0
+        for i, image in enumerate(images):
+            is_file = isinstance(image, str | os.PathLike)
+            window.append(self.check(read_image(image), image) if is_file else self.check(image, f"image {i}"))
+            held += window[-1].nbytes
+            if held >= WINDOW_BYTES:
+                found.append(self.predict(window, batch_size))
+                window, held = [], 0
+        return np.concatenate([*found, self.predict(window, batch_size)])
+
+    def predict(self, images, batch_size=8):
+        """Probabilities (N, L) of images that `check` gave, all of them in memory."""
         by_shape = {}
         for i, image in enumerate(images):
             by_shape.setdefault(image.shape, []).append(i)
-        probability = np.empty((len(images), len(self.labels)), np.float32)
-        for rows in by_shape.values():
-            for start in range(0, len(rows), batch_size):
-                batch = rows[start:start + batch_size]
+        probability = np.full((len(images), len(self.labels)), np.nan, np.float32)
+        for (height, width), rows in by_shape.items():
+            size = min(batch_size, max(1, WINDOW_BYTES // (4 * height * width)))
+            for start in range(0, len(rows), size):
+                batch = rows[start:start + size]
                 pixels = np.stack([images[i] for i in batch])[:, None].astype(self.input_dtype, copy=False)
                 try:
                     probability[batch] = self.session.run(["probability"], {"image": pixels})[0]
@@ -95,23 +114,28 @@ class Predictor:
             raise ValueError("the model gave a probability that is not a number")
         return probability
 
-    def check(self, image):
-        """The image as an array; ValueError if no probability of it would mean anything."""
+    def check(self, image, name="image"):
+        """The image as `predict` takes it; ValueError by its name if no probability of it would mean anything."""
         image = np.asarray(image)
         if image.ndim != 2 or image.size < 2:
-            raise ValueError(f"image of shape {image.shape}: expected (H, W), of more than one pixel")
+            raise ValueError(f"{name}: shape {image.shape}; expected (H, W), of more than one pixel")
         if image.dtype.kind not in "uif":
-            raise ValueError(f"image of type {image.dtype}: expected numbers")
+            raise ValueError(f"{name}: type {image.dtype}; expected numbers")
         if self.input_dtype == np.uint8 and image.dtype != np.uint8:
-            raise ValueError(f"image of type {image.dtype}: this model takes 8-bit images")
-        if image.dtype.kind == "f" and not np.isfinite(image).all():
-            raise ValueError("image holds NaN or infinite intensities")
+            raise ValueError(f"{name}: type {image.dtype}; this model takes 8-bit images")
+        with np.errstate(invalid="ignore", over="ignore"):
+            image = to_float32(image)
+            low, high = np.float32(image.min()), np.float32(image.max())
+            if not np.isfinite(high - low):
+                raise ValueError(f"{name}: holds NaN or infinite intensities, or a range beyond float32's")
+        if low == high:
+            raise ValueError(f"{name}: holds one intensity only")
         return image
 
     def calls(self, probability):
         """Whether each probability reaches its label's threshold; None where there is no threshold."""
         known = np.array([threshold is not None for threshold in self.thresholds])
-        reached = probability >= np.array([1.0 if t is None else t for t in self.thresholds], np.float32)
+        reached = probability >= np.array([1.0 if t is None else t for t in self.thresholds])
         return np.where(known, reached, None)
 
 
@@ -121,6 +145,8 @@ def open_session(model, provider="auto", threads=None):
         raise ValueError(f"provider {provider!r}: expected auto, cuda or cpu")
     if not isinstance(model, bytes):
         model = str(model)
+        if Path(model).is_dir():
+            raise ValueError(f"{model}: is a folder; give its model.onnx")
         if not Path(model).is_file():
             raise FileNotFoundError(f"{model}: no such file")
     problem = None if provider == "cpu" else cuda_problem()
@@ -167,37 +193,97 @@ def cuda_problem():
     if hasattr(ort, "preload_dlls"):
         ort.preload_dlls()  # finds the CUDA and cuDNN that pip installed
     folder = Path(ort.__file__).parent / "capi"
-    try:
-        for name in ("shared", "cuda"):
-            ctypes.CDLL(str(next(folder.glob(f"*onnxruntime_providers_{name}.*"))))
-    except OSError as error:
-        return f"{error}; pip install onnxruntime-gpu[cuda,cudnn]"
+    for name in ("shared", "cuda"):
+        library = next(folder.glob(f"*onnxruntime_providers_{name}.*"), None)
+        if library is None:
+            return (f"its library onnxruntime_providers_{name} is absent; pip uninstall onnxruntime onnxruntime-gpu, "
+                    "pip install onnxruntime-gpu")
+        try:
+            ctypes.CDLL(str(library))
+        except OSError as error:
+            return f"{error}; pip install onnxruntime-gpu[cuda,cudnn]"
     return None
 
 
 def encode_metadata(metadata):
-    """Metadata as an ONNX file holds it: text for text."""
-    return {key: value if key in TEXT_FIELDS else json.dumps(value) for key, value in metadata.items()}
+    """Metadata as an ONNX file holds it, text for text, with a hash over all of it."""
+    stored = {key: value if key in TEXT_FIELDS else json.dumps(value) for key, value in metadata.items()}
+    return stored | dict(metadata_sha256=digest(stored))
+
+
+def digest(stored):
+    """The sha256 of stored metadata, whatever their order; fields of other programs do not count."""
+    ours = {key: stored[key] for key in TEXT_FIELDS + JSON_FIELDS if key in stored}
+    return hashlib.sha256(json.dumps(ours, sort_keys=True).encode()).hexdigest()
 
 
 def decode_metadata(name, session):
     """The metadata of a session, checked; ValueError names what is missing or damaged."""
-    stored = session.get_modelmeta().custom_metadata_map
+    try:
+        stored = session.get_modelmeta().custom_metadata_map
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{name}: its metadata are damaged ({error})") from None
     if stored.get("format") != FORMAT:
         raise ValueError(f"{name}: not a model of this project (its metadata lack format = {FORMAT})")
-    absent = [key for key in TEXT_FIELDS + JSON_FIELDS if key not in stored]
+    absent = [key for key in (*TEXT_FIELDS, *JSON_FIELDS, "metadata_sha256") if key not in stored]
     if absent:
-        raise ValueError(f"{name}: its metadata were cut (no {', '.join(absent)})")
+        raise ValueError(f"{name}: its metadata were cut (no {', '.join(absent)}); export it again")
+    if stored["metadata_sha256"] != digest(stored):
+        raise ValueError(f"{name}: its metadata were damaged or edited (they do not fit their metadata_sha256)")
     metadata = {key: stored[key] for key in TEXT_FIELDS}
     for key in JSON_FIELDS:
         try:
             metadata[key] = json.loads(stored[key])
-        except ValueError:
+        except (ValueError, RecursionError):
             raise ValueError(f"{name}: its metadata are damaged ({key}: {stored[key][:40]!r})") from None
     outputs = [(output.name, output.shape[-1]) for output in session.get_outputs()]
-    for key in ("labels", "thresholds"):
-        if not isinstance(metadata[key], list) or outputs != [("probability", len(metadata[key]))]:
-            raise ValueError(f"{name}: its metadata are damaged ({key} do not fit the output {outputs})")
-    if not all(t is None or isinstance(t, int | float) and 0 <= t <= 1 for t in metadata["thresholds"]):
-        raise ValueError(f"{name}: its metadata are damaged (thresholds {metadata['thresholds']})")
+    for key, right in well_formed(metadata, outputs).items():
+        if not right:
+            raise ValueError(f"{name}: its metadata are damaged ({key}: {stored[key][:40]!r}; the graph's outputs are "
+                             f"{outputs})")
     return metadata
+
+
+def well_formed(metadata, outputs):
+    """Whether each field is of its kind, so that nothing that reads the metadata has to ask again."""
+    labels, auroc, gate = metadata["labels"], metadata["test_auroc"], metadata["gate"]
+    strings = isinstance(labels, list) and all(isinstance(label, str) and label for label in labels)
+    count = len(labels) if strings and len(set(labels)) == len(labels) else -1
+
+    def rows(values, length, gaps=False):
+        return isinstance(values, list) and all(numbers(row, length, gaps) for row in values)
+
+    return dict(
+        labels=outputs == [("probability", count)],
+        thresholds=numbers(metadata["thresholds"], count, gaps=True),
+        input_type=metadata["input_type"] in ("float32", "uint8"),
+        image_size=whole(metadata["image_size"]) and 0 < metadata["image_size"] <= 4096,
+        test_auroc=auroc is None or has(auroc, images=whole, method=str, labels=lambda values: (
+            rows(values, 3, gaps=True) and len(values) == count)),
+        versions=isinstance(metadata["versions"], dict) and all(
+            isinstance(version, str) for version in metadata["versions"].values()),
+        gate=gate is None or has(gate, images=whole, split=str, label_fall=number, mean_fall=number, change=number,
+                                 calls=whole, changed_calls=whole, judged_on=str),
+        reference=has(metadata["reference"], tolerance=number, patterns=lambda values: rows(values, count),
+                      radiographs=lambda known: isinstance(known, dict) and rows(list(known.values()), count)))
+
+
+def has(value, **kinds):
+    """Whether a value is a dict of these keys, each of its kind: a type or a test."""
+    return isinstance(value, dict) and value.keys() == kinds.keys() and all(
+        isinstance(value[key], kind) if isinstance(kind, type) else kind(value[key]) for key, kind in kinds.items())
+
+
+def numbers(values, length, gaps):
+    """Whether values are a list of numbers from 0 to 1, with None in between if gaps are allowed."""
+    return isinstance(values, list) and len(values) == length and all(
+        x is None and gaps or number(x) and x >= 0 for x in values)
+
+
+def number(value):
+    """Whether a value is a finite number of a size that probabilities, AUCs and their differences have."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and -1 <= value <= 1
+
+
+def whole(value):
+    return type(value) is int

@@ -5,13 +5,16 @@
     python -m export.to_onnx runs/cxr14-dinov2 --precision fp16      # model-fp16.onnx, for GPUs
     python -m export.to_onnx runs/cxr14-dinov2 --calibrate           # probabilities that mean frequencies
 
-The file is written only once it gives, on real radiographs, what PyTorch gives. A card goes with it: MODEL_CARD.md,
-MODEL_CARD-int8.md or MODEL_CARD-fp16.md.
+The file is written only once it gives, on real radiographs, what PyTorch gives. A card goes with it (MODEL_CARD.md,
+MODEL_CARD-int8.md or MODEL_CARD-fp16.md), and its metadata as JSON (model.json) for programs that cannot get them out
+of the file, as onnxruntime-web.
 """
 
 import argparse
+import json
 import platform
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +27,10 @@ from data.images import load
 from export import card, quantize, verify
 from export.graph import INPUT_TYPES, classifier
 from export.calibrate import calibrate, draw
+from export.output import check_target, is_stream, replacing, run_script
 from export.predict import expand, predictions
 from export.runtime import FORMAT, Predictor, encode_metadata
-from models.checkpoint import atomic_write, load_checkpoint, restore_model, sha256
+from models.checkpoint import load_checkpoint, restore_model, sha256
 from models.inference import predict, to_input
 from models.vit import ARCHITECTURES
 from stats import auroc, bootstrap
@@ -76,8 +80,13 @@ def parity_images(dataset, images, size):
         files = expand(images)
         files = [files[i] for i in spaced(len(files), CHECKED)]
         return files, torch.from_numpy(np.stack([load(path, size) for path in files])[:, None])
-    indices = spaced(len(dataset), CHECKED)
+    indices = without_constant(dataset, spaced(len(dataset), CHECKED))
     return [dataset.path(i) for i in indices], dataset.batch(indices)[0]
+
+
+def without_constant(dataset, indices):
+    """The indices without those of images of one intensity, which training takes and a deployed model refuses."""
+    return indices[dataset.batch(indices)[0].numpy().any((1, 2, 3))]
 
 
 def describe(path, checkpoint, args, model):
@@ -94,8 +103,9 @@ def describe(path, checkpoint, args, model):
         architecture=f"{arch}, patch {model.config['patch_size']}",
         cohort=str(config.get("cohort")), label_set=str(config.get("labels")), calibration="none",
         thresholds_from="Youden's index on the validation set" if has_thresholds else "none",
-        precision=args.precision, checkpoint_sha256=digest, labels=list(checkpoint["labels"]),
-        thresholds=thresholds, image_size=model.config["img_size"], versions=versions,
+        precision=args.precision, input_type=args.input_type, checkpoint_sha256=digest,
+        labels=list(checkpoint["labels"]), thresholds=thresholds, image_size=model.config["img_size"],
+        versions=versions, gate=None, reference=dict(tolerance=0, patterns=[], radiographs={}),
         test_auroc=test_auroc(path.parent / "predictions.npz", checkpoint["labels"], digest))
 
 
@@ -115,24 +125,27 @@ def test_auroc(path, labels, checkpoint_sha256):
 
 
 def judge(candidate, reference, dataset, metadata, args, norm):
-    """Compare a reduced precision with PyTorch on labelled radiographs; ValueError where it lost too much."""
-    rows = spaced(len(dataset), JUDGED)
+    """What a reduced precision lost to PyTorch on labelled radiographs; ValueError where that is too much."""
+    rows = without_constant(dataset, spaced(len(dataset), JUDGED))
     y_true, expected = predict(reference, dataset, indices=rows, **norm)
-    results = list(predictions(candidate, [dataset.path(i) for i in rows]))
-    failed = [error for *_, error in results if error]
-    if failed:
-        raise ValueError(failed[0])
-    found = np.stack([probability for _, _, probability, _ in results])
+    found = np.empty_like(expected)
+    for i, (_, _, probability, error) in enumerate(predictions(candidate, [dataset.path(i) for i in rows])):
+        if error:
+            raise ValueError(error)
+        found[i] = probability
     print(f"{args.precision} against PyTorch on {len(rows)} radiographs of {args.judge_on}")
-    quantize.accept(y_true, expected, found, metadata["labels"])
+    measured = quantize.accept(y_true, expected, found, metadata["labels"], metadata["thresholds"])
+    return dict(images=len(rows), split=args.judge_on, **measured)
 
 
 def export(args):
     path, checkpoint = read_run(args.run)
+    out = args.out or path.parent / f"model{'' if args.precision == 'fp32' else '-' + args.precision}.onnx"
+    for target in (out, *beside(out)):
+        check_target(target)
     model = restore_model(checkpoint)
     norm = dict(mean=checkpoint.get("input_mean"), std=checkpoint.get("input_std"))
     metadata = describe(path, checkpoint, args, model)
-    out = args.out or path.parent / f"model{'' if args.precision == 'fp32' else '-' + args.precision}.onnx"
     reduced = args.precision != "fp32"
 
     def dataset(split):
@@ -144,49 +157,76 @@ def export(args):
         return found
 
     validation = dataset("val") if args.calibrate or not args.images else None
+    reliability = None
     if args.calibrate:
         calibrated, *reliability = calibrate(model, validation, metadata["thresholds"], norm)
         metadata |= calibrated
+    # numbers that float32 holds exactly, so that every program makes the same calls
+    metadata["thresholds"] = [None if t is None else float(np.float32(t)) for t in metadata["thresholds"]]
 
     state = {name: value.numpy() for name, value in model.state_dict().items()}
     number_format = {}
+    if reduced:
+        split = dataset("train")
+        training = to_input(split.batch(spaced(len(split), quantize.CALIBRATION_IMAGES))[0], **norm)
     if args.precision == "fp16":
         number_format["dtype"] = np.float16
     elif args.precision == "int8":
-        training = dataset("train")
-        levels = training.batch(spaced(len(training), quantize.CALIBRATION_IMAGES))[0]
         with torch.inference_mode():
-            state, number_format["block_linear"] = quantize.int8(model, state, to_input(levels, **norm))
+            state, number_format["block_linear"] = quantize.int8(model, state, training)
     proto = classifier(state, model.config, **norm, input_type=args.input_type, **number_format)
 
     files, levels = parity_images(validation, args.images, model.config["img_size"])
     with torch.inference_mode():
         expected = model(to_input(levels, **norm)).sigmoid().numpy()
-    metadata["reference"] = {}
-    candidate = Predictor(serialised(proto, metadata), "cpu")
+    candidate = Predictor(serialised(proto, metadata), "auto" if args.precision == "fp16" else "cpu")
     found = candidate(files)
     worst = float(np.abs(found - expected).max())
     print(f"largest difference from PyTorch on {len(files)} radiographs: {worst:.2g}")
     if reduced:
-        judge(candidate, model, dataset(args.judge_on), metadata, args, norm)
+        judged_on = dict(cpu="the CPU", cuda="CUDA")[candidate.provider]
+        if args.precision == "fp16" and candidate.provider == "cpu":
+            with torch.inference_mode():
+                words = quantize.check_fp16(model, training, to_input(levels, **norm), found)
+            judged_on = f"the CPU, which computes fp16 files in fp32; {words}"
+        print(f"judged on {judged_on}")
+        measured = judge(candidate, model, dataset(args.judge_on), metadata, args, norm)
+        metadata["gate"] = measured | dict(judged_on=judged_on)
     elif not worst <= PARITY:
         raise ValueError(f"{out}: not written: a probability differs from PyTorch's by {worst:.2g}, allowed "
                          f"{PARITY:g}")
 
     metadata["reference"] = verify.reference(candidate, files[:4], verify.REDUCED if reduced else PARITY)
-    with atomic_write(out) as file:
-        file.write(serialised(proto, metadata))
-    with atomic_write(card_path(out)) as file:
-        file.write(card.card(metadata).encode())
-    if args.calibrate:
-        draw(out.with_name("reliability.png"), *reliability)
-    print(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
+    content = serialised(proto, metadata)
+    write(out, content, metadata, reliability)
+    print(f"{out}: {len(content) / 1e6:.1f} MB")
+    return 0
+
+
+def beside(out):
+    """Where a model file's card and its metadata as JSON go; nowhere beside a device or a pipe."""
+    if is_stream(out):
+        return ()
+    if out.suffix != ".onnx" or out.stem == "config":  # the run's own settings are in config.json
+        raise ValueError(f"--out {out}: expected a name.onnx other than config.onnx, beside which name.json is free")
+    return card_path(out), out.with_suffix(".json")
+
+
+def write(out, content, metadata, reliability):
+    """Write a model and what goes beside it, and let the model take its name when all else is there."""
+    texts = card.card(metadata), json.dumps(metadata, indent=1) + "\n"
+    with ExitStack() as stack:  # the first that is entered is the last to be left
+        stack.enter_context(replacing(out, "wb")).write(content)
+        for path, text in zip(beside(out), texts):
+            stack.enter_context(replacing(path)).write(text)
+        if reliability and not is_stream(out):
+            draw(out.with_name("reliability.png"), *reliability)
 
 
 def card_path(out):
-    """Where a model file's card goes: MODEL_CARD.md for model.onnx, MODEL_CARD-int8.md for model-int8.onnx."""
-    which = out.stem.removeprefix("model").removeprefix("-")
-    return out.with_name(f"MODEL_CARD-{which}.md" if which else "MODEL_CARD.md")
+    """Where a model file's card goes: MODEL_CARD.md for model.onnx, MODEL_CARD-x.md for model-x.onnx and for x.onnx."""
+    which = "" if out.stem == "model" else "-" + (out.stem.removeprefix("model-") or out.stem)
+    return out.with_name(f"MODEL_CARD{which}.md")
 
 
 def serialised(proto, metadata):
@@ -196,12 +236,7 @@ def serialised(proto, metadata):
 
 def main(argv=None):
     args = build_parser().parse_args(argv)
-    try:
-        export(args)
-    except (ValueError, OSError) as error:
-        print(f"to_onnx: error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return run_script("to_onnx", lambda: export(args))
 
 
 if __name__ == "__main__":

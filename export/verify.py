@@ -66,13 +66,17 @@ def differences(model, paths=()):
     Raises
     ------
     OSError, ValueError
-        One of `paths` cannot be read, or none is a reference radiograph; before anything is yielded.
+        One of `paths` cannot be read, none is a reference radiograph, or the model has no reference patterns;
+        before anything is yielded.
     """
     reference = model.metadata["reference"]
     wanted = reference["radiographs"]
     found = [(path, wanted[digest]) for path in paths if (digest := file_hash(path)) in wanted]
     if paths and not found:
         raise ValueError(f"none of the {len(paths)} files is a reference radiograph of this model")
+    if len(reference["patterns"]) != len(PATTERNS):
+        raise ValueError(f"the model's metadata hold {len(reference['patterns'])} reference patterns, expected "
+                         f"{len(PATTERNS)}")
     for size, expected in zip(PATTERNS, reference["patterns"], strict=True):
         yield (f"pattern {size[0]} x {size[1]}", largest(model([pattern(*size)])[0], expected),
                reference["tolerance"])

@@ -16,9 +16,9 @@ THRESHOLDS = [0.4, 0.5, None, 0.6, 0.5]
 METADATA = dict(
     format=FORMAT, intended_use=INTENDED_USE, corpus="cxr14", init="dinov2", architecture="vit_tiny, patch 16",
     cohort="paper", label_set="table3", thresholds_from="Youden's index on the validation set", precision="fp32",
-    checkpoint_sha256="0" * 64, calibration="none", labels=LABELS, thresholds=THRESHOLDS, image_size=64,
-    test_auroc=dict(images=90, method="bootstrap", labels=[[0.8, 0.7, 0.9]] * 4 + [[None] * 3]),
-    versions=dict(torch="2.14"), reference={})
+    input_type="float32", checkpoint_sha256="0" * 64, calibration="none", labels=LABELS, thresholds=THRESHOLDS,
+    image_size=64, test_auroc=dict(images=90, method="bootstrap", labels=[[0.8, 0.7, 0.9]] * 4 + [[None] * 3]),
+    versions=dict(torch="2.14"), gate=None, reference=dict(tolerance=0, patterns=[], radiographs={}))
 
 
 def radiograph(height, width, seed=0, depth=255):
@@ -41,16 +41,18 @@ def random_model(layer_scale=True, patch_size=16, seed=0, embed_dim=48):
     return model, {name: value.numpy() for name, value in model.state_dict().items()}
 
 
-def write_model(path, *, drop=(), radiographs=(), **metadata):
-    """An exported file of `random_model` with `METADATA`, fields changed by keyword or dropped."""
+def write_model(path, *, drop=(), radiographs=(), input_type="float32", stored=None, **metadata):
+    """An exported file of `random_model` with `METADATA`, fields changed by keyword or dropped.
+
+    Changes by keyword count in the hash over the metadata, as a program's would; those of `stored` do not.
+    """
     model, state = random_model()
-    proto = classifier(state, model.config)
-    fields = METADATA | metadata
+    proto = classifier(state, model.config, input_type=input_type)
+    fields = METADATA | dict(input_type=input_type)
     onnx.helper.set_model_props(proto, encode_metadata(fields))
-    if "reference" not in metadata:
-        known = reference(Predictor(proto.SerializeToString(), "cpu"), radiographs, 1e-3)
-        fields |= dict(reference=known)
-    stored = {name: value for name, value in encode_metadata(fields).items() if name not in drop}
-    onnx.helper.set_model_props(proto, stored)
+    known = reference(Predictor(proto.SerializeToString(), "cpu"), radiographs, 1e-3)
+    fields |= dict(reference=known) | metadata
+    found = {name: value for name, value in encode_metadata(fields).items() if name not in drop}
+    onnx.helper.set_model_props(proto, found | (stored or {}))
     path.write_bytes(proto.SerializeToString())
     return path

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from export.explain import inferno, occlusion, overlay
+from export.explain import HEADER, inferno, occlusion, overlay
 from export.predict import main
 from export_models import LABELS, radiograph, write_model
 
@@ -23,7 +23,7 @@ class Gazer:
     def check(self, image):
         return np.asarray(image, self.input_dtype)
 
-    def __call__(self, images, batch_size):
+    def predict(self, images, batch_size):
         assert {image.dtype for image in images} == {np.dtype(self.input_dtype)}
         contrast = np.array([[image[box].astype(float).std() for box in self.boxes] for image in images])
         return 1 / (1 + np.exp(-self.sign * contrast / 30))
@@ -69,15 +69,15 @@ def test_overlay_colours_the_hot_place_and_nothing_else():
     image = radiograph(200, 100, depth=3000)
     heat = np.zeros((64, 64), np.float32)
     heat[8:24, 32:56] = 2.0
-    picture = np.asarray(overlay(image, heat, "Edema", 0.7, 0.5, side=400)).astype(int)
-    left, right = picture[44:444, :200], picture[44:444, 208:408]
+    picture = np.asarray(overlay(image, heat, "a.png", "Edema", 0.7, 0.5, side=400)).astype(int)
+    left, right = picture[HEADER:464, :200], picture[HEADER:464, 208:408]
     assert (np.ptp(left, axis=-1) == 0).all()  # grey
     changed = np.abs(left - right).max(-1) > 10
     rows, columns = np.nonzero(changed)
     assert changed[100:140, 120:160].mean() > 0.95
     assert rows.min() > 30 and rows.max() < 170 and columns.min() > 80 and columns.max() < 195
-    flat = np.asarray(overlay(np.full((50, 50), 7), heat * 0, "Edema", 0.1, None)).astype(int)
-    assert (np.ptp(flat[44:, :640], axis=-1) == 0).all()
+    flat = np.asarray(overlay(radiograph(50, 50), heat * 0, "a.png", "Edema", 0.1, None)).astype(int)
+    assert (np.ptp(flat[HEADER:, :1288], axis=-1) == 0).all()
 
 
 def test_a_picture_per_image_and_label(tmp_path):
@@ -90,6 +90,6 @@ def test_a_picture_per_image_and_label(tmp_path):
                  "--explain", str(tmp_path / "maps"), "--csv", str(tmp_path / "out.csv")])
     assert code == 1 and len(list(csv.DictReader((tmp_path / "out.csv").open()))) == 11
     written = sorted(path.name for path in (tmp_path / "maps").iterdir())
-    assert written == sorted(f"{name}--{label.replace(' ', '_')}.png" for name in ("a", "a-2") for label in LABELS)
+    assert written == sorted(f"a--{label.replace(' ', '_')}{number}.png" for number in ("", "-2") for label in LABELS)
     with Image.open(tmp_path / "maps" / written[0]) as picture:
-        assert picture.mode == "RGB" and picture.size[1] == 640 + 44
+        assert picture.mode == "RGB" and picture.size[1] == 640 + HEADER
