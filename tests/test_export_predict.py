@@ -3,10 +3,13 @@
 import csv
 import io
 import json
+import os
 import re
 import struct
 import subprocess
 import sys
+import time
+import weakref
 import zlib
 from pathlib import Path
 
@@ -15,8 +18,9 @@ import onnx
 import pytest
 from PIL import Image
 
-from export import runtime
-from export.predict import main
+from data.images import read_image
+from export import predict, runtime
+from export.predict import expand, main
 from export.runtime import Predictor
 from export.verify import PATTERNS, pattern
 from export_models import LABELS, METADATA, THRESHOLDS, radiograph, write_model
@@ -60,13 +64,73 @@ def test_calls_are_made_at_and_above_the_threshold(model):
     assert calls.tolist() == [[True, False, None, True, True]]
 
 
+def test_calls_agree_with_the_numbers_that_are_written(model, monkeypatch):
+    probability = np.full((1, 5), 0.1, np.float32)  # 0.100000001490116
+    monkeypatch.setattr(model, "thresholds", [0.1000000020, 0.1000000010, 0.1, None, float(np.float32(0.1))])
+    rows = predict.rows(model, "a.png", probability[0], None)
+    written = [None if row["threshold"] is None else row["probability"] >= row["threshold"] for row in rows]
+    assert [row["call"] for row in rows] == written == [False, True, True, None, True]
+
+
 @pytest.mark.parametrize("image, reason", [
     (np.zeros((0, 5)), "more than one pixel"), (np.zeros((1, 1)), "more than one pixel"),
-    (np.zeros((5, 5, 3)), "expected"), (np.array([[1.0, np.nan], [2, 3]]), "NaN"),
+    (np.zeros((5, 5, 3)), "image 1: shape"), (np.full((20, 20), 7, np.uint16), "image 1: holds one intensity only"),
+    (np.array([[0, 1e-60]]), "one intensity"), (np.array([[-3e38, 3e38]], np.float32), "range beyond"), (np.array([[1.0, np.nan], [2, 3]]), "NaN"),
     (np.array([[1, np.inf]]), "infinite"), (np.array([["a", "b"]]), "expected numbers")])
 def test_an_image_without_meaning_is_refused(model, image, reason):
     with pytest.raises(ValueError, match=reason):
-        model([image])
+        model([radiograph(20, 20), image])
+
+
+@pytest.mark.parametrize("kind, offset", [(np.int64, 2**40), (np.float64, 1e12), (np.uint32, 2**31), (np.int32, -2**30)])
+def test_a_large_offset_costs_no_digits(model, kind, offset):
+    image = radiograph(90, 80, depth=200)
+    assert np.array_equal(model([image.astype(kind) + kind(offset)]), model([image.astype(np.uint8)]))
+
+
+@pytest.mark.parametrize("images", ["a.png", Path("a.png"), b"a.png", radiograph(20, 20), np.float32(1), None, 5])
+def test_one_image_is_no_sequence(model, images):
+    with pytest.raises(ValueError, match=r"expected a sequence of files or of \(H, W\) arrays"):
+        model(images)
+
+
+@pytest.mark.parametrize("batch_size", [0, -1])
+def test_a_batch_has_an_image(model, batch_size):
+    with pytest.raises(ValueError, match="batch_size .*expected at least 1"):
+        model([radiograph(20, 20)], batch_size=batch_size)
+
+
+def test_few_images_are_in_memory_at_a_time(folder, model, monkeypatch):
+    files, alive, most = good(folder)[:1] * 30, [], 0
+
+    def counting(path):
+        nonlocal most
+        image = read_image(path)
+        alive[:] = [one for one in alive if one() is not None] + [weakref.ref(image)]
+        most = max(most, len(alive))
+        return image
+    expected = model(files)
+    for module in (runtime, predict):
+        monkeypatch.setattr(module, "read_image", counting)
+        monkeypatch.setattr(module, "WINDOW_BYTES", 4 * 120 * 100)  # four of the images, one of the model's inputs
+    assert np.array_equal(model(files), expected) and most <= 5
+    alive.clear()
+    most = 0
+    found = []
+    for path, _, probability, error in predict.predictions(model, files, batch_size=8, workers=2):
+        time.sleep(0.005)  # time enough for the threads to decode all that they may
+        found.append(probability)
+    assert np.allclose(found, expected, atol=1e-6) and most <= 4 + 4 + 2 + 1  # taken, waiting, a thread's, one more
+
+
+def test_abandoned_predictions_decode_no_more(folder, model, monkeypatch):
+    read = []
+    monkeypatch.setattr(predict, "read_image", lambda path: read.append(path) or read_image(path))
+    monkeypatch.setattr(predict, "WINDOW_BYTES", 1)
+    results = predict.predictions(model, good(folder)[:1] * 50, workers=2)
+    next(results)
+    results.close()  # joins the threads, which may wait for room
+    assert len(read) < 10
 
 
 def test_cuda_fails_loudly_where_it_would_be_the_cpu(folder, monkeypatch):
@@ -74,6 +138,22 @@ def test_cuda_fails_loudly_where_it_would_be_the_cpu(folder, monkeypatch):
     with pytest.raises(ValueError, match="would run on the CPU.*pip install onnxruntime-gpu"):
         Predictor(folder / "model.onnx", "cuda")
     assert Predictor(folder / "model.onnx", "auto").provider == "cpu"
+
+
+def test_cuda_without_its_library_is_one_line(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(runtime.ort, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(runtime.ctypes, "CDLL", lambda name: None)
+    monkeypatch.setattr(runtime.ort, "preload_dlls", lambda: None, raising=False)
+    monkeypatch.setattr(runtime.ort, "__file__", str(tmp_path / "__init__.py"))
+    assert main([str(folder / "model.onnx"), str(good(folder)[0]), "--provider", "cuda"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "providers_shared is absent" in error and "pip install onnxruntime-gpu" in error
+
+
+def test_auto_says_why_it_is_the_cpu(folder, monkeypatch, capsys):
+    monkeypatch.setattr(runtime.ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    assert main([str(folder / "model.onnx"), str(good(folder)[0])]) == 0
+    assert capsys.readouterr().err == "1 images on cpu (no CUDA: it is built without CUDA)\n"
 
 
 def test_cuda_that_falls_back_silently_is_an_error(folder, monkeypatch):
@@ -177,7 +257,7 @@ def test_an_image_that_fails_in_the_model_takes_no_other_with_it(folder, tmp_pat
     assert main([str(folder / "model.onnx"), *map(str, good(folder)), "--csv", str(out), "--provider", "cpu"]) == 1
     rows = list(csv.DictReader(out.open()))
     assert [Path(row["image"]).name for row in rows] == ["a.png"] * 5 + ["b.png"] + ["c.jpg"] * 5
-    assert rows[5]["probability"] == "" and "not a number" in rows[5]["error"]
+    assert rows[5]["probability"] == "" and re.search("b.png: .*not a number", rows[5]["error"])
     found = np.array([float(row["probability"]) for row in rows if not row["error"]]).reshape(2, 5)
     assert np.allclose(found, expected, atol=1e-6)
     assert "1 of 3 images" in capsys.readouterr().err
@@ -200,6 +280,45 @@ def test_a_list_on_stdin(folder, monkeypatch, capsys):
     monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(map(str, good(folder))) + "\n"))
     assert main([str(folder / "model.onnx"), "-", "--csv", "-", "--provider", "cpu"]) == 0
     assert capsys.readouterr().out.count("c.jpg") == 5
+
+
+# -- folders ------------------------------------------------------------------------------------------------------
+
+def test_a_folder_is_searched_as_archives_are(tmp_path):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (outside := tmp_path / "outside").mkdir()
+    dicom = b"\0" * 128 + b"DICM"
+    for name, content in {"a/1.2.840.113": dicom, "a/IM0001": dicom, "a/notes.txt": b"text", "a/b/x.PNG": b"",
+                          "a/._x.png": b"", "a/DICOMDIR": dicom, "outside/y.jpg": b""}.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "a" / "b" / "up").symlink_to(tmp_path / "a")  # a cycle
+    (tmp_path / "a" / "linked").symlink_to(outside)
+    os.mkfifo(tmp_path / "a" / "pipe")  # opening it would wait for ever
+    found = [str(path.relative_to(tmp_path / "a")) for path in expand([str(tmp_path / "a")])]
+    assert found == ["1.2.840.113", "IM0001", "b/x.PNG", "linked/y.jpg"]
+
+
+def test_dicom_without_a_suffix_is_read(folder, tmp_path, real_dicom, capsys):
+    pytest.importorskip("pydicom")
+    (tmp_path / "IM0001").write_bytes((real_dicom / "Fake_MONOHR1.dcm").read_bytes())
+    assert main([str(folder / "model.onnx"), str(tmp_path), "--provider", "cpu", "--csv", "-"]) == 0
+    assert capsys.readouterr().out.count("IM0001") == 5
+
+
+def test_a_folder_that_cannot_be_read_is_a_row(folder, tmp_path, monkeypatch):
+    (closed := tmp_path / "in" / "closed").mkdir(parents=True)
+    (tmp_path / "in" / "a.png").write_bytes(good(folder)[0].read_bytes())
+    scandir = os.scandir
+
+    def guarded(path):
+        if Path(path) == closed:
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+    monkeypatch.setattr(os, "scandir", guarded)  # the tests may run as root, who may read all
+    out = tmp_path / "out.csv"
+    assert main([str(folder / "model.onnx"), str(tmp_path / "in"), "--provider", "cpu", "--csv", str(out)]) == 1
+    failed = [row for row in csv.DictReader(out.open()) if row["error"]]
+    assert [row["image"] for row in failed] == [str(closed)] and "cannot be read" in failed[0]["error"]
 
 
 def test_options_may_stand_anywhere(folder, capsys):
@@ -234,10 +353,11 @@ def png_header(width, height):
     lambda path: path.write_bytes(png_header(65500, 65500)),
     lambda path: path.write_bytes(png_header(0, 0)),
     lambda path: Image.new("L", (1, 1)).save(path),
+    lambda path: Image.new("L", (300, 200)).save(path),
     lambda path: path.write_bytes(b""),
     lambda path: path.mkdir() or (path / "x.txt").write_text(""),
     lambda path: None,
-], ids=["huge", "no pixel", "one pixel", "empty", "folder without images", "absent"])
+], ids=["huge", "no pixel", "one pixel", "black", "empty", "folder without images", "absent"])
 def test_bad_images_give_no_number(folder, tmp_path, capsys, make):
     make(tmp_path / "bad.png")
     code = main([str(folder / "model.onnx"), str(tmp_path / "bad.png"), "--csv", str(tmp_path / "out.csv")])
@@ -245,7 +365,8 @@ def test_bad_images_give_no_number(folder, tmp_path, capsys, make):
     assert code in (1, 2) and "Traceback" not in captured.err and "bad.png" in captured.err + (
         (tmp_path / "out.csv").read_text() if code == 1 else "")
     if code == 1:
-        assert [row["probability"] for row in csv.DictReader((tmp_path / "out.csv").open())] == [""]
+        [row] = csv.DictReader((tmp_path / "out.csv").open())
+        assert row["probability"] == "" and "bad.png" in row["error"]
 
 
 def test_card_shows_what_the_metadata_hold(folder, capsys):
