@@ -35,6 +35,7 @@ def random_model(layer_scale=True, patch_size=16, seed=0, embed_dim=48):
     model = VisionTransformer(img_size=64, patch_size=patch_size, embed_dim=embed_dim, depth=3, num_heads=3,
                               num_classes=5, layer_scale=layer_scale).eval()
     generator = torch.Generator().manual_seed(seed)
+    model.init_weights(generator)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.2)

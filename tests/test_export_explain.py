@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from export.explain import HEADER, inferno, occlusion, overlay
+from export.explain import BAR, GAP, HEADER, inferno, occlusion, overlay, write_overlays
 from export.predict import main
+from export.runtime import Predictor
 from export_models import LABELS, radiograph, write_model
 
 
@@ -78,6 +79,58 @@ def test_overlay_colours_the_hot_place_and_nothing_else():
     assert rows.min() > 30 and rows.max() < 170 and columns.min() > 80 and columns.max() < 195
     flat = np.asarray(overlay(radiograph(50, 50), heat * 0, "a.png", "Edema", 0.1, None)).astype(int)
     assert (np.ptp(flat[HEADER:, :1288], axis=-1) == 0).all()
+
+
+def test_colours_can_be_read_off_the_scale():
+    """On mid-grey, each colour of the map is found on the scale at the map's value."""
+    image = np.full((200, 200), 128)
+    image[:5], image[-5:] = 0, 255  # the ends of the grey scale
+    heat = np.linspace(0, 2, 64, dtype=np.float32)[:, None].repeat(64, 1)
+    picture = np.asarray(overlay(image, heat, "a.png", "Edema", 0.7, 0.5)).astype(int)[HEADER:]
+    scale = picture[:, 2 * 640 + 2 * GAP + 8]  # 2 at the top, 0 at the bottom
+    assert len(scale) == 640
+    for y in range(120, 620, 20):
+        distance = np.abs(scale - picture[y, 640 + GAP + 320]).sum(-1)
+        assert distance.min() < 12 and abs((639 - distance.argmin()) - y) < 20
+
+
+@pytest.mark.parametrize("shape", [(448, 120), (120, 448), (2, 900)])
+def test_what_is_written_fits(shape):
+    name = "1.2.840." * 30 + "\udcff\n.png"  # of a file that is not UTF-8, with a line break
+    picture = overlay(radiograph(*shape), np.zeros((64, 64), np.float32), name, "Enlarged Cardiomediastinum", 0.7, 0.5)
+    pixels = np.asarray(picture)
+    assert pixels[:HEADER, -8:].max() == 0 and pixels[:HEADER, :-8].max() == 255
+    numbers = pixels[HEADER:, -BAR:] if shape[1] > shape[0] else pixels[HEADER:, 2 * 171 + 2 * GAP + 18:]
+    assert numbers.shape[0] >= 160 and numbers.max() > 200 and numbers[:, -8:].max() == 0
+
+
+def test_pictures_of_images_of_one_name_are_all_there(tmp_path):
+    write_model(tmp_path / "model.onnx")
+    files = []
+    for seed, name in enumerate(("1/a.png", "2/a.jpg", "2/a-2.png", "3/A.png")):
+        files.append(tmp_path / name)
+        files[-1].parent.mkdir(exist_ok=True)
+        Image.fromarray(radiograph(90, 70, seed).astype(np.uint8)).save(files[-1])
+    assert main([str(tmp_path / "model.onnx"), *map(str, files), "--provider", "cpu", "--explain", str(tmp_path / "maps")]) == 0
+    written = list((tmp_path / "maps").iterdir())
+    assert len(written) == len({path.name.casefold() for path in written}) == 4 * len(LABELS)
+    assert len({path.read_bytes() for path in written}) == 4 * len(LABELS)
+
+
+def test_labels_that_look_alike_have_pictures_of_their_own(tmp_path):
+    labels = ["a b", "a_b", "a/b", "A b", "c"]
+    model = Predictor(write_model(tmp_path / "model.onnx", labels=labels), "cpu")
+    image, taken = radiograph(90, 70), set()
+    paths = write_overlays(model, tmp_path / "x.png", model.check(image), model([image])[0], tmp_path, taken)
+    assert len({path.name.casefold() for path in paths}) == 5 and all(path.exists() for path in paths)
+
+
+def test_hiding_all_that_differs_is_no_error(tmp_path):
+    """An 8-bit picture of two levels is of one level where it is hidden, which only a whole image may not be."""
+    model = Predictor(write_model(tmp_path / "model.onnx", input_type="uint8"), "cpu")
+    image = np.zeros((64, 64), np.uint8)
+    image[30:32, 30:32] = 1
+    assert np.isfinite(occlusion(model, image)).all()
 
 
 def test_a_picture_per_image_and_label(tmp_path):

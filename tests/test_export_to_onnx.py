@@ -1,18 +1,25 @@
 """From a run to a file: parity, refusal, metadata, reduced precisions, calibration."""
 
 import getpass
+import json
+import os
+import re
+import shutil
+import signal
+import threading
 from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
+from PIL import Image
 from sklearn.linear_model import LogisticRegression
 
 import data
 from data.phantom import make_phantom
-from export import quantize, to_onnx
-from export.calibrate import calibrate, calibration_error, fit, platt, sigmoid
+from export import quantize, runtime, to_onnx
+from export.calibrate import calibrate, calibration_error, fit, folds, platt, sigmoid
 from export.graph import classifier
 from export.predict import main as predict_main
 from export.quantize import accept, int8
@@ -170,7 +177,8 @@ def test_training_patients_never_judge_where_images_are_given(run, corpus, tmp_p
 
 
 @pytest.mark.parametrize("name, expected", [
-    ("model.onnx", "MODEL_CARD.md"), ("model-fp16.onnx", "MODEL_CARD-fp16.md"), ("site.onnx", "MODEL_CARD-site.md")])
+    ("model.onnx", "MODEL_CARD.md"), ("model-fp16.onnx", "MODEL_CARD-fp16.md"), ("site.onnx", "MODEL_CARD-site.md"),
+    ("modelx.onnx", "MODEL_CARD-modelx.md"), ("model-.onnx", "MODEL_CARD-model-.md")])
 def test_every_file_has_its_own_card(tmp_path, name, expected):
     assert to_onnx.card_path(tmp_path / name) == tmp_path / expected
 
@@ -203,6 +211,115 @@ def test_bad_runs_are_one_line_and_leave_nothing(run, checkpoint, capsys, damage
     error = capsys.readouterr().err
     assert error.startswith("to_onnx: error: ") and error.count("\n") == 1 and reason in error
     assert names(run) == before
+
+
+# -- what is written ----------------------------------------------------------------------------------------------
+
+def test_metadata_lie_beside_the_model_as_json(run, checkpoint):
+    save_checkpoint(run / "best.pt", checkpoint | dict(thresholds=[0.1] * 5 + [None]))
+    assert main([str(run)]) == 0
+    beside = json.loads((run / "model.json").read_text())
+    assert beside == Predictor(run / "model.onnx", "cpu").metadata
+    assert beside["thresholds"] == [float(np.float32(0.1))] * 5 + [None]  # the same number in float32 and in float64
+
+
+@pytest.mark.parametrize("out, reason", [
+    ("", "is a folder"), ("gone/m.onnx", "does not exist"), ("m", "expected a name.onnx"), ("m.json", "expected a name.onnx"),
+    ("config.onnx", "expected a name.onnx")])
+def test_bad_targets_are_refused_before_any_work(run, monkeypatch, capsys, out, reason):
+    monkeypatch.setattr(to_onnx, "restore_model", None)
+    assert main([str(run), "--out", str(run / out)]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and str(run / out) in error and reason in error and names(run) == ["best.pt"]
+
+
+def test_a_device_gets_the_model_alone(run):
+    os.mkfifo(fifo := run / "fifo")
+    read = []
+    reader = threading.Thread(target=lambda: read.append(fifo.read_bytes()), daemon=True)
+    reader.start()
+    assert main([str(run), "--out", str(fifo)]) == 0
+    reader.join(10)
+    assert read and Predictor(read[0], "cpu").labels and names(run) == ["best.pt", "fifo"]
+
+
+@pytest.mark.parametrize("blocked, options", [
+    ("MODEL_CARD.md", []), ("model.json", []), ("reliability.png", ["--calibrate"])])
+def test_a_model_is_written_with_all_that_goes_beside_it_or_not_at_all(run, capsys, blocked, options):
+    (run / blocked).mkdir()
+    (run / "model.onnx").write_text("old")
+    assert main([str(run), *options]) == 2
+    assert capsys.readouterr().err.count("\n") == 1 and (run / "model.onnx").read_text() == "old"
+    assert names(run) == sorted(["best.pt", "model.onnx", blocked])
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_while_writing_leaves_nothing(run, monkeypatch, capsys, number, code):
+    def stop(*_):
+        assert len([name for name in names(run) if name.endswith(".part")]) == 3
+        os.kill(os.getpid(), number)
+    monkeypatch.setattr(to_onnx, "draw", stop)
+    assert main([str(run), "--calibrate"]) == code
+    assert capsys.readouterr().err == f"to_onnx: stopped by {number.name}\n" and names(run) == ["best.pt"]
+
+
+def test_constant_images_of_validation_are_passed_over(run, checkpoint, corpus, tmp_path, capsys):
+    root = tmp_path / "phantom"
+    shutil.copytree(corpus["root"], root)
+    val = data.from_config(corpus | dict(root=str(root), cache_dir=str(tmp_path / "cache")), "val")
+    for i in (0, 7):
+        Image.new("L", (80, 80)).save(val.path(i))
+    assert main([str(run), "--root", str(root), "--precision", "int8"]) == 0
+    assert f"on {len(val) - 2} radiographs of val" in capsys.readouterr().out
+
+
+# -- fp16 ---------------------------------------------------------------------------------------------------------
+
+def changed(checkpoint, **change):
+    """A checkpoint with tensors changed by a function."""
+    model = {name: value.clone() for name, value in checkpoint["model"].items()}
+    for name, function in change.items():
+        function(model[name.replace("__", ".")])
+    return checkpoint | dict(model=model)
+
+
+def test_values_too_large_for_fp16_are_refused_on_a_cpu(run, checkpoint, capsys):
+    large = changed(checkpoint, blocks__1__mlp__fc1__bias=lambda bias: bias[3].fill_(40_000),
+                    blocks__1__mlp__fc2__weight=lambda weight: weight[:, 3].fill_(0))  # it changes no probability
+    save_checkpoint(run / "best.pt", large)
+    assert main([str(run), "--precision", "fp16"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "blocks.1.mlp.fc1" in error and re.search("(39,9|40,0)[0-9]{2} occurs", error)
+    assert names(run) == ["best.pt"]
+
+
+def test_digits_that_fp16_does_not_have_are_refused_on_a_cpu(run, checkpoint, capsys):
+    def lift(attention_bias):
+        attention_bias += 20_000  # of every channel alike, which the next LayerNorm takes away again
+    ones = {f"blocks__{n}__ls1__gamma": lambda gamma: gamma.fill_(1) for n in range(3)}
+    save_checkpoint(run / "best.pt", changed(checkpoint, blocks__0__attn__proj__bias=lift, **ones))
+    assert main([str(run), "--precision", "fp16"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "half precision differs" in error
+    assert names(run) == ["best.pt"]
+
+
+def test_attention_logits_count(checkpoint):
+    model = random_model()[0]
+    with torch.inference_mode():
+        model.blocks[0].attn.qkv.bias[:96] += 300.0  # queries and keys: 16 channels a head, 300 * 300 * 16 / 4
+        values = quantize.largest_values(model, torch.rand(2, 3, 64, 64))
+    assert values["blocks.0.attn logits"] == pytest.approx(360_000, rel=0.1)
+    assert max(values, key=values.get) == "blocks.0.attn logits"
+
+
+def test_what_was_measured_travels_with_the_file(run, capsys):
+    assert main([str(run), "--precision", "fp16"]) == 0
+    out, gate = capsys.readouterr().out, Predictor(run / "model-fp16.onnx", "cpu").metadata["gate"]
+    if runtime.cuda_problem():
+        assert gate["judged_on"].startswith("the CPU, which computes fp16 files in fp32; the largest value in the blocks")
+    assert f"judged on {gate['judged_on']}" in out and gate["judged_on"] in (run / "MODEL_CARD-fp16.md").read_text()
+    assert gate["split"] == "val" and gate["calls"] == 5 * gate["images"] and 0 < gate["change"] < 0.05
 
 
 # -- int8 ---------------------------------------------------------------------------------------------------------
@@ -276,6 +393,18 @@ def test_accept_measures_both_losses():
         accept(np.ones((5, 1)), np.ones((5, 1)), np.ones((5, 1)), "a", [0.5])
 
 
+def test_accept_shows_what_happens_at_the_thresholds(capsys):
+    y = np.array([[1, 1], [1, 0], [0, 1], [0, 0], [np.nan, 1]])
+    before = np.array([[0.8, 0.9], [0.6, 0.2], [0.2, 0.8], [0.1, 0.3], [0.4, 0.7]])
+    after = before.copy()
+    after[[1, 2, 4], 0] = 0.45, 0.4, 0.6  # a positive is no longer called, nor is one without a label left alone
+    assert accept(y, before, after, ["first", "second"], [0.5, None]) == dict(
+        label_fall=0.0, mean_fall=0.0, change=pytest.approx(0.2), calls=5, changed_calls=2)
+    first, second, total = capsys.readouterr().out.splitlines()[1:]
+    assert first.split()[3:] == "0.2000 2 1.000 -> 0.500 1.000 -> 1.000".split()
+    assert "no threshold" in second and total.endswith("2 of 5")
+
+
 # -- calibration --------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("slope, offset, count", [(0.4, -2.0, 500), (3.0, 1.0, 80), (1.0, 0.0, 30)])
@@ -334,6 +463,32 @@ def test_a_label_is_calibrated_only_where_that_helps(monkeypatch, capsys):
     assert "left as it is" in capsys.readouterr().out
     with pytest.raises(ValueError, match="no label's probabilities come nearer"):
         fitted(slice(1, 2))
+
+
+def test_folds_keep_patients_whole_and_have_both_kinds():
+    patients = np.repeat(np.arange(60), 3)
+    y = np.zeros(180)
+    y[3 * np.arange(6) + 1] = 1  # one image each of six patients
+    fold, counts = folds(y, patients)
+    assert counts == (6, 54)
+    assert all(len(set(fold[patients == patient])) == 1 for patient in range(60))
+    assert all(y[fold == k].any() for k in range(5)) and np.bincount(fold).max() <= 3 * (11 + 2)
+
+
+def test_a_label_of_too_few_patients_is_left_as_it_is(monkeypatch, capsys):
+    rng = np.random.default_rng(0)
+    scores = rng.uniform(0.05, 0.95, (400, 2)).astype(np.float32)
+    y = (rng.random((400, 2)) < sigmoid(np.log(scores / (1 - scores)) - 2)).astype(np.float32)
+    table = SimpleNamespace(patient_id=np.arange(400).astype(str))
+    y[:, 1], table.patient_id[:40] = 0, np.repeat(["a", "b", "c", "d"], 10)
+    y[:40, 1] = 1  # many images, of four patients
+    dataset = type("Validation", (), dict(labels=["many", "few"], table=table, __len__=lambda _: 400))()
+    monkeypatch.setattr("export.calibrate.predict", lambda *_, **__: (y, scores))
+    model = SimpleNamespace(head=torch.nn.Linear(1, 2))
+    metadata, _, before, after = calibrate(model, dataset, [0.5, 0.5], {})
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3 and "left as it is: 4 patients with it and 360 without; 5 of each are needed" in lines[2]
+    assert np.array_equal(after[:, 1], before[:, 1]) and metadata["calibration"].endswith("1 of 2 labels: many")
 
 
 def test_calibrated_file_ranks_and_calls_as_before(run, corpus, capsys):
