@@ -49,8 +49,8 @@ def calibrate(model, dataset, thresholds, norm):
         y = y_true[known, i]
         fold, patients = folds(y, dataset.table.patient_id[known])
         if min(patients) < FOLDS:
-            print(f"{label:<24} left as it is: {patients[0]} patients with it and {patients[1]} without; {FOLDS} of each "
-                  "are needed")
+            print(f"{label:<24} left as it is: {patients[0]} patients with it and {patients[1]} without; {FOLDS} of "
+                  "each are needed")
             continue
         slope, offset = fit(y, logit[known, i])
         mapped = out_of_fold(y, logit[known, i], fold)

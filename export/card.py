@@ -20,8 +20,8 @@ def card(metadata):
     lines = [
         f"# {metadata['corpus']}-{metadata['init']}: chest radiograph to probabilities", "",
         f"**Intended use.** {metadata['intended_use']}", "",
-        *(["**Trained on synthetic phantoms: nothing it says is about patients.**", ""] if metadata["corpus"] == "phantom"
-          else []),
+        *(["**Trained on synthetic phantoms: nothing it says is about patients.**", ""]
+          if metadata["corpus"] == "phantom" else []),
         "| | |", "|---|---|",
         f"| architecture | {metadata['architecture']} |",
         f"| initialised from | {metadata['init']} |",
@@ -55,8 +55,8 @@ def card(metadata):
 
 def accepted(gate):
     """What the test of a reduced precision measured, in words."""
-    return (f"{gate['images']:,} radiographs of {gate['split']}: an AUC fell by {gate['label_fall']:.4f} at most, the mean by "
-            f"{gate['mean_fall']:.4f}; a probability changed by {gate['change']:.4f} at most, "
+    return (f"{gate['images']:,} radiographs of {gate['split']}: an AUC fell by {gate['label_fall']:.4f} at most, the "
+            f"mean by {gate['mean_fall']:.4f}; a probability changed by {gate['change']:.4f} at most, "
             f"{gate['changed_calls']:,} of {gate['calls']:,} calls changed; judged on {gate['judged_on']}")
 
 

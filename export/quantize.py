@@ -199,10 +199,10 @@ def check_fp16(model, training, images, found):
                          f"{MAX_FP16:,.0f}; use fp32 or int8")
     change = np.abs(half(model)(images).sigmoid().numpy() - found).max()
     if not change <= REDUCED:  # NaN is not
-        raise ValueError(f"not written: PyTorch in half precision differs by {change:.2g} from the file in fp32, allowed "
-                         f"{REDUCED:g}")
-    return (f"the largest value in the blocks is {values[name]:,.0f} ({name}; fp16 holds {MAX_FP16:,.0f}), and PyTorch's "
-            f"half precision is within {change:.2g} on {len(images)} radiographs")
+        raise ValueError(f"not written: PyTorch in half precision differs by {change:.2g} from the file in fp32, "
+                         f"allowed {REDUCED:g}")
+    return (f"the largest value in the blocks is {values[name]:,.0f} ({name}; fp16 holds {MAX_FP16:,.0f}), and "
+            f"PyTorch's half precision is within {change:.2g} on {len(images)} radiographs")
 
 
 def accept(y_true, expected, found, labels, thresholds):
@@ -238,7 +238,8 @@ def accept(y_true, expected, found, labels, thresholds):
     calls = len(found) * int((~np.isnan(cuts)).sum())
     print(f"{'label':<24} AUC before   after   largest change   calls changed   sensitivity      specificity")
     for i, label in enumerate(labels):
-        rates = [" -> ".join(f"{getattr(point, name)[i]:.3f}" for point in points) for name in ("sensitivity", "specificity")]
+        rates = [" -> ".join(f"{getattr(point, name)[i]:.3f}" for point in points)
+                 for name in ("sensitivity", "specificity")]
         print(f"{label:<24} {before[i]:10.4f}  {after[i]:6.4f}   {change[i]:14.4f}   "
               + (f"{changed[i]:13}   {rates[0]:<14}   {rates[1]}" if cuts[i] == cuts[i] else " no threshold"))
     print(f"{'mean (calls: sum)':<24} {np.nanmean(before):10.4f}  {np.nanmean(after):6.4f}   {change.max():14.4f}   "

@@ -111,7 +111,8 @@ def test_pictures_of_images_of_one_name_are_all_there(tmp_path):
         files.append(tmp_path / name)
         files[-1].parent.mkdir(exist_ok=True)
         Image.fromarray(radiograph(90, 70, seed).astype(np.uint8)).save(files[-1])
-    assert main([str(tmp_path / "model.onnx"), *map(str, files), "--provider", "cpu", "--explain", str(tmp_path / "maps")]) == 0
+    words = [str(tmp_path / "model.onnx"), *map(str, files), "--provider", "cpu", "--explain", str(tmp_path / "maps")]
+    assert main(words) == 0
     written = list((tmp_path / "maps").iterdir())
     assert len(written) == len({path.name.casefold() for path in written}) == 4 * len(LABELS)
     assert len({path.read_bytes() for path in written}) == 4 * len(LABELS)

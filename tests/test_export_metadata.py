@@ -42,8 +42,9 @@ LOST = dict(tolerance=0.1, patterns=[[0.5] * 5], radiographs={})
 
 
 @pytest.mark.parametrize("field, value", [
-    ("labels", LABELS[:4] + [LABELS[0]]), ("labels", LABELS[:4] + [""]), ("labels", LABELS[:4] + [7]), ("labels", "abcde"),
-    ("labels", {"a": 1}), ("thresholds", [True] * 5), ("thresholds", [0.5] * 4), ("thresholds", ["0.5"] * 5),
+    ("labels", LABELS[:4] + [LABELS[0]]), ("labels", LABELS[:4] + [""]), ("labels", LABELS[:4] + [7]),
+    ("labels", "abcde"), ("labels", {"a": 1}), ("thresholds", [True] * 5), ("thresholds", [0.5] * 4),
+    ("thresholds", ["0.5"] * 5),
     ("thresholds", [float("nan")] * 5), ("thresholds", None), ("image_size", 64.0), ("image_size", 0),
     ("image_size", 10**30), ("image_size", [64]), ("test_auroc", []), ("test_auroc", dict(images=9)),
     ("test_auroc", dict(images="9", method="m", labels=[[0.8, 0.7, 0.9]] * 5)),
@@ -76,7 +77,8 @@ def test_verify_without_all_patterns_says_so(tmp_path, capsys):
 
 def test_an_interval_that_is_not_there_is_a_dash(tmp_path):
     auroc = dict(images=9, method="m", labels=[[0.8, 0.7, None]] * 5)
-    assert "| Edema | – | 0.800 | – |" in card(Predictor(write_model(tmp_path / "m.onnx", test_auroc=auroc), "cpu").metadata)
+    model = Predictor(write_model(tmp_path / "m.onnx", test_auroc=auroc), "cpu")
+    assert "| Edema | – | 0.800 | – |" in card(model.metadata)
 
 
 def test_the_card_says_whose_auc_it_is_and_what_was_measured():
@@ -84,8 +86,8 @@ def test_the_card_says_whose_auc_it_is_and_what_was_measured():
     assert "of the PyTorch fp32 checkpoint" not in plain and "accepted on" not in plain and "any range" in plain
     reduced = card(METADATA | dict(precision="int8", gate=GATE))
     assert "AUC of the PyTorch fp32 checkpoint" in reduced and "not of this file" in reduced
-    assert ("1,200 radiographs of val: an AUC fell by 0.0012 at most, the mean by -0.0003; a probability changed by 0.0456 "
-            "at most, 17 of 4,800 calls changed; judged on the CPU") in reduced
+    assert ("1,200 radiographs of val: an AUC fell by 0.0012 at most, the mean by -0.0003; a probability changed by "
+            "0.0456 at most, 17 of 4,800 calls changed; judged on the CPU") in reduced
     assert "AUC of the PyTorch fp32 checkpoint" in card(METADATA | dict(calibration="logistic (Platt)"))
 
 

@@ -31,7 +31,8 @@ def words(tmp_path):
 
 def start(words, **options):
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
-    return subprocess.Popen([sys.executable, "-m", *words], text=True, env=environment, stderr=subprocess.PIPE, **options)
+    return subprocess.Popen([sys.executable, "-m", *words], text=True, env=environment, stderr=subprocess.PIPE,
+                            **options)
 
 
 def rows(path):

@@ -75,14 +75,16 @@ def test_calls_agree_with_the_numbers_that_are_written(model, monkeypatch):
 @pytest.mark.parametrize("image, reason", [
     (np.zeros((0, 5)), "more than one pixel"), (np.zeros((1, 1)), "more than one pixel"),
     (np.zeros((5, 5, 3)), "image 1: shape"), (np.full((20, 20), 7, np.uint16), "image 1: holds one intensity only"),
-    (np.array([[0, 1e-60]]), "one intensity"), (np.array([[-3e38, 3e38]], np.float32), "range beyond"), (np.array([[1.0, np.nan], [2, 3]]), "NaN"),
+    (np.array([[0, 1e-60]]), "one intensity"), (np.array([[-3e38, 3e38]], np.float32), "range beyond"),
+    (np.array([[1.0, np.nan], [2, 3]]), "NaN"),
     (np.array([[1, np.inf]]), "infinite"), (np.array([["a", "b"]]), "expected numbers")])
 def test_an_image_without_meaning_is_refused(model, image, reason):
     with pytest.raises(ValueError, match=reason):
         model([radiograph(20, 20), image])
 
 
-@pytest.mark.parametrize("kind, offset", [(np.int64, 2**40), (np.float64, 1e12), (np.uint32, 2**31), (np.int32, -2**30)])
+@pytest.mark.parametrize("kind, offset", [
+    (np.int64, 2**40), (np.float64, 1e12), (np.uint32, 2**31), (np.int32, -2**30)])
 def test_a_large_offset_costs_no_digits(model, kind, offset):
     image = radiograph(90, 80, depth=200)
     assert np.array_equal(model([image.astype(kind) + kind(offset)]), model([image.astype(np.uint8)]))
