@@ -56,7 +56,7 @@ def card(metadata):
 def accepted(gate):
     """What the test of a reduced precision measured, in words."""
     return (f"{gate['images']:,} radiographs of {gate['split']}: an AUC fell by {gate['label_fall']:.4f} at most, the "
-            f"mean by {gate['mean_fall']:.4f}; a probability changed by {gate['change']:.4f} at most, "
+            f"mean by {gate['mean_fall']:.4f}; a probability changed by {gate['change']:.2g} at most, "
             f"{gate['changed_calls']:,} of {gate['calls']:,} calls changed; judged on {gate['judged_on']}")
 
 

@@ -207,8 +207,8 @@ def beside(out):
     """Where a model file's card and its metadata as JSON go; nowhere beside a device or a pipe."""
     if is_stream(out):
         return ()
-    if out.suffix != ".onnx" or out.stem == "config":  # the run's own settings are in config.json
-        raise ValueError(f"--out {out}: expected a name.onnx other than config.onnx, beside which name.json is free")
+    if out.suffix != ".onnx" or out.stem in ("config", "split"):  # whose .json is the run's own
+        raise ValueError(f"--out {out}: expected a name.onnx beside which name.json is free")
     return card_path(out), out.with_suffix(".json")
 
 

@@ -87,7 +87,7 @@ def test_the_card_says_whose_auc_it_is_and_what_was_measured():
     reduced = card(METADATA | dict(precision="int8", gate=GATE))
     assert "AUC of the PyTorch fp32 checkpoint" in reduced and "not of this file" in reduced
     assert ("1,200 radiographs of val: an AUC fell by 0.0012 at most, the mean by -0.0003; a probability changed by "
-            "0.0456 at most, 17 of 4,800 calls changed; judged on the CPU") in reduced
+            "0.046 at most, 17 of 4,800 calls changed; judged on the CPU") in reduced
     assert "AUC of the PyTorch fp32 checkpoint" in card(METADATA | dict(calibration="logistic (Platt)"))
 
 

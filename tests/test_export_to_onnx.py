@@ -225,7 +225,8 @@ def test_metadata_lie_beside_the_model_as_json(run, checkpoint):
 
 @pytest.mark.parametrize("out, reason", [
     ("", "is a folder"), ("gone/m.onnx", "does not exist"), ("m", "expected a name.onnx"),
-    ("m.json", "expected a name.onnx"), ("config.onnx", "expected a name.onnx")])
+    ("m.json", "expected a name.onnx"), ("config.onnx", "expected a name.onnx"),
+    ("split.onnx", "expected a name.onnx")])
 def test_bad_targets_are_refused_before_any_work(run, monkeypatch, capsys, out, reason):
     monkeypatch.setattr(to_onnx, "restore_model", None)
     assert main([str(run), "--out", str(run / out)]) == 2
@@ -450,7 +451,8 @@ def test_a_label_is_calibrated_only_where_that_helps(monkeypatch, capsys):
     table = SimpleNamespace(patient_id=np.arange(1000).astype(str))
 
     def fitted(columns):
-        dataset = type("Validation", (), dict(labels=["inflated", "exact"][columns], table=table, __len__=lambda _: 1000))()
+        labels = ["inflated", "exact"][columns]
+        dataset = type("Validation", (), dict(labels=labels, table=table, __len__=lambda _: 1000))()
         monkeypatch.setattr("export.calibrate.predict", lambda *_, **__: (y_true[:, columns], scores[:, columns]))
         model = SimpleNamespace(head=torch.nn.Linear(1, scores[:, columns].shape[1]))
         torch.nn.init.ones_(model.head.weight), torch.nn.init.zeros_(model.head.bias)
