@@ -65,7 +65,7 @@ def test_disk_full_is_one_line_and_resume_gives_the_same_bits(arguments, tmp_pat
                              text=True, preexec_fn=limit, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=240)
     assert process.returncode == 2 and "Traceback" not in process.stderr, process.stderr
     assert "last.pt" in process.stderr and "too large" in process.stderr
-    assert {path.name for path in (tmp_path / "run").iterdir()} == {".lock", "config.json", "log.csv", "best.pt"}
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {".lock", "config.json", "split.json", "log.csv", "best.pt"}
     process = start(arguments(resume=True))
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
