@@ -25,7 +25,8 @@ SHARED = "labels shared with MIMIC-CXR"
 
 
 def build_parser():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+                                     usage="%(prog)s [run ...] [--option value ...]", allow_abbrev=False)
     parser.add_argument("runs", nargs="*", type=Path, help="run folders (default: all under runs/ that have a best.pt)")
     parser.add_argument("--predictions", nargs="+", type=Path, metavar="FILE",
                         help="score these .npz or .csv files in place of runs")
@@ -33,16 +34,16 @@ def build_parser():
     parser.add_argument("--bootstrap", type=int, default=1000, metavar="B", help="redraws (default: 1000)")
     parser.add_argument("--seed", type=int, default=0, help="of the redraws (default: 0)")
     parser.add_argument("--resample", choices=("image", "patient"), default="image",
-                        help="what is drawn: radiographs (the paper) or patients with all of theirs (better)")
+                        help="what is drawn: radiographs (the paper) or patients with all of theirs (better; default: %(default)s)")
     parser.add_argument("--thresholds", choices=("test", "val"), default="test",
-                        help="Youden's threshold of the test set, anew in each redraw (the paper), or of validation")
+                        help="Youden's threshold of the test set, anew in each redraw (the paper), or of validation (default: %(default)s)")
     parser.add_argument("--p-value", choices=("two-sided", "paper"), default="two-sided",
-                        help="two-sided, or the paper's one-sided proportion")
+                        help="two-sided, or the paper's one-sided proportion (default: %(default)s)")
     parser.add_argument("--family", choices=("comparison", "report"), default="comparison",
-                        help="adjust p-values over the labels and mean of each comparison, or over the whole report")
+                        help="adjust p-values over the labels and mean of each comparison, or over the whole report (default: %(default)s)")
     parser.add_argument("--labels", choices=("all", "mimic-overlap"), default="all",
                         help="all of a run's, compared with runs of the same labels (Table 4), or those that the "
-                             "corpus shares with MIMIC-CXR, of every run (Table 5)")
+                             "corpus shares with MIMIC-CXR, of every run (Table 5) (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("reports"), help="folder of the report (default: reports)")
     parser.add_argument("--root", type=Path, help="folder of the corpora, in place of where the runs found theirs")
     parser.add_argument("--cache-dir", type=Path, help="where preprocessed images are kept, in place of the runs' own")
@@ -86,8 +87,9 @@ def evaluate(args):
         models, left_out = align(models)
         left_out = sorted({*left_out, *(label for m in models for label in m.meta.get("labels_left_out", ()))})
         studies.append(study(
-            corpus, models, variant=variant, redraws=args.bootstrap, seed=args.seed, resample=args.resample,
-            thresholds=args.thresholds, alternative=args.p_value, left_out=left_out, threads=args.threads,
+            corpus, models, variant=variant, rehearsal=bool(models[0].meta.get("rehearsal")),
+            redraws=args.bootstrap, seed=args.seed, resample=args.resample, thresholds=args.thresholds,
+            alternative=args.p_value, left_out=left_out, threads=args.threads,
             label_set=which_labels(corpus, models[0].labels, "mimic-overlap" if variant == SHARED else args.labels)))
         aligned.append(models)
     adjust(studies, args.family)
@@ -110,6 +112,9 @@ def find_runs(folders):
     """Run folders with a best.pt: those given, or all under runs/."""
     if not folders:
         folders = sorted(path.parent for path in Path("runs").glob("*/best.pt"))
+        for path in sorted(Path("runs").glob("*/config.json")):
+            if folders and path.parent not in folders:
+                print(f"warning: {path.parent} has no best.pt and is passed over", file=sys.stderr)
         if not folders:
             raise ValueError("runs/ holds no run with a best.pt; train one first: python train.py")
     for folder in folders:
@@ -159,7 +164,8 @@ def predict_run(folder, args):
     meta = {"run": folder.resolve().name, "corpus": config["data"], "init": config["init"], "arch": config["arch"],
             "split_hash": config["split_hash"], "checkpoint_sha256": sha256(folder / "best.pt"),
             "thresholds": checkpoint["thresholds"], "thresholds_from": "Youden's on the validation set",
-            "missing": len(test_set.skipped["missing"]), "bad": len(test_set.skipped["bad"])}
+            "rehearsal": test_set.rehearsal, "missing": len(test_set.skipped["missing"]),
+            "bad": len(test_set.skipped["bad"])}
     predictions = Predictions(test_set.table.image_id, test_set.table.patient_id, test_set.labels,
                               np.concatenate(y_true), np.concatenate(y_score), meta)
     save_predictions(folder / "predictions.npz", predictions)
@@ -169,17 +175,17 @@ def predict_run(folder, args):
 def group(found, by_labels):
     """Which predictions are compared with each other, in the paper's order: [(corpus, variant, models)].
 
-    Those of one corpus are; or, `by_labels`, those of one corpus and the same labels, where `variant` says which
-    labels if not all of Table 3's. Each model gets the name that the tables show.
+    Those of one corpus are, and those of phantoms in its layout; or, `by_labels`, those of one corpus and the same
+    labels, where `variant` says which labels if not all of Table 3's. Each model gets the name that the tables show.
     """
     order = {corpus: at for at, corpus in enumerate(TABLE3)}
     corpora = {}
     for p in sorted(found, key=lambda p: order.get(p.meta.get("corpus"), len(order))):
-        corpora.setdefault(p.meta.get("corpus", "predictions"), []).append(p)
+        corpora.setdefault((p.meta.get("corpus", "predictions"), bool(p.meta.get("rehearsal"))), []).append(p)
     if not by_labels:
-        return [(corpus, None, _named(models)) for corpus, models in corpora.items()]
+        return [(corpus, None, _named(models)) for (corpus, _), models in corpora.items()]
     groups = []
-    for corpus, models in corpora.items():
+    for (corpus, _), models in corpora.items():
         variants = {frozenset(TABLE3[corpus]): None}
         variants.setdefault(frozenset(MIMIC_OVERLAP[corpus]), SHARED)  # where these are not all
         others = sorted({frozenset(m.labels) for m in models} - set(variants), key=sorted)

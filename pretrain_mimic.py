@@ -1,8 +1,8 @@
 """The paper's third initialisation: a ViT supervised on MIMIC-CXR, on the labels it shares with a target corpus.
 
-    python pretrain_mimic.py --target cxr14 --init imagenet                       # writes weights/mimic-cxr14/best.pt
+    python pretrain_mimic.py --target cxr14                                       # writes weights/mimic-cxr14/best.pt
     python train.py --data cxr14 --init mimic --labels mimic-overlap              # takes it from there
-    python train.py --data cxr14 --init dinov2 --labels mimic-overlap --out runs/cxr14-dinov2-overlap
+    python evaluate.py runs/cxr14-dinov2 runs/cxr14-mimic --labels mimic-overlap --out reports/table5
 
 The training loop, its settings and its run folder are `train.py`'s; MIMIC-CXR's test patients are in neither its training
 nor its validation split. The test patients are those of the chosen cohort's split: with `--cohort paper` or `all` the
@@ -19,21 +19,19 @@ from data.labels import MIMIC_OVERLAP
 
 
 def build_parser():
-    parser = train.build_parser()
-    parser.description = __doc__
+    parser = train.build_parser(
+        __doc__, data=dict(default="mimic", choices=["mimic"]),
+        labels=dict(default="mimic-overlap", choices=["mimic-overlap"], help="those that the target shares with MIMIC-CXR"),
+        init=dict(default="imagenet", choices=["dinov2", "imagenet", "random"]),
+        out=dict(help="run folder (default: weights/mimic-<target>)"))
     parser.add_argument("--target", required=True, choices=[name for name in MIMIC_OVERLAP if name != "mimic"],
                         help="the corpus that will be fine-tuned on: decides the labels")
-    parser.set_defaults(data="mimic", init="imagenet")
     return parser
 
 
 def main(argv=None):
     args = vars(build_parser().parse_args(argv))
     target = args.pop("target")
-    if args["data"] != "mimic" or args["init"] == "mimic" or args["labels"] != "table3":
-        print("pretrain_mimic.py: error: --data is mimic here, --init is dinov2, imagenet or random, and --target decides "
-              "the labels", file=sys.stderr)
-        return 2
     args["out"] = args["out"] or str(Path("weights") / f"mimic-{target}")
     args["labels"] = list(MIMIC_OVERLAP[target])
     return train.run(train.Config(**args))

@@ -36,7 +36,7 @@ from models.distributed import agree, join_processes, predict_shared, total
 from models.inference import choose_amp, to_input
 from models.optim import create_optimizer, learning_rate
 from models.run import (StopSignals, check_numbers, git_revision, lock, none_unless_finite, peak_memory,
-                        refuse_non_finite, refuse_other_settings, write_log)
+                        refuse_non_finite, refuse_other_settings, write_log, write_skipped)
 from models.step import train_step, validation_loss
 from models.vit import ARCHITECTURES
 from models.weights import initialise
@@ -112,17 +112,23 @@ MUST_NOT_CHANGE = [f.name for f in dataclasses.fields(Config) if f.name not in F
 MUST_NOT_CHANGE += ["split_hash", "weights_sha256", "images_train"]
 
 
-def build_parser():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def build_parser(description=__doc__, **changed):
+    """The command line of `Config`; another script may change how some settings are asked for."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter,
+                                     usage="%(prog)s [--option value ...]", allow_abbrev=False)
     for f in dataclasses.fields(Config):
-        how = dict(f.metadata)
-        how["help"] = how["help"].replace("%", "%%") + ("" if f.default in (None, False) else f" (default: {f.default})")
+        how = dict(default=f.default) | f.metadata | changed.get(f.name, {})
+        how["help"] = how["help"].replace("%", "%%") + ("" if how["default"] is None or f.type is bool else " (default: %(default)s)")
         if f.type is bool:
             how["action"] = "store_true"
         else:
             how["type"] = f.type
-        parser.add_argument("--" + f.name.replace("_", "-"), default=f.default, **how)
+        parser.add_argument("--" + f.name.replace("_", "-"), **how)
     return parser
+
+
+def run_folder(cfg):
+    return Path(cfg.out or f"runs/{cfg.data}-{cfg.init}")
 
 
 # -- the run ------------------------------------------------------------------------------------------------------
@@ -131,7 +137,7 @@ def train(cfg):
     """Run a `Config` to its end, or to a signal; returns the exit code."""
     check_numbers(cfg)
     rank, world, device, control = join_processes(cfg.device)
-    folder = Path(cfg.out or f"runs/{cfg.data}-{cfg.init}")
+    folder = run_folder(cfg)
     with lock(folder) if rank == 0 else contextlib.nullcontext():
         code = train_in(folder, cfg, rank, world, device, control)
     if world > 1:
@@ -146,10 +152,12 @@ def train_in(folder, cfg, rank, world, device, control):
     if cfg.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
-    last = folder / "last.pt"
+    last, best = folder / "last.pt", folder / "best.pt"
     resumed = load_checkpoint(last) if cfg.resume and last.exists() else None
-    if not cfg.resume and (last.exists() or (folder / "best.pt").exists()):
+    if not cfg.resume and (last.exists() or best.exists()):
         raise ValueError(f"{folder}: holds a run already; --resume goes on with it, --out starts another")
+    if resumed and resumed["progress"]["log"] and not best.exists():
+        raise ValueError(f"{best}: is missing, and {last.name} cannot make it again; --out starts another run")
 
     # -- data: one process fills the cache, then the others find it full
     record = dataclasses.asdict(cfg) | dict(root=str(cfg.root or data.default_root(cfg.data)), amp=amp)
@@ -170,6 +178,7 @@ def train_in(folder, cfg, rank, world, device, control):
     record |= dict(
         labels_trained=train_set.labels, images_train=len(train_set), images_val=len(val_set),
         split_hash=train_set.split_hash, skipped={why: len(files) for why, files in train_set.skipped.items()},
+        rehearsal=train_set.rehearsal,
         weights=weights and str(weights), weights_sha256=weights and sha256(weights), processes=world,
         device_name=torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
         python=platform.python_version(), torch=str(torch.__version__), numpy=np.__version__, git=git_revision())
@@ -229,6 +238,8 @@ def train_in(folder, cfg, rank, world, device, control):
                 file.write(json.dumps(record, indent=2).encode())
             train_set.write_split(folder / "split.json")
             write_log(folder, at["log"])
+            if left_out := write_skipped(folder, [train_set, val_set]):
+                say(f"{left_out:,} images are left out, listed in {folder / 'skipped.csv'}")
         stop = stack.enter_context(StopSignals())
         live = Progress("training", total_steps, unit="steps", start=at["step"], seconds=cfg.log_seconds,
                         enabled=rank == 0)
@@ -292,7 +303,7 @@ def train_in(folder, cfg, rank, world, device, control):
             at |= dict(epoch=epoch + 1, batch=0, loss=0.0, log=at["log"] + [row], stale=0 if better else at["stale"] + 1,
                        best=score if better else at["best"])
             if rank == 0:
-                found = none_unless_finite(youden(y_true, y_score)), none_unless_finite(per_label)
+                found = none_unless_finite(youden(y_true, y_score, midway=True)), none_unless_finite(per_label)
                 if better:
                     save("best.pt", *found)
                 save("last.pt", *found)  # after best.pt: a kill between the two repeats this epoch, to the same bits
@@ -304,9 +315,9 @@ def train_in(folder, cfg, rank, world, device, control):
             say(f"epoch {epoch + 1}/{cfg.epochs}  training loss {train_loss:.4f}  validation loss {row['val_loss']:.4f}  "
                 f"AUC {'undefined' if score is None else f'{score:.4f}'}{of}{'  (best)' if better else ''}", flush=True)
 
-        best = "undefined" if at["best"] is None else f"{at['best']:.4f}"
-        say(f"{folder}: best validation AUC {best}; {live.rate(at['step']) * cfg.batch_size:,.0f} images/s, "
-            f"peak memory {peak_memory(device):.1f} GiB")
+        found = "undefined" if at["best"] is None else f"{at['best']:.4f}"
+        speed = f"{live.rate(at['step']) * cfg.batch_size:,.0f} images/s" if at["step"] > live.start else "it had ended already"
+        say(f"{folder}: best validation AUC {found}; {speed}, peak memory {peak_memory(device):.1f} GiB")
     return 0
 
 
@@ -338,9 +349,12 @@ def plan(cfg):
     steps = cfg.epochs * steps_per_epoch
     step_seconds = seconds * cfg.batch_size / (world * size)
     pixels = sum(len(c) for c in counts.values()) * cfg.image_size**2
-    print(f"""corpus      {cfg.data} in {record['root']}: {', '.join(f'{len(c):,} {s}' for s, c in counts.items())} images (as tabled)
+    folder = run_folder(cfg)
+    held = ", which holds a run: --resume goes on with it" if (folder / "last.pt").exists() and not cfg.resume else ""
+    print(f"""run folder  {folder}{held}
+corpus      {cfg.data} in {record['root']}: {', '.join(f'{len(c):,} {s}' for s, c in counts.items())} images (as tabled)
 labels      {len(labels)}: {', '.join(labels)}
-model       {cfg.arch}/{model.config['patch_size']} at {cfg.image_size} px, {parameters / 1e6:.1f} M parameters, {cfg.init} {report or weights or ''}
+model       {cfg.arch}/{model.config['patch_size']} at {cfg.image_size} px, {parameters / 1e6:.1f} M parameters, {cfg.init}{f' {report or weights}' if report or weights else ''}
 steps       {cfg.epochs} epochs of {steps_per_epoch:,} steps of {cfg.batch_size} images = {steps:,}
 time        {duration(steps * step_seconds)} at {step_seconds:.3g} s a step ({amp} on {device}, measured on {size} images), without validation
 memory      {peak_memory(device):.1f} GiB at {size} images ({'GPU' if device.type == 'cuda' else 'process'}, measured)

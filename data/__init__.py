@@ -57,4 +57,6 @@ def from_config(config, split, **overrides):
     arguments = {name: config[name] for name in names if name in config} | overrides
     if config["data"] not in CORPORA:
         raise ValueError(f"data: expected one of {', '.join(CORPORA)}, found {config['data']!r}")
+    if "root" in overrides and not os.path.isdir(overrides["root"]):  # where the phantom corpus would be drawn
+        raise FileNotFoundError(f"{overrides['root']}: no such folder; expected the corpus that the run was trained on")
     return CORPORA[config["data"]](split=split, **arguments)

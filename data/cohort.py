@@ -12,6 +12,7 @@ import numpy as np
 from data import CORPORA
 from data.cache import build_cache
 from data.paper import NOT_EXPECTED, OF_TABLES, TABLE1, TABLE2, UNREADABLE
+from data.splits import check_split_target
 
 
 def count(table, split, labels):
@@ -97,8 +98,9 @@ def build_parser():
                         "only those that are there and can be read")
     parser.add_argument("--cache-dir", help="where --read-images writes (default $CXR_CACHE, else ./cache)")
     parser.add_argument("--strict", action="store_true", help="exit code 1 where a number differs that should not")
-    parser.add_argument("--val-fraction", type=float, default=0.05)
-    parser.add_argument("--split-seed", type=int, default=0)
+    parser.add_argument("--val-fraction", type=float, default=0.05, help="share of the training patients that "
+                        "validate (default 0.05)")
+    parser.add_argument("--split-seed", type=int, default=0, help="of the drawn splits (default 0)")
     parser.add_argument("--split-file", type=Path, help="a split to use instead of the drawn or official one")
     parser.add_argument("--write-split", type=Path, help="write the split there, for --split-file")
     return parser
@@ -116,6 +118,8 @@ def main(argv=None):
 def report(args):
     if args.tables_only and args.read_images:
         raise ValueError("--tables-only and --read-images exclude each other")
+    if args.write_split:
+        check_split_target(args.write_split)
     corpus = CORPORA[args.corpus]
     labels = corpus.all_labels()
     options = dict(root=args.root, labels=labels, cohort=args.cohort, val_fraction=args.val_fraction,
@@ -148,6 +152,7 @@ def report(args):
     print(f"split hash {dataset.split_hash}")
     if args.write_split:
         dataset.write_split(args.write_split)
+        print(f"split written to {args.write_split}")
     return int(args.strict and any(remark == "differs" for *_, remark in rows))
 
 

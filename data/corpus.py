@@ -12,6 +12,8 @@ from data.labels import RELEASE_NAMES, choose_labels, resolve_uncertain, select_
 from data.splits import SPLITS, assign, draw_subset, read_split, split_hash, write_split
 from data.tables import check_root, list_tree, locate, spare_images
 
+REHEARSAL = "PHANTOM.txt"  # in the root of phantoms that have a corpus's layout
+
 
 class Corpus(Dataset):
     """One split of a corpus as pairs of (image uint8 (1, S, S), labels float32 (L,)).
@@ -63,6 +65,8 @@ class Corpus(Dataset):
         What was left out or ignored in reading, in sentences.
     skipped : dict
         {"missing": [paths], "bad": [(path, reason)]}
+    rehearsal : bool
+        Whether these are phantoms in the release's layout (`data.phantom` leaves `PHANTOM.txt` beside them).
     """
 
     corpus = ""
@@ -87,6 +91,9 @@ class Corpus(Dataset):
 
         release = self.read(self.root, cohort)
         self.notes = release.cohort_notes()
+        self.rehearsal = (self.root / REHEARSAL).is_file()
+        if self.rehearsal:
+            self.notes.append("phantoms in the layout of this corpus: no result on them says anything about patients")
         inside = np.flatnonzero(release.left_out == "")
         if not len(inside):
             raise ValueError(f"{self.root}: the cohort {cohort!r} of {self.corpus} has no images")
@@ -94,7 +101,7 @@ class Corpus(Dataset):
         y = select_labels(table.y, release.labels, self.labels, self.corpus)
         table = replace(table, y=resolve_uncertain(y, uncertain))
         if split_file is None:
-            drawn = dict(val_fraction=val_fraction, seed=split_seed)
+            drawn = dict(val_fraction=val_fraction, seed=split_seed, source=self.root)
             # Drawn for the whole release, so that no cohort tests on patients that another trains on; but a handful
             # of patients may leave a set empty so.
             self.cohort_split = assign(release.table.patient_id, release.official, **drawn)[inside]

@@ -19,6 +19,8 @@ MAX_BYTES = 2**29  # a raw 16-bit image of MAX_PIXELS is 2**27
 INSTALL = "pip install -r requirements-optional.txt"
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # By bits and colour type: Pillow's mode, and how it is stored.
+CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
+ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 PLAIN_PNG = {(8, 0): ("L", "L"), (16, 0): ("I;16", "I;16B"), (8, 6): ("RGBA", "RGBA")}
 
 
@@ -79,8 +81,8 @@ def read_file(path):
     try:
         with open(path, "rb") as file:
             data = file.read(MAX_BYTES + 1)
-    except FileNotFoundError:
-        raise
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path}: no such file") from error
     except OSError as error:
         raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
     if len(data) > MAX_BYTES:
@@ -112,14 +114,26 @@ def decode_image(data, path):
 def _decode_png(data):
     """Decode PNG bytes."""
     header, pixels = _png_chunks(data)
+    if len(header) != 13:
+        raise ValueError(f"damaged: a header of {len(header)} bytes, expected 13")
     width, height, depth, colour, _, _, interlaced = struct.unpack(">2I5B", header)
     _check_size(width, height)
     if (depth, colour) in PLAIN_PNG and not interlaced:
         mode, stored = PLAIN_PNG[depth, colour]
         array = _decode_into_array(mode, (width, height), pixels, "zip", stored)
         return np.asarray(Image.fromarray(array).convert("L")) if mode == "RGBA" else array
+    expected = _png_bytes(width, height, depth * CHANNELS.get(colour, 0), interlaced)
+    if len(zlib.decompressobj().decompress(pixels, expected)) < expected:  # Pillow would fill up the rest
+        raise ValueError(f"truncated: fewer than {height} rows")
     with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
         return _grey(picture)
+
+
+def _png_bytes(width, height, bits, interlaced):
+    """Bytes of a PNG's rows, each with its filter's byte; interlaced, there are seven smaller pictures of them."""
+    passes = ADAM7 if interlaced else [(0, 0, 1, 1)]
+    sizes = [(-(-(width - x) // dx), -(-(height - y) // dy)) for x, y, dx, dy in passes]
+    return sum(h * (1 + (w * bits + 7) // 8) for w, h in sizes if w > 0)
 
 
 def _png_chunks(data):
@@ -188,6 +202,7 @@ def _decode_dicom(data):
     try:
         import pydicom
         from pydicom.pixels import apply_modality_lut, apply_voi_lut, get_decoder
+        from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(f"reading DICOM needs pydicom: {INSTALL}") from error
 
@@ -200,7 +215,15 @@ def _decode_dicom(data):
         raise ValueError(f"photometric interpretation {photometric}; expected MONOCHROME1 or MONOCHROME2")
     if int(header.get("NumberOfFrames") or 1) != 1:
         raise ValueError(f"{header.NumberOfFrames} frames; expected 1")
+    if header.get("Columns") is None or header.get("Rows") is None:
+        raise ValueError("DICOM without its number of rows and columns")
     _check_size(header.Columns, header.Rows)
+    stored = header.get("BitsStored")
+    if stored and header.get("HighBit", stored - 1) != stored - 1:  # pydicom would take other bits, and not say so
+        raise ValueError(f"{stored} bits stored up to bit {header.HighBit}; expected up to {stored - 1}")
+    if "TransferSyntaxUID" not in header.file_meta:  # a bare data set
+        implicit, _ = header.original_encoding
+        header.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
     syntax = header.file_meta.TransferSyntaxUID
     if syntax.is_compressed and not get_decoder(syntax).is_available:
         raise ModuleNotFoundError(f"decoding {syntax.name} needs pylibjpeg and its plugins: {INSTALL}")
@@ -258,7 +281,8 @@ def preprocess(image, size=224):
     1. Each axis is resized with Pillow's antialiased BILINEAR filter (mode "F"; the same as PyTorch's
        ``interpolate(mode="bilinear", antialias=True, align_corners=False)``), in float32, without rounding.
     2. The minimum and maximum of the *resized* image become 0 and 1, and level = floor(255 x + 1/2).
-    3. The 256 levels are equalised as by OpenCV's ``equalizeHist``. A constant image becomes all zeros.
+    3. The 256 levels are equalised as by OpenCV's ``equalizeHist`` (in integers: where that rounds a tie the other
+       way, it is a level off). A constant image becomes all zeros.
 
     Parameters
     ----------

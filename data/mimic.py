@@ -58,7 +58,7 @@ class MimicCXR(Corpus):
         blank = (0.0,) * len(columns)
         wanted = ("dicom_id", "subject_id", "study_id", "ViewPosition")
         for row, (image, subject, study, view) in read_csv(metadata, wanted, extra="ignore"):
-            y = studies.get((subject, study))
+            y = studies.get((subject, study)) if subject else blank  # of which `Rows` makes an error
             left_out = ""
             if view not in ("AP", "PA"):
                 left_out = f"view {view}" if view in OTHER_VIEWS else f"unknown view {view!r}"

@@ -47,7 +47,7 @@ def draw_subset(image_ids, limit, salt):
     return np.sort([order[image] for image in _rank(salt, image_ids)[:limit]])
 
 
-def assign(patient_id, official, *, val_fraction=0.05, seed=0):
+def assign(patient_id, official, *, val_fraction=0.05, seed=0, source="official splits"):
     """The split of every row.
 
     An official split is kept. Of the patients that have none, 20 % become test. `val_fraction` of the patients
@@ -60,6 +60,8 @@ def assign(patient_id, official, *, val_fraction=0.05, seed=0):
         is nobody's.
     val_fraction : float in [0, 1)
     seed : int
+    source : object
+        Where the official splits come from, for the message of an error.
 
     Returns
     -------
@@ -75,23 +77,37 @@ def assign(patient_id, official, *, val_fraction=0.05, seed=0):
     if drawn.any() or "val" not in official:
         val = draw_patients(patient_id[(split == "train") & named].tolist(), val_fraction, f"{seed}")
         split[np.isin(patient_id, list(val)) & (split == "train")] = "val"
-    check_disjoint(patient_id[named], split[named])
+    check_disjoint(patient_id[named], split[named], source)
     return split
 
 
-def check_disjoint(patient_id, split):
-    """Raise ValueError where a patient is in two splits."""
+def check_disjoint(patient_id, split, source="official splits"):
+    """Raise ValueError, naming the source, where a patient is in two splits."""
     names, code = np.unique(patient_id, return_inverse=True)
     spread = sum(np.bincount(code[split == name], minlength=len(names)) > 0 for name in SPLITS)
     shared = names[spread > 1]
     if len(shared):
-        raise ValueError(f"{len(shared):,} patients are in more than one split, the first is {shared[0]}")
+        raise ValueError(f"{source}: {len(shared):,} patients are in more than one split, the first is {shared[0]}")
 
 
 def split_hash(image_id, split):
     """sha256 over the sorted lines "image_id<tab>split", as hex."""
     lines = sorted(f"{image}\t{name}" for image, name in zip(image_id.tolist(), split.tolist()))
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def check_split_target(path):
+    """Raise, before any work, for a path where no split can be written, or where something else lies."""
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path}: the folder it would go into does not exist")
+    if path.exists():
+        try:
+            is_split = "split_hash" in json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, TypeError):
+            is_split = False
+        if not is_split:
+            raise ValueError(f"{path}: exists and is no split file; it is left as it is")
 
 
 def write_split(path, corpus, image_id, split):
@@ -132,16 +148,18 @@ def read_split(path, corpus, image_id, patient_id):
         raise ValueError(f"{path}: lists no split for {len(unlisted):,} of {len(ids):,} images, "
                          f"the first has the {key} {unlisted[0]}")
     split = np.array([of[i] for i in ids.tolist()], "<U5")
-    check_disjoint(patient_id, split)
+    check_disjoint(patient_id, split, path)
     return split
 
 
 def _read_json(path, corpus):
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
         made_for, key = content["corpus"], content["key"]
         pairs = [(i, name) for name, listed in content["splits"].items() for i in listed]
         stored = content["split_hash"]
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: not UTF-8 text") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: not a split file of this project ({error!r})") from None
     if made_for != corpus:
@@ -154,8 +172,11 @@ def _read_json(path, corpus):
 
 
 def _read_csv(path):
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        rows = [row for row in csv.reader(file) if row]
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            rows = [row for row in csv.reader(file) if row]
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: not UTF-8 text") from None
     if not rows or len(rows[0]) != 2 or rows[0][1] != "split" or any(len(row) != 2 for row in rows):
         raise ValueError(f"{path}: expected the two columns image_id (or patient_id) and split")
     return rows[0][0], _to_dict(path, rows[0][0], rows[1:])
@@ -166,6 +187,8 @@ def _to_dict(path, key, pairs):
         raise ValueError(f"{path}: expected the key image_id or patient_id, found {key!r}")
     of = {}
     for i, name in pairs:
+        if not isinstance(i, str):
+            raise ValueError(f"{path}: {i!r} is no {key}; expected text")
         if name not in SPLITS:
             raise ValueError(f"{path}: {i} has the split {name!r}, expected one of {', '.join(SPLITS)}")
         if of.setdefault(i, name) != name:

@@ -82,8 +82,11 @@ def find_table(root, *names):
 
 def read_lines(path):
     """The non-blank lines of a text file, as released with or without a last newline, Unix or Windows."""
-    with open(path, encoding="utf-8-sig") as file:
-        return [line.strip() for line in file if line.strip()]
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            return [line.strip() for line in file if line.strip()]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 text ({error.reason})") from None
 
 
 def read_csv(path, columns, optional=(), extra="note", notes=None):

@@ -2,7 +2,7 @@
 
 from data.corpus import Corpus
 from data.labels import RELEASE_NAMES
-from data.tables import BINARY, Rows, find_table, read_codes, read_csv
+from data.tables import BINARY, Rows, find_table, read_codes, read_csv, read_lines
 
 LOCAL = ("Aortic enlargement", "Atelectasis", "Calcification", "Cardiomegaly", "Clavicle fracture", "Consolidation",
          "Edema", "Emphysema", "Enlarged PA", "ILD", "Infiltration", "Lung Opacity", "Lung cavity", "Lung cyst",
@@ -75,8 +75,9 @@ class VinDrCXR(Corpus):
 
 def _read_labels(path, ids):
     """Rows as (row, id cells, 0 or 1 for each of the 28 columns, LOCAL before GLOBAL before the other diseases)."""
-    with open(path, encoding="utf-8-sig") as file:
-        header = file.readline()
-    columns = (*LOCAL, *GLOBAL, OTHER[0] if OTHER[0] in header else OTHER[1])
+    lines = read_lines(path)
+    if len(lines) < 2:
+        raise ValueError(f"{path}: has no rows")
+    columns = (*LOCAL, *GLOBAL, OTHER[0] if OTHER[0] in lines[0] else OTHER[1])
     for row, cells in read_csv(path, (*ids, *columns), extra="error"):
         yield row, cells[:len(ids)], read_codes(cells[len(ids):], BINARY, columns, path, row)

@@ -88,6 +88,8 @@ def draw(path, y_true, before, after):
         axes.plot(mean, frequency, "o-", color=colour, markersize=4, label=name)
     axes.set(xlabel="mean probability in a bin", ylabel="frequency of positives", aspect=1)
     axes.set(xlim=(0, 1), ylim=(0, 1))
+    axes.set_title(f"all labels of {len(y_true):,} validation images\n(after: each patient by maps fitted without)",
+                   fontsize=8)
     axes.legend(frameon=False)
     with atomic_write(path) as file:
         figure.savefig(file, dpi=200, format="png")

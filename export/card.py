@@ -3,6 +3,8 @@
 INTENDED_USE = ("Research. Not a medical device: not for diagnosis, triage or treatment. Reads frontal chest "
                 "radiographs of adults like those of its corpus; it has not been shown to work on others.")
 
+REHEARSAL = " (phantoms in its layout)"  # behind the name of a corpus
+
 
 def card(metadata):
     """A model's metadata as a Markdown page.
@@ -21,7 +23,7 @@ def card(metadata):
         f"# {metadata['corpus']}-{metadata['init']}: chest radiograph to probabilities", "",
         f"**Intended use.** {metadata['intended_use']}", "",
         *(["**Trained on synthetic phantoms: nothing it says is about patients.**", ""]
-          if metadata["corpus"] == "phantom" else []),
+          if metadata["corpus"] == "phantom" or metadata["corpus"].endswith(REHEARSAL) else []),
         "| | |", "|---|---|",
         f"| architecture | {metadata['architecture']} |",
         f"| initialised from | {metadata['init']} |",
@@ -55,9 +57,10 @@ def card(metadata):
 
 def accepted(gate):
     """What the test of a reduced precision measured, in words."""
+    unjudged = f"; not judged, for want of a class: {', '.join(gate['unjudged'])}" if gate["unjudged"] else ""
     return (f"{gate['images']:,} radiographs of {gate['split']}: an AUC fell by {gate['label_fall']:.4f} at most, the "
             f"mean by {gate['mean_fall']:.4f}; a probability changed by {gate['change']:.2g} at most, "
-            f"{gate['changed_calls']:,} of {gate['calls']:,} calls changed; judged on {gate['judged_on']}")
+            f"{gate['changed_calls']:,} of {gate['calls']:,} calls changed; judged on {gate['judged_on']}{unjudged}")
 
 
 def rounded(value, digits):

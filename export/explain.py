@@ -111,10 +111,12 @@ def overlay(image, heat, name, label, probability, threshold, side=640):
     verdict = ""
     if threshold is not None:
         verdict = f"  (threshold {threshold:.3f}: {'yes' if probability >= threshold else 'no'})"
+    faint = f" (nowhere over {heat.max():.2g})" if heat.max() < FAINT else ""
     draw = ImageDraw.Draw(picture)
     for y, text, size, colour in (
             (3, f"{label}  p = {probability:.3f}{verdict}", 18, "white"), (26, name, 13, "white"),
-            (44, "right: fall of the log-odds when a place is hidden. Research, not a medical device.", 13, "#aaaaaa")):
+            (44, f"right: fall of the log-odds when a place is hidden{faint}. Research, not a medical device.", 13,
+             "#aaaaaa")):
         font = ImageFont.load_default(size)
         draw.text((8, y), shortened(text, font, picture.width - 16), fill=colour, font=font)
     for value in (0, top / 2, top):

@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -28,19 +28,33 @@ def replacing(path, mode="w"):
     """
     text = {} if "b" in mode else dict(newline="", encoding="utf-8", errors="backslashreplace")
     if is_stream(path):
-        with open(path, mode, **text) as file:
+        with naming(path), open(path, mode, **text) as file:
             yield file
         return
     target = Path(os.path.realpath(path))
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        with open(part, mode, **text) as file:
+        with naming(path), open(part, mode, **text) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())  # a full disk or a power cut must not leave an empty file under the name
         os.replace(part, target)
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()
+
+
+@contextmanager
+def naming(path):
+    """Let an error in writing a file name it as the user did, if at all."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        if error.strerror and (error.filename is None or str(error.filename).endswith(".part")):
+            raise OSError(f"{path}: cannot be written: {error.strerror}") from error
+        raise
 
 
 @contextmanager
@@ -72,7 +86,8 @@ def run_script(name, work):
     try:
         with stoppable():
             code = work()
-            sys.stdout.flush()
+            if sys.stdout is not None:  # it was closed
+                sys.stdout.flush()
             return code
     except KeyboardInterrupt as stop:
         number = signal.Signals(stop.args[0] if stop.args else signal.SIGINT)

@@ -102,15 +102,16 @@ def is_image(path):
     """Whether a file has an image's suffix, or none that is known and DICOM's mark inside, as archives have them."""
     if path.name.startswith("._") or path.name == "DICOMDIR":  # macOS's notes beside a file, a table of contents
         return False
-    if path.suffix.lower() in SUFFIXES:
-        return True
+    known = path.suffix.lower() in SUFFIXES
     try:
-        if not path.is_file():  # reading from a pipe would wait for ever
+        if path.exists() and not path.is_file():  # reading from a pipe would wait for ever
             return False
+        if known:
+            return True
         with open(path, "rb") as file:
             return file.read(132)[128:] == b"DICM"
     except OSError:
-        return False
+        return known
 
 
 def decoded(paths, check, workers, ahead):
@@ -267,13 +268,17 @@ def predict(args):
     if args.verify:
         return 0 if verify(model, expand(args.images) if args.images else []) else 1
     paths = expand(args.images)
+    to_stdout = target in ("-", "/dev/stdout")  # the latter may be a file that others write to as well
+    if to_stdout and sys.stdout is None:
+        raise ValueError("standard output is closed; --csv FILE or --jsonl FILE writes to a file")
     if args.explain:
+        if args.explain.exists() and not args.explain.is_dir():
+            raise ValueError(f"--explain {args.explain}: is a file; expected a folder")
         args.explain.mkdir(parents=True, exist_ok=True)
     why = ""
     if args.provider == "auto" and model.provider == "cpu":
         why = f" (no CUDA: {(cuda_problem() or 'onnxruntime found no usable GPU').partition(';')[0]})"
     print(f"{len(paths)} images on {model.provider}{why}", file=sys.stderr)
-    to_stdout = target in ("-", "/dev/stdout")  # the latter may be a file that others write to as well
     with (nullcontext(sys.stdout) if to_stdout else replacing(target) as file,
           closing(predictions(model, paths, args.batch_size, args.workers)) as results):
         failed = write(model, progress(results, len(paths)), args, file)

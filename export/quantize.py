@@ -220,8 +220,8 @@ def accept(y_true, expected, found, labels, thresholds):
     Returns
     -------
     dict
-        `label_fall` and `mean_fall` of the AUC, the largest `change` of a probability, and `changed_calls` of how
-        many `calls`.
+        `label_fall` and `mean_fall` of the AUC, the largest `change` of a probability, `changed_calls` of how many
+        `calls`, and the labels that are `unjudged`, since a class of theirs is lacking.
 
     Raises
     ------
@@ -238,12 +238,17 @@ def accept(y_true, expected, found, labels, thresholds):
     calls = len(found) * int((~np.isnan(cuts)).sum())
     print(f"{'label':<24} AUC before   after   largest change   calls changed   sensitivity      specificity")
     for i, label in enumerate(labels):
-        rates = [" -> ".join(f"{getattr(point, name)[i]:.3f}" for point in points)
+        rates = [" -> ".join(f"{getattr(point, name)[i]:.3f}".replace("nan", "–") for point in points)
                  for name in ("sensitivity", "specificity")]
-        print(f"{label:<24} {before[i]:10.4f}  {after[i]:6.4f}   {change[i]:14.4f}   "
+        area = [f"{value[i]:.4f}".replace("nan", "–") for value in (before, after)]
+        print(f"{label:<24} {area[0]:>10}  {area[1]:>6}   {change[i]:14.4f}   "
               + (f"{changed[i]:13}   {rates[0]:<14}   {rates[1]}" if cuts[i] == cuts[i] else " no threshold"))
     print(f"{'mean (calls: sum)':<24} {np.nanmean(before):10.4f}  {np.nanmean(after):6.4f}   {change.max():14.4f}   "
           f"{changed.sum():13} of {calls:,}")
+    unjudged = [label for label, area in zip(labels, before) if np.isnan(area)]
+    if unjudged:
+        print(f"not judged, since these radiographs lack a class of it: {', '.join(unjudged)}; another --judge-on may "
+              "have it")
     loss = before - after
     worst = int(np.nanargmax(loss))
     if loss[worst] > MAX_LABEL_LOSS:
@@ -252,4 +257,4 @@ def accept(y_true, expected, found, labels, thresholds):
     if np.nanmean(loss) > MAX_MEAN_LOSS:
         raise ValueError(f"not written: the mean AUC fell by {np.nanmean(loss):.4f}, allowed {MAX_MEAN_LOSS}")
     return dict(label_fall=float(loss[worst]), mean_fall=float(np.nanmean(loss)), change=float(change.max()),
-                calls=calls, changed_calls=int(changed.sum()))
+                calls=calls, changed_calls=int(changed.sum()), unjudged=unjudged)

@@ -10,6 +10,7 @@
 import ctypes
 import hashlib
 import json
+import mmap
 import os
 from pathlib import Path
 
@@ -25,6 +26,8 @@ FORMAT = "radiograph-to-probability/1"
 TEXT_FIELDS = ("format", "intended_use", "corpus", "init", "architecture", "cohort", "label_set",
                "thresholds_from", "precision", "input_type", "checkpoint_sha256", "calibration")
 JSON_FIELDS = ("labels", "thresholds", "image_size", "test_auroc", "versions", "gate", "reference")
+INPUTS = {"float32": "tensor(float)", "uint8": "tensor(uint8)"}
+SEAL = "file_sha256"
 WINDOW_BYTES = 2**28  # of decoded images that are held together, and of one inference's pixels
 
 
@@ -52,12 +55,13 @@ class Predictor:
     Raises
     ------
     FileNotFoundError, ValueError
-        No such file, not a model of this project, its metadata damaged, or no CUDA where that was demanded.
+        No such file, not a model of this project, damaged or changed since its export, or no CUDA where that was
+        demanded.
     """
 
     def __init__(self, path, provider="auto", threads=None):
         self.session, self.provider = open_session(path, provider, threads)
-        self.metadata = decode_metadata(named(path), self.session)
+        self.metadata = decode_metadata(path, self.session)
         self.labels, self.thresholds = self.metadata["labels"], self.metadata["thresholds"]
         self.input_dtype = np.uint8 if "uint8" in self.session.get_inputs()[0].type else np.float32
 
@@ -206,45 +210,68 @@ def cuda_problem():
 
 
 def encode_metadata(metadata):
-    """Metadata as an ONNX file holds it, text for text, with a hash over all of it."""
+    """Metadata as an ONNX file holds it, text for text, with zeros where `seal` puts its hash."""
     stored = {key: value if key in TEXT_FIELDS else json.dumps(value) for key, value in metadata.items()}
-    return stored | dict(metadata_sha256=digest(stored))
+    return stored | {SEAL: "0" * 64}
 
 
-def digest(stored):
-    """The sha256 of stored metadata, whatever their order; fields of other programs do not count."""
-    ours = {key: stored[key] for key in TEXT_FIELDS + JSON_FIELDS if key in stored}
-    return hashlib.sha256(json.dumps(ours, sort_keys=True).encode()).hexdigest()
+def seal(content):
+    """A serialised model with its own sha256 in its metadata, taken as if zeros were in the hash's place."""
+    place, digest = _digest(content)
+    return content[:place.start] + digest + content[place.stop:]
 
 
-def decode_metadata(name, session):
-    """The metadata of a session, checked; ValueError names what is missing or damaged."""
+def is_sealed(model):
+    """Whether every byte of a model, a file or bytes, is as `seal` left it: ONNX itself has no checksum."""
+    if isinstance(model, bytes):
+        place, digest = _digest(model)
+        return model[place] == digest
+    with open(model, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        place, digest = _digest(content)
+        return content[place] == digest
+
+
+def _digest(content):
+    """Where a model's hash lies, and what it should be."""
+    start = content.rfind(SEAL.encode()) + len(SEAL) + 2  # behind the name, protobuf has a tag and a length
+    with memoryview(content) as view:
+        found = hashlib.sha256(view[:start])
+        found.update(b"0" * 64)
+        found.update(view[start + 64:])
+    return slice(start, start + 64), found.hexdigest().encode()
+
+
+def decode_metadata(model, session):
+    """The metadata of a model's session, checked; ValueError names what is missing or damaged."""
+    name = named(model)
     try:
         stored = session.get_modelmeta().custom_metadata_map
     except UnicodeDecodeError as error:
         raise ValueError(f"{name}: its metadata are damaged ({error})") from None
     if stored.get("format") != FORMAT:
         raise ValueError(f"{name}: not a model of this project (its metadata lack format = {FORMAT})")
-    absent = [key for key in (*TEXT_FIELDS, *JSON_FIELDS, "metadata_sha256") if key not in stored]
+    absent = [key for key in (*TEXT_FIELDS, *JSON_FIELDS, SEAL) if key not in stored]
     if absent:
         raise ValueError(f"{name}: its metadata were cut (no {', '.join(absent)}); export it again")
-    if stored["metadata_sha256"] != digest(stored):
-        raise ValueError(f"{name}: its metadata were damaged or edited (they do not fit their metadata_sha256)")
+    if not is_sealed(model):
+        raise ValueError(f"{name}: was damaged or changed since its export (its bytes do not fit its {SEAL}); copy or "
+                         "export it again")
     metadata = {key: stored[key] for key in TEXT_FIELDS}
     for key in JSON_FIELDS:
         try:
             metadata[key] = json.loads(stored[key])
         except (ValueError, RecursionError):
             raise ValueError(f"{name}: its metadata are damaged ({key}: {stored[key][:40]!r})") from None
-    outputs = [(output.name, output.shape[-1]) for output in session.get_outputs()]
-    for key, right in well_formed(metadata, outputs).items():
+    inputs = [(node.name, node.type) for node in session.get_inputs()]
+    outputs = [(node.name, node.shape[-1]) for node in session.get_outputs()]
+    for key, right in well_formed(metadata, inputs, outputs).items():
         if not right:
-            raise ValueError(f"{name}: its metadata are damaged ({key}: {stored[key][:40]!r}; the graph's outputs are "
-                             f"{outputs})")
+            raise ValueError(f"{name}: its metadata are damaged ({key}: {stored[key][:40]!r}; the graph has the inputs "
+                             f"{inputs} and the outputs {outputs})")
     return metadata
 
 
-def well_formed(metadata, outputs):
+def well_formed(metadata, inputs, outputs):
     """Whether each field is of its kind, so that nothing that reads the metadata has to ask again."""
     labels, auroc, gate = metadata["labels"], metadata["test_auroc"], metadata["gate"]
     strings = isinstance(labels, list) and all(isinstance(label, str) and label for label in labels)
@@ -256,14 +283,15 @@ def well_formed(metadata, outputs):
     return dict(
         labels=outputs == [("probability", count)],
         thresholds=numbers(metadata["thresholds"], count, gaps=True),
-        input_type=metadata["input_type"] in ("float32", "uint8"),
+        input_type=inputs == [("image", INPUTS.get(metadata["input_type"]))],
         image_size=whole(metadata["image_size"]) and 0 < metadata["image_size"] <= 4096,
         test_auroc=auroc is None or has(auroc, images=whole, method=str, labels=lambda values: (
             rows(values, 3, gaps=True) and len(values) == count)),
         versions=isinstance(metadata["versions"], dict) and all(
             isinstance(version, str) for version in metadata["versions"].values()),
         gate=gate is None or has(gate, images=whole, split=str, label_fall=number, mean_fall=number, change=number,
-                                 calls=whole, changed_calls=whole, judged_on=str),
+                                 calls=whole, changed_calls=whole, judged_on=str, unjudged=lambda names: (
+                                     isinstance(names, list) and set(names) <= set(labels))),
         reference=has(metadata["reference"], tolerance=number, patterns=lambda values: rows(values, count),
                       radiographs=lambda known: isinstance(known, dict) and rows(list(known.values()), count)))
 

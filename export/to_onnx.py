@@ -29,7 +29,7 @@ from export.graph import INPUT_TYPES, classifier
 from export.calibrate import calibrate, draw
 from export.output import check_target, is_stream, replacing, run_script
 from export.predict import expand, predictions
-from export.runtime import FORMAT, Predictor, encode_metadata
+from export.runtime import FORMAT, Predictor, encode_metadata, seal
 from models.checkpoint import load_checkpoint, restore_model, sha256
 from models.inference import predict, to_input
 from models.vit import ARCHITECTURES
@@ -95,11 +95,15 @@ def describe(path, checkpoint, args, model):
     shape = {name: model.config[name] for name in ("embed_dim", "depth", "num_heads")}
     arch = next((name for name, known in ARCHITECTURES.items() if known == shape), f"vit {shape}")
     thresholds = checkpoint.get("thresholds") or [None] * len(checkpoint["labels"])
+    if len(thresholds) != len(checkpoint["labels"]) or not all(t is None or 0 <= t <= 1 for t in thresholds):
+        raise ValueError(f"{path}: thresholds {thresholds}; expected one from 0 to 1, or None, for each of "
+                         f"{len(checkpoint['labels'])} labels")
     has_thresholds = any(t is not None for t in thresholds)
     versions = dict(python=platform.python_version(), torch=str(torch.__version__), onnx=onnx.__version__,
                     onnxruntime=onnxruntime.__version__)
     return dict(
-        format=FORMAT, intended_use=card.INTENDED_USE, corpus=config["data"], init=config["init"],
+        format=FORMAT, intended_use=card.INTENDED_USE,
+        corpus=config["data"] + (card.REHEARSAL if config.get("rehearsal") else ""), init=config["init"],
         architecture=f"{arch}, patch {model.config['patch_size']}",
         cohort=str(config.get("cohort")), label_set=str(config.get("labels")), calibration="none",
         thresholds_from="Youden's index on the validation set" if has_thresholds else "none",
@@ -231,7 +235,7 @@ def card_path(out):
 
 def serialised(proto, metadata):
     onnx.helper.set_model_props(proto, encode_metadata(metadata))
-    return proto.SerializeToString()
+    return seal(proto.SerializeToString())
 
 
 def main(argv=None):

@@ -70,13 +70,26 @@ class StopSignals:
 
 def write_log(folder, rows):
     """Write `log.csv` anew from the rows a checkpoint holds, so that the two always agree."""
+    _write_table(Path(folder) / "log.csv", rows)
+
+
+def write_skipped(folder, datasets):
+    """List the images that the `data.Corpus`es leave out, with the reason, in `skipped.csv`; returns how many."""
+    left_out = [dict(image=path, reason="not on disk") for of in datasets for path in of.skipped["missing"]]
+    left_out += [dict(image=path, reason=reason) for of in datasets for path, reason in of.skipped["bad"]]
+    if left_out:
+        _write_table(Path(folder) / "skipped.csv", left_out)
+    return len(left_out)
+
+
+def _write_table(path, rows):
     text = io.StringIO()
     if rows:
         table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
         table.writeheader()
         table.writerows({key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()}
                         for row in rows)
-    with atomic_write(Path(folder) / "log.csv") as file:
+    with atomic_write(path) as file:
         file.write(text.getvalue().encode())
 
 

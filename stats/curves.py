@@ -2,6 +2,8 @@
 
 import math
 
+from stats.figures import OKABE_ITO
+
 
 def plot_curves(rows, path):
     """Draw loss and validation AUC over the epochs.
@@ -31,7 +33,7 @@ def plot_curves(rows, path):
     loss.set(xlabel="epoch", ylabel="weighted binary cross-entropy")
     for number, key in enumerate(labels):
         values = [math.nan if row[key] is None else row[key] for row in rows]
-        auc.plot(epochs, values, lw=1, color=OKABE_ITO[number % 7], ls=("-", "--", ":")[number // 7 % 3],
+        auc.plot(epochs, values, lw=1, color=OKABE_ITO[number % 6], ls=("-", "--", ":")[number // 6 % 3],
                  label=key.removeprefix("auroc "))
     auc.plot(epochs, [math.nan if row["val_auroc"] is None else row["val_auroc"] for row in rows], "k-", lw=2.5,
              label="mean")
@@ -43,6 +45,3 @@ def plot_curves(rows, path):
     auc.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     figure.savefig(path, dpi=120)
     return None
-
-
-OKABE_ITO = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")

@@ -46,6 +46,9 @@ def draw_figures(folder, studies, aligned):
     settings = {"font.family": "DejaVu Sans", "font.size": 7, "axes.linewidth": 0.6, "svg.hashsalt": "stats.figures",
                 "axes.spines.top": False, "axes.spines.right": False, "text.parse_math": False}
     with matplotlib.rc_context(settings):
+        for old in Path(folder).glob("figure4-*"):  # of an earlier report's studies
+            if old.suffix in (".png", ".svg"):
+                old.unlink()
         figures = {"figure3": box_plots(studies)}
         for s, models in zip(studies, aligned):
             figures[f"figure4-{s['name']}"] = roc_curves(s, models)
@@ -67,7 +70,8 @@ def box_plots(studies):
     columns = min(3, len(studies))
     rows = -(-len(studies) // columns)
     most = max(len(s["models"]) for s in studies)
-    figure = Figure(figsize=(min(WIDTH, columns * max(2.4, 1.0 + 0.7 * most)), 2.7 * rows), layout="constrained")
+    figure = Figure(figsize=(min(WIDTH, columns * max(2.4, 1.0 + 0.7 * most)), 2.7 * rows + 0.15), layout="constrained")
+    figure.supxlabel("line: median; ×: mean; box: quartiles of the labels; whiskers: 1.5 times the box at most", fontsize=6)
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for panel, letter, s in zip(panels, ascii_lowercase, studies):
         for at, m in enumerate(s["models"]):
@@ -80,7 +84,8 @@ def box_plots(studies):
                 capprops={"linewidth": 0.8}, flierprops={"marker": "o", "markersize": 3, "markeredgewidth": 0.6},
                 meanprops={"marker": "x", "markeredgecolor": "black", "markersize": 4.5})
         names = [INITS.get(m["name"], m["name"]) for m in s["models"]]
-        panel.set_xticks(range(len(names)), names, rotation=0 if most < 3 else 20)
+        flat = most < 3 and max(map(len, names)) <= 12
+        panel.set_xticks(range(len(names)), names, rotation=0 if flat else 20)
         panel.set_ylabel("ROC-AUC of the labels, %")
         panel.set_title(f"({letter}) " + s["title"].replace(", ", "\n", 1), loc="left", fontsize=8,
                         pad=4 + 11 * len(s["comparisons"]))
@@ -109,12 +114,14 @@ def roc_curves(s, models):
     from matplotlib.figure import Figure
 
     labels = [label for label, reason in zip(s["labels"], s["reasons"]) if reason is None]
+    names = [INITS.get(m["name"], m["name"]) for m in s["models"]]
     lines = 0.15 * (len(labels) + 3)  # inches, of the legend
+    column = max(1.4, 0.5 + 0.06 * max(map(len, names)))  # and of a model's column in it
     if len(models) <= 2:
         figure = Figure(figsize=(WIDTH, max(3.7, lines + 0.4)), layout="constrained")
         panel, key = figure.subplots(1, 2, width_ratios=(1, 1.3))
     else:  # too wide to stand beside the curves
-        figure = Figure(figsize=(max(WIDTH, 1.6 + 1.4 * len(models)), 4.2 + lines), layout="constrained")
+        figure = Figure(figsize=(max(WIDTH, 1.7 + column * len(models)), 4.2 + lines), layout="constrained")
         panel, key = figure.subplots(2, 1, height_ratios=(4.2, lines))
     panel.plot([0, 1], [0, 1], color="0.6", linewidth=0.6)
     panel.set(xlim=(-0.01, 1), ylim=(0, 1.01), xlabel="False positive rate (1 - specificity)",
@@ -122,22 +129,22 @@ def roc_curves(s, models):
     key.set(xlim=(0, 1), ylim=(max(len(labels) + 1.5, 20 if len(models) <= 2 else 0), -1.5))
     key.axis("off")
     wide = max(2, len(models))
-    first = 1.55 / (1.55 + 1.32 * wide)  # where the models' columns begin; labels are left of it
+    first = 1.55 / (1.55 + (column - 0.08) * wide)  # where the models' columns begin; labels are left of it
     step = (1 - first) / wide
     key.text(first, -1, "ROC-AUC ± SD (95 % CI), %", va="center", fontsize=6.5)
-    for at, m in enumerate(s["models"]):
+    for at, name in enumerate(names):
         left = first + at * step
         key.plot([left, left + 0.06], [0, 0], color="black", linewidth=1.2, linestyle=STYLES[at % len(STYLES)])
-        key.text(left + 0.075, 0, INITS.get(m["name"], m["name"]), va="center", fontsize=6.5, fontweight="bold")
+        key.text(left + 0.075, 0, name, va="center", fontsize=6.5, fontweight="bold")
     grid = np.linspace(0, 1, POINTS)
     for number, label in enumerate(labels):
         look = {"color": OKABE_ITO[number % len(OKABE_ITO)], "linewidth": 1.1, "markersize": 3,
                 "marker": MARKERS[number // len(OKABE_ITO) % len(MARKERS)]}
         key.plot([0, 0.03, 0.06], [number + 1] * 3, markevery=[1], **look)
         key.text(0.075, number + 1, label, va="center", fontsize=6.5)
-        column = s["labels"].index(label)
+        place = s["labels"].index(label)
         for at, (m, found) in enumerate(zip(models, s["models"])):
-            curve = roc_curve(m.y_true[:, column], m.y_score[:, column])
+            curve = roc_curve(m.y_true[:, place], m.y_score[:, place])
             x, y = curve.fpr, curve.tpr
             if len(x) > POINTS:  # on the grid a step leans by a 400th of the axis, which shows where steps are large
                 x, y = grid, np.interp(grid, x, y)

@@ -165,7 +165,7 @@ def auroc(y_true, y_score):
     return area
 
 
-def youden(y_true, y_score):
+def youden(y_true, y_score, *, midway=False):
     """The threshold of each label that maximises sensitivity + specificity - 1.
 
     Youden, "Index for rating diagnostic tests", Cancer 3 (1950). Of several best thresholds the highest is taken,
@@ -176,6 +176,10 @@ def youden(y_true, y_score):
     ----------
     y_true, y_score : (N, L) arrays
         As in `auroc`.
+    midway : bool
+        Give the middle between that score and the next lower one, which calls the same radiographs. A threshold
+        that other programs will apply should be there: where it is a score itself, the last bit of a computation
+        decides about that radiograph.
 
     Returns
     -------
@@ -188,7 +192,10 @@ def youden(y_true, y_score):
     for label, reason in enumerate(one_class(y)):
         if reason is None:
             curve = roc_curve(y[:, label], s[:, label])
-            threshold[label] = curve.thresholds[np.argmax(curve.tpr - curve.fpr)]
+            best = np.argmax(curve.tpr - curve.fpr)  # never the lowest score, from which on all are called
+            threshold[label] = curve.thresholds[best]
+            if midway and best:
+                threshold[label] = (float(curve.thresholds[best]) + float(curve.thresholds[best + 1])) / 2
     return threshold
 
 

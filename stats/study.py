@@ -15,7 +15,7 @@ from stats.roc import auroc, one_class, operating_point, youden
 from stats.tables import show
 
 
-def study(corpus, models, *, variant=None, redraws=1000, seed=0, resample="image", thresholds="test",
+def study(corpus, models, *, variant=None, rehearsal=False, redraws=1000, seed=0, resample="image", thresholds="test",
           alternative="two-sided", label_set="all", left_out=(), threads=None):
     """Score every model and compare every pair.
 
@@ -26,6 +26,9 @@ def study(corpus, models, *, variant=None, redraws=1000, seed=0, resample="image
         Aligned (`stats.predictions.align`); `meta["name"]` tells them apart, `meta["init"]` finds the paper's number.
     variant : str, optional
         What tells this study from another of the corpus in headings and file names: "labels shared with MIMIC-CXR".
+    rehearsal : bool
+        Whether the radiographs are phantoms in the corpus's layout: headings say so, and the paper's numbers are not
+        set beside theirs.
     redraws, seed
         As in `bootstrap_models`.
     resample : {"image", "patient"}
@@ -53,9 +56,11 @@ def study(corpus, models, *, variant=None, redraws=1000, seed=0, resample="image
     fixed = None if thresholds == "test" else [_validation_thresholds(m) for m in models]
     drawn = bootstrap_models(y_true, [m.y_score for m in models], redraws=redraws, seed=seed, metrics=METRICS,
                              groups=patients if resample == "patient" else None, thresholds=fixed, threads=threads)
+    names = [corpus, *(["phantoms"] if rehearsal else []), *([variant] if variant else [])]
+    label_set = "all" if rehearsal else label_set
     return {
-        "name": f"{corpus}-{variant.lower().replace(' ', '-')}" if variant else corpus,
-        "title": f"{show(corpus)}, {variant}" if variant else show(corpus),
+        "name": "-".join(names).lower().replace(" ", "-"),
+        "title": ", ".join([show(corpus), *names[1:]]),
         "corpus": corpus,
         "variant": variant,
         "labels": labels,

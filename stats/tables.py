@@ -72,10 +72,16 @@ def summary_table(studies, settings):
                 f"{percent(cell['sd_pooling_redraws_and_labels'])}{in_paper(cell['paper'])}" for cell in cells])
     for (a, b), found in mean_p_values(studies).items():
         rows.append(["ROC-AUC p, adjusted", f"{INITS.get(a, a)} against {INITS.get(b, b)}", *found])
+    beside = any(m["mean"][x]["paper"] for s in studies for m in s["models"] for x in PAPER_METRICS)
+    brackets = " In brackets the paper's number for these labels." if beside else ""
     return Table("Mean over labels, % (layout of the paper's Table 4)",
-                 ["", "Init", *(s["title"] for s in studies)], rows,
-                 f"Mean over labels and redraws. {POOLED} In brackets the paper's number for these labels. Threshold: "
-                 f"{THRESHOLD[settings['thresholds']]}.")
+                 ["", model_column(studies), *(s["title"] for s in studies)], rows,
+                 f"Mean over labels and redraws. {POOLED}{brackets} Threshold: {THRESHOLD[settings['thresholds']]}.")
+
+
+def model_column(studies):
+    """What the models' column is called: "Init" where each is named by its init."""
+    return "Init" if all(m["init"] == m["name"] for s in studies for m in s["models"]) else "Model"
 
 
 def mean_p_values(studies):
@@ -101,7 +107,8 @@ def overlap_table(studies):
     return Table("ROC-AUC on the labels shared with MIMIC-CXR, % (layout of the paper's Table 5)",
                  ["Label"] + [f"{s['title']}, {INITS.get(m['name'], m['name'])}"
                               for s in studies for m in s["models"]], rows,
-                 f"Of a label, ± is the SD over redraws. Of the average, {POOLED} In brackets the paper's number.")
+                 f"Of a label, ± is the SD over redraws. Of the average, {POOLED}"
+                 + (" In brackets the paper's number." if any(c["paper"] for c in means) else ""))
 
 
 def mean_table(studies):
@@ -115,7 +122,7 @@ def mean_table(studies):
                 row.append(f"{percent(cell['mean'])} ± {percent(cell['sd'])} ({interval(cell['ci'])})")
             rows.append(row)
     return Table("Mean over labels with its own uncertainty, %",
-                 ["Corpus", "Init", *(NAMES[m] for m in PAPER_METRICS)], rows,
+                 ["Corpus", model_column(studies), *(NAMES[m] for m in PAPER_METRICS)], rows,
                  "Mean over redraws ± SD over redraws (95 % CI) of the mean over labels.")
 
 
@@ -134,7 +141,7 @@ def label_table(s, settings):
                            for x in (*PAPER_METRICS[1:], "f1")])
     patients = "" if s["patients"] is None else f" of {s['patients']:,} patients"
     return Table(f"{s['title']}: each label, %",
-                 ["Label", "Positive / negative", "Init", "ROC-AUC of the test set", "ROC-AUC ± SD", "95 % CI",
+                 ["Label", "Positive / negative", model_column([s]), "ROC-AUC of the test set", "ROC-AUC ± SD", "95 % CI",
                   *(f"{NAMES[x]} ± SD" for x in (*PAPER_METRICS[1:], "f1"))], rows,
                  f"{s['images']:,} radiographs{patients}. ± is the SD over redraws of this label. Threshold: "
                  f"{THRESHOLD[settings['thresholds']]}.")

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from export.card import INTENDED_USE
 from export.graph import classifier
-from export.runtime import FORMAT, Predictor, encode_metadata
+from export.runtime import FORMAT, SEAL, Predictor, encode_metadata, seal
 from export.verify import reference
 from models import VisionTransformer
 
@@ -42,18 +42,27 @@ def random_model(layer_scale=True, patch_size=16, seed=0, embed_dim=48):
     return model, {name: value.numpy() for name, value in model.state_dict().items()}
 
 
-def write_model(path, *, drop=(), radiographs=(), input_type="float32", stored=None, **metadata):
-    """An exported file of `random_model` with `METADATA`, fields changed by keyword or dropped.
+def write_model(path, *, drop=(), radiographs=(), input_type="float32", stored=None, resealed=False, **metadata):
+    """An exported file of `random_model` with `METADATA`, fields changed by keyword, dropped, or replaced as `stored`.
 
-    Changes by keyword count in the hash over the metadata, as a program's would; those of `stored` do not.
+    Changes by keyword count in the file's hash, as a program's would; those of `stored` do not, unless `resealed`.
     """
     model, state = random_model()
     proto = classifier(state, model.config, input_type=input_type)
     fields = METADATA | dict(input_type=input_type)
     onnx.helper.set_model_props(proto, encode_metadata(fields))
-    known = reference(Predictor(proto.SerializeToString(), "cpu"), radiographs, 1e-3)
+    known = reference(Predictor(seal(proto.SerializeToString()), "cpu"), radiographs, 1e-3)
     fields |= dict(reference=known) | metadata
     found = {name: value for name, value in encode_metadata(fields).items() if name not in drop}
-    onnx.helper.set_model_props(proto, found | (stored or {}))
-    path.write_bytes(proto.SerializeToString())
+    if resealed:
+        found |= stored
+    onnx.helper.set_model_props(proto, found)
+    content = proto.SerializeToString()
+    if SEAL not in drop:
+        content = seal(content)
+    if stored and not resealed:
+        proto = onnx.load_from_string(content)
+        onnx.helper.set_model_props(proto, {p.key: p.value for p in proto.metadata_props} | stored)
+        content = proto.SerializeToString()
+    path.write_bytes(content)
     return path

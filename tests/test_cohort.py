@@ -99,6 +99,14 @@ def test_command_on_a_phantom(tmp_path, capsys):
     assert "30 of the 30 images are on disk" in out and re.search(r"^images +30 +-$", out, re.M)
     split_hash = CORPORA["phantom"](root, tables_only=True).split_hash
     assert f"split hash {split_hash}" in out and split_hash in (tmp_path / "split.json").read_text()
+    assert f"split written to {tmp_path / 'split.json'}" in out
+    (tmp_path / "notes.txt").write_text("mine")
+    for target, reason in (("notes.txt", "no split file"), ("absent/split.json", "does not exist")):
+        assert main(["phantom", "--root", str(root), "--tables-only", "--write-split", str(tmp_path / target)]) == 2
+        assert reason in capsys.readouterr().err
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    assert main(["phantom", "--root", str(root), "--tables-only", "--write-split", str(tmp_path / "split.json")]) == 0
+    capsys.readouterr()
     assert main(["phantom", "--root", str(root), "--read-images", "--cache-dir", str(tmp_path / "cache")]) == 0
     out = capsys.readouterr().out
     assert f"cannot be read: images/{victim.name}" in out and re.search(r"^images +29 +-$", out, re.M)

@@ -130,6 +130,7 @@ def test_split_file_is_written_and_read_back(tmp_path):
     (lambda c: c.pop("splits"), "not a split file of this project"),
     (lambda c: c["splits"]["train"].append(c["splits"]["test"][0]), "is in train and in test"),
     (lambda c: c["splits"].update(other=["x"]), "x has the split 'other'"),
+    (lambda c: c["splits"]["train"].append([1]), r"\[1\] is no image_id; expected text"),
     (lambda c: c.update(key="name"), "expected the key image_id or patient_id, found 'name'"),
 ])
 def test_spoilt_split_files_are_refused(tmp_path, phantom_root, change, message):
@@ -140,6 +141,17 @@ def test_spoilt_split_files_are_refused(tmp_path, phantom_root, change, message)
     (tmp_path / "split.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match=message):
         Phantom(phantom_root, tables_only=True, split_file=tmp_path / "split.json")
+
+
+def test_split_files_that_are_no_text(tmp_path, phantom_root):
+    for name, encoding in (("split.json", "utf-16"), ("split.csv", "utf-16")):
+        (tmp_path / name).write_text("patient_id,split\n", encoding=encoding)
+        with pytest.raises(ValueError, match=f"{name}: not UTF-8 text"):
+            Phantom(phantom_root, tables_only=True, split_file=tmp_path / name)
+    (tmp_path / "patients.csv").write_text("image_id,split\n" + "".join(
+        f"{image},{('train', 'test')[i % 2]}\n" for i, image in enumerate(Phantom(phantom_root, tables_only=True).cohort_table.image_id)))
+    with pytest.raises(ValueError, match="patients.csv: .* patients are in more than one split"):
+        Phantom(phantom_root, tables_only=True, split_file=tmp_path / "patients.csv")
 
 
 def test_a_split_file_must_list_every_row(tmp_path):

@@ -48,6 +48,27 @@ def table(first, entries, bits=16):
     return pydicom.Sequence([item])
 
 
+def test_bits_that_pydicom_would_not_take_are_refused(tmp_path):
+    path = write(tmp_path / "x.dcm", RNG.integers(0, 4096, (40, 30)).astype("uint16") << 4, stored=12, HighBit=15)
+    with pytest.raises(ValueError, match="x.dcm: .*12 bits stored up to bit 15; expected up to 11"):
+        read_image(path)
+
+
+def test_a_data_set_without_header_and_one_without_size(tmp_path):
+    pixels = RNG.integers(0, 4096, (40, 30)).astype("uint16")
+    dataset = pydicom.dcmread(write(tmp_path / "x.dcm", pixels))
+    for implicit in (True, False):
+        bare = Dataset()
+        bare.update(dataset)
+        bare.save_as(tmp_path / "bare.dcm", implicit_vr=implicit, little_endian=True)
+        assert (tmp_path / "bare.dcm").read_bytes()[:4] == b"\x08\x00\x16\x00"  # SOPClassUID, without preamble or meta
+        assert np.array_equal(read_image(tmp_path / "bare.dcm"), pixels)
+    del dataset.Rows
+    dataset.save_as(tmp_path / "x.dcm")
+    with pytest.raises(ValueError, match="without its number of rows and columns"):
+        read_image(tmp_path / "x.dcm")
+
+
 @pytest.mark.parametrize("dtype, stored", [("uint8", 8), ("uint16", 12), ("uint16", 16), ("int16", 12),
                                            ("int16", 16)])
 def test_stored_values_come_back(tmp_path, dtype, stored):

@@ -240,6 +240,8 @@ def test_runs_from_image_files_to_report(here, phantom, capsys):
 
     capsys.readouterr()
     assert evaluate.main(["runs/two", "runs/one", "--bootstrap", "100", "--device", "cpu", "--batch-size", "3"]) == 0
+    (here / "reports" / "figure4-cxr14.png").touch()  # of an earlier report, of other studies
+    assert evaluate.main(["--bootstrap", "100", "--device", "cpu", "--batch-size", "3"]) == 0
     assert {p.name: p.read_bytes() for p in (here / "reports").iterdir()} == report
     again = ["--predictions", "runs/one/predictions.npz", "runs/two/predictions.npz", "--bootstrap", "100"]
     assert evaluate.main(again) == 0
@@ -254,6 +256,12 @@ def test_runs_that_cannot_be_scored(here, phantom, capsys):
     fails(capsys, ["runs/cut"], "best.pt", "truncated")
     make_run(here / "runs" / "elsewhere", phantom, "dinov2", 0, data="cxr14", root=None)
     fails(capsys, ["runs/elsewhere", "--root", "nowhere"], "nowhere/cxr14")
+    make_run(here / "runs" / "moved", phantom, "dinov2", 0)
+    fails(capsys, ["runs/moved", "--root", str(here)], f"{here}/phantom: no such folder")  # where one would be drawn
+    (here / "runs" / "lost").mkdir()
+    (here / "runs" / "lost" / "config.json").write_text("{}")
+    assert evaluate.main(["--bootstrap", "100"]) == 2
+    assert "warning: runs/lost has no best.pt and is passed over" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("key", ["data", "init", "arch", "split_hash", "labels", "thresholds"])

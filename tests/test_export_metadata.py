@@ -1,17 +1,19 @@
 """What travels in a model's file: refused where it was damaged or edited, shown on the card where it was not."""
 
+import hashlib
 import json
 
+import numpy as np
 import onnx
 import pytest
 
 from export.card import card
 from export.predict import main
-from export.runtime import Predictor, digest, encode_metadata
+from export.runtime import SEAL, Predictor
 from export_models import LABELS, METADATA, write_model
 
 GATE = dict(images=1200, split="val", label_fall=0.0012, mean_fall=-0.0003, change=0.0456, calls=4800, changed_calls=17,
-            judged_on="the CPU")
+            judged_on="the CPU", unjudged=[])
 
 
 def every_task(path):
@@ -22,20 +24,44 @@ def every_task(path):
 
 @pytest.mark.parametrize("field, value", [
     ("thresholds", "[0.1, 0.5, null, 0.6, 0.5]"), ("labels", json.dumps(LABELS[::-1])), ("corpus", "chexpert"),
-    ("test_auroc", "null"), ("reference", '{"tolerance": 1}'), ("metadata_sha256", "0" * 64)])
+    ("test_auroc", "null"), ("reference", '{"tolerance": 1}'), (SEAL, "0" * 64), (SEAL, "")])
 def test_an_edit_is_noticed(tmp_path, capsys, field, value):
     path = write_model(tmp_path / "model.onnx", stored={field: value})
     assert every_task(path) == {2}
-    assert capsys.readouterr().err.count("its metadata were damaged or edited") == 4
+    assert capsys.readouterr().err.count("was damaged or changed since its export") == 4
 
 
-def test_the_order_of_fields_and_fields_of_others_are_no_edit(tmp_path):
+def test_every_byte_counts(tmp_path):
+    """A flipped bit in a weight, which onnxruntime computes with as it stands, or in anything else."""
+    path = write_model(tmp_path / "model.onnx")
+    content = path.read_bytes()
+    assert Predictor(path, "cpu").labels == Predictor(content, "cpu").labels == LABELS
+    refused = 0
+    for place in np.random.default_rng(0).integers(0, len(content), 40).tolist():
+        flipped = bytearray(content)
+        flipped[place] ^= 0x40
+        path.write_bytes(flipped)
+        for model in (path, bytes(flipped)):
+            with pytest.raises(ValueError) as problem:
+                Predictor(model, "cpu")
+        refused += "was damaged or changed since its export" in str(problem.value)
+    assert refused > 20  # the others, onnxruntime cannot read
+
+
+def test_the_hash_is_what_the_readme_says(tmp_path):
+    content = write_model(tmp_path / "model.onnx").read_bytes()
+    stored = {p.key: p.value for p in onnx.load_from_string(content).metadata_props}[SEAL]
+    assert content.count(stored.encode()) == 1
+    assert hashlib.sha256(content.replace(stored.encode(), b"0" * 64)).hexdigest() == stored
+
+
+def test_a_graph_saved_by_another_program_is_refused(tmp_path):
     path = write_model(tmp_path / "model.onnx")
     proto = onnx.load(path)
-    stored = {p.key: p.value for p in proto.metadata_props}
-    onnx.helper.set_model_props(proto, dict(reversed(stored.items())) | {"optimised by": "something"})
+    onnx.helper.set_model_props(proto, {p.key: p.value for p in proto.metadata_props} | {"optimised by": "something"})
     onnx.save(proto, path)
-    assert Predictor(path, "cpu").labels == LABELS
+    with pytest.raises(ValueError, match="changed since its export"):
+        Predictor(path, "cpu")
 
 
 LOST = dict(tolerance=0.1, patterns=[[0.5] * 5], radiographs={})
@@ -54,7 +80,7 @@ LOST = dict(tolerance=0.1, patterns=[[0.5] * 5], radiographs={})
     ("versions", ["torch"]), ("versions", dict(torch=2)), ("reference", []), ("reference", {}),
     ("reference", LOST | dict(patterns=[[0.5] * 4])), ("reference", LOST | dict(radiographs=[[0.5] * 5])),
     ("reference", LOST | dict(radiographs=dict(a=None))), ("reference", LOST | dict(tolerance=None)),
-    ("gate", {}), ("gate", GATE | dict(change="much")), ("gate", GATE | dict(calls=None))])
+    ("gate", GATE | dict(unjudged=["Mass"])), ("gate", {}), ("gate", GATE | dict(change="much")), ("gate", GATE | dict(calls=None))])
 def test_a_field_of_another_kind_is_one_line(tmp_path, capsys, field, value):
     path = write_model(tmp_path / "model.onnx", **{field: value})  # its hash fits
     assert every_task(path) == {2}
@@ -62,9 +88,14 @@ def test_a_field_of_another_kind_is_one_line(tmp_path, capsys, field, value):
     assert len(lines) == 4 and all(f"its metadata are damaged ({field}: " in line for line in lines)
 
 
+def test_an_input_of_another_type_is_one_line(tmp_path, capsys):
+    path = write_model(tmp_path / "model.onnx", stored=dict(input_type="uint8"), resealed=True)
+    assert every_task(path) == {2}
+    assert capsys.readouterr().err.count("its metadata are damaged (input_type: 'uint8'; the graph has the inputs") == 4
+
+
 def test_metadata_nested_without_end_are_one_line(tmp_path, capsys):
-    known = encode_metadata(METADATA) | dict(versions="[" * 100_000)
-    path = write_model(tmp_path / "model.onnx", stored=known | dict(metadata_sha256=digest(known)))
+    path = write_model(tmp_path / "model.onnx", stored=dict(versions="[" * 100_000), resealed=True)
     assert every_task(path) == {2}
     assert capsys.readouterr().err.count("its metadata are damaged (versions: '[[[") == 4
 
@@ -89,6 +120,7 @@ def test_the_card_says_whose_auc_it_is_and_what_was_measured():
     assert ("1,200 radiographs of val: an AUC fell by 0.0012 at most, the mean by -0.0003; a probability changed by "
             "0.046 at most, 17 of 4,800 calls changed; judged on the CPU") in reduced
     assert "AUC of the PyTorch fp32 checkpoint" in card(METADATA | dict(calibration="logistic (Platt)"))
+    assert "not judged, for want of a class: Edema, Nodule" in card(METADATA | dict(gate=GATE | dict(unjudged=["Edema", "Nodule"])))
 
 
 def test_the_card_of_an_8_bit_model_says_so(tmp_path, capsys):

@@ -75,6 +75,25 @@ def test_targets_are_refused_before_any_work(words, tmp_path, capsys, target, re
     assert error.count("\n") == 1 and str(tmp_path / target) in error and reason in error
 
 
+@pytest.mark.parametrize("options, said", [
+    ([], "standard output is closed; --csv FILE or --jsonl FILE"),
+    (["--csv", "-"], "standard output is closed"),
+    (["--csv", "/dev/full"], "/dev/full: cannot be written: No space left on device"),
+    (["--csv", "/proc/x.csv"], "/proc/x.csv: cannot be written"),
+    (["--explain", __file__], f"--explain {__file__}: is a file; expected a folder")])
+def test_what_cannot_be_written_is_named(words, tmp_path, options, said):
+    closed = dict(preexec_fn=lambda: os.close(1)) if "closed" in said else dict(stdout=subprocess.DEVNULL)
+    process = start(["export.predict", *words, *options], **closed)
+    error = process.communicate(timeout=60)[1]
+    assert process.returncode == 2 and error.splitlines()[-1].startswith("predict: error: ") and said in error
+    assert "Traceback" not in error
+
+
+def test_a_closed_standard_output_is_no_error_where_nothing_goes_there(words, tmp_path):
+    process = start(["export.predict", *words, "--csv", str(tmp_path / "out" / "o.csv")], preexec_fn=lambda: os.close(1))
+    assert process.wait(60) == 0 and len(rows(tmp_path / "out" / "o.csv")) == 5
+
+
 def test_a_name_that_is_not_utf8_costs_nothing(words, tmp_path, monkeypatch):
     strange = tmp_path / "in" / os.fsdecode(b"\xff.png")
     os.link(words[1], strange)

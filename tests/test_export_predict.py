@@ -21,7 +21,7 @@ from PIL import Image
 from data.images import read_image
 from export import predict, runtime
 from export.predict import expand, main
-from export.runtime import Predictor
+from export.runtime import Predictor, seal
 from export.verify import PATTERNS, pattern
 from export_models import LABELS, METADATA, THRESHOLDS, radiograph, write_model
 
@@ -295,9 +295,11 @@ def test_a_folder_is_searched_as_archives_are(tmp_path):
         (tmp_path / name).write_bytes(content)
     (tmp_path / "a" / "b" / "up").symlink_to(tmp_path / "a")  # a cycle
     (tmp_path / "a" / "linked").symlink_to(outside)
-    os.mkfifo(tmp_path / "a" / "pipe")  # opening it would wait for ever
+    for name in ("pipe", "pipe.png"):  # opening one would wait for ever
+        os.mkfifo(tmp_path / "a" / name)
+    (tmp_path / "a" / "lost.png").symlink_to("nowhere")  # its error has a row
     found = [str(path.relative_to(tmp_path / "a")) for path in expand([str(tmp_path / "a")])]
-    assert found == ["1.2.840.113", "IM0001", "b/x.PNG", "linked/y.jpg"]
+    assert found == ["1.2.840.113", "IM0001", "b/x.PNG", "linked/y.jpg", "lost.png"]
 
 
 def test_dicom_without_a_suffix_is_read(folder, tmp_path, real_dicom, capsys):
@@ -399,7 +401,7 @@ def test_verify_notices_a_model_that_computes_something_else(folder, tmp_path, c
         array = onnx.numpy_helper.to_array(weight)
         if array.ndim == 2 and array.dtype == np.float32:
             weight.CopyFrom(onnx.numpy_helper.from_array(array + np.float32(0.01), weight.name))
-    onnx.save(proto, tmp_path / "changed.onnx")
+    (tmp_path / "changed.onnx").write_bytes(seal(proto.SerializeToString()))  # else it is refused as it is read
     assert main([str(tmp_path / "changed.onnx"), "--verify", "--provider", "cpu"]) == 1
     assert "DIFFERS" in capsys.readouterr().out
 

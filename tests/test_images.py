@@ -132,6 +132,21 @@ def png(width, height, depth, colour, rows, interlace=0):
     return b"\x89PNG\r\n\x1a\n" + chunks
 
 
+@pytest.mark.parametrize("bits", [8, 16])
+def test_interlaced_png_of_any_size(tmp_path, bits):
+    """Pillow does not write Adam7, so the rows of its seven passes are put together by hand, unfiltered."""
+    passes = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+    for width, height in [(w, h) for w in (1, 2, 3, 5, 8, 9) for h in (1, 2, 4, 7, 9)]:
+        image = RNG.integers(0, 2**bits, (height, width)).astype(np.uint16 if bits > 8 else np.uint8)
+        rows = b"".join(b"\0" + row.astype(">u2" if bits > 8 else "u1").tobytes()
+                        for x, y, dx, dy in passes if width > x for row in image[y::dy, x::dx])
+        (tmp_path / "x.png").write_bytes(png(width, height, bits, 0, rows, interlace=1))
+        assert np.array_equal(read_image(tmp_path / "x.png"), image)
+        (tmp_path / "x.png").write_bytes(png(width, height, bits, 0, rows[:-1], interlace=1))
+        with pytest.raises(ValueError, match="truncated"):
+            read_image(tmp_path / "x.png")
+
+
 def test_png_of_few_bits_and_interlaced(tmp_path):
     path = tmp_path / "x.png"
     path.write_bytes(png(4, 1, 2, 0, b"\x00\x1b"))  # 0, 1, 2, 3 of 3
@@ -199,7 +214,13 @@ def test_every_flipped_byte_of_a_png_is_noticed_or_harmless(tmp_path):
     (png(20, 20, 8, 0, bytes(21 * 19)), "truncated"),
     (png(20, 20, 16, 0, bytes(41 * 19)), "truncated"),
     (png(20, 20, 8, 6, bytes(81 * 19)), "truncated"),
+    (png(20, 20, 8, 2, bytes(61 * 19)), "truncated"),
+    (png(20, 20, 8, 4, bytes(41 * 19)), "truncated"),
+    (png(20, 20, 4, 0, bytes(11 * 19)), "truncated"),
+    (png(20, 20, 1, 0, bytes(4 * 19)), "truncated"),
     (png(20, 20, 8, 9, bytes(21 * 20)), "cannot be decoded"),
+    (png(20, 20, 8, 0, b"")[:8] + struct.pack(">I4sI", 0, b"IHDR", zlib.crc32(b"IHDR")) + png(20, 20, 8, 0, b"")[33:],
+     "a header of 0 bytes"),
     (b"\xff\xd8\xff\xe0" + bytes(100), "cannot be decoded"),
     (bytes(128) + b"DICM", "without pixel data|cannot be decoded"),
 ])

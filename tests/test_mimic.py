@@ -93,6 +93,8 @@ def test_bad_tables(tmp_path):
         Mimic(write(tmp_path, STUDIES, [*IMAGES, IMAGES[0]]), tables_only=True)
     with pytest.raises(ValueError, match="the patient id of d1 is blank"):
         Mimic(write(tmp_path, [*STUDIES, ("", 1, {})], [*IMAGES, ("d1", "", 1, "AP", "train")]), tables_only=True)
+    with pytest.raises(ValueError, match="row 9: the patient id of d1 is blank"):  # and so there are no labels of it
+        Mimic(write(tmp_path, STUDIES, [*IMAGES, ("d1", "", 1, "AP", "train")]), tables_only=True)
     path = write(tmp_path, STUDIES, IMAGES) / "mimic-cxr-2.0.0-metadata.csv.gz"
     path.write_bytes(path.read_bytes()[:-12])
     with pytest.raises(ValueError, match="metadata.csv.gz: cut short or damaged"):

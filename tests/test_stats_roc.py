@@ -48,6 +48,7 @@ def test_by_hand():
     np.testing.assert_array_equal(curve.fpr, [0, 0.5, 0.5, 1])
     np.testing.assert_array_equal(curve.tpr, [0, 0.5, 1, 1])
     np.testing.assert_array_equal(youden(y, s), [0.4])
+    np.testing.assert_array_equal(youden(y, s, midway=True), [0.25])
     point = operating_point(y, s, 0.4)
     assert (point.tp[0], point.fp[0], point.tn[0], point.fn[0]) == (2, 1, 1, 0)  # >= counts 0.4 itself
 
@@ -86,7 +87,17 @@ def test_a_label_with_one_class_is_nan_with_the_reason():
 
 
 def test_worse_than_chance_is_best_called_by_nobody():
-    assert youden([1, 1, 0, 0], [0.1, 0.2, 0.3, 0.4])[0] == np.inf
+    for midway in (False, True):
+        assert youden([1, 1, 0, 0], [0.1, 0.2, 0.3, 0.4], midway=midway)[0] == np.inf
+
+
+def test_a_threshold_midway_is_no_score_and_makes_the_same_calls():
+    for seed in range(20):
+        y, s = problem(seed)
+        at, midway = youden(y, s), youden(y, s, midway=True)
+        known = ~np.isnan(y)
+        np.testing.assert_array_equal((s >= at)[known], (s >= midway)[known])
+        assert np.isfinite(at).all() and not (s == midway)[known].any()
 
 
 @pytest.mark.parametrize("y, s, message", [

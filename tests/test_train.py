@@ -3,11 +3,13 @@
 import csv
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
+import sklearn.metrics
 import torch
 
 import data
@@ -148,16 +150,24 @@ def test_run_writes_its_folder_and_learns(unstopped, phantom):
     assert split["split_hash"] == config["split_hash"] and [len(split["splits"][s]) for s in SPLITS] == [42, 6, 12]
 
 
-def test_thresholds_are_scores_of_the_model_as_it_is_deployed(arguments, phantom):
-    """In float32: those of a bf16 validation would lie beside the scores that evaluation and export see."""
+def test_thresholds_lie_between_scores_of_the_model_as_it_is_deployed(arguments, phantom):
+    """In float32: those of a bf16 validation would lie elsewhere. On no score: its last bit would decide a call."""
     words = arguments(epochs=1, amp="bf16")
     assert train.main(words) == 0
     run = Path(next(word for word in words if word.startswith("--out=")).removeprefix("--out="))
     best = load_checkpoint(run / "best.pt")
     validation = data.from_config(best["config"], "val")
-    _, scores = predict(restore_model(best), validation, mean=best["input_mean"], std=best["input_std"])
-    distances = [np.abs(scores[:, i] - t).min() for i, t in enumerate(best["thresholds"]) if t is not None]
-    assert len(distances) >= 2 and max(distances) < 1e-6
+    y, scores = predict(restore_model(best), validation, mean=best["input_mean"], std=best["input_std"])
+    used = [i for i, t in enumerate(best["thresholds"]) if t is not None]
+    assert len(used) >= 2
+    for i in used:
+        neighbours = sorted([*scores[:, i], best["thresholds"][i]])
+        at = neighbours.index(best["thresholds"][i])
+        below, above = neighbours[at] - neighbours[at - 1], neighbours[at + 1] - neighbours[at]
+        assert below > 0 and below == pytest.approx(above, abs=1e-6)
+        called = scores[:, i] >= best["thresholds"][i]
+        fpr, tpr, _ = sklearn.metrics.roc_curve(y[:, i], scores[:, i])
+        assert called[y[:, i] == 1].mean() - called[y[:, i] == 0].mean() == pytest.approx(max(tpr - fpr), abs=1e-12)
 
 
 def test_the_test_set_is_never_looked_at(arguments, monkeypatch):
@@ -186,6 +196,30 @@ def test_weights_that_blow_up_are_not_saved(arguments, tmp_path, capsys):
     assert train.main(arguments(lr=1e38, checkpoint_minutes=0)) == 1
     assert "non-finite" in capsys.readouterr().err
     assert not (tmp_path / "run" / "last.pt").exists() and not (tmp_path / "run" / "best.pt").exists()
+
+
+def test_images_that_are_left_out_are_listed(arguments, phantom, tmp_path, capsys):
+    shutil.copytree(phantom, tmp_path / "phantom")
+    train_set = data.CORPORA["phantom"](tmp_path / "phantom", "train", tables_only=True)
+    missing, bad = (str(train_set.table.path[i]) for i in (3, 5))
+    (tmp_path / "phantom" / missing).unlink()
+    (tmp_path / "phantom" / bad).write_bytes(b"no image")
+    options = dict(root=tmp_path / "phantom", epochs=1, on_missing="skip", on_bad="skip")
+    assert train.main(arguments(**options, cache_dir=tmp_path / "cache")) == 0
+    assert f"2 images are left out, listed in {tmp_path / 'run' / 'skipped.csv'}" in capsys.readouterr().out
+    with open(tmp_path / "run" / "skipped.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["image"] for row in rows] == [missing, bad] and rows[0]["reason"] == "not on disk"
+    assert "not a PNG, JPEG or DICOM" in rows[1]["reason"]
+
+
+def test_a_run_that_lost_its_best_pt_cannot_go_on(arguments, tmp_path, capsys):
+    assert train.main(arguments(epochs=1)) == 0
+    assert train.main(arguments(epochs=1, resume=True)) == 0
+    assert "it had ended already" in capsys.readouterr().out
+    (tmp_path / "run" / "best.pt").unlink()
+    assert train.main(arguments(epochs=1, resume=True)) == 2
+    assert "best.pt: is missing" in capsys.readouterr().err
 
 
 def test_patience_stops_early_and_stays_stopped(arguments, tmp_path, monkeypatch):
@@ -262,7 +296,10 @@ def test_plan_does_nothing(arguments, tmp_path, capsys):
     assert train.main(arguments(plan=True, epochs=5)) == 0
     out = capsys.readouterr().out
     assert "5 epochs of 6 steps of 8 images = 30" in out.replace(",", "") and "42 train" in out
-    assert not (tmp_path / "run").exists()
+    assert f"run folder  {tmp_path / 'run'}\n" in out and not (tmp_path / "run").exists()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "last.pt").touch()
+    assert train.main(arguments(plan=True)) == 0 and "which holds a run: --resume" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("change, said", [

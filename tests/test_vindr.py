@@ -80,6 +80,16 @@ def test_tables_of_another_version(tmp_path):
         VinDr(root, tables_only=True)
 
 
+def test_tables_without_rows_and_not_in_utf_8(tmp_path):
+    with pytest.raises(ValueError, match="image_labels_test.csv: has no rows"):
+        VinDr(write(tmp_path, three("a", [], [], []), test=()), tables_only=True)
+    root = write(tmp_path, three("a", [], [], []))
+    path = tmp_path / "annotations/image_labels_train.csv"
+    path.write_text(path.read_text(), encoding="utf-16")
+    with pytest.raises(ValueError, match="image_labels_train.csv: not UTF-8 text"):
+        VinDr(root, tables_only=True)
+
+
 def test_converted_images_are_found(tmp_path):
     root = write(tmp_path / "vindr", three("a", [], [], []) + three("b", [], [], []))
     (root / "train").mkdir()
