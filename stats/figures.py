@@ -17,6 +17,7 @@ from stats.tables import INITS, p_text
 OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7")
 STYLES = ("-", (0, (1, 1.2)), (0, (4, 1.5)), (0, (4, 1.5, 1, 1.5)))  # a model each
 MARKERS = (None, "o", "^", "s", "D")  # for the labels past the colours
+LEVEL = 11  # points from one p-value over the boxes to the next
 WIDTH = 7.2  # inches, two columns of a journal
 POINTS = 400  # on a drawn curve; more can't be seen
 
@@ -70,7 +71,9 @@ def box_plots(studies):
     columns = min(3, len(studies))
     rows = -(-len(studies) // columns)
     most = max(len(s["models"]) for s in studies)
-    figure = Figure(figsize=(min(WIDTH, columns * max(2.4, 1.0 + 0.7 * most)), 2.7 * rows + 0.15), layout="constrained")
+    height = 2.6 + LEVEL / 72 * max(len(s["comparisons"]) for s in studies)
+    figure = Figure(figsize=(min(WIDTH, columns * max(2.4, 1.0 + 0.7 * most)), height * rows + 0.15),
+                    layout="constrained")
     figure.supxlabel("line: median; ×: mean; box: quartiles of the labels; whiskers: 1.5 times the box at most", fontsize=6)
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for panel, letter, s in zip(panels, ascii_lowercase, studies):
@@ -85,10 +88,11 @@ def box_plots(studies):
                 meanprops={"marker": "x", "markeredgecolor": "black", "markersize": 4.5})
         names = [INITS.get(m["name"], m["name"]) for m in s["models"]]
         flat = most < 3 and max(map(len, names)) <= 12
-        panel.set_xticks(range(len(names)), names, rotation=0 if flat else 20)
+        panel.set_xticks(range(len(names)), names, **({} if flat else {
+            "rotation": 20, "rotation_mode": "anchor", "ha": "right"}))
         panel.set_ylabel("ROC-AUC of the labels, %")
         panel.set_title(f"({letter}) " + s["title"].replace(", ", "\n", 1), loc="left", fontsize=8,
-                        pad=4 + 11 * len(s["comparisons"]))
+                        pad=4 + LEVEL * len(s["comparisons"]))
         _brackets(panel, s)
     for panel in panels[len(studies):]:
         panel.axis("off")
@@ -97,16 +101,18 @@ def box_plots(studies):
 
 def _brackets(panel, s):
     """A line from box to box for every comparison, above the axes, with its p."""
+    from matplotlib.transforms import offset_copy
+
     place = {m["name"]: at for at, m in enumerate(s["models"])}
     panel.set_xlim(-0.6, len(place) - 0.4)
-    across = panel.get_xaxis_transform()  # x in data, y in shares of the axes
     for level, c in enumerate(s["comparisons"]):
-        y = 1.02 + 0.075 * level
-        panel.plot([place[c["a"]], place[c["b"]]], [y, y], color="black", linewidth=0.7, transform=across,
+        # x in data, y in points above the axes
+        above = offset_copy(panel.get_xaxis_transform(), panel.figure, y=3 + LEVEL * level, units="points")
+        panel.plot([place[c["a"]], place[c["b"]]], [1, 1], color="black", linewidth=0.7, transform=above,
                    clip_on=False)
         p = p_text(c["mean"]["p_adjusted"])
-        panel.text((place[c["a"]] + place[c["b"]]) / 2, y + 0.005, f"p {p}" if p.startswith("<") else f"p = {p}",
-                   ha="center", va="bottom", transform=across, fontsize=6.5)
+        panel.text((place[c["a"]] + place[c["b"]]) / 2, 1.003, f"p {p}" if p.startswith("<") else f"p = {p}",
+                   ha="center", va="bottom", transform=above, fontsize=6.5)
 
 
 def roc_curves(s, models):
@@ -116,7 +122,7 @@ def roc_curves(s, models):
     labels = [label for label, reason in zip(s["labels"], s["reasons"]) if reason is None]
     names = [INITS.get(m["name"], m["name"]) for m in s["models"]]
     lines = 0.15 * (len(labels) + 3)  # inches, of the legend
-    column = max(1.4, 0.5 + 0.06 * max(map(len, names)))  # and of a model's column in it
+    column = max(1.4, 0.75 + 0.065 * max(map(len, names)))  # and of a model's column in it
     if len(models) <= 2:
         figure = Figure(figsize=(WIDTH, max(3.7, lines + 0.4)), layout="constrained")
         panel, key = figure.subplots(1, 2, width_ratios=(1, 1.3))
