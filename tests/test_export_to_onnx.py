@@ -400,10 +400,18 @@ def test_accept_shows_what_happens_at_the_thresholds(capsys):
     after = before.copy()
     after[[1, 2, 4], 0] = 0.45, 0.4, 0.6  # a positive is no longer called, nor is one without a label left alone
     assert accept(y, before, after, ["first", "second"], [0.5, None]) == dict(
-        label_fall=0.0, mean_fall=0.0, change=pytest.approx(0.2), calls=5, changed_calls=2)
+        label_fall=0.0, mean_fall=0.0, change=pytest.approx(0.2), calls=5, changed_calls=2, unjudged=[])
     first, second, total = capsys.readouterr().out.splitlines()[1:]
     assert first.split()[3:] == "0.2000 2 1.000 -> 0.500 1.000 -> 1.000".split()
     assert "no threshold" in second and total.endswith("2 of 5")
+
+
+def test_accept_names_what_it_cannot_judge(capsys):
+    y = np.array([[1, 0, np.nan], [0, 0, 1], [1, 0, np.nan]])
+    scores = np.array([[0.8, 0.9, 0.4], [0.6, 0.2, 0.5], [0.7, 0.3, 0.1]])
+    assert accept(y, scores, scores, ["first", "second", "third"], [0.5, 0.5, None])["unjudged"] == ["second", "third"]
+    out = capsys.readouterr().out
+    assert "not judged, since these radiographs lack a class of it: second, third" in out and "nan" not in out
 
 
 # -- calibration --------------------------------------------------------------------------------------------------
