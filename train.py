@@ -118,7 +118,8 @@ def build_parser(description=__doc__, **changed):
                                      usage="%(prog)s [--option value ...]", allow_abbrev=False)
     for f in dataclasses.fields(Config):
         how = dict(default=f.default) | f.metadata | changed.get(f.name, {})
-        how["help"] = how["help"].replace("%", "%%") + ("" if how["default"] is None or f.type is bool else " (default: %(default)s)")
+        shown = "" if how["default"] is None or f.type is bool else " (default: %(default)s)"
+        how["help"] = how["help"].replace("%", "%%") + shown
         if f.type is bool:
             how["action"] = "store_true"
         else:

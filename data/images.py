@@ -18,9 +18,10 @@ MAX_PIXELS = 2**26  # 8192 x 8192; the largest radiographs are about 4000 x 5000
 MAX_BYTES = 2**29  # a raw 16-bit image of MAX_PIXELS is 2**27
 INSTALL = "pip install -r requirements-optional.txt"
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-# By bits and colour type: Pillow's mode, and how it is stored.
-CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
+CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a PNG, by its colour type
+# An interlaced PNG's passes: the first column and row, and the steps from one to the next.
 ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+# By bits and colour type: Pillow's mode, and how it is stored.
 PLAIN_PNG = {(8, 0): ("L", "L"), (16, 0): ("I;16", "I;16B"), (8, 6): ("RGBA", "RGBA")}
 
 
