@@ -31,7 +31,7 @@ import data
 from data.augment import transform
 from data.batches import epoch_batches, prefetch
 from data.progress import Progress, duration
-from models.checkpoint import atomic_write, load_checkpoint, save_checkpoint, sha256
+from models.checkpoint import atomic_write, is_rehearsal, load_checkpoint, save_checkpoint, sha256
 from models.distributed import agree, join_processes, predict_shared, total
 from models.inference import choose_amp, to_input
 from models.optim import create_optimizer, learning_rate
@@ -176,6 +176,8 @@ def train_in(folder, cfg, rank, world, device, control):
     model, report, weights, mean, std = initialise(
         cfg.init, cfg.arch, weights=cfg.weights, num_classes=len(train_set.labels), image_size=cfg.image_size, seed=cfg.seed,
         target=cfg.data, normalize=cfg.normalize)
+    if cfg.init == "mimic" and not train_set.rehearsal and cfg.data != "phantom" and is_rehearsal(weights):
+        raise ValueError(f"{weights}: was trained on phantoms in a corpus's layout, to rehearse; pretrain it on the corpus")
     record |= dict(
         labels_trained=train_set.labels, images_train=len(train_set), images_val=len(val_set),
         split_hash=train_set.split_hash, skipped={why: len(files) for why, files in train_set.skipped.items()},
@@ -351,8 +353,8 @@ def plan(cfg):
     step_seconds = seconds * cfg.batch_size / (world * size)
     pixels = sum(len(c) for c in counts.values()) * cfg.image_size**2
     folder = run_folder(cfg)
-    held = ", which holds a run: --resume goes on with it" if (folder / "last.pt").exists() and not cfg.resume else ""
-    print(f"""run folder  {folder}{held}
+    held = not cfg.resume and ((folder / "last.pt").exists() or (folder / "best.pt").exists())
+    print(f"""run folder  {folder}{', which holds a run: --resume goes on with it' if held else ''}
 corpus      {cfg.data} in {record['root']}: {', '.join(f'{len(c):,} {s}' for s, c in counts.items())} images (as tabled)
 labels      {len(labels)}: {', '.join(labels)}
 model       {cfg.arch}/{model.config['patch_size']} at {cfg.image_size} px, {parameters / 1e6:.1f} M parameters, {cfg.init}{f' {report or weights}' if report or weights else ''}

@@ -305,8 +305,9 @@ def main(argv=None):
     try:
         if args.merge:
             target, *sources = args.merge
-            if sources and target.name != sources[0].resolve().name:  # the folder of caches, as with --cache-dir
-                target = target / sources[0].resolve().name
+            is_cache = (target / "meta.json").exists()
+            if sources and target.name != sources[0].resolve().name and not is_cache:
+                target = target / sources[0].resolve().name  # the folder of caches was given, as with --cache-dir
             copied, damaged = merge_caches(target, sources)
             filled = Store(target).read_index()["bytes"] > 0
             print(f"{target}: {copied:,} images copied, {damaged:,} damaged ones left out; it has {filled.sum():,} of "

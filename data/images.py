@@ -202,8 +202,10 @@ def _decode_dicom(data):
     """Decode DICOM bytes; the modality and VOI LUTs applied, MONOCHROME1 inverted."""
     try:
         import pydicom
+        from pydicom.encaps import get_frame
         from pydicom.pixels import apply_modality_lut, apply_voi_lut, get_decoder
-        from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+        from pydicom.uid import (ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGLSTransferSyntaxes,
+                                 JPEGTransferSyntaxes)
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(f"reading DICOM needs pydicom: {INSTALL}") from error
 
@@ -228,6 +230,10 @@ def _decode_dicom(data):
     syntax = header.file_meta.TransferSyntaxUID
     if syntax.is_compressed and not get_decoder(syntax).is_available:
         raise ModuleNotFoundError(f"decoding {syntax.name} needs pylibjpeg and its plugins: {INSTALL}")
+    if syntax in (*JPEGTransferSyntaxes, *JPEGLSTransferSyntaxes):  # whose decoders fill up what is cut off
+        padded = get_frame(header.PixelData, 0, number_of_frames=1)  # to an even length, with either of two bytes
+        if not padded.rstrip(b"\0\xff").endswith(b"\xff\xd9"):
+            raise ValueError("truncated: no end of the image")
     image = header.pixel_array
     if image.ndim != 2:
         raise ValueError(f"pixels of shape {image.shape}; expected one grey frame")
@@ -249,7 +255,7 @@ def _decode_dicom(data):
 
 def _drop_empty(header):
     """Leave out of a DICOM header what it has but does not say: pydicom takes an empty element for a value."""
-    for name in ("RescaleSlope", "RescaleIntercept", "VOILUTFunction", "WindowCenter", "WindowWidth"):
+    for name in ("RescaleSlope", "RescaleIntercept", "VOILUTFunction", "WindowCenter", "WindowWidth", "HighBit"):
         if name in header and header[name].is_empty:
             del header[name]
 

@@ -103,9 +103,10 @@ def check_split_target(path):
         raise FileNotFoundError(f"{path}: the folder it would go into does not exist")
     if path.exists():
         try:
-            is_split = "split_hash" in json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, TypeError):
-            is_split = False
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            found = None
+        is_split = isinstance(found, dict) and set(found) == {"corpus", "split_hash", "key", "splits"}
         if not is_split:
             raise ValueError(f"{path}: exists and is no split file; it is left as it is")
 

@@ -273,7 +273,7 @@ def list_files(folder):
     """Names in a folder; none where it is not there."""
     try:
         with os.scandir(folder) as entries:
-            return {entry.name for entry in entries}
+            return {e.name for e in entries if not e.is_symlink() or os.path.exists(e.path)}  # no link to nowhere
     except (FileNotFoundError, NotADirectoryError):
         return set()
 

@@ -1,5 +1,7 @@
 """UKA-CXR of University Hospital Aachen, read from one documented table."""
 
+import posixpath
+
 from data.corpus import Corpus
 from data.labels import NOT_UNCERTAIN, TABLE3
 from data.splits import SPLITS
@@ -43,6 +45,9 @@ class UkaCXR(Corpus):
         rows = Rows(table)
         columns = ("image", "patient_id", "view", *FINDINGS)
         for row, (image, patient, view, heart, *grades, split) in read_csv(table, columns, ("split",), "error"):
+            plain = posixpath.normpath(image) if image else image
+            if plain != image and not plain.startswith(".."):  # two spellings of one file would be two images
+                raise ValueError(f"{table}, row {row}: image is {image!r}, expected {plain!r}")
             y = read_codes([heart], HEART_SIZE, FINDINGS, table, row)
             y += read_codes(grades, SEVERITY, FINDINGS[1:], table, row)
             if split and split not in SPLITS:

@@ -272,9 +272,10 @@ def predict(args):
     if to_stdout and sys.stdout is None:
         raise ValueError("standard output is closed; --csv FILE or --jsonl FILE writes to a file")
     if args.explain:
-        if args.explain.exists() and not args.explain.is_dir():
-            raise ValueError(f"--explain {args.explain}: is a file; expected a folder")
-        args.explain.mkdir(parents=True, exist_ok=True)
+        try:
+            args.explain.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise ValueError(f"--explain {args.explain}: there is a file in its place; expected a folder") from None
     why = ""
     if args.provider == "auto" and model.provider == "cpu":
         why = f" (no CUDA: {(cuda_problem() or 'onnxruntime found no usable GPU').partition(';')[0]})"

@@ -217,28 +217,37 @@ def encode_metadata(metadata):
 
 def seal(content):
     """A serialised model with its own sha256 in its metadata, taken as if zeros were in the hash's place."""
-    place, digest = _digest(content)
+    place, digest = _seal_place(content), _digest(content)
     return content[:place.start] + digest + content[place.stop:]
 
 
 def is_sealed(model):
     """Whether every byte of a model, a file or bytes, is as `seal` left it: ONNX itself has no checksum."""
     if isinstance(model, bytes):
-        place, digest = _digest(model)
-        return model[place] == digest
+        return model[_seal_place(model)] == _digest(model)
     with open(model, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        place, digest = _digest(content)
-        return content[place] == digest
+        return content[_seal_place(content)] == _digest(content)
 
 
 def _digest(content):
-    """Where a model's hash lies, and what it should be."""
-    start = content.rfind(SEAL.encode()) + len(SEAL) + 2  # behind the name, protobuf has a tag and a length
+    """The hash that a serialised model should have, in hex."""
+    place = _seal_place(content)
     with memoryview(content) as view:
-        found = hashlib.sha256(view[:start])
+        found = hashlib.sha256(view[:place.start])
         found.update(b"0" * 64)
-        found.update(view[start + 64:])
-    return slice(start, start + 64), found.hexdigest().encode()
+        found.update(view[place.stop:])
+    return found.hexdigest().encode()
+
+
+def _seal_place(content):
+    """Where the hash lies in a serialised model: behind the field's name, protobuf has a tag and a length."""
+    start = content.rfind(SEAL.encode()) + len(SEAL) + 2
+    return slice(start, start + 64)
+
+
+def seal_of(content):
+    """The hash in a serialised model."""
+    return content[_seal_place(content)].decode()
 
 
 def decode_metadata(model, session):
@@ -291,7 +300,7 @@ def well_formed(metadata, inputs, outputs):
             isinstance(version, str) for version in metadata["versions"].values()),
         gate=gate is None or has(gate, images=whole, split=str, label_fall=number, mean_fall=number, change=number,
                                  calls=whole, changed_calls=whole, judged_on=str, unjudged=lambda names: (
-                                     isinstance(names, list) and set(names) <= set(labels))),
+                                     strings and isinstance(names, list) and all(name in labels for name in names))),
         reference=has(metadata["reference"], tolerance=number, patterns=lambda values: rows(values, count),
                       radiographs=lambda known: isinstance(known, dict) and rows(list(known.values()), count)))
 

@@ -29,7 +29,7 @@ from export.graph import INPUT_TYPES, classifier
 from export.calibrate import calibrate, draw
 from export.output import check_target, is_stream, replacing, run_script
 from export.predict import expand, predictions
-from export.runtime import FORMAT, Predictor, encode_metadata, seal
+from export.runtime import FORMAT, SEAL, Predictor, encode_metadata, seal, seal_of
 from models.checkpoint import load_checkpoint, restore_model, sha256
 from models.inference import predict, to_input
 from models.vit import ARCHITECTURES
@@ -218,7 +218,7 @@ def beside(out):
 
 def write(out, content, metadata, reliability):
     """Write a model and what goes beside it, and let the model take its name when all else is there."""
-    texts = card.card(metadata), json.dumps(metadata, indent=1) + "\n"
+    texts = card.card(metadata), json.dumps(metadata | {SEAL: seal_of(content)}, indent=1) + "\n"
     with ExitStack() as stack:  # the first that is entered is the last to be left
         stack.enter_context(replacing(out, "wb")).write(content)
         for path, text in zip(beside(out), texts):

@@ -82,6 +82,12 @@ def load_checkpoint(path):
     return state
 
 
+def is_rehearsal(path):
+    """Whether a checkpoint was trained on phantoms in a corpus's layout."""
+    config = load_checkpoint(path)["config"]
+    return isinstance(config, dict) and bool(config.get("rehearsal"))
+
+
 def restore_model(checkpoint):
     """The model of a checkpoint, in eval mode.
 

@@ -79,6 +79,8 @@ def write_skipped(folder, datasets):
     left_out += [dict(image=path, reason=reason) for of in datasets for path, reason in of.skipped["bad"]]
     if left_out:
         _write_table(Path(folder) / "skipped.csv", left_out)
+    else:
+        (Path(folder) / "skipped.csv").unlink(missing_ok=True)  # of an earlier attempt
     return len(left_out)
 
 

@@ -47,9 +47,6 @@ def draw_figures(folder, studies, aligned):
     settings = {"font.family": "DejaVu Sans", "font.size": 7, "axes.linewidth": 0.6, "svg.hashsalt": "stats.figures",
                 "axes.spines.top": False, "axes.spines.right": False, "text.parse_math": False}
     with matplotlib.rc_context(settings):
-        for old in Path(folder).glob("figure4-*"):  # of an earlier report's studies
-            if old.suffix in (".png", ".svg"):
-                old.unlink()
         figures = {"figure3": box_plots(studies)}
         for s, models in zip(studies, aligned):
             figures[f"figure4-{s['name']}"] = roc_curves(s, models)

@@ -177,9 +177,9 @@ def youden(y_true, y_score, *, midway=False):
     y_true, y_score : (N, L) arrays
         As in `auroc`.
     midway : bool
-        Give the middle between that score and the next lower one, which calls the same radiographs. A threshold
-        that other programs will apply should be there: where it is a score itself, the last bit of a computation
-        decides about that radiograph.
+        Give the middle between that score and the next lower one, to float32's precision, which calls the same
+        radiographs. A threshold that other programs will apply should be there: where it is a score itself, the last
+        bit of a computation decides about that radiograph.
 
     Returns
     -------
@@ -195,7 +195,9 @@ def youden(y_true, y_score, *, midway=False):
             best = np.argmax(curve.tpr - curve.fpr)  # never the lowest score, from which on all are called
             threshold[label] = curve.thresholds[best]
             if midway and best:
-                threshold[label] = (float(curve.thresholds[best]) + float(curve.thresholds[best + 1])) / 2
+                above, below = (float(score) for score in curve.thresholds[best:best + 2])
+                middle = float(np.float32((above + below) / 2))
+                threshold[label] = middle if below < middle < above else above  # float32 has none between neighbours
     return threshold
 
 

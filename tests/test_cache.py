@@ -266,6 +266,7 @@ def test_merge_makes_the_cache_of_one_machine(corpus, tmp_path):
     other = build(size=16)
     with pytest.raises(ValueError, match="is a cache of"):
         merge_caches(target, [other.folder])
+    assert main(["--merge", str(target), str(other.folder)]) == 2 and not (target / other.folder.name).exists()
     with pytest.raises(ValueError, match="is not a cache"):
         merge_caches(target, [tmp_path])
 

@@ -101,7 +101,8 @@ def test_command_on_a_phantom(tmp_path, capsys):
     assert f"split hash {split_hash}" in out and split_hash in (tmp_path / "split.json").read_text()
     assert f"split written to {tmp_path / 'split.json'}" in out
     (tmp_path / "notes.txt").write_text("mine")
-    for target, reason in (("notes.txt", "no split file"), ("absent/split.json", "does not exist")):
+    (tmp_path / "config.json").write_text('{"corpus": "phantom", "split_hash": "a run\'s"}')
+    for target, reason in (("notes.txt", "no split file"), ("config.json", "no split file"), ("absent/split.json", "does not exist")):
         assert main(["phantom", "--root", str(root), "--tables-only", "--write-split", str(tmp_path / target)]) == 2
         assert reason in capsys.readouterr().err
     assert (tmp_path / "notes.txt").read_text() == "mine"

@@ -210,8 +210,9 @@ def test_limit_is_a_fixed_subset_in_the_tables_order(options):
 def test_missing_images(options):
     whole = Phantom(**options)
     gone = [whole.path(1), whole.path(4)]
-    for path in gone:
-        path.unlink()
+    gone[0].unlink()
+    gone[1].unlink()
+    gone[1].symlink_to("nowhere.png")  # as where a large file has not been fetched
     with pytest.raises(FileNotFoundError, match=f"2 of the {len(whole)} images .* the first is images/{gone[0].name}"):
         Phantom(**options)
     part = Phantom(on_missing="skip", **options)

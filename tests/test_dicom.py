@@ -54,6 +54,11 @@ def test_bits_that_pydicom_would_not_take_are_refused(tmp_path):
         read_image(path)
 
 
+def test_an_empty_highest_bit_says_nothing(tmp_path):
+    pixels = RNG.integers(0, 4096, (40, 30)).astype("uint16")
+    assert np.array_equal(read_image(write(tmp_path / "x.dcm", pixels, stored=12, HighBit=None)), pixels)
+
+
 def test_a_data_set_without_header_and_one_without_size(tmp_path):
     pixels = RNG.integers(0, 4096, (40, 30)).astype("uint16")
     dataset = pydicom.dcmread(write(tmp_path / "x.dcm", pixels))
@@ -193,6 +198,12 @@ def test_lossless_jpeg(tmp_path, bits):
     dataset["PixelData"].is_undefined_length = True
     dataset.save_as(path)
     assert np.array_equal(read_image(path), pixels)
+    stream = lossless_jpeg(pixels, bits)
+    for length in (len(stream) * 3 // 10, len(stream) * 9 // 10):  # of which the decoder would make up the rest
+        dataset.PixelData = pydicom.encaps.encapsulate([stream[:length]])
+        dataset.save_as(path)
+        with pytest.raises(ValueError, match="truncated: no end of the image"):
+            read_image(path)
 
 
 @pytest.mark.parametrize("elements, reason", [

@@ -80,7 +80,8 @@ LOST = dict(tolerance=0.1, patterns=[[0.5] * 5], radiographs={})
     ("versions", ["torch"]), ("versions", dict(torch=2)), ("reference", []), ("reference", {}),
     ("reference", LOST | dict(patterns=[[0.5] * 4])), ("reference", LOST | dict(radiographs=[[0.5] * 5])),
     ("reference", LOST | dict(radiographs=dict(a=None))), ("reference", LOST | dict(tolerance=None)),
-    ("gate", GATE | dict(unjudged=["Mass"])), ("gate", {}), ("gate", GATE | dict(change="much")), ("gate", GATE | dict(calls=None))])
+    ("gate", GATE | dict(unjudged=["Mass"])), ("gate", GATE | dict(unjudged=[[1]])), ("gate", GATE | dict(unjudged=7)),
+    ("gate", {}), ("gate", GATE | dict(change="much")), ("gate", GATE | dict(calls=None))])
 def test_a_field_of_another_kind_is_one_line(tmp_path, capsys, field, value):
     path = write_model(tmp_path / "model.onnx", **{field: value})  # its hash fits
     assert every_task(path) == {2}

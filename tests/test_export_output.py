@@ -80,7 +80,8 @@ def test_targets_are_refused_before_any_work(words, tmp_path, capsys, target, re
     (["--csv", "-"], "standard output is closed"),
     (["--csv", "/dev/full"], "/dev/full: cannot be written: No space left on device"),
     (["--csv", "/proc/x.csv"], "/proc/x.csv: cannot be written"),
-    (["--explain", __file__], f"--explain {__file__}: is a file; expected a folder")])
+    (["--explain", __file__], f"--explain {__file__}: there is a file in its place"),
+    (["--explain", __file__ + "/maps"], "/maps: there is a file in its place; expected a folder")])
 def test_what_cannot_be_written_is_named(words, tmp_path, options, said):
     closed = dict(preexec_fn=lambda: os.close(1)) if "closed" in said else dict(stdout=subprocess.DEVNULL)
     process = start(["export.predict", *words, *options], **closed)

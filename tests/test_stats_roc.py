@@ -98,6 +98,10 @@ def test_a_threshold_midway_is_no_score_and_makes_the_same_calls():
         known = ~np.isnan(y)
         np.testing.assert_array_equal((s >= at)[known], (s >= midway)[known])
         assert np.isfinite(at).all() and not (s == midway)[known].any()
+        np.testing.assert_array_equal(midway, midway.astype(np.float32))
+    low = np.float32(0.3)
+    high = np.nextafter(low, np.float32(1))
+    assert youden([0, 1], np.array([low, high]), midway=True)[0] == high  # nothing is between the two
 
 
 @pytest.mark.parametrize("y, s, message", [

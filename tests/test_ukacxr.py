@@ -76,6 +76,12 @@ def test_grades_are_read_strictly(tmp_path, row, message):
         Uka(write(tmp_path, [row]), tables_only=True)
 
 
+@pytest.mark.parametrize("spelling", ["./a/b.png", "a//b.png", "a/./b.png", "a/c/../b.png"])
+def test_one_file_has_one_spelling(tmp_path, spelling):
+    with pytest.raises(ValueError, match=f"row 3: image is '{spelling}', expected 'a/b.png'"):
+        Uka(write(tmp_path, [["a/b.png", *grades()[1:]], [spelling, *grades(1)[1:]]]), tables_only=True)
+
+
 def test_columns_are_read_strictly(tmp_path):
     with pytest.raises(ValueError, match="ukacxr.csv: unknown column 'Edema'"):
         Uka(write(tmp_path, [[*grades(), "mild"]], [*COLUMNS, "Edema"]), tables_only=True)

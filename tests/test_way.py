@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -67,7 +68,7 @@ def test_train_evaluate_export_predict(roots, corpus, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("target", ["cxr14", "ukacxr"])
-def test_a_row_of_table_5(roots, target, tmp_path):
+def test_a_row_of_table_5(roots, target, tmp_path, capsys):
     """Pretrain on MIMIC's layout, fine-tune on the target's from there and from elsewhere, compare on the overlap."""
     mimic, root = str(roots("mimic")), str(roots(target))
     assert pretrain_mimic.main(["--target", target, "--root", mimic, *SMALL, "--init", "random"]) == 0
@@ -80,6 +81,10 @@ def test_a_row_of_table_5(roots, target, tmp_path):
     kept = load_checkpoint(f"runs/{target}-mimic/best.pt")
     assert all((kept["model"][name] == source["model"][name]).all() for name in kept["model"] if not name.startswith("head."))
     assert tuple(kept["labels"]) == MIMIC_OVERLAP[target]
+    # what was rehearsed never becomes the init of a run on the corpus itself
+    shutil.copytree(root, tmp_path / "as-released", ignore=lambda *_: ["PHANTOM.txt"])
+    real = [*overlap, "--root", str(tmp_path / "as-released"), "--out", "runs/real"]
+    assert train.main([*real, "--init", "mimic"]) == 2 and "to rehearse" in capsys.readouterr().err
     assert evaluate.main(["--bootstrap", "100", "--labels", "mimic-overlap", "--device", "cpu"]) == 0
     report = (tmp_path / "reports" / "report.md").read_text()
     assert "Table 5" in report
