@@ -34,13 +34,16 @@ def build_parser():
     parser.add_argument("--bootstrap", type=int, default=1000, metavar="B", help="redraws (default: 1000)")
     parser.add_argument("--seed", type=int, default=0, help="of the redraws (default: 0)")
     parser.add_argument("--resample", choices=("image", "patient"), default="image",
-                        help="what is drawn: radiographs (the paper) or patients with all of theirs (better; default: %(default)s)")
+                        help="what is drawn: radiographs (the paper) or patients with all of theirs, which is better "
+                             "(default: %(default)s)")
     parser.add_argument("--thresholds", choices=("test", "val"), default="test",
-                        help="Youden's threshold of the test set, anew in each redraw (the paper), or of validation (default: %(default)s)")
+                        help="Youden's threshold of the test set, anew in each redraw (the paper), or of validation "
+                             "(default: %(default)s)")
     parser.add_argument("--p-value", choices=("two-sided", "paper"), default="two-sided",
                         help="two-sided, or the paper's one-sided proportion (default: %(default)s)")
     parser.add_argument("--family", choices=("comparison", "report"), default="comparison",
-                        help="adjust p-values over the labels and mean of each comparison, or over the whole report (default: %(default)s)")
+                        help="adjust p-values over the labels and mean of each comparison, or over the whole report "
+                             "(default: %(default)s)")
     parser.add_argument("--labels", choices=("all", "mimic-overlap"), default="all",
                         help="all of a run's, compared with runs of the same labels (Table 4), or those that the "
                              "corpus shares with MIMIC-CXR, of every run (Table 5) (default: %(default)s)")
@@ -112,11 +115,11 @@ def find_runs(folders):
     """Run folders with a best.pt: those given, or all under runs/."""
     if not folders:
         folders = sorted(path.parent for path in Path("runs").glob("*/best.pt"))
-        for path in sorted(Path("runs").glob("*/config.json")):
-            if folders and path.parent not in folders:
-                print(f"warning: {path.parent} has no best.pt and is passed over", file=sys.stderr)
         if not folders:
             raise ValueError("runs/ holds no run with a best.pt; train one first: python train.py")
+        for path in sorted(Path("runs").glob("*/config.json")):
+            if path.parent not in folders:
+                print(f"warning: {path.parent} has no best.pt and is passed over", file=sys.stderr)
     for folder in folders:
         if not (folder / "best.pt").is_file():
             raise FileNotFoundError(f"{folder}: no best.pt there, so it is no run of train.py, or one without an epoch")

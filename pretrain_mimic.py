@@ -21,7 +21,8 @@ from data.labels import MIMIC_OVERLAP
 def build_parser():
     parser = train.build_parser(
         __doc__, data=dict(default="mimic", choices=["mimic"]),
-        labels=dict(default="mimic-overlap", choices=["mimic-overlap"], help="those that the target shares with MIMIC-CXR"),
+        labels=dict(default="mimic-overlap", choices=["mimic-overlap"],
+                    help="those that the target shares with MIMIC-CXR"),
         init=dict(default="imagenet", choices=["dinov2", "imagenet", "random"]),
         out=dict(help="run folder (default: weights/mimic-<target>)"))
     parser.add_argument("--target", required=True, choices=[name for name in MIMIC_OVERLAP if name != "mimic"],

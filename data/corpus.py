@@ -12,7 +12,7 @@ from data.labels import RELEASE_NAMES, choose_labels, resolve_uncertain, select_
 from data.splits import SPLITS, assign, draw_subset, read_split, split_hash, write_split
 from data.tables import check_root, list_tree, locate, spare_images
 
-REHEARSAL = "PHANTOM.txt"  # in the root of phantoms that have a corpus's layout
+PHANTOM_MARK = "PHANTOM.txt"  # in the root of phantoms that have a corpus's layout
 
 
 class Corpus(Dataset):
@@ -91,7 +91,7 @@ class Corpus(Dataset):
 
         release = self.read(self.root, cohort)
         self.notes = release.cohort_notes()
-        self.rehearsal = (self.root / REHEARSAL).is_file()
+        self.rehearsal = (self.root / PHANTOM_MARK).is_file()
         if self.rehearsal:
             self.notes.append("phantoms in the layout of this corpus: no result on them says anything about patients")
         inside = np.flatnonzero(release.left_out == "")

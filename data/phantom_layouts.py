@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from data.corpus import REHEARSAL
+from data.corpus import PHANTOM_MARK
 from data.labels import RELEASE_NAMES, TABLE3
 from data.padchest import TABLE as PADCHEST_TABLE
 from data.padchest import TERMS
@@ -77,7 +77,7 @@ def make_studies(corpus, patients, seed):
 
 def make_layout(root, corpus, studies, size):
     """Write the release of one corpus into an existing empty folder."""
-    (root / REHEARSAL).write_text(f"Synthetic radiographs in the layout of {corpus}: no image shows a person.\n")
+    (root / PHANTOM_MARK).write_text(f"Synthetic radiographs in the layout of {corpus}: no image shows a person.\n")
     WRITERS[corpus](root, studies, size)
 
 

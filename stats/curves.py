@@ -33,7 +33,8 @@ def plot_curves(rows, path):
     loss.set(xlabel="epoch", ylabel="weighted binary cross-entropy")
     for number, key in enumerate(labels):
         values = [math.nan if row[key] is None else row[key] for row in rows]
-        auc.plot(epochs, values, lw=1, color=OKABE_ITO[number % 6], ls=("-", "--", ":")[number // 6 % 3],
+        turn, colour = divmod(number, len(OKABE_ITO))
+        auc.plot(epochs, values, lw=1, color=OKABE_ITO[colour], ls=("-", "--", ":")[turn % 3],
                  label=key.removeprefix("auroc "))
     auc.plot(epochs, [math.nan if row["val_auroc"] is None else row["val_auroc"] for row in rows], "k-", lw=2.5,
              label="mean")
