@@ -167,7 +167,7 @@ def predict_run(folder, args):
     meta = {"run": folder.resolve().name, "corpus": config["data"], "init": config["init"], "arch": config["arch"],
             "split_hash": config["split_hash"], "checkpoint_sha256": sha256(folder / "best.pt"),
             "thresholds": checkpoint["thresholds"], "thresholds_from": "Youden's on the validation set",
-            "rehearsal": test_set.rehearsal or bool(config.get("rehearsal")), "missing": len(test_set.skipped["missing"]),
+            "rehearsal": test_set.synthetic or bool(config.get("rehearsal")), "missing": len(test_set.skipped["missing"]),
             "bad": len(test_set.skipped["bad"])}
     predictions = Predictions(test_set.table.image_id, test_set.table.patient_id, test_set.labels,
                               np.concatenate(y_true), np.concatenate(y_score), meta)

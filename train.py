@@ -176,12 +176,12 @@ def train_in(folder, cfg, rank, world, device, control):
     model, report, weights, mean, std = initialise(
         cfg.init, cfg.arch, weights=cfg.weights, num_classes=len(train_set.labels), image_size=cfg.image_size, seed=cfg.seed,
         target=cfg.data, normalize=cfg.normalize)
-    if cfg.init == "mimic" and not train_set.rehearsal and cfg.data != "phantom" and is_rehearsal(weights):
+    if cfg.init == "mimic" and not train_set.synthetic and cfg.data != "phantom" and is_rehearsal(weights):
         raise ValueError(f"{weights}: was trained on phantoms in a corpus's layout, to rehearse; pretrain it on the corpus")
     record |= dict(
         labels_trained=train_set.labels, images_train=len(train_set), images_val=len(val_set),
         split_hash=train_set.split_hash, skipped={why: len(files) for why, files in train_set.skipped.items()},
-        rehearsal=train_set.rehearsal,
+        rehearsal=train_set.synthetic,
         weights=weights and str(weights), weights_sha256=weights and sha256(weights), processes=world,
         device_name=torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
         python=platform.python_version(), torch=str(torch.__version__), numpy=np.__version__, git=git_revision())

@@ -1,27 +1,33 @@
 """Six corpora and a phantom, each as a Dataset of (uint8 image, float labels).
 
-`CORPORA` imports a corpus, and with it torch, only when one is asked for, so that `data.labels` and `data.images`
+`CORPORA` imports a corpus, and with it torch, only when one is asked for, so that `data.labels` and `data.decode`
 stay usable where torch is not installed.
 """
 
 import importlib
 import os
 from collections.abc import Mapping
-from pathlib import Path
+
+from data.files import default_root
+
+__all__ = ["CORPORA", "default_root", "from_config"]
 
 
 class _Corpora(Mapping):
     """Name -> Dataset class, imported when it is looked up."""
 
     classes = {
-        "vindr": "VinDrCXR", "cxr14": "ChestXray14", "chexpert": "CheXpert", "mimic": "MimicCXR",
-        "ukacxr": "UkaCXR", "padchest": "PadChest", "phantom": "Phantom",
+        "vindr": ("data.vindr", "VinDrCXR"), "cxr14": ("data.cxr14", "ChestXray14"),
+        "chexpert": ("data.chexpert", "CheXpert"), "mimic": ("data.mimic", "MimicCXR"),
+        "ukacxr": ("data.ukacxr", "UkaCXR"), "padchest": ("data.padchest", "PadChest"),
+        "phantom": ("data.phantom.corpus", "Phantom"),
     }
 
     def __getitem__(self, name):
         if name not in self.classes:
             raise KeyError(name)
-        return getattr(importlib.import_module(f"data.{name}"), self.classes[name])
+        module, class_name = self.classes[name]
+        return getattr(importlib.import_module(module), class_name)
 
     def __contains__(self, name):
         return name in self.classes
@@ -34,11 +40,6 @@ class _Corpora(Mapping):
 
 
 CORPORA = _Corpora()
-
-
-def default_root(corpus):
-    """Where a corpus is looked for without --root: $CXR_ROOT/<corpus>, else datasets/<corpus>."""
-    return Path(os.environ.get("CXR_ROOT") or "datasets") / corpus
 
 
 def from_config(config, split, **overrides):

@@ -2,7 +2,8 @@
 
 from data.corpus import Corpus
 from data.labels import RELEASE_NAMES
-from data.tables import CERTAINTY, Rows, find_table, list_files, read_codes, read_csv
+from data.files import list_files
+from data.tables import CERTAINTY, Rows, find_table, read_codes, read_csv
 
 # The paper's cohort has none that are uncertain here (recovered: its Tables 1 and 2 then match to the last image).
 CERTAIN_IN_PAPER = ("Cardiomegaly", "Lung Opacity", "Lung Lesion", "Edema", "Pneumonia")

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from data import CORPORA
-from data.cache import build_cache
-from data.paper import NOT_EXPECTED, OF_TABLES, TABLE1, TABLE2, UNREADABLE
+from data.cache.build import build_cache
+from data.paper_cohorts import NOT_EXPECTED, OF_TABLES, TABLE1, TABLE2, UNREADABLE
 from data.splits import check_split_target
 
 

@@ -6,11 +6,10 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from data import default_root
-from data.cache import build_cache
+from data.cache.build import build_cache
+from data.files import check_root, default_root, list_tree, locate, spare_images
 from data.labels import RELEASE_NAMES, choose_labels, resolve_uncertain, select_labels
 from data.splits import SPLITS, assign, draw_subset, read_split, split_hash, write_split
-from data.tables import check_root, list_tree, locate, spare_images
 
 PHANTOM_MARK = "PHANTOM.txt"  # in the root of phantoms that have a corpus's layout
 
@@ -45,7 +44,7 @@ class Corpus(Dataset):
     on_bad : {"error", "skip"}
         What to do about images that cannot be read.
     cache_dir, workers
-        As in `data.cache.build_cache`.
+        As in `data.cache.build.build_cache`.
     tables_only : bool
         Touch no image: the table is there, items are not.
     progress : bool
@@ -65,7 +64,7 @@ class Corpus(Dataset):
         What was left out or ignored in reading, in sentences.
     skipped : dict
         {"missing": [paths], "bad": [(path, reason)]}
-    rehearsal : bool
+    synthetic : bool
         Whether these are phantoms in the release's layout (`data.phantom` leaves `PHANTOM.txt` beside them).
     """
 
@@ -91,8 +90,8 @@ class Corpus(Dataset):
 
         release = self.read(self.root, cohort)
         self.notes = release.cohort_notes()
-        self.rehearsal = (self.root / PHANTOM_MARK).is_file()
-        if self.rehearsal:
+        self.synthetic = (self.root / PHANTOM_MARK).is_file()
+        if self.synthetic:
             self.notes.append("phantoms in the layout of this corpus: no result on them says anything about patients")
         inside = np.flatnonzero(release.left_out == "")
         if not len(inside):

@@ -2,7 +2,8 @@
 
 from data.corpus import Corpus
 from data.labels import RELEASE_NAMES
-from data.tables import Rows, find_table, list_files, read_csv, read_lines
+from data.files import list_files
+from data.tables import Rows, find_table, read_csv, read_lines
 
 
 class ChestXray14(Corpus):

@@ -2,16 +2,14 @@
 
 import csv
 import gzip
-import os
 import sys
 import zlib
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".dicom", ".dcm")
+from data.files import leads_out
 
 
 @dataclass(frozen=True)
@@ -183,7 +181,7 @@ class Rows:
         error = ("the image id is blank" if not image_id else
                  f"the patient id of {image_id} is blank" if not (patient_id or left_out) else
                  f"image {image_id} is there a second time" if image_id in self.seen else
-                 f"{path!r} leads out of the root" if _leads_out(path) else None)
+                 f"{path!r} leads out of the root" if leads_out(path) else None)
         if error:
             raise ValueError(f"{file or self.file}, row {row}: {error}")
         self.seen.add(image_id)
@@ -197,90 +195,3 @@ class Rows:
         *texts, y, official, left_out = zip(*self.rows)
         table = Table(*(np.array(text, object) for text in texts), np.array(y, np.float32))
         return Release(table, tuple(labels), np.array(official, object), np.array(left_out, object), notes)
-
-
-def _leads_out(path):
-    """Whether a relative path may end up outside the folder it is joined to, on any system."""
-    return path[:1] == "/" or "\\" in path or ":" in path or "\0" in path or ".." in path and ".." in path.split("/")
-
-
-def locate(root, paths, alternatives):
-    """Find each file under `root` by listing folders, not by asking for each file.
-
-    Parameters
-    ----------
-    root : Path
-    paths : (N,) array of str
-        Relative to `root`, with forward slashes.
-    alternatives : callable
-        path -> sequence of paths to try, in order, where the release allows several.
-
-    Returns
-    -------
-    found : (N,) object array of str
-        The first alternative that is there, else `paths` itself.
-    present : (N,) bool array
-    folders : dict of str to set of str
-        The file names in every folder that was listed.
-    """
-    folders = {}
-
-    def names(folder):
-        if folder not in folders:
-            folders[folder] = list_files(root / folder)
-        return folders[folder]
-
-    found, present = [], np.zeros(len(paths), bool)
-    for i, path in enumerate(paths.tolist()):
-        for candidate in alternatives(path):
-            folder, _, name = candidate.rpartition("/")
-            if name in names(folder):
-                path, present[i] = candidate, True
-                break
-        found.append(path)
-    return np.array(found, object), present, folders
-
-
-def spare_images(folders, paths, found, present, alternatives):
-    """Count the image files that no row is read from.
-
-    Parameters
-    ----------
-    folders : dict of str to set of str
-        File names by folder, relative to the root ("" for the root itself).
-    paths, found, present, alternatives
-        What `locate` was given, and what it gave.
-
-    Returns
-    -------
-    copies, strangers : int
-        Files that are a row's image too, in another format or place than the one read; and those of no row.
-    """
-    images = {f"{folder}/{name}".lstrip("/") for folder, names in folders.items() for name in names
-              if name.lower().endswith(IMAGE_SUFFIXES)}
-    spare = images.difference(found[present])
-    copies = len({path for row in paths.tolist() for path in alternatives(row) if path in spare}) if spare else 0
-    return copies, len(spare) - copies
-
-
-def list_tree(root):
-    """The file names of every folder under `root`, by the folder's relative path ("" for the root itself)."""
-    return {"" if folder == str(root) else os.path.relpath(folder, root).replace(os.sep, "/"): set(names)
-            for folder, _, names in os.walk(root)}
-
-
-def list_files(folder):
-    """Names in a folder; none where it is not there."""
-    try:
-        with os.scandir(folder) as entries:
-            return {e.name for e in entries if not e.is_symlink() or os.path.exists(e.path)}  # no link to nowhere
-    except (FileNotFoundError, NotADirectoryError):
-        return set()
-
-
-def check_root(root, corpus, access):
-    """`root` as a Path; FileNotFoundError says where it was looked for and where the corpus is had."""
-    root = Path(root)
-    if not root.is_dir():
-        raise FileNotFoundError(f"{root}: no such folder for {corpus}; pass --root or set CXR_ROOT. {access}")
-    return root

@@ -33,7 +33,7 @@ class VinDrCXR(Corpus):
         release's fractures the paper's 55 are is not known). There are no patient ids: every image counts as a
         patient of its own.
     Known bad files
-        None. Some DICOM files are MONOCHROME1 or 12 to 16 bit; data/images.py handles both.
+        None. Some DICOM files are MONOCHROME1 or 12 to 16 bit; data/decode.py handles both.
     """
 
     corpus = "vindr"

@@ -91,7 +91,7 @@ def classifier(state, config, *, mean=None, std=None, input_type="float32", bloc
 
 
 def preprocessing(g, image, size):
-    """The paper's preprocessing, as in data/images.py, for each image of the batch by itself.
+    """The paper's preprocessing, as in data/preprocess.py, for each image of the batch by itself.
 
     Parameters
     ----------

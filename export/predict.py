@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, nullcontext
 from pathlib import Path
 
-from data.images import read_image
+from data.decode import read_image
 from export.card import card
 from export.explain import write_overlays
 from export.output import check_target, replacing, run_script

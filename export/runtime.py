@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from data.images import read_image, to_float32
+from data.decode import read_image
+from data.preprocess import to_float32
 
 ort.disable_telemetry_events()  # builds that have them send no usage events from a hospital's machine
 

@@ -23,7 +23,7 @@ import onnxruntime
 import torch
 
 import data
-from data.images import load
+from data.preprocess import load
 from export import card, quantize, verify
 from export.graph import INPUT_TYPES, classifier
 from export.calibrate import calibrate, draw

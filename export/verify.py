@@ -8,7 +8,7 @@ import hashlib
 
 import numpy as np
 
-from data.images import read_image
+from data.decode import read_image
 
 PATTERNS = ((1024, 1024), (513, 380))  # height, width
 REDUCED = 1e-2  # fp16 and int8 round differently from processor to processor

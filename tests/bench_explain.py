@@ -19,9 +19,8 @@ import torch
 import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from data.images import preprocess  # noqa: E402
-from data.phantom import draw_findings  # noqa: E402
-from data.render import FINDINGS, render  # noqa: E402
+from data.phantom.render import FINDINGS, draw_findings, render  # noqa: E402
+from data.preprocess import preprocess  # noqa: E402
 from export import explain  # noqa: E402
 from export.runtime import Predictor  # noqa: E402
 from models.checkpoint import load_checkpoint, restore_model  # noqa: E402

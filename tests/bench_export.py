@@ -20,7 +20,7 @@ import onnxruntime
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from data.images import preprocess  # noqa: E402
+from data.preprocess import preprocess  # noqa: E402
 from export import quantize  # noqa: E402
 from export.graph import classifier  # noqa: E402
 from export.runtime import cuda_problem, open_session  # noqa: E402
@@ -53,7 +53,7 @@ def hardware():
 
 
 def pytorch(model, device="cpu", dtype=torch.float32):
-    """The researcher's path: data.images, then the model."""
+    """The researcher's path: data.decode, then the model."""
     def run(images):
         levels = torch.from_numpy(np.stack([preprocess(image) for image in images])[:, None])
         with torch.inference_mode():
@@ -84,7 +84,7 @@ def products(model):
 
 
 def timm_export(folder, arch):
-    """timm's model through torch.onnx.export, behind data.images."""
+    """timm's model through torch.onnx.export, behind data.decode."""
     import timm
     name = {"vit_base": "vit_base_patch14_dinov2", "vit_small": "vit_small_patch14_dinov2",
             "vit_large": "vit_large_patch14_dinov2"}[arch]

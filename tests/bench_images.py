@@ -25,9 +25,10 @@ from PIL import Image
 from torchvision.io import ImageReadMode, decode_image as torchvision_decode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from data.cache import build_cache  # noqa: E402
-from data.images import decode_image, preprocess  # noqa: E402
-from data.workers import available_cores  # noqa: E402
+from data.cache.build import build_cache  # noqa: E402
+from data.cache.fill import available_cores  # noqa: E402
+from data.decode import decode_image  # noqa: E402
+from data.preprocess import preprocess  # noqa: E402
 
 try:
     import cv2

@@ -20,7 +20,7 @@ sys.path.insert(0, str(REPOSITORY))
 
 from data.labels import RELEASE_NAMES  # noqa: E402
 from data.padchest import TABLE  # noqa: E402
-from data.phantom_layouts import CXR14_HEADER  # noqa: E402
+from data.phantom.layouts import CXR14_HEADER  # noqa: E402
 from data.vindr import GLOBAL, LOCAL  # noqa: E402
 
 CERTAINTY = ("", "", "", "", "1.0", "0.0", "-1.0")

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.cache import build_cache, main, stat_files
-from data.images import preprocess
-from data.store import Store, merge_caches
+from data.cache.__main__ import main
+from data.cache.build import build_cache
+from data.cache.store import Store, merge_caches
+from data.files import stat_files
+from data.preprocess import preprocess
 
 SIZE = 32
 
@@ -90,7 +92,7 @@ def test_a_changed_image_is_done_again_and_a_touched_one_is_not_decoded(corpus, 
         decoded.append(path)
         return preprocess(picture(100), size)
 
-    monkeypatch.setattr("data.workers.load_bytes", decode)
+    monkeypatch.setattr("data.cache.fill.load_bytes", decode)
     cache = build()
     assert decoded == [str(root / names[3])] and cache.filled == 2
     assert np.array_equal(cache.images[cache.rows[3]], preprocess(picture(100), SIZE))

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data import workers
-from data.cache import build_cache
-from data.images import preprocess
-from data.store import RECORD, Store
-from data.workers import fill_rows
+from data.cache import fill
+from data.cache.build import build_cache
+from data.cache.fill import fill_rows
+from data.cache.store import RECORD, Store
+from data.preprocess import preprocess
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SIZE = 32
@@ -48,9 +48,9 @@ def build(folder, root, names, **options):
 
 BUILD = """
 import sys
-import data.cache
-from data.cache import build_cache
-data.cache.BATCH = 40
+import data.cache.build
+from data.cache.build import build_cache
+data.cache.build.BATCH = 40
 root, cache, count, workers = sys.argv[1:]
 names = [f"{i}.png" for i in range(int(count))]
 print(build_cache(root, names, names, corpus="toy", size=32, cache_dir=cache, workers=int(workers),
@@ -71,7 +71,7 @@ def test_worker_processes_give_the_same_without_torch(tmp_path):
     two = build(tmp_path / "2", root, names, workers=2, on_bad="skip")
     assert np.array_equal(one.images, two.images) and one.bad == two.bad and one.bad[0][0] == "50.png"
     assert two.filled == 99
-    loaded = subprocess.run([sys.executable, "-c", "import sys, data.workers; print('torch' in sys.modules)"],
+    loaded = subprocess.run([sys.executable, "-c", "import sys, data.cache.fill; print('torch' in sys.modules)"],
                             cwd=REPOSITORY, capture_output=True, text=True)
     assert loaded.stdout == "False\n"
 
@@ -116,13 +116,13 @@ def test_a_killed_worker_is_an_error_not_a_hang(tmp_path, monkeypatch):
         (root / f"{i}.png").unlink()
         os.mkfifo(root / f"{i}.png")
     started = []
-    start = workers._start_worker
+    start = fill._start_worker
 
     def start_and_keep(*place):
         started.append(start(*place))
         return started[-1]
 
-    monkeypatch.setattr(workers, "_start_worker", start_and_keep)
+    monkeypatch.setattr(fill, "_start_worker", start_and_keep)
     threading.Timer(1.5, lambda: started[0].kill()).start()
     begin = time.monotonic()
     with pytest.raises(OSError, match="worker ended with code -9.*fewer workers.*what was done is kept"):

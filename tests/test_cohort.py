@@ -8,8 +8,8 @@ import pytest
 from data import CORPORA
 from data.cohort import compare, count, main
 from data.labels import TABLE3
-from data.paper import NOT_EXPECTED, TABLE1, TABLE2
-from data.phantom import make_phantom
+from data.paper_cohorts import NOT_EXPECTED, TABLE1, TABLE2
+from data.phantom.corpus import make_phantom
 from data.tables import Table
 
 
@@ -117,7 +117,7 @@ def test_read_images_counts_what_is_there(tmp_path, capsys):
     """A release of which a split has not been downloaded yet."""
     import shutil
 
-    from data.phantom import main as phantom
+    from data.phantom.__main__ import main as phantom
     root = tmp_path / "vindr"
     phantom(["--layout", "vindr", "--out", str(root), "--size", "64", "--patients", "10"])
     images = sum(1 for _ in (root / "train").iterdir())
@@ -127,7 +127,7 @@ def test_read_images_counts_what_is_there(tmp_path, capsys):
 
 
 def test_command_is_strict_about_a_cut_table(tmp_path, capsys):
-    from data.phantom import main as phantom
+    from data.phantom.__main__ import main as phantom
     phantom(["--layout", "chexpert", "--out", str(tmp_path / "chexpert"), "--size", "64", "--patients", "10"])
     arguments = ["chexpert", "--root", str(tmp_path / "chexpert"), "--tables-only"]
     assert main(arguments) == 0 and main([*arguments, "--strict"]) == 1

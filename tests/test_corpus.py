@@ -13,8 +13,9 @@ import torch
 from PIL import Image
 
 from data import CORPORA, default_root, from_config
-from data.images import load
-from data.phantom import main as phantom_main, make_phantom
+from data.phantom.__main__ import main as phantom_main
+from data.phantom.corpus import make_phantom
+from data.preprocess import load
 from data.splits import assign, check_disjoint, draw_patients, read_split, split_hash
 from data.tables import read_csv
 

@@ -6,7 +6,8 @@ import warnings
 import numpy as np
 import pytest
 
-from data.images import load, preprocess, read_image
+from data.decode import read_image
+from data.preprocess import load, preprocess
 
 pydicom = pytest.importorskip("pydicom")
 from pydicom.data import get_testdata_file  # noqa: E402

@@ -184,7 +184,7 @@ def test_mimic_overlap_merges_sides():
 @pytest.fixture(scope="module")
 def phantom(tmp_path_factory):
     """A small phantom corpus and its cache's folder."""
-    from data.phantom import make_phantom
+    from data.phantom.corpus import make_phantom
 
     folder = tmp_path_factory.mktemp("corpora")
     make_phantom(folder / "phantom", patients=20)

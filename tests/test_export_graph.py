@@ -7,7 +7,7 @@ import torch
 from onnx import TensorProto, helper
 from PIL import Image
 
-from data.images import preprocess
+from data.preprocess import preprocess
 from export.graph import Graph, classifier, preprocessing
 from models.inference import to_input
 from export_models import radiograph, random_model

@@ -18,7 +18,7 @@ import onnx
 import pytest
 from PIL import Image
 
-from data.images import read_image
+from data.decode import read_image
 from export import predict, runtime
 from export.predict import expand, main
 from export.runtime import Predictor, seal

@@ -17,7 +17,7 @@ from PIL import Image
 from sklearn.linear_model import LogisticRegression
 
 import data
-from data.phantom import make_phantom
+from data.phantom.corpus import make_phantom
 from export import quantize, runtime, to_onnx
 from export.calibrate import calibrate, calibration_error, fit, folds, platt, sigmoid
 from export.graph import classifier

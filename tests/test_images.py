@@ -12,7 +12,8 @@ import pytest
 import torch
 from PIL import Image, ImageFile
 
-from data.images import MAX_PIXELS, load, preprocess, read_image
+from data.decode import MAX_PIXELS, read_image
+from data.preprocess import load, preprocess
 
 RNG = np.random.default_rng(0)
 SMOOTH = np.asarray(Image.fromarray(RNG.integers(0, 256, (9, 7), np.uint8)).resize((190, 230), Image.BICUBIC))
@@ -250,7 +251,7 @@ def test_truncated_files_fail_even_where_pillow_was_told_to_accept_them(tmp_path
 
 
 def test_torch_is_not_imported():
-    code = "import sys, data.images; sys.exit('torch' in sys.modules or 'pydicom' in sys.modules)"
+    code = "import sys, data.preprocess; sys.exit('torch' in sys.modules or 'pydicom' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1]).returncode == 0
 
 

@@ -13,9 +13,10 @@ from PIL import Image
 
 from data import CORPORA
 from data.labels import TABLE3
-from data.phantom import main, make_phantom, new_folder
-from data.phantom_layouts import make_studies
-from data.render import FINDINGS, render, render_lateral
+from data.phantom.__main__ import main
+from data.phantom.corpus import make_phantom, new_folder
+from data.phantom.layouts import make_studies
+from data.phantom.render import FINDINGS, render, render_lateral
 
 SIZE = 128
 
@@ -88,7 +89,7 @@ def test_what_cannot_be_drawn_is_refused():
 
 
 def test_the_corpus_draws_itself_where_there_is_nothing(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("data.phantom.make_phantom", lambda root: make_phantom(root, patients=10, size=64))
+    monkeypatch.setattr("data.phantom.corpus.make_phantom", lambda root: make_phantom(root, patients=10, size=64))
     (tmp_path / "empty").mkdir()
     first = CORPORA["phantom"](tmp_path / "new", tables_only=True)
     second = CORPORA["phantom"](tmp_path / "empty", tables_only=True)
@@ -108,13 +109,13 @@ def test_two_processes_may_draw_at_once(tmp_path, monkeypatch):
         with new_folder(root):
             make_phantom(root, patients=10, size=64)
 
-    monkeypatch.setattr("data.phantom.make_phantom", slower)
+    monkeypatch.setattr("data.phantom.corpus.make_phantom", slower)
     assert len(CORPORA["phantom"](tmp_path / "phantom", tables_only=True)) == 21
     assert [path.name for path in tmp_path.iterdir()] == ["phantom"]
 
 
 def test_nothing_is_left_of_a_drawing_that_failed(tmp_path, monkeypatch):
-    monkeypatch.setattr("data.phantom.render", lambda *args, **options: 1 / 0)
+    monkeypatch.setattr("data.phantom.corpus.render", lambda *args, **options: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         make_phantom(tmp_path / "phantom", patients=10)
     assert list(tmp_path.iterdir()) == []

@@ -12,7 +12,7 @@ import pretrain_mimic
 import train
 from data import CORPORA
 from data.labels import MIMIC_OVERLAP, TABLE3
-from data.phantom import main as phantom
+from data.phantom.__main__ import main as phantom
 from export.predict import main as predict
 from export.to_onnx import main as to_onnx
 from models.checkpoint import load_checkpoint

@@ -1,6 +1,6 @@
 """Phantoms in the layout of every release: its tree, tables, formats and quirks, to rehearse a run before access.
 
-Findings that `data.render` draws appear in the images; labels that it cannot draw are tossed at random, so that every
+Findings that `data.phantom.render` draws appear in the images; labels that it cannot draw are tossed at random, so that every
 label of Table 3 has positives and negatives. All of it is synthetic.
 """
 
@@ -17,7 +17,7 @@ from data.corpus import PHANTOM_MARK
 from data.labels import RELEASE_NAMES, TABLE3
 from data.padchest import TABLE as PADCHEST_TABLE
 from data.padchest import TERMS
-from data.render import draw_findings, render, render_lateral
+from data.phantom.render import draw_findings, render, render_lateral
 from data.vindr import GLOBAL, LOCAL, READERS
 
 # What else a drawn finding is called, in one release or another.

@@ -1,4 +1,4 @@
-"""Fill rows of a cache from image files, in this process or in several (`python -m data.workers` is one).
+"""Fill rows of a cache from image files, in this process or in several (`python -m data.cache.fill` is one).
 
 The workers are plain subprocesses that read jobs from their standard input as lines of JSON. Unlike
 multiprocessing's they do not import the caller's main module (and torch with it) and do not fork a process
@@ -17,8 +17,9 @@ import zlib
 from contextlib import suppress
 from pathlib import Path
 
-from data.images import load_bytes, read_file
-from data.store import write_at
+from data.cache.store import write_at
+from data.decode import read_file
+from data.preprocess import load_bytes
 
 CHUNK = 16  # images handed to a worker at a time
 
@@ -45,7 +46,7 @@ def fill_row(fd, offset, size, job):
     Returns
     -------
     tuple or str
-        The fields of a `data.store.RECORD`, the hash in hex; or, for a bad image, the reason.
+        The fields of a `data.cache.store.RECORD`, the hash in hex; or, for a bad image, the reason.
     """
     path, place, length = job["path"], offset + job["row"] * size * size, size * size
     try:
@@ -119,11 +120,11 @@ def _record(answer):
 def _start_worker(fd, offset, size):
     """Start a worker of one thread, in a session of its own, so that Ctrl-C reaches only the caller."""
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    modules = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    modules = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
     # PYTHONSAFEPATH: not some other package "data" in the working folder
     paths = {"PYTHONPATH": os.pathsep.join(modules), "PYTHONSAFEPATH": "1"}
     return subprocess.Popen(
-        [sys.executable, "-m", "data.workers", str(fd), str(offset), str(size)], stdin=subprocess.PIPE,
+        [sys.executable, "-m", "data.cache.fill", str(fd), str(offset), str(size)], stdin=subprocess.PIPE,
         stdout=subprocess.PIPE, text=True, encoding="utf-8", env=os.environ | threads | paths, pass_fds=[fd],
         start_new_session=True)
 

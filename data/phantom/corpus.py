@@ -1,9 +1,5 @@
-"""The embedded default corpus: synthetic radiographs, drawn on first use; and phantoms in every release's layout.
+"""The embedded default corpus: synthetic radiographs, drawn on first use."""
 
-    python -m data.phantom --layout mimic --out DIR --patients 40
-"""
-
-import argparse
 import csv
 import os
 import shutil
@@ -17,7 +13,7 @@ from PIL import Image
 
 from data.corpus import Corpus
 from data.labels import TABLE3
-from data.render import draw_findings, render
+from data.phantom.render import draw_findings, render
 from data.splits import SPLITS
 from data.tables import Rows, find_table, read_csv
 
@@ -28,7 +24,7 @@ class Phantom(Corpus):
     """480 synthetic frontal radiographs of 160 patients who do not exist.
 
     Citation
-        None: data/render.py draws them. No image shows a person, and no result on them says anything about one.
+        None: data/phantom/render.py draws them. No image shows a person, and no result on them says anything about one.
     Licence and access
         This project's. Where the root is absent or empty, the images are drawn there, the same bytes for a seed.
     Tree
@@ -117,36 +113,3 @@ def new_folder(root):
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-
-
-def build_parser():
-    parser = argparse.ArgumentParser(prog="python -m data.phantom", description="Write synthetic radiographs in the "
-                                     "tree, tables and file formats of a release. No image shows a person.")
-    parser.add_argument("--layout", required=True, choices=list(TABLE3), help="whose release to imitate")
-    parser.add_argument("--out", required=True, type=Path, help="a folder that is absent or empty")
-    parser.add_argument("--patients", type=int, default=40, help="how many (default %(default)s), 10 at the least")
-    parser.add_argument("--seed", type=int, default=0, help="the same seed writes the same files (default 0)")
-    parser.add_argument("--size", type=int, default=SIZE, help="pixels along a side (default %(default)s)")
-    return parser
-
-
-def main(argv=None):
-    args = build_parser().parse_args(argv)
-    try:
-        if args.patients < 10 or args.size < 64 or args.seed < 0:
-            raise ValueError("expected --patients of 10, --size of 64 and --seed of 0, or more")
-        if args.layout == "phantom":
-            make_phantom(args.out, patients=args.patients, seed=args.seed, size=args.size)
-        else:
-            from data.phantom_layouts import make_layout, make_studies  # it reads what the corpora know of themselves
-            with new_folder(args.out) as folder:
-                make_layout(folder, args.layout, make_studies(args.layout, args.patients, args.seed), args.size)
-    except (ValueError, OSError) as error:
-        print(f"data.phantom: error: {error}", file=sys.stderr)
-        return 2
-    print(f"{args.out}: {args.patients} synthetic patients in the layout of {args.layout}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

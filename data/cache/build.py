@@ -1,6 +1,6 @@
-"""Preprocess a corpus once, in parallel, and open it as one memory-mapped array; also `python -m data.cache`.
+"""Preprocess a corpus once, in parallel, and open it as one memory-mapped array.
 
-The folder is `<cache_dir>/<corpus>-<size>-<key>/` (see `data.store`), its key made of the release's image
+The folder is `<cache_dir>/<corpus>-<size>-<key>/` (see `data.cache.store`), its key made of the release's image
 names, the image size and `PREPROCESSING_VERSION`: every cohort, split and limit of a release shares it. Each
 time it is opened, the records of the wanted rows are held against the size and time of their files; where
 those differ, against the content hash; and where that differs, the image is done again. An interrupted build
@@ -9,25 +9,22 @@ goes on where it was.
 Runs on Linux and macOS: several processes share a cache by POSIX file locks (`fcntl`), which Windows has not.
 """
 
-import argparse
 import errno
 import hashlib
 import json
 import os
 import shutil
-import stat
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from data import CORPORA, default_root
-from data.images import PREPROCESSING_VERSION
+from data.cache.fill import available_cores, fill_rows
+from data.cache.store import BATCH, RECORD, Store
+from data.files import stat_files
+from data.preprocess import PREPROCESSING_VERSION
 from data.progress import Progress
-from data.store import BATCH, RECORD, Store, merge_caches
-from data.workers import available_cores, fill_rows
 
 SMALL = 64  # so few images are done in this process
 SECONDS = 5.0  # at most between two flushes: what a kill can cost
@@ -197,130 +194,3 @@ def _fill(store, index, jobs, workers, progress):
             store.mark(records)
             shown.close()
     return bad, filled + len(records)
-
-
-def stat_files(root, names):
-    """Size and modification time of each file, following links that stay inside `root`.
-
-    Returns
-    -------
-    ndarray, int64, shape (len(names), 2)
-        Bytes, and nanoseconds.
-
-    Raises
-    ------
-    ValueError
-        If a name is absolute, has a ".." or leads out of `root` by a link.
-    FileNotFoundError
-        If files are absent: how many, and the first.
-    """
-    root = os.path.realpath(root)
-    folders = {"": root}
-
-    def refuse_outside(path, name):
-        target = os.path.realpath(path)
-        if os.path.commonpath([root, target]) != root:
-            raise ValueError(f"the path {name!r} leads out of {root}: {path} is a link to {target}; move the files there, "
-                             "or mount their folder")
-
-    def resolve(folder, name):
-        if folder not in folders:
-            parent, _, last = folder.rpartition("/")
-            path = f"{resolve(parent, name)}/{last}"
-            if last in ("", ".", ".."):
-                raise ValueError(f"the path {name!r} leads out of {root}")
-            if os.path.islink(path):
-                refuse_outside(path, name)
-            folders[folder] = path
-        return folders[folder]
-
-    result, missing = np.zeros((len(names), 2), np.int64), []
-    for at, name in enumerate(names):
-        folder, _, last = name.rpartition("/")
-        if name.startswith("/") or last in ("", ".", ".."):
-            raise ValueError(f"the path {name!r} leads out of {root}")
-        path = f"{resolve(folder, name)}/{last}"
-        try:
-            status = os.lstat(path)
-            if stat.S_ISLNK(status.st_mode):
-                refuse_outside(path, name)
-                status = os.stat(path)
-        except (FileNotFoundError, NotADirectoryError):
-            missing.append(name)
-            continue
-        result[at] = status.st_size, status.st_mtime_ns
-    if missing:
-        raise FileNotFoundError(f"{root}: {len(missing):,} of {len(names):,} images are absent, "
-                                f"the first is {missing[0]}")
-    return result
-
-
-def build_parser():
-    parser = argparse.ArgumentParser(
-        prog="data.cache",
-        description="Preprocess a corpus into a cache, or merge caches that several machines have filled.")
-    parser.add_argument("corpus", nargs="?", choices=list(CORPORA))
-    parser.add_argument("--root", type=Path,
-                        help="the release's folder (default: $CXR_ROOT/<corpus>, else datasets/<corpus>)")
-    parser.add_argument("--cohort", default="paper", help="(default: paper)")
-    parser.add_argument("--image-size", type=int, default=224, help="height and width of the images (default: 224)")
-    parser.add_argument("--cache-dir", type=Path, help="folder of caches (default: $CXR_CACHE, else ./cache)")
-    parser.add_argument("--workers", type=int, help="processes (default: one for each core)")
-    parser.add_argument("--shard", default="1/1", metavar="I/N", help="do only the I-th of N parts, I from 1")
-    parser.add_argument("--verify", action="store_true", help="check every cached image, redo the damaged")
-    parser.add_argument("--merge", nargs="+", type=Path, metavar=("TARGET", "SOURCE"),
-                        help="copy what the cache in the folder TARGET lacks from the caches SOURCE of the same images")
-    return parser
-
-
-def _fill_corpus(args):
-    """Preprocess the images of a cohort that are on disk."""
-    from data.tables import locate
-
-    part, slash, parts = args.shard.partition("/")
-    if not slash or not part.isdigit() or not parts.isdigit() or not 1 <= int(part) <= int(parts):
-        raise ValueError(f"--shard: expected I/N with 1 <= I <= N, found {args.shard!r}")
-    corpus = CORPORA[args.corpus]
-    if args.cohort not in corpus.cohorts:
-        raise ValueError(f"--cohort: {args.corpus} has {', '.join(corpus.cohorts)}, not {args.cohort!r}")
-    root = corpus.prepare_root(args.root or default_root(args.corpus))
-    release = corpus.read(root, args.cohort)
-    files, present, _ = locate(root, release.table.path, corpus.alternatives(root))
-    inside = release.left_out == ""
-    chosen = inside & present
-    cache = build_cache(root, release.table.path.tolist(), release.table.path[chosen].tolist(),
-                        files=files[chosen].tolist(), corpus=args.corpus, size=args.image_size,
-                        cache_dir=args.cache_dir, workers=args.workers, on_bad="skip",
-                        shard=(int(part) - 1, int(parts)), verify=args.verify)
-    for name, reason in cache.bad:
-        print(f"bad image {name}: {reason}")
-    checked = f", {cache.damaged:,} damaged rows done again" if args.verify or cache.damaged else ""
-    print(f"{cache.folder}: {(cache.rows >= 0).sum():,} images ready ({cache.filled:,} preprocessed now{checked}), "
-          f"{len(cache.bad):,} bad, {(inside & ~present).sum():,} not on disk")
-
-
-def main(argv=None):
-    parser = build_parser()
-    args = parser.parse_args(argv)
-    try:
-        if args.merge:
-            target, *sources = args.merge
-            is_cache = (target / "meta.json").exists()
-            if sources and target.name != sources[0].resolve().name and not is_cache:
-                target = target / sources[0].resolve().name  # the folder of caches was given, as with --cache-dir
-            copied, damaged = merge_caches(target, sources)
-            filled = Store(target).read_index()["bytes"] > 0
-            print(f"{target}: {copied:,} images copied, {damaged:,} damaged ones left out; it has {filled.sum():,} of "
-                  f"the release's {len(filled):,} images now")
-        elif args.corpus:
-            _fill_corpus(args)
-        else:
-            parser.error("expected a corpus or --merge")
-    except (ValueError, OSError) as error:
-        print(f"data.cache: error: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,44 @@
+"""Write synthetic radiographs in the layout of a release.
+
+    python -m data.phantom --layout mimic --out DIR --patients 40
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from data.labels import TABLE3
+from data.phantom.corpus import SIZE, make_phantom, new_folder
+from data.phantom.layouts import make_layout, make_studies
+
+
+def build_parser():
+    parser = argparse.ArgumentParser(prog="python -m data.phantom", description="Write synthetic radiographs in the "
+                                     "tree, tables and file formats of a release. No image shows a person.")
+    parser.add_argument("--layout", required=True, choices=list(TABLE3), help="whose release to imitate")
+    parser.add_argument("--out", required=True, type=Path, help="a folder that is absent or empty")
+    parser.add_argument("--patients", type=int, default=40, help="how many (default %(default)s), 10 at the least")
+    parser.add_argument("--seed", type=int, default=0, help="the same seed writes the same files (default 0)")
+    parser.add_argument("--size", type=int, default=SIZE, help="pixels along a side (default %(default)s)")
+    return parser
+
+
+def main(argv=None):
+    args = build_parser().parse_args(argv)
+    try:
+        if args.patients < 10 or args.size < 64 or args.seed < 0:
+            raise ValueError("expected --patients of 10, --size of 64 and --seed of 0, or more")
+        if args.layout == "phantom":
+            make_phantom(args.out, patients=args.patients, seed=args.seed, size=args.size)
+        else:
+            with new_folder(args.out) as folder:
+                make_layout(folder, args.layout, make_studies(args.layout, args.patients, args.seed), args.size)
+    except (ValueError, OSError) as error:
+        print(f"data.phantom: error: {error}", file=sys.stderr)
+        return 2
+    print(f"{args.out}: {args.patients} synthetic patients in the layout of {args.layout}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

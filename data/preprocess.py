@@ -1,0 +1,146 @@
+"""From raw gray intensities to the paper's image: resize, min-max scale, equalize (no torch)."""
+
+from functools import lru_cache
+
+import numpy as np
+from PIL import Image
+
+from data.decode import decode_image, read_file
+
+# Part of every cache's key: to be raised whenever a file could come out as other pixels than before.
+PREPROCESSING_VERSION = 2
+
+
+def load(path, size=224):
+    """Read a radiograph and preprocess it: ``preprocess(read_image(path), size)``.
+
+    Returns
+    -------
+    ndarray, uint8, shape (size, size)
+
+    Raises
+    ------
+    ValueError
+        Naming the file and the reason.
+    """
+    return load_bytes(read_file(path), path, size)
+
+
+def load_bytes(data, path, size=224):
+    """`load` for the bytes of a file that was read; `path` is for the message of an error."""
+    image = decode_image(data, path)
+    try:
+        return preprocess(image, size)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def to_float32(image):
+    """Intensities in a type that the preprocessing takes: uint8, uint16 and float32 as they are.
+
+    Others come as float32, the wider ones less their minimum: an offset changes nothing in the model's picture,
+    but float32 has no digits left beside a large one.
+
+    Parameters
+    ----------
+    image : ndarray, any real dtype, not empty
+
+    Returns
+    -------
+    ndarray, uint8, uint16 or float32, of the same shape
+    """
+    if image.dtype in (np.uint8, np.uint16, np.float32):
+        return image
+    if image.dtype.itemsize > 2:
+        image = image.astype({"f": np.float64, "i": np.int64}.get(image.dtype.kind, image.dtype))
+        image = image - image.min()
+    return image.astype(np.float32)
+
+
+def preprocess(image, size=224):
+    """Turn raw grey intensities into the model's picture, as in the paper: resize, min-max, equalise.
+
+    1. Each axis is resized with Pillow's antialiased BILINEAR filter (mode "F"; the same as PyTorch's
+       ``interpolate(mode="bilinear", antialias=True, align_corners=False)``), in float32, without rounding.
+    2. The minimum and maximum of the *resized* image become 0 and 1, and level = floor(255 x + 1/2).
+    3. The 256 levels are equalised as by OpenCV's ``equalizeHist`` (in integers: where that rounds a tie the other
+       way, it is a level off). A constant image becomes all zeros.
+
+    Parameters
+    ----------
+    image : ndarray, any real dtype, shape (H, W)
+    size : int
+        Height and width of the result.
+
+    Returns
+    -------
+    ndarray, uint8, shape (size, size)
+
+    Raises
+    ------
+    ValueError
+        If the image is not two-dimensional, has no pixel or a value that is not finite.
+    """
+    if image.ndim != 2 or image.size == 0:
+        raise ValueError(f"an image of shape {image.shape}; expected (H, W) with at least one pixel")
+    image = to_float32(image)
+    with np.errstate(invalid="ignore", over="ignore"):
+        resized = _resize(image, size)
+        low, high = resized.min(), resized.max()
+        if not np.isfinite(high - low):
+            raise ValueError("the image has values that are not finite")
+    if low == high:
+        return np.zeros((size, size), np.uint8)
+    levels = ((resized - low) / (high - low) * np.float32(255) + np.float32(0.5)).astype(np.uint8)
+    return _equalise(levels)
+
+
+def _equalise(levels):
+    """Histogram equalisation of uint8 levels that are not all the same (OpenCV's formula, in integers)."""
+    counts = np.array(Image.fromarray(levels).histogram())  # half the time of np.bincount
+    above = counts.cumsum() - counts[levels.min()]  # pixels up to a level, less those of the lowest level
+    total = above[-1]
+    table = (2 * 255 * above.clip(0) + total) // (2 * total)  # floor(255 above / total + 1/2)
+    return table.astype(np.uint8).take(levels)
+
+
+def _resize(image, size):
+    """Resize to (size, size), less a low value of the image."""
+    # That value makes float32 exact to the range of values, and a constant image exactly zero.
+    lowest = np.float32(image[::16].min())
+    height, width = image.shape
+    # Each output needs only a band of the input, so a few outputs at a time are a small matrix product.
+    rows = np.empty((size, width), np.float32)
+    for out, source, weights in _bands(height, size, 4 if height > 4 * size else 8):
+        band = image[source].astype(np.float32)
+        if lowest != 0:
+            band -= lowest
+        np.matmul(weights, band, out=rows[out])
+    resized = np.empty((size, size), np.float32)
+    for out, source, weights in _bands(width, size, 16):
+        np.matmul(rows[:, source], weights.T, out=resized[:, out])
+    return resized
+
+
+@lru_cache(maxsize=256)
+def _bands(length, size, step):
+    """Triangle-filter weights of `size` outputs over `length` inputs, `step` outputs at a time.
+
+    Returns
+    -------
+    list of (output slice, input slice, float32 weights (outputs, inputs))
+    """
+    scale = length / size
+    support = max(scale, 1.0)  # the filter widens where it reduces: this is the antialiasing
+    centre = (np.arange(size) + 0.5) * scale
+    first = np.maximum(centre - support + 0.5, 0).astype(int)
+    last = np.minimum(centre + support + 0.5, length).astype(int)
+    bands = []
+    for start in range(0, size, step):
+        out = slice(start, min(start + step, size))
+        source = slice(int(first[start]), int(last[out.stop - 1]))
+        distance = np.abs(np.arange(source.start, source.stop) + 0.5 - centre[out, None])
+        weights = np.maximum(1 - distance / support, 0)
+        weights /= weights.sum(axis=1, keepdims=True)
+        bands.append((out, source, weights.astype(np.float32)))
+    return bands
