@@ -1,0 +1,23 @@
+"""From a run to one ONNX file, and from radiographs to probabilities without PyTorch.
+
+Two commands that know nothing of each other:
+
+    to_onnx     run folder -> model.onnx, its card and its metadata   (PyTorch)
+    predict     model.onnx, radiographs -> a table, CSV or JSON       (onnxruntime, NumPy, Pillow)
+
+What both stand on:
+
+    runtime     `Predictor`: a model file for programs; its metadata and its checksum
+    batch       find the files, decode them ahead of the model, predict them in batches
+    verify      reference images and the probabilities that they must give
+    card        the metadata as a Markdown page
+    output      files that are written whole or not at all; exit codes
+
+What only one of them needs:
+
+    graph       preprocessing and transformer as an ONNX graph
+    quantize    int8 weights and activations
+    precision   the check that a reduced precision has to pass
+    calibrate   Platt scaling on the validation set
+    explain     occlusion maps
+"""

@@ -1,13 +1,14 @@
-"""Probabilities that mean frequencies: a logistic map per label, fitted on validation (Platt 1999).
+"""Calibration: a logistic map per label, fitted on the validation set (Platt 1999).
 
-Training with positive class weights inflates probabilities. The map is sigmoid(slope * logit + offset) with a
-positive slope, so that no ranking, and no AUC, changes. It is folded into the model's head.
+Training with positive class weights inflates probabilities. The map is
+sigmoid(slope * logit + offset) with a positive slope, so that no ranking, and no AUC, changes. It
+is folded into the model's head.
 """
 
 import numpy as np
 import torch
 
-from models.checkpoint import atomic_write
+from export.output import atomic_write
 from models.inference import predict
 
 BINS = 10
@@ -15,11 +16,11 @@ FOLDS = 5
 
 
 def calibrate(model, dataset, thresholds, norm):
-    """Fit a map for each label on a dataset and put it into the model's head; print what it changes.
+    """Fit a map for each label on a dataset and put it into the model's head; print what it does.
 
-    A label keeps its probabilities where maps fitted without a patient do not bring the patient's nearer to
-    the frequencies: with few positives a map may only follow their noise. So does one with fewer than `FOLDS`
-    patients who have it, or who have not.
+    A label keeps its probabilities where maps fitted without a patient do not bring the patient's
+    nearer to the frequencies: with few positives a map may only follow their noise. So does one
+    with fewer than `FOLDS` patients who have it, or who have not.
 
     Parameters
     ----------
@@ -35,7 +36,7 @@ def calibrate(model, dataset, thresholds, norm):
     Returns
     -------
     metadata : dict
-        `thresholds`, moved so that every call stays the same, and `calibration` in words.
+        `thresholds`, moved so that every decision stays the same, and `calibration` in words.
     y_true, before, after : ndarray, shape (N, L)
         For `draw`.
     """
@@ -49,8 +50,8 @@ def calibrate(model, dataset, thresholds, norm):
         y = y_true[known, i]
         fold, patients = folds(y, dataset.table.patient_id[known])
         if min(patients) < FOLDS:
-            print(f"{label:<24} left as it is: {patients[0]} patients with it and {patients[1]} without; {FOLDS} of "
-                  "each are needed")
+            print(f"{label:<24} left as it is: {patients[0]} patients with it and {patients[1]} "
+                  f"without; {FOLDS} of each are needed")
             continue
         slope, offset = fit(y, logit[known, i])
         mapped = out_of_fold(y, logit[known, i], fold)
@@ -64,12 +65,13 @@ def calibrate(model, dataset, thresholds, norm):
         model.head.bias.mul_(torch.tensor(slopes)).add_(torch.tensor(offsets))
     moved = [None if t is None else float(sigmoid(slope * to_logit(t) + offset))
              for t, slope, offset in zip(thresholds, slopes, offsets)]
-    mapped = [label for label, slope, offset in zip(dataset.labels, slopes, offsets) if (slope, offset) != (1, 0)]
+    mapped = [label for label, slope, offset in zip(dataset.labels, slopes, offsets)
+              if (slope, offset) != (1, 0)]
     words = (f"logistic (Platt), fitted on {len(dataset)} validation images, of {len(mapped)} of "
              f"{len(dataset.labels)} labels: {', '.join(mapped)}")
     if not mapped:
-        raise ValueError(f"--calibrate: no label's probabilities come nearer to the frequencies on {len(dataset)} "
-                         "validation images; nothing written")
+        raise ValueError("--calibrate: no label's probabilities come nearer to the frequencies on "
+                         f"{len(dataset)} validation images; nothing written")
     return dict(thresholds=moved, calibration=words), y_true, before, after
 
 
@@ -83,22 +85,23 @@ def draw(path, y_true, before, after):
     known = ~np.isnan(y_true)
     axes = (figure := Figure(figsize=(4, 4), layout="constrained")).subplots()
     axes.plot([0, 1], [0, 1], color="0.7", linewidth=1)
-    for name, probability, colour in (("before", before, "#d55e00"), ("after", after, "#0072b2")):
+    for name, probability, color in (("before", before, "#d55e00"), ("after", after, "#0072b2")):
         _, frequency, mean = reliability(y_true[known], probability[known])
-        axes.plot(mean, frequency, "o-", color=colour, markersize=4, label=name)
+        axes.plot(mean, frequency, "o-", color=color, markersize=4, label=name)
     axes.set(xlabel="mean probability in a bin", ylabel="frequency of positives", aspect=1)
     axes.set(xlim=(0, 1), ylim=(0, 1))
-    axes.set_title(f"all labels of {len(y_true):,} validation images\n(after: each patient by maps fitted without)",
-                   fontsize=8)
+    axes.set_title(f"all labels of {len(y_true):,} validation images\n"
+                   "(after: each patient by maps fitted without)", fontsize=8)
     axes.legend(frameon=False)
-    with atomic_write(path) as file:
+    with atomic_write(path, "wb") as file:
         figure.savefig(file, dpi=200, format="png")
 
 
 def fit(y_true, logit):
-    """Slope, above 0, and offset of one label's map: `platt`'s, or 1 and a shift where that would turn the ranking.
+    """Slope, above 0, and offset of one label's map.
 
-    The shift makes the mean probability the frequency of positives.
+    `platt`'s, or, where that would reverse the ranking, 1 and the shift that makes the mean
+    probability the frequency of positives.
     """
     slope, offset = platt(y_true, logit)
     if slope > 0:
@@ -106,7 +109,8 @@ def fit(y_true, logit):
     low, high = -100.0, 100.0
     while high - low > 1e-9:
         offset = (low + high) / 2
-        low, high = (low, offset) if sigmoid(logit + offset).mean() > y_true.mean() else (offset, high)
+        too_high = sigmoid(logit + offset).mean() > y_true.mean()
+        low, high = (low, offset) if too_high else (offset, high)
     return 1.0, offset
 
 
@@ -125,7 +129,7 @@ def platt(y_true, logit):
     Notes
     -----
     Platt, "Probabilistic outputs for support vector machines" (1999): the target of P positives is
-    (P + 1) / (P + 2), of N negatives 1 / (N + 2), which keeps the fit finite where the classes separate.
+    (P + 1) / (P + 2), of N negatives 1 / (N + 2), so that the fit is finite where classes separate.
     """
     positives, negatives = (y_true == 1).sum(), (y_true == 0).sum()
     target = np.where(y_true == 1, (positives + 1) / (positives + 2), 1 / (negatives + 2))
@@ -155,12 +159,12 @@ def sigmoid(x):
 
 
 def to_logit(probability):
-    p = np.clip(np.float64(probability), 1e-7, 1 - 1e-7)  # float32 has no finer probabilities near 1
+    p = np.clip(np.float64(probability), 1e-7, 1 - 1e-7)  # float32 has none finer near 1
     return np.log(p / (1 - p))
 
 
 def calibration_error(y_true, probability, bins=BINS):
-    """Expected calibration error: |frequency - mean probability| of equal-width bins, weighted by size.
+    """Expected calibration error: mean |frequency - probability| of equal-width bins, by size.
 
     Naeini, Cooper and Hauskrecht, AAAI 2015.
     """
@@ -169,18 +173,20 @@ def calibration_error(y_true, probability, bins=BINS):
 
 
 def reliability(y_true, probability, bins=BINS):
-    """Per occupied bin of the probability: its count, the frequency of positives and the mean probability."""
+    """Of each occupied bin: its count, the frequency of positives and the mean probability."""
     index = np.minimum((probability * bins).astype(int), bins - 1)
     counts = np.bincount(index, minlength=bins)
     occupied = counts > 0
-    sums = [np.bincount(index, weights=values, minlength=bins)[occupied] for values in (y_true, probability)]
-    return counts[occupied], sums[0] / counts[occupied], sums[1] / counts[occupied]
+    positives, total = (np.bincount(index, weights=values, minlength=bins)[occupied]
+                        for values in (y_true, probability))
+    counts = counts[occupied]
+    return counts, positives / counts, total / counts
 
 
 def folds(y_true, groups):
-    """A fold (N,) for each image, a patient's in one, and how many patients have a positive image and have none.
+    """A fold (N,) for each image, a patient's in one, and how many patients are positive or not.
 
-    Both kinds are dealt out by themselves, so that each fold has both where there are enough.
+    Both kinds of patients are dealt out separately, so that each fold has both if there are enough.
     """
     names, index = np.unique(groups, return_inverse=True)
     positive = np.zeros(len(names), bool)
@@ -192,7 +198,7 @@ def folds(y_true, groups):
 
 
 def out_of_fold(y_true, logit, fold):
-    """Calibrated probabilities of each image by a map that was fitted on the other folds."""
+    """Calibrated probability of each image, by a map that was fitted on the other folds."""
     probability = np.empty(len(logit))
     for k in range(FOLDS):
         slope, offset = fit(y_true[fold != k], logit[fold != k])

@@ -1,28 +1,29 @@
-"""Where the model looked: hide each part of a radiograph in turn and see which label's log-odds fall.
+"""Where the model looked: hide each part of a radiograph and see which label's log-odds fall.
 
-Occlusion (Zeiler and Fergus 2014, arXiv:1311.2901) needs the exported file alone, no gradient and no second model,
-and tells the labels apart; attention rollout does not. Each part is hidden twice, at the radiograph's mean level and
-at its dark level: the one hides air that should not be there, the other what is too dense. tests/bench_explain.py
-has the evidence for this choice.
+Occlusion (Zeiler and Fergus 2014, arXiv:1311.2901) needs the exported file alone, no gradient and
+no second model, and tells the labels apart; attention rollout does not. Each part is hidden twice,
+at the radiograph's mean level and at its dark level: the one hides air that should not be there,
+the other what is too dense. tests/bench_explain.py has the evidence for this choice.
 """
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from export.output import replacing
+from export.output import atomic_write
+from export.runtime import resize
 
 WINDOW = 1 / 6  # side of what is hidden, in parts of the image's side
 STEP = 0.5  # of a window
 DARK = 5  # percentile of the intensities
-HEADER, GAP, BAR = 64, 8, 92  # pixels of the picture: height above the radiograph, widths between and of the scale
-CANVAS, SCALE = 640, 160  # its least width and its scale's least height, so that what is written fits
-FAINT = 0.25  # log-odds; the colour scale never ends below, so that noise is not blown up to a finding
+HEADER, GAP, BAR = 64, 8, 92  # pixels: height above the radiograph, widths between and of the scale
+CANVAS, SCALE = 640, 160  # least width and least height of the scale, so that the text fits
+FAINT = 0.25  # log-odds; the color scale never ends below, so that noise is not blown up
 
 # matplotlib's inferno at sixteenths, linear between
 INFERNO = np.array([
-    [0, 0, 4], [11, 7, 36], [33, 12, 74], [61, 9, 101], [87, 16, 110], [113, 25, 110], [138, 34, 106],
-    [163, 44, 97], [188, 55, 84], [208, 69, 69], [227, 89, 51], [241, 113, 31], [249, 140, 10],
-    [252, 170, 15], [249, 201, 50], [242, 232, 101], [252, 255, 164]], np.float64)
+    [0, 0, 4], [11, 7, 36], [33, 12, 74], [61, 9, 101], [87, 16, 110], [113, 25, 110],
+    [138, 34, 106], [163, 44, 97], [188, 55, 84], [208, 69, 69], [227, 89, 51], [241, 113, 31],
+    [249, 140, 10], [252, 170, 15], [249, 201, 50], [242, 232, 101], [252, 255, 164]], np.float64)
 
 
 def occlusion(model, image, batch_size=8):
@@ -32,20 +33,20 @@ def occlusion(model, image, batch_size=8):
     ----------
     model : export.runtime.Predictor
     image : ndarray, shape (H, W)
-        Raw grey intensities.
+        Raw gray intensities.
     batch_size : int
 
     Returns
     -------
     ndarray, shape (L, S, S), float32
-        Fall of the log-odds where the image is hidden, at least 0: a mean over the two levels and over the windows
-        that cover a place. S is the model's image size.
+        Fall of the log-odds where the image is hidden, at least 0: a mean over the two levels and
+        over the windows that cover a place. S is the model's image size.
     """
     size = model.metadata["image_size"]
     small = resize(model.check(image), size)  # the graph's own resize then does nothing
     windows = grid(size)  # (n, S, S)
-    hidden = [small + window * (level - small) for level in (small.mean(), np.percentile(small, DARK))
-              for window in windows]
+    hidden = [small + window * (level - small)
+              for level in (small.mean(), np.percentile(small, DARK)) for window in windows]
     pictures = [picture.round().astype(np.uint8) if model.input_dtype == np.uint8 else picture
                 for picture in (small, *hidden)]
     log_odds = to_log_odds(model.predict(pictures, batch_size))
@@ -55,16 +56,12 @@ def occlusion(model, image, batch_size=8):
 
 
 def grid(size):
-    """Soft windows (n, size, size) of values 0 to 1, bells of the width `WINDOW`, all over the image."""
+    """Soft windows (n, size, size) of values 0 to 1: bells of the width `WINDOW`, on a grid."""
     count = round(1 / (WINDOW * STEP)) + 1
     axis = (np.arange(size) + 0.5) / size
-    bells = np.exp(-0.5 * ((axis - np.linspace(0, 1, count)[:, None]) / (WINDOW / 2)) ** 2).astype(np.float32)
+    distance = (axis - np.linspace(0, 1, count)[:, None]) / (WINDOW / 2)
+    bells = np.exp(-0.5 * distance ** 2).astype(np.float32)
     return (bells[:, None, :, None] * bells[None, :, None, :]).reshape(-1, size, size)
-
-
-def resize(image, size):
-    """A grey image at (size, size), float32: step 1 of the model's preprocessing."""
-    return np.asarray(Image.fromarray(image.astype(np.float32)).resize((size, size), Image.Resampling.BILINEAR))
 
 
 def to_log_odds(probability):
@@ -73,12 +70,12 @@ def to_log_odds(probability):
 
 
 def overlay(image, heat, name, label, probability, threshold, side=640):
-    """A picture of one label's map on the radiograph, with the scale, name, label and probability written on it.
+    """A picture of one label's map on the radiograph, with scale, name, label and probability.
 
     Parameters
     ----------
     image : ndarray, shape (H, W)
-        Raw grey intensities.
+        Raw gray intensities.
     heat : ndarray, shape (S, S)
         One label's map from `occlusion`.
     name : str
@@ -96,29 +93,30 @@ def overlay(image, heat, name, label, probability, threshold, side=640):
     """
     height, width = (max(1, round(n * side / max(image.shape))) for n in image.shape)
     low, high = np.percentile(image, (0.5, 99.5))
-    grey = (np.clip((image - low) / max(high - low, 1e-6), 0, 1) * 255).astype(np.uint8)
-    grey = Image.fromarray(grey).resize((width, height), Image.Resampling.LANCZOS).convert("RGB")
+    gray = (np.clip((image - low) / max(high - low, 1e-6), 0, 1) * 255).astype(np.uint8)
+    gray = Image.fromarray(gray).resize((width, height), Image.Resampling.LANCZOS).convert("RGB")
     top = max(float(heat.max()), FAINT)
-    strength = np.asarray(Image.fromarray(heat).resize((width, height), Image.Resampling.BICUBIC)) / top
+    heat_map = Image.fromarray(heat).resize((width, height), Image.Resampling.BICUBIC)
+    strength = np.clip(np.asarray(heat_map) / top, 0, 1)
     right, scale = width + GAP, 2 * width + 2 * GAP
     length = max(height, SCALE)
     picture = Image.new("RGB", (max(scale + BAR, CANVAS), HEADER + length), "black")
-    picture.paste(grey, (0, HEADER))
-    picture.paste(blend(np.asarray(grey), np.clip(strength, 0, 1)), (right, HEADER))
+    picture.paste(gray, (0, HEADER))
+    picture.paste(blend(np.asarray(gray), strength), (right, HEADER))
     steps = np.linspace(1, 0, length)[:, None].repeat(16, 1)
-    picture.paste(blend(np.full((length, 16, 3), 128), steps), (scale, HEADER))  # as colours look on mid-grey
+    picture.paste(blend(np.full((length, 16, 3), 128), steps), (scale, HEADER))  # as on mid-gray
 
     verdict = ""
     if threshold is not None:
         verdict = f"  (threshold {threshold:.3f}: {'yes' if probability >= threshold else 'no'})"
     faint = f" (nowhere over {heat.max():.2g})" if heat.max() < FAINT else ""
     draw = ImageDraw.Draw(picture)
-    for y, text, size, colour in (
+    for y, text, size, color in (
             (3, f"{label}  p = {probability:.3f}{verdict}", 18, "white"), (26, name, 13, "white"),
-            (44, f"right: fall of the log-odds when a place is hidden{faint}. Research, not a medical device.", 13,
-             "#aaaaaa")):
+            (44, f"right: fall of the log-odds when a place is hidden{faint}. Research, not a "
+             "medical device.", 13, "#aaaaaa")):
         font = ImageFont.load_default(size)
-        draw.text((8, y), shortened(text, font, picture.width - 16), fill=colour, font=font)
+        draw.text((8, y), shortened(text, font, picture.width - 16), fill=color, font=font)
     for value in (0, top / 2, top):
         y = HEADER + (length - 1) * (1 - value / top)
         draw.text((scale + 22, y), f"{value:.3g}", fill="white", font=ImageFont.load_default(15),
@@ -127,13 +125,14 @@ def overlay(image, heat, name, label, probability, threshold, side=640):
 
 
 def blend(base, strength):
-    """The colours of strengths (H, W) over a picture (H, W, 3); weak places show it untouched."""
+    """The colors of strengths (H, W) over a picture (H, W, 3); weak places show it untouched."""
     opacity = 0.75 * np.clip(strength * 2 - 0.3, 0, 1)[..., None]
-    return Image.fromarray((base * (1 - opacity) + inferno(strength) * opacity).round().astype(np.uint8))
+    blended = base * (1 - opacity) + inferno(strength) * opacity
+    return Image.fromarray(blended.round().astype(np.uint8))
 
 
 def shortened(text, font, width):
-    """As much of a text as fits, with dots for the rest; what cannot be printed, as in file names, is escaped."""
+    """As much of a text as fits, with dots for the rest; what cannot be printed is escaped."""
     text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     if font.getlength(text) <= width:
         return text
@@ -143,7 +142,7 @@ def shortened(text, font, width):
 
 
 def inferno(values):
-    """Colours (..., 3) in 0..255 of values in [0, 1]."""
+    """Colors (..., 3) in 0..255 of values in [0, 1]."""
     at = np.linspace(0, 1, len(INFERNO))
     return np.stack([np.interp(values, at, INFERNO[:, channel]) for channel in range(3)], axis=-1)
 
@@ -151,16 +150,17 @@ def inferno(values):
 def write_overlays(model, path, image, probability, folder, taken):
     """Write one overlay per label as `folder`/<stem of path>--<label>.png; gives their paths.
 
-    `taken` holds the names that this run's pictures have, without their case: one more of a name gets a number, since
-    images of several folders may be called the same.
+    `taken` holds the names that this run's pictures have, without their case: one more of a name
+    gets a number, since images of several folders may be called the same.
     """
     paths = []
     for i, heat in enumerate(occlusion(model, image)):
         label, threshold = model.labels[i], model.thresholds[i]
         name = unused(f"{path.stem}--{label.replace(' ', '_').replace('/', '_')}", taken)
-        with replacing(folder / f"{name}.png", "wb") as file:
-            overlay(image, heat, path.name, label, float(probability[i]), threshold).save(file, format="PNG")
+        picture = overlay(image, heat, path.name, label, float(probability[i]), threshold)
         paths.append(folder / f"{name}.png")
+        with atomic_write(paths[-1], "wb") as file:
+            picture.save(file, format="PNG")
     return paths
 
 

@@ -1,10 +1,10 @@
-"""The whole way from a raw radiograph to probabilities as one ONNX graph, node by node, from NumPy weights.
+"""From a raw radiograph to probabilities as one ONNX graph, node by node, from NumPy weights.
 
-Standard ONNX (opset 20) but for the attention, which is onnxruntime's own fused operator: with it a batch of 16
-takes 10 % less time on a CPU. Three simplifications are exact in real arithmetic: the replication of the grey
-channel, the division by 255 and the mean and standard deviation go into the patch embedding's weights;
-LayerScale goes into the layer before it; and the last block is computed for the class token alone, the only row
-that the head reads.
+Standard ONNX (opset 20) but for the attention, which is onnxruntime's own fused operator: with it
+a batch of 16 takes 10 % less time on a CPU. Three simplifications are exact in real arithmetic:
+the replication of the gray channel, the division by 255 and the mean and standard deviation go
+into the patch embedding's weights; LayerScale goes into the layer before it; and the last block is
+computed for the class token alone, the only row that the head reads.
 """
 
 import numpy as np
@@ -26,11 +26,12 @@ class Graph:
         output = f"{op}_{len(self.nodes)}"
         if domain:
             self.domains[domain] = 1
-        self.nodes.append(helper.make_node(op, names, [output], name=output, domain=domain, **attributes))
+        self.nodes.append(helper.make_node(op, names, [output], name=output, domain=domain,
+                                           **attributes))
         return output
 
     def weight(self, value):
-        """Store an array as it is, Python integers as int64 and floats as float32; gives its name."""
+        """Store an array as it is, Python's int as int64 and float as float32; gives its name."""
         if not isinstance(value, np.ndarray | np.generic):
             value = np.asarray(value)
             value = value.astype(np.float32) if value.dtype == np.float64 else value
@@ -38,24 +39,24 @@ class Graph:
         self.weights.append(numpy_helper.from_array(np.asarray(value, order="C"), name))
         return name
 
-    def model(self, inputs, outputs, metadata):
+    def model(self, inputs, outputs):
         """The finished and checked `onnx.ModelProto`."""
-        graph = helper.make_graph(self.nodes, "radiograph_to_probability", inputs, outputs, self.weights)
+        graph = helper.make_graph(self.nodes, "radiograph_to_probability", inputs, outputs,
+                                  self.weights)
         opsets = [helper.make_opsetid(domain, version) for domain, version in self.domains.items()]
         model = helper.make_model(graph, ir_version=IR_VERSION, opset_imports=opsets,
                                   producer_name="export.to_onnx")
-        helper.set_model_props(model, metadata)
         checker.check_model(model)
         return model
 
 
 def linear(g, x, weight, bias, name):
-    """``x @ weight.T + bias`` in the type of all three; `name` is the layer's, such as blocks.0.mlp.fc1."""
+    """``x @ weight.T + bias`` in the type of all three; `name` is the layer's, as in the state."""
     return g("Add", g("MatMul", x, weight.T), bias)
 
 
-def classifier(state, config, *, mean=None, std=None, input_type="float32", block_linear=linear,
-               dtype=np.float32, metadata=None):
+def classifier(state, config, *, mean=None, std=None, input_type="float32",
+               block_linear=linear, dtype=np.float32):
     """The graph of a fine-tuned model with its preprocessing.
 
     Parameters
@@ -65,14 +66,13 @@ def classifier(state, config, *, mean=None, std=None, input_type="float32", bloc
     config : dict
         Its constructor's arguments.
     mean, std : sequence of 3 float, optional
-        What the model's input was normalised with.
+        What the model's input was normalized with.
     input_type : {"float32", "uint8"}
-        float32 takes 8-bit, 16-bit and DICOM intensities alike, since they are scaled to their own range.
+        float32 takes 8-bit, 16-bit and DICOM intensities alike: each image is scaled by its range.
     block_linear : callable
         Makes the blocks' dense layers, as `linear` does; the way to other number formats.
     dtype : {np.float32, np.float16}
         Of the transformer. Preprocessing, patch embedding and head stay in float32.
-    metadata : dict of str to str, optional
 
     Returns
     -------
@@ -82,34 +82,34 @@ def classifier(state, config, *, mean=None, std=None, input_type="float32", bloc
     g = Graph()
     image = g("Cast", "image", to=TensorProto.FLOAT) if input_type == "uint8" else "image"
     levels = preprocessing(g, image, config["img_size"])
-    logits = transformer(g, levels, fold(state, mean, std), config, block_linear, np.dtype(dtype))
+    state = fold(state, mean, std)
+    logits = transformer(g, levels, state, config, block_linear, np.dtype(dtype))
     g.nodes.append(helper.make_node("Sigmoid", [logits], ["probability"]))
-    return g.model(
-        [helper.make_tensor_value_info("image", INPUT_TYPES[input_type], ["N", 1, "H", "W"])],
-        [helper.make_tensor_value_info("probability", TensorProto.FLOAT, ["N", config["num_classes"]])],
-        metadata or {})
+    value = helper.make_tensor_value_info
+    return g.model([value("image", INPUT_TYPES[input_type], ["N", 1, "H", "W"])],
+                   [value("probability", TensorProto.FLOAT, ["N", config["num_classes"]])])
 
 
 def preprocessing(g, image, size):
-    """The paper's preprocessing, as in data/preprocess.py, for each image of the batch by itself.
+    """The paper's preprocessing, as in `data`, for each image of the batch by itself.
 
     Parameters
     ----------
     g : Graph
     image : str
-        Name of the raw grey intensities, (N, 1, H, W) float32.
+        Name of the raw gray intensities, (N, 1, H, W) float32.
     size : int
         Side S of the result.
 
     Returns
     -------
     str
-        Name of the equalised levels, (N, 1, S, S) float32 holding the integers 0 to 255.
+        Name of the equalized levels, (N, 1, S, S) float32 holding the integers 0 to 255.
     """
     darkest = g("ReduceMin", image, [1, 2, 3], keepdims=1)
-    above = g("Sub", image, darkest)  # a constant image is exactly zero, and a faint one keeps its digits
+    above = g("Sub", image, darkest)  # a constant image becomes zero, a faint one keeps its digits
     resized = g("Resize", above, "", "", [size, size], axes=[2, 3], mode="linear", antialias=1,
-                exclude_outside=1)  # without it, weights beyond the border would count on the border
+                exclude_outside=1)  # else weights beyond the border would count on the border
 
     pixels = g("Reshape", resized, [0, -1])  # (N, S*S)
     low, high = (g(op, pixels, [1], keepdims=1) for op in ("ReduceMin", "ReduceMax"))
@@ -126,27 +126,30 @@ def preprocessing(g, image, size):
     rest = g("Max", g("Sub", size * size, first), 1)
     # floor(255 (cdf - first) / rest + 1/2) in integers: the same on every device
     lut = g("Div", g("Add", g("Mul", g("Sub", cdf, first), 510), rest), g("Mul", rest, 2))
-    equalised = g("GatherElements", g("Cast", lut, to=TensorProto.FLOAT), level, axis=1)
-    return g("Reshape", equalised, [-1, 1, size, size])
+    equalized = g("GatherElements", g("Cast", lut, to=TensorProto.FLOAT), level, axis=1)
+    return g("Reshape", equalized, [-1, 1, size, size])
 
 
 def fold(state, mean=None, std=None):
-    """Weights that take one channel of levels 0 to 255 and have LayerScale in the layers before it."""
+    """Weights for one channel of levels 0 to 255, with LayerScale in the layers before it."""
     state = dict(state)
     kernel = state["patch_embed.proj.weight"].astype(np.float64)  # (D, 3, P, P)
-    mean, scale = np.reshape(mean or (0, 0, 0), (3, 1, 1)), np.reshape(std or (1, 1, 1), (3, 1, 1))
+    mean = np.reshape(mean or (0, 0, 0), (3, 1, 1))
+    scale = np.reshape(std or (1, 1, 1), (3, 1, 1))
     shift = (kernel * mean / scale).sum((1, 2, 3))
-    state["patch_embed.proj.weight"] = (kernel / scale / 255).sum(1, keepdims=True).astype(np.float32)
+    kernel = (kernel / scale / 255).sum(1, keepdims=True)
+    state["patch_embed.proj.weight"] = kernel.astype(np.float32)
     state["patch_embed.proj.bias"] = (state["patch_embed.proj.bias"] - shift).astype(np.float32)
     for name in [name for name in state if name.endswith(".gamma")]:
-        gamma, layer = state.pop(name), name.replace("ls1.gamma", "attn.proj").replace("ls2.gamma", "mlp.fc2")
+        gamma = state.pop(name)
+        layer = name.replace("ls1.gamma", "attn.proj").replace("ls2.gamma", "mlp.fc2")
         state[f"{layer}.weight"] = state[f"{layer}.weight"] * gamma[:, None]
         state[f"{layer}.bias"] = state[f"{layer}.bias"] * gamma
     return state
 
 
 def transformer(g, levels, state, config, block_linear, dtype):
-    """The logits (N, num_classes) of equalised levels; `state` is folded."""
+    """The logits (N, num_classes) of equalized levels; `state` is folded."""
     width = config["embed_dim"]
     patches = g("Conv", levels, state["patch_embed.proj.weight"], state["patch_embed.proj.bias"],
                 strides=[config["patch_size"]] * 2)  # (N, D, side, side)
@@ -159,9 +162,10 @@ def transformer(g, levels, state, config, block_linear, dtype):
         x = g("Cast", x, to=TensorProto.FLOAT16)
     for n in range(config["depth"]):
         weights = {k: v.astype(dtype) for k, v in state.items() if k.startswith(f"blocks.{n}.")}
-        x = block(g, x, weights, f"blocks.{n}", config["num_heads"], block_linear, n == config["depth"] - 1)
-    x = g("Cast", g("Squeeze", x, [1]), to=TensorProto.FLOAT)
-    return linear(g, layer_norm(g, x, state, "norm"), state["head.weight"], state["head.bias"], "head")
+        x = block(g, x, weights, f"blocks.{n}", config["num_heads"], block_linear,
+                  class_token_only=n == config["depth"] - 1)
+    x = layer_norm(g, g("Cast", g("Squeeze", x, [1]), to=TensorProto.FLOAT), state, "norm")
+    return linear(g, x, state["head.weight"], state["head.bias"], "head")
 
 
 def block(g, x, weights, name, heads, linear, class_token_only):
@@ -172,11 +176,11 @@ def block(g, x, weights, name, heads, linear, class_token_only):
 
     y = layer_norm(g, x, weights, f"{name}.norm1")
     width = len(weights[f"{name}.norm1.weight"])
-    asking = y
+    queried = y
     if class_token_only:
-        x, asking = (g("Slice", tokens, [0], [1], [1]) for tokens in (x, y))
-    query = dense(asking, "attn.qkv", slice(0, width))  # three products: a Split of one would copy them all
-    key, value = (dense(y, "attn.qkv", slice(start, start + width)) for start in (width, 2 * width))
+        x, queried = (g("Slice", tokens, [0], [1], [1]) for tokens in (x, y))
+    query = dense(queried, "attn.qkv", slice(0, width))  # three products: a Split would copy them
+    key, value = (dense(y, "attn.qkv", slice(i * width, (i + 1) * width)) for i in (1, 2))
     y = g("MultiHeadAttention", query, key, value, num_heads=heads, domain="com.microsoft")
     x = g("Add", x, dense(y, "attn.proj"))
     y = layer_norm(g, x, weights, f"{name}.norm2")
@@ -184,4 +188,5 @@ def block(g, x, weights, name, heads, linear, class_token_only):
 
 
 def layer_norm(g, x, weights, name):
-    return g("LayerNormalization", x, weights[f"{name}.weight"], weights[f"{name}.bias"], epsilon=1e-6)
+    return g("LayerNormalization", x, weights[f"{name}.weight"], weights[f"{name}.bias"],
+             epsilon=1e-6)

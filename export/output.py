@@ -1,4 +1,4 @@
-"""Files that take their name when they are complete, and an end in one line and an exit code."""
+"""Files that are written whole or not at all, and scripts that end in one line and an exit code."""
 
 import os
 import signal
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def check_target(path):
-    """Raise, before any work, for a name that no file can take: a folder's, or one in a folder that is not there."""
+    """Raise, before any work, for a path that no file can be written to."""
     if os.path.isdir(path):
         raise ValueError(f"{path}: is a folder; expected the name of a file")
     if not os.path.isdir(os.path.dirname(os.path.realpath(path))):
@@ -21,23 +21,23 @@ def is_stream(path):
 
 
 @contextmanager
-def replacing(path, mode="w"):
-    """``with replacing(path) as file:`` a file that takes its name when the block ends without an error.
+def atomic_write(path, mode="w"):
+    """``with atomic_write(path) as file:`` the file takes its name when the block has succeeded.
 
-    Behind a link, what it points to is replaced. A device or a pipe is written as it is.
+    Behind a link, what it points to is replaced. A device or a pipe is written directly.
     """
     text = {} if "b" in mode else dict(newline="", encoding="utf-8", errors="backslashreplace")
     if is_stream(path):
-        with naming(path), open(path, mode, **text) as file:
+        with _named_errors(path), open(path, mode, **text) as file:
             yield file
         return
     target = Path(os.path.realpath(path))
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        with naming(path), open(part, mode, **text) as file:
+        with _named_errors(path), open(part, mode, **text) as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())  # a full disk or a power cut must not leave an empty file under the name
+            os.fsync(file.fileno())  # a power cut must not leave an empty file under the name
         os.replace(part, target)
     finally:
         with suppress(OSError):
@@ -45,8 +45,8 @@ def replacing(path, mode="w"):
 
 
 @contextmanager
-def naming(path):
-    """Let an error in writing a file name it as the user did, if at all."""
+def _named_errors(path):
+    """Let an error in writing a file name it as the user did."""
     try:
         yield
     except BrokenPipeError:
@@ -59,9 +59,9 @@ def naming(path):
 
 @contextmanager
 def stoppable():
-    """Let SIGTERM end a block as Ctrl-C does, by a KeyboardInterrupt that holds the signal's number.
+    """Let SIGTERM end a block as Ctrl-C does: by a KeyboardInterrupt that holds its number.
 
-    The first of them shuts out the rest, so that nothing interrupts what cleans up.
+    After the first signal the rest are ignored, so that nothing interrupts the clean-up.
     """
     def stop(number, frame):
         for each in before:
@@ -70,7 +70,7 @@ def stoppable():
 
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     for number, handler in before.items():
-        if handler != signal.SIG_IGN:  # a shell's background job is not meant to hear Ctrl-C
+        if handler != signal.SIG_IGN:  # a background job of a shell ignores Ctrl-C
             signal.signal(number, stop)
     try:
         yield
@@ -80,20 +80,20 @@ def stoppable():
 
 
 def run_script(name, work):
-    """The exit code of a script: what `work` gives, 2 after an error, 128 + the signal's number after a signal."""
+    """Run a script's `work`; gives its exit code: 2 after an error, 128 + a signal's number."""
     if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be UTF-8, nor terminals
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be UTF-8
     try:
         with stoppable():
             code = work()
-            if sys.stdout is not None:  # it was closed
+            if sys.stdout is not None:  # None: it was closed before the start
                 sys.stdout.flush()
             return code
     except KeyboardInterrupt as stop:
         number = signal.Signals(stop.args[0] if stop.args else signal.SIGINT)
         print(f"{name}: stopped by {number.name}", file=sys.stderr)
         return 128 + number
-    except BrokenPipeError:  # the reader has seen enough, as `head` does; at exit Python would try the rest again
+    except BrokenPipeError:  # the reader left, as `head` does; Python would flush again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except (ValueError, OSError) as error:

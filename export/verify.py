@@ -1,7 +1,7 @@
-"""Parity that travels with a model: reference images and the probabilities they had at the export.
+"""Reference images and the probabilities that they had at the export; both travel with a model.
 
-Two kinds. Patterns are computed anywhere from integers alone, so that a lone model file can be checked.
-Radiographs are known by the hash of their file; only who has them can check them.
+Two kinds. Patterns are computed anywhere from integers alone, so that a lone model file can be
+checked. Radiographs are known by the hash of their file; only who has them can check them.
 """
 
 import hashlib
@@ -28,24 +28,26 @@ def pattern(height, width):
     return (bands + grain).astype(np.uint8)
 
 
-def file_hash(path):
+def sha256(path):
     """The sha256 of a file's bytes, in hex."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def reference(model, paths, tolerance):
-    """What travels in the metadata: a model's own probabilities of the patterns and of a few radiographs.
+    """What travels in the metadata: a model's probabilities of the patterns and of radiographs.
 
     Parameters
     ----------
     model : export.runtime.Predictor
     paths : sequence of path-like
+        A few radiographs.
     tolerance : float
         Largest difference that a rerun may have.
     """
-    return dict(tolerance=tolerance, patterns=[model([pattern(*size)])[0].tolist() for size in PATTERNS],
-                radiographs={file_hash(path): model([path])[0].tolist() for path in paths})
+    patterns = [model([pattern(*size)])[0].tolist() for size in PATTERNS]
+    radiographs = {sha256(path): model([path])[0].tolist() for path in paths}
+    return dict(tolerance=tolerance, patterns=patterns, radiographs=radiographs)
 
 
 def differences(model, paths=()):
@@ -66,23 +68,24 @@ def differences(model, paths=()):
     Raises
     ------
     OSError, ValueError
-        One of `paths` cannot be read, none is a reference radiograph, or the model has no reference patterns;
-        before anything is yielded.
+        One of `paths` cannot be read, none is a reference radiograph, or the model has no reference
+        patterns; before anything is yielded.
     """
-    reference = model.metadata["reference"]
-    wanted = reference["radiographs"]
-    found = [(path, wanted[digest]) for path in paths if (digest := file_hash(path)) in wanted]
+    known = model.metadata["reference"]
+    wanted = known["radiographs"]
+    found = [(path, wanted[digest]) for path in paths if (digest := sha256(path)) in wanted]
     if paths and not found:
         raise ValueError(f"none of the {len(paths)} files is a reference radiograph of this model")
-    if len(reference["patterns"]) != len(PATTERNS):
-        raise ValueError(f"the model's metadata hold {len(reference['patterns'])} reference patterns, expected "
-                         f"{len(PATTERNS)}")
-    for size, expected in zip(PATTERNS, reference["patterns"], strict=True):
-        yield (f"pattern {size[0]} x {size[1]}", largest(model([pattern(*size)])[0], expected),
-               reference["tolerance"])
+    if len(known["patterns"]) != len(PATTERNS):
+        raise ValueError(f"the model's metadata hold {len(known['patterns'])} reference patterns, "
+                         f"expected {len(PATTERNS)}")
+    for size, expected in zip(PATTERNS, known["patterns"], strict=True):
+        difference = largest(model([pattern(*size)])[0], expected)
+        yield f"pattern {size[0]} x {size[1]}", difference, known["tolerance"]
     for path, expected in found:
-        yield str(path), largest(model([read_image(path)])[0], expected), reference["tolerance"]
+        yield str(path), largest(model([read_image(path)])[0], expected), known["tolerance"]
 
 
 def largest(probability, expected):
+    """The largest difference of two rows of probabilities."""
     return float(np.abs(probability - np.asarray(expected, np.float32)).max())
