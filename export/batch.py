@@ -79,8 +79,8 @@ def predictions(model, paths, batch_size=8, workers=None):
             window.append(item)
             held += size(item[1])
             if len(window) == together or held >= WINDOW_BYTES or n == len(paths):
-                images = [image for _, image, _ in window if image is not None]
-                scores = iter(score(model, images, batch_size))
+                scores = iter(score(model, [image for _, image, _ in window if image is not None],
+                                    batch_size))  # a list of its own would keep the images alive
                 for path, image, error in window:
                     probability, reason = (None, None) if image is None else next(scores)
                     yield path, image, probability, error or reason and f"{path}: {reason}"

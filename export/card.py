@@ -10,8 +10,10 @@ def card(metadata):
     auroc, size, check = metadata["test_auroc"], metadata["image_size"], metadata["precision_check"]
     versions = ", ".join(f"{name} {number}" for name, number in metadata["versions"].items())
     intensities = "8-bit range, 0 to 255" if metadata["input_type"] == "uint8" else "any range"
-    warning = ["**Trained on synthetic radiographs: nothing it says is about patients.**", ""]
-    corpus = metadata["corpus"] + (" (synthetic)" if metadata["synthetic"] else "")
+    warning = ["**Trained on synthetic phantoms: nothing it says is about patients.**", ""]
+    corpus = metadata["corpus"]
+    if metadata["synthetic"] and corpus != "phantom":
+        corpus += " (synthetic phantoms in its layout)"
     lines = [
         f"# {metadata['corpus']}-{metadata['init']}: chest radiograph to probabilities", "",
         f"**Intended use.** {metadata['intended_use']}", "",
@@ -40,7 +42,8 @@ def card(metadata):
                   f"its 95 % CI ({auroc['method']}).", ""]
     else:
         lines += ["Not scored on a test set before the export.", ""]
-    lines += [f"| label | threshold | test AUC{' (PyTorch, fp32)' if changed else ''} | 95 % CI |",
+    whose = " (PyTorch, fp32)" if changed else ""
+    lines += [f"| label | threshold | test AUC{whose} | 95 % CI |",
               "|---|---|---|---|"]
     for i, (label, threshold) in enumerate(zip(metadata["labels"], metadata["thresholds"])):
         value, low, high = auroc["labels"][i] if auroc else (None, None, None)
@@ -56,7 +59,8 @@ def describe_check(check):
         unchecked = f"; not checked, for want of a class: {', '.join(check['unchecked'])}"
     return (f"{check['images']:,} radiographs of {check['split']}: an AUC fell by "
             f"{check['largest_auroc_loss']:.4f} at most, the mean by "
-            f"{check['mean_auroc_loss']:.4f}; a probability changed by {check['largest_change']:.2g} at most, "
+            f"{check['mean_auroc_loss']:.4f}; a probability changed by "
+            f"{check['largest_change']:.2g} at most, "
             f"{check['changed_decisions']:,} of {check['decisions']:,} decisions changed; "
             f"checked on {check['device']}{unchecked}")
 

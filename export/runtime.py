@@ -286,7 +286,8 @@ def decode_metadata(model, session):
     """The metadata of a model's session; ValueError names the field that is missing or wrong."""
     name, stored = named(model), session.get_modelmeta().custom_metadata_map
     if stored.get("format") not in FORMATS:
-        raise ValueError(f"{name}: format {stored.get('format')!r}; expected one of {FORMATS}")
+        raise ValueError(f"{name}: not a model of this project (format {stored.get('format')!r}; "
+                         f"expected one of {FORMATS})")
     metadata = {key: text for key, text in stored.items() if key in TEXT_FIELDS}
     try:
         metadata |= {key: json.loads(text) for key, text in stored.items()

@@ -24,13 +24,13 @@ import torch
 
 import data
 from data.preprocess import load
-from export import quantize, verify
 from export.batch import expand, predictions
 from export.calibrate import calibrate, draw
 from export.card import INTENDED_USE, card
 from export.graph import INPUT_TYPES, classifier
 from export.output import atomic_write, check_target, is_stream, run_script
 from export.precision import check_fp16, check_precision
+from export.quantize import CALIBRATION_IMAGES, int8
 from export.runtime import (
     CHECKSUM,
     FORMAT,
@@ -39,6 +39,7 @@ from export.runtime import (
     encode_metadata,
     read_checksum,
 )
+from export.verify import REDUCED, reference, sha256
 from models.checkpoint import load_checkpoint, restore_model
 from models.inference import predict, to_input
 from models.vit import ARCHITECTURES
@@ -80,7 +81,7 @@ def build_parser():
 
 
 def export(args):
-    """The script's work: build the graph, compare it with PyTorch, write it; gives the exit code."""
+    """Build the graph, compare it with PyTorch and write it; gives the script's exit code."""
     path, checkpoint = read_run(args.run)
     suffix = "" if args.precision == "fp32" else f"-{args.precision}"
     out = args.out or path.parent / f"model{suffix}.onnx"
@@ -107,19 +108,20 @@ def export(args):
     number_format = {}
     if reduced:
         split = dataset("train")
-        training = split.batch(spaced(len(split), quantize.CALIBRATION_IMAGES))[0]
+        training = split.batch(spaced(len(split), CALIBRATION_IMAGES))[0]
         training = to_input(training, **norm)
     if args.precision == "fp16":
         number_format["dtype"] = np.float16
     elif args.precision == "int8":
         with torch.inference_mode():
-            state, number_format["block_linear"] = quantize.int8(model, state, training)
+            state, number_format["block_linear"] = int8(model, state, training)
     proto = classifier(state, model.config, **norm, input_type=args.input_type, **number_format)
 
     files, levels = parity_images(validation, args.images, model.config["img_size"])
     with torch.inference_mode():
         expected = model(to_input(levels, **norm)).sigmoid().numpy()
-    candidate = Predictor(serialized(proto, metadata), "auto" if args.precision == "fp16" else "cpu")
+    provider = "auto" if args.precision == "fp16" else "cpu"
+    candidate = Predictor(serialized(proto, metadata), provider)
     found = candidate(files)
     worst = float(np.abs(found - expected).max())
     print(f"largest difference from PyTorch on {len(files)} radiographs: {worst:.2g}")
@@ -134,11 +136,11 @@ def export(args):
             device=device, split=args.check_on,
             **compare(candidate, model, dataset(args.check_on), metadata, norm))
     elif not worst <= PARITY:
-        raise ValueError(f"{out}: not written: a probability differs from PyTorch's by {worst:.2g}, "
-                         f"allowed {PARITY:g}")
+        raise ValueError(f"{out}: not written: a probability differs from PyTorch's by {worst:.2g},"
+                         f" allowed {PARITY:g}")
 
-    tolerance = verify.REDUCED if reduced else PARITY
-    metadata["reference"] = verify.reference(candidate, files[:4], tolerance)
+    tolerance = REDUCED if reduced else PARITY
+    metadata["reference"] = reference(candidate, files[:4], tolerance)
     content = serialized(proto, metadata)
     write(out, content, metadata, reliability)
     print(f"{out}: {len(content) / 1e6:.1f} MB")
@@ -157,14 +159,14 @@ def open_split(path, config, split, root):
     """A split of the run's corpus, only if the patients are divided as in training."""
     found = data.from_config(config, split, **({"root": root} if root else {}))
     if found.split_hash != config["split_hash"]:
-        raise ValueError(f"{path}: the corpus in {found.root} is not split as it was in training, so "
-                         f"its split {split!r} may hold patients of another")
+        raise ValueError(f"{path}: the corpus in {found.root} is not split as it was in training, "
+                         f"so its split {split!r} may hold patients of another")
     return found
 
 
 def describe(path, checkpoint, args, model):
     """The metadata that are known before the file is made."""
-    config, labels, digest = checkpoint["config"], list(checkpoint["labels"]), verify.sha256(path)
+    config, labels, digest = checkpoint["config"], list(checkpoint["labels"]), sha256(path)
     shape = {name: model.config[name] for name in ("embed_dim", "depth", "num_heads")}
     arch = next((name for name, known in ARCHITECTURES.items() if known == shape), f"vit {shape}")
     thresholds = checkpoint.get("thresholds") or [None] * len(labels)
@@ -176,7 +178,8 @@ def describe(path, checkpoint, args, model):
                     onnx=onnx.__version__, onnxruntime=onnxruntime.__version__)
     return dict(
         format=FORMAT, intended_use=INTENDED_USE, corpus=config["data"], init=config["init"],
-        synthetic=config["data"] == "phantom" or bool(config.get("synthetic")),
+        synthetic=config["data"] == "phantom" or bool(
+            config.get("synthetic", config.get("rehearsal"))),
         architecture=f"{arch}, patch {model.config['patch_size']}",
         cohort=str(config.get("cohort")), label_set=str(config.get("labels")), calibration="none",
         thresholds_from="Youden's index on the validation set" if has_thresholds else "none",

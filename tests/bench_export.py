@@ -1,10 +1,10 @@
-"""Time the exported ViT-B/14 from the raw 1024 x 1024 radiograph to probabilities, beside PyTorch and timm.
+"""Time the exported ViT-B/14 from raw radiograph to probabilities, beside PyTorch and timm.
 
     python tests/bench_export.py
 
-Prints a Markdown table. The contenders take turns, so that a busy moment hits all of them; the median is
-shown. One row is the transformer's dense products alone, by NumPy: the floor under every float32 path on a CPU.
-On a CUDA machine the GPU's rows are added.
+Prints a Markdown table. The contenders take turns, so that a busy moment hits all of them; the
+median is shown. One row is the transformer's dense products alone, by NumPy: the floor under every
+float32 path on a CPU. On a CUDA machine the GPU's rows are added.
 """
 
 import argparse
@@ -33,7 +33,9 @@ REST = 0.25  # seconds before each timed run
 
 
 def build_parser():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--arch", default="vit_base", help="(default: vit_base)")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 16], help="(default: 1 16)")
     parser.add_argument("--rounds", type=int, default=5, help="(default: 5)")
@@ -48,23 +50,29 @@ def hardware():
         flags = next((line for line in lines if line.startswith("flags")), "")
         name += " with VNNI" if "vnni" in flags else " without VNNI"
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ", no GPU"
-    return (f"{name}, {torch.get_num_threads()} threads{gpu}; torch {torch.__version__}, "
-            f"onnxruntime {onnxruntime.__version__}")
+    return (
+        f"{name}, {torch.get_num_threads()} threads{gpu}; torch {torch.__version__}, "
+        f"onnxruntime {onnxruntime.__version__}"
+    )
 
 
 def pytorch(model, device="cpu", dtype=torch.float32):
     """The researcher's path: data.decode, then the model."""
+
     def run(images):
         levels = torch.from_numpy(np.stack([preprocess(image) for image in images])[:, None])
         with torch.inference_mode():
             return model(to_input(levels.to(device)).to(dtype)).float().sigmoid().cpu().numpy()
+
     return run
 
 
 def raw(session):
     """An exported file: the raw image goes in."""
+
     def run(images):
         return session.run(["probability"], {"image": images[:, None].astype(np.float32)})[0]
+
     return run
 
 
@@ -72,7 +80,7 @@ def products(model):
     """The blocks' dense products alone, on ones: what no float32 path can do without."""
     width, depth = model.config["embed_dim"], model.config["depth"]
     tokens = model.pos_embed.shape[1]
-    # outputs and inputs of qkv, proj, fc1 and fc2; of the last block all tokens need the keys and values alone
+    # outputs and inputs of qkv, proj, fc1, fc2; of the last block only all keys and values
     shapes = [(3, 1), (1, 1), (4, 1), (1, 4)] * (depth - 1) + [(2, 1)]
     weights = [np.ones((n * width, k * width), np.float32) for n, k in shapes]
 
@@ -80,18 +88,30 @@ def products(model):
         x = {k: np.ones((len(images) * tokens, k * width), np.float32) for k in (1, 4)}
         for (_, k), weight in zip(shapes, weights, strict=True):
             x[k] @ weight.T
+
     return run
 
 
 def timm_export(folder, arch):
     """timm's model through torch.onnx.export, behind data.decode."""
     import timm
-    name = {"vit_base": "vit_base_patch14_dinov2", "vit_small": "vit_small_patch14_dinov2",
-            "vit_large": "vit_large_patch14_dinov2"}[arch]
+
+    name = {
+        "vit_base": "vit_base_patch14_dinov2",
+        "vit_small": "vit_small_patch14_dinov2",
+        "vit_large": "vit_large_patch14_dinov2",
+    }[arch]
     model = timm.create_model(name, img_size=224, num_classes=LABELS).eval()
     path = folder / "timm.onnx"
-    torch.onnx.export(model, (torch.rand(2, 3, 224, 224),), path, dynamo=True, external_data=False,
-                      verbose=False, dynamic_shapes={"x": {0: torch.export.Dim("batch")}})
+    torch.onnx.export(
+        model,
+        (torch.rand(2, 3, 224, 224),),
+        path,
+        dynamo=True,
+        external_data=False,
+        verbose=False,
+        dynamic_shapes={"x": {0: torch.export.Dim("batch")}},
+    )
     session = open_session(path, "cpu")[0]
     name = session.get_inputs()[0].name
 
@@ -99,6 +119,7 @@ def timm_export(folder, arch):
         levels = torch.from_numpy(np.stack([preprocess(image) for image in images])[:, None])
         logits = session.run(None, {name: to_input(levels).numpy()})[0]
         return 1 / (1 + np.exp(-logits))
+
     return run
 
 
@@ -110,9 +131,12 @@ def contenders(folder, arch):
     with torch.inference_mode():
         smoothed, files_linear = quantize.int8(model, state, torch.rand(8, 3, 224, 224))
     for name, how in files.items():
-        (folder / f"{name}.onnx").write_bytes(classifier(state, model.config, **how).SerializeToString())
+        (folder / f"{name}.onnx").write_bytes(
+            classifier(state, model.config, **how).SerializeToString()
+        )
     (folder / "int8.onnx").write_bytes(
-        classifier(smoothed, model.config, block_linear=files_linear).SerializeToString())
+        classifier(smoothed, model.config, block_linear=files_linear).SerializeToString()
+    )
 
     found = {"PyTorch eager": (pytorch(model), "")}
     found["dense products alone, NumPy"] = products(model), "the floor of float32"
@@ -142,9 +166,9 @@ def measure(found, batch, rounds):
     """Median seconds of each contender on one batch, turn by turn."""
     images = np.stack([pattern(SIZE, SIZE)] * batch)
     times = {name: [] for name in found}
-    for n in range(rounds + 1):  # the first round warms up
+    for _ in range(rounds + 1):  # the first round warms up
         for name, (run, _) in found.items():
-            # idle threads of onnxruntime and OpenMP spin for a while and would take a core from the next contender
+            # idle threads of onnxruntime and OpenMP spin and would take a core from the next
             time.sleep(REST)
             start = time.perf_counter()
             run(images)
@@ -154,8 +178,10 @@ def measure(found, batch, rounds):
 
 def main(argv=None):
     args = build_parser().parse_args(argv)
-    print(f"{args.arch}/14, raw {SIZE} x {SIZE} image to {LABELS} probabilities, ms, median of "
-          f"{args.rounds} rounds. {hardware()}\n")
+    print(
+        f"{args.arch}/14, raw {SIZE} x {SIZE} image to {LABELS} probabilities, ms, median of "
+        f"{args.rounds} rounds. {hardware()}\n"
+    )
     with tempfile.TemporaryDirectory() as folder:
         found = contenders(Path(folder), args.arch)
         results = [measure(found, batch, args.rounds) for batch in args.batches]

@@ -7,18 +7,34 @@ import torch.nn.functional as F
 
 from export.card import INTENDED_USE
 from export.graph import classifier
-from export.runtime import FORMAT, SEAL, Predictor, encode_metadata, seal
+from export.runtime import CHECKSUM, FORMAT, Predictor, add_checksum, encode_metadata
 from export.verify import reference
 from models import VisionTransformer
 
 LABELS = ["Cardiomegaly", "Pneumonia", "Edema", "Nodule", "No finding"]
 THRESHOLDS = [0.4, 0.5, None, 0.6, 0.5]
 METADATA = dict(
-    format=FORMAT, intended_use=INTENDED_USE, corpus="cxr14", init="dinov2", architecture="vit_tiny, patch 16",
-    cohort="paper", label_set="table3", thresholds_from="Youden's index on the validation set", precision="fp32",
-    input_type="float32", checkpoint_sha256="0" * 64, calibration="none", labels=LABELS, thresholds=THRESHOLDS,
-    image_size=64, test_auroc=dict(images=90, method="bootstrap", labels=[[0.8, 0.7, 0.9]] * 4 + [[None] * 3]),
-    versions=dict(torch="2.14"), gate=None, reference=dict(tolerance=0, patterns=[], radiographs={}))
+    format=FORMAT,
+    intended_use=INTENDED_USE,
+    corpus="cxr14",
+    init="dinov2",
+    architecture="vit_tiny, patch 16",
+    cohort="paper",
+    label_set="table3",
+    thresholds_from="Youden's index on the validation set",
+    precision="fp32",
+    input_type="float32",
+    checkpoint_sha256="0" * 64,
+    calibration="none",
+    labels=LABELS,
+    thresholds=THRESHOLDS,
+    image_size=64,
+    test_auroc=dict(images=90, method="bootstrap", labels=[[0.8, 0.7, 0.9]] * 4 + [[None] * 3]),
+    versions=dict(torch="2.14"),
+    precision_check=None,
+    synthetic=False,
+    reference=dict(tolerance=0, patterns=[], radiographs={}),
+)
 
 
 def radiograph(height, width, seed=0, depth=255):
@@ -32,8 +48,15 @@ def radiograph(height, width, seed=0, depth=255):
 
 def random_model(layer_scale=True, patch_size=16, seed=0, embed_dim=48):
     """A small model whose every weight matters, and its state as arrays."""
-    model = VisionTransformer(img_size=64, patch_size=patch_size, embed_dim=embed_dim, depth=3, num_heads=3,
-                              num_classes=5, layer_scale=layer_scale).eval()
+    model = VisionTransformer(
+        img_size=64,
+        patch_size=patch_size,
+        embed_dim=embed_dim,
+        depth=3,
+        num_heads=3,
+        num_classes=5,
+        layer_scale=layer_scale,
+    ).eval()
     generator = torch.Generator().manual_seed(seed)
     model.init_weights(generator)
     with torch.no_grad():
@@ -42,25 +65,27 @@ def random_model(layer_scale=True, patch_size=16, seed=0, embed_dim=48):
     return model, {name: value.numpy() for name, value in model.state_dict().items()}
 
 
-def write_model(path, *, drop=(), radiographs=(), input_type="float32", stored=None, resealed=False, **metadata):
-    """An exported file of `random_model` with `METADATA`, fields changed by keyword, dropped, or replaced as `stored`.
+def write_model(
+    path, *, drop=(), radiographs=(), input_type="float32", stored=None, rehashed=False, **metadata
+):
+    """An exported file of `random_model` with `METADATA`, with fields changed, dropped or `stored`.
 
-    Changes by keyword count in the file's hash, as a program's would; those of `stored` do not, unless `resealed`.
+    Changes by keyword count in the checksum; those of `stored` do not, unless `rehashed`.
     """
     model, state = random_model()
     proto = classifier(state, model.config, input_type=input_type)
     fields = METADATA | dict(input_type=input_type)
     onnx.helper.set_model_props(proto, encode_metadata(fields))
-    known = reference(Predictor(seal(proto.SerializeToString()), "cpu"), radiographs, 1e-3)
+    known = reference(Predictor(add_checksum(proto.SerializeToString()), "cpu"), radiographs, 1e-3)
     fields |= dict(reference=known) | metadata
     found = {name: value for name, value in encode_metadata(fields).items() if name not in drop}
-    if resealed:
-        found |= stored
+    if rehashed:
+        found |= stored or {}
     onnx.helper.set_model_props(proto, found)
     content = proto.SerializeToString()
-    if SEAL not in drop:
-        content = seal(content)
-    if stored and not resealed:
+    if CHECKSUM not in drop:
+        content = add_checksum(content)
+    if stored and not rehashed:
         proto = onnx.load_from_string(content)
         onnx.helper.set_model_props(proto, {p.key: p.value for p in proto.metadata_props} | stored)
         content = proto.SerializeToString()

@@ -4,19 +4,23 @@ import csv
 
 import numpy as np
 import pytest
+from export_models import LABELS, radiograph, write_model
 from PIL import Image
 
 from export.explain import BAR, GAP, HEADER, inferno, occlusion, overlay, write_overlays
 from export.predict import main
 from export.runtime import Predictor
-from export_models import LABELS, radiograph, write_model
 
 
 class Gazer:
-    """A stand-in for a Predictor: each label's log-odds is the contrast in one box of the picture."""
+    """A stand-in for a Predictor: each label's log-odds is the contrast in one box."""
 
     metadata = dict(image_size=64)
-    boxes = [(slice(4, 16), slice(4, 16)), (slice(40, 56), slice(8, 20)), (slice(28, 40), slice(44, 60))]
+    boxes = [
+        (slice(4, 16), slice(4, 16)),
+        (slice(40, 56), slice(8, 20)),
+        (slice(28, 40), slice(44, 60)),
+    ]
 
     def __init__(self, input_dtype=np.float32, sign=1):
         self.input_dtype, self.sign = input_dtype, sign
@@ -26,7 +30,9 @@ class Gazer:
 
     def predict(self, images, batch_size):
         assert {image.dtype for image in images} == {np.dtype(self.input_dtype)}
-        contrast = np.array([[image[box].astype(float).std() for box in self.boxes] for image in images])
+        contrast = np.array(
+            [[image[box].astype(float).std() for box in self.boxes] for image in images]
+        )
         return 1 / (1 + np.exp(-self.sign * contrast / 30))
 
 
@@ -60,31 +66,33 @@ def test_any_size_and_shape_of_radiograph_has_the_same_map():
         assert max(abs(y - v), abs(x - u)) < 8
 
 
-def test_colours_are_matplotlibs_inferno():
+def test_colors_are_matplotlibs_inferno():
     matplotlib = pytest.importorskip("matplotlib")
     values = np.linspace(0, 1, 101)
     assert np.abs(inferno(values) - 255 * matplotlib.colormaps["inferno"](values)[:, :3]).max() < 9
 
 
-def test_overlay_colours_the_hot_place_and_nothing_else():
+def test_overlay_colors_the_hot_place_and_nothing_else():
     image = radiograph(200, 100, depth=3000)
     heat = np.zeros((64, 64), np.float32)
     heat[8:24, 32:56] = 2.0
     picture = np.asarray(overlay(image, heat, "a.png", "Edema", 0.7, 0.5, side=400)).astype(int)
     left, right = picture[HEADER:464, :200], picture[HEADER:464, 208:408]
-    assert (np.ptp(left, axis=-1) == 0).all()  # grey
+    assert (np.ptp(left, axis=-1) == 0).all()  # gray
     changed = np.abs(left - right).max(-1) > 10
     rows, columns = np.nonzero(changed)
     assert changed[100:140, 120:160].mean() > 0.95
     assert rows.min() > 30 and rows.max() < 170 and columns.min() > 80 and columns.max() < 195
-    flat = np.asarray(overlay(radiograph(50, 50), heat * 0, "a.png", "Edema", 0.1, None)).astype(int)
+    flat = np.asarray(overlay(radiograph(50, 50), heat * 0, "a.png", "Edema", 0.1, None)).astype(
+        int
+    )
     assert (np.ptp(flat[HEADER:, :1288], axis=-1) == 0).all()
 
 
-def test_colours_can_be_read_off_the_scale():
-    """On mid-grey, each colour of the map is found on the scale at the map's value."""
+def test_colors_can_be_read_off_the_scale():
+    """On mid-gray, each color of the map is found on the scale at the map's value."""
     image = np.full((200, 200), 128)
-    image[:5], image[-5:] = 0, 255  # the ends of the grey scale
+    image[:5], image[-5:] = 0, 255  # the ends of the gray scale
     heat = np.linspace(0, 2, 64, dtype=np.float32)[:, None].repeat(64, 1)
     picture = np.asarray(overlay(image, heat, "a.png", "Edema", 0.7, 0.5)).astype(int)[HEADER:]
     scale = picture[:, 2 * 640 + 2 * GAP + 8]  # 2 at the top, 0 at the bottom
@@ -97,10 +105,19 @@ def test_colours_can_be_read_off_the_scale():
 @pytest.mark.parametrize("shape", [(448, 120), (120, 448), (2, 900)])
 def test_what_is_written_fits(shape):
     name = "1.2.840." * 30 + "\udcff\n.png"  # of a file that is not UTF-8, with a line break
-    picture = overlay(radiograph(*shape), np.zeros((64, 64), np.float32), name, "Enlarged Cardiomediastinum", 0.7, 0.5)
+    picture = overlay(
+        radiograph(*shape),
+        np.zeros((64, 64), np.float32),
+        name,
+        "Enlarged Cardiomediastinum",
+        0.7,
+        0.5,
+    )
     pixels = np.asarray(picture)
     assert pixels[:HEADER, -8:].max() == 0 and pixels[:HEADER, :-8].max() == 255
-    numbers = pixels[HEADER:, -BAR:] if shape[1] > shape[0] else pixels[HEADER:, 2 * 171 + 2 * GAP + 18:]
+    numbers = (
+        pixels[HEADER:, -BAR:] if shape[1] > shape[0] else pixels[HEADER:, 2 * 171 + 2 * GAP + 18 :]
+    )
     assert numbers.shape[0] >= 160 and numbers.max() > 200 and numbers[:, -8:].max() == 0
 
 
@@ -111,7 +128,14 @@ def test_pictures_of_images_of_one_name_are_all_there(tmp_path):
         files.append(tmp_path / name)
         files[-1].parent.mkdir(exist_ok=True)
         Image.fromarray(radiograph(90, 70, seed).astype(np.uint8)).save(files[-1])
-    words = [str(tmp_path / "model.onnx"), *map(str, files), "--provider", "cpu", "--explain", str(tmp_path / "maps")]
+    words = [
+        str(tmp_path / "model.onnx"),
+        *map(str, files),
+        "--provider",
+        "cpu",
+        "--explain",
+        str(tmp_path / "maps"),
+    ]
     assert main(words) == 0
     written = list((tmp_path / "maps").iterdir())
     assert len(written) == len({path.name.casefold() for path in written}) == 4 * len(LABELS)
@@ -122,12 +146,16 @@ def test_labels_that_look_alike_have_pictures_of_their_own(tmp_path):
     labels = ["a b", "a_b", "a/b", "A b", "c"]
     model = Predictor(write_model(tmp_path / "model.onnx", labels=labels), "cpu")
     image, taken = radiograph(90, 70), set()
-    paths = write_overlays(model, tmp_path / "x.png", model.check(image), model([image])[0], tmp_path, taken)
-    assert len({path.name.casefold() for path in paths}) == 5 and all(path.exists() for path in paths)
+    paths = write_overlays(
+        model, tmp_path / "x.png", model.check(image), model([image])[0], tmp_path, taken
+    )
+    assert len({path.name.casefold() for path in paths}) == 5 and all(
+        path.exists() for path in paths
+    )
 
 
 def test_hiding_all_that_differs_is_no_error(tmp_path):
-    """An 8-bit picture of two levels is of one level where it is hidden, which only a whole image may not be."""
+    """An 8-bit picture of two levels has one where it is hidden; only a whole image may not."""
     model = Predictor(write_model(tmp_path / "model.onnx", input_type="uint8"), "cpu")
     image = np.zeros((64, 64), np.uint8)
     image[30:32, 30:32] = 1
@@ -140,10 +168,23 @@ def test_a_picture_per_image_and_label(tmp_path):
         (tmp_path / folder).mkdir()
         Image.fromarray(radiograph(90, 70).astype(np.uint8)).save(tmp_path / folder / "a.png")
     (tmp_path / "two" / "b.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    code = main([str(tmp_path / "model.onnx"), str(tmp_path / "one"), str(tmp_path / "two"), "--provider", "cpu",
-                 "--explain", str(tmp_path / "maps"), "--csv", str(tmp_path / "out.csv")])
+    code = main(
+        [
+            str(tmp_path / "model.onnx"),
+            str(tmp_path / "one"),
+            str(tmp_path / "two"),
+            "--provider",
+            "cpu",
+            "--explain",
+            str(tmp_path / "maps"),
+            "--csv",
+            str(tmp_path / "out.csv"),
+        ]
+    )
     assert code == 1 and len(list(csv.DictReader((tmp_path / "out.csv").open()))) == 11
     written = sorted(path.name for path in (tmp_path / "maps").iterdir())
-    assert written == sorted(f"a--{label.replace(' ', '_')}{number}.png" for number in ("", "-2") for label in LABELS)
+    assert written == sorted(
+        f"a--{label.replace(' ', '_')}{number}.png" for number in ("", "-2") for label in LABELS
+    )
     with Image.open(tmp_path / "maps" / written[0]) as picture:
         assert picture.mode == "RGB" and picture.size[1] == 640 + HEADER

@@ -1,16 +1,16 @@
-"""The ONNX graph against PyTorch, Pillow and a histogram equalisation written out."""
+"""The ONNX graph against PyTorch, Pillow and a histogram equalization written out."""
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
+from export_models import radiograph, random_model
 from onnx import TensorProto, helper
 from PIL import Image
 
 from data.preprocess import preprocess
 from export.graph import Graph, classifier, preprocessing
 from models.inference import to_input
-from export_models import radiograph, random_model
 
 torch.set_num_threads(1)
 
@@ -18,7 +18,9 @@ torch.set_num_threads(1)
 def session(proto):
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(
+        proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -26,13 +28,17 @@ def levels():
     """The preprocessing alone: a function of (N, 1, H, W) float32."""
     g = Graph()
     output = preprocessing(g, "image", 224)
-    s = session(g.model([helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 1, "H", "W"])],
-                        [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["N", 1, 224, 224])], {}))
+    s = session(
+        g.model(
+            [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 1, "H", "W"])],
+            [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["N", 1, 224, 224])],
+        )
+    )
     return lambda images: s.run(None, {"image": np.asarray(images, np.float32)})[0]
 
 
 def by_definition(image, size=224):
-    """Pillow's resize in float32, min-max, and OpenCV's equalizeHist pixel by pixel of the histogram."""
+    """Pillow's resize in float32, min-max, and OpenCV's equalizeHist, pixel by pixel."""
     picture = Image.fromarray(image.astype(np.float32))
     resized = np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR))
     low, high = resized.min(), resized.max()
@@ -45,13 +51,25 @@ def by_definition(image, size=224):
     return np.vectorize(table.get)(level)
 
 
-@pytest.mark.parametrize("height, width, depth", [
-    (1024, 1024, 255), (448, 448, 255), (2500, 2048, 4095), (300, 517, 65535), (100, 90, 255), (224, 224, 255),
-    (3, 5, 255), (1, 700, 255)])
+@pytest.mark.parametrize(
+    "height, width, depth",
+    [
+        (1024, 1024, 255),
+        (448, 448, 255),
+        (2500, 2048, 4095),
+        (300, 517, 65535),
+        (100, 90, 255),
+        (224, 224, 255),
+        (3, 5, 255),
+        (1, 700, 255),
+    ],
+)
 def test_levels_are_those_of_the_definition(levels, height, width, depth):
     image = radiograph(height, width, depth=depth)
     difference = np.abs(levels(image[None, None])[0, 0] - by_definition(image))
-    assert (difference > 0).mean() < 0.01  # a pixel on the border of two levels may fall to either side
+    assert (
+        difference > 0
+    ).mean() < 0.01  # a pixel on the border of two levels may fall to either side
     assert np.percentile(difference, 99.9) <= 2
 
 
@@ -68,7 +86,7 @@ def test_each_image_of_a_batch_stands_alone(levels):
     batch = np.stack(images)[:, None]
     together = levels(batch)
     for i in range(3):
-        assert np.array_equal(together[i:i + 1], levels(batch[i:i + 1]))
+        assert np.array_equal(together[i : i + 1], levels(batch[i : i + 1]))
 
 
 @pytest.mark.parametrize("value", [0, 7, 255, 40000, -1000.3])
@@ -76,8 +94,8 @@ def test_a_constant_image_is_black(levels, value):
     constant = np.full((1, 1, 130, 97), value)
     varied = radiograph(130, 97)[None, None]
     assert not levels(constant).any()
-    black, equalised = levels(np.concatenate([constant, varied]))
-    assert not black.any() and np.array_equal(equalised, levels(varied)[0])
+    black, equalized = levels(np.concatenate([constant, varied]))
+    assert not black.any() and np.array_equal(equalized, levels(varied)[0])
 
 
 def test_a_faint_image_on_a_large_offset_keeps_its_levels(levels):
@@ -108,7 +126,9 @@ def test_uint8_input_gives_what_float_input_gives():
     image = radiograph(90, 80)[None, None]
     eight_bit = session(classifier(state, model.config, input_type="uint8"))
     found = eight_bit.run(None, {"image": image.astype(np.uint8)})[0]
-    expected = session(classifier(state, model.config)).run(None, {"image": image.astype(np.float32)})[0]
+    expected = session(classifier(state, model.config)).run(
+        None, {"image": image.astype(np.float32)}
+    )[0]
     assert np.array_equal(found, expected)
 
 
@@ -116,4 +136,7 @@ def test_weights_of_the_caller_are_left_alone():
     model, state = random_model(True)
     before = {name: value.copy() for name, value in state.items()}
     classifier(state, model.config, **NORM)
-    assert all(np.array_equal(before[name], state[name]) for name in before) and before.keys() == state.keys()
+    assert (
+        all(np.array_equal(before[name], state[name]) for name in before)
+        and before.keys() == state.keys()
+    )

@@ -1,4 +1,4 @@
-"""Where results go, and how the scripts end: links, devices, folders, signals, a reader that leaves."""
+"""Where results go, and how the scripts end: links, devices, folders, signals."""
 
 import csv
 import json
@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import REPOSITORY
+from export_models import radiograph, write_model
 from PIL import Image
 
-from conftest import REPOSITORY
 from export.predict import main
-from export_models import radiograph, write_model
 
 
 @pytest.fixture
@@ -31,8 +31,13 @@ def words(tmp_path):
 
 def start(words, **options):
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
-    return subprocess.Popen([sys.executable, "-m", *words], text=True, env=environment, stderr=subprocess.PIPE,
-                            **options)
+    return subprocess.Popen(
+        [sys.executable, "-m", *words],
+        text=True,
+        env=environment,
+        stderr=subprocess.PIPE,
+        **options,
+    )
 
 
 def rows(path):
@@ -44,7 +49,9 @@ def test_what_a_link_points_to_is_replaced(words, tmp_path):
     (tmp_path / "out" / "old.csv").write_text("old")
     (tmp_path / "out" / "link.csv").symlink_to("old.csv")
     assert main([*words, "--csv", str(tmp_path / "out" / "link.csv")]) == 0
-    assert (tmp_path / "out" / "link.csv").is_symlink() and len(rows(tmp_path / "out" / "old.csv")) == 5
+    assert (tmp_path / "out" / "link.csv").is_symlink() and len(
+        rows(tmp_path / "out" / "old.csv")
+    ) == 5
     assert sorted(os.listdir(tmp_path / "out")) == ["link.csv", "old.csv"]
 
 
@@ -67,7 +74,9 @@ def test_standard_output_by_its_device_keeps_what_others_wrote(words, tmp_path):
     assert text.startswith("before\nimage,label") and text.count("a.png") == 5
 
 
-@pytest.mark.parametrize("target, reason", [("out", "is a folder"), ("gone/out.csv", "does not exist")])
+@pytest.mark.parametrize(
+    "target, reason", [("out", "is a folder"), ("gone/out.csv", "does not exist")]
+)
 def test_targets_are_refused_before_any_work(words, tmp_path, capsys, target, reason):
     absent = [str(tmp_path / "no-model.onnx"), *words[1:]]
     assert main([*absent, "--csv", str(tmp_path / target)]) == 2
@@ -75,23 +84,41 @@ def test_targets_are_refused_before_any_work(words, tmp_path, capsys, target, re
     assert error.count("\n") == 1 and str(tmp_path / target) in error and reason in error
 
 
-@pytest.mark.parametrize("options, said", [
-    ([], "standard output is closed; --csv FILE or --jsonl FILE"),
-    (["--csv", "-"], "standard output is closed"),
-    (["--csv", "/dev/full"], "/dev/full: cannot be written: No space left on device"),
-    (["--csv", "/proc/x.csv"], "/proc/x.csv: cannot be written"),
-    (["--explain", __file__], f"--explain {__file__}: there is a file in its place"),
-    (["--explain", __file__ + "/maps"], "/maps: there is a file in its place; expected a folder")])
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        ([], "standard output is closed; --csv FILE or --jsonl FILE"),
+        (["--csv", "-"], "standard output is closed"),
+        (["--csv", "/dev/full"], "/dev/full: cannot be written: No space left on device"),
+        (["--csv", "/proc/x.csv"], "/proc/x.csv: cannot be written"),
+        (["--explain", __file__], f"--explain {__file__}: there is a file in its place"),
+        (
+            ["--explain", __file__ + "/maps"],
+            "/maps: there is a file in its place; expected a folder",
+        ),
+    ],
+)
 def test_what_cannot_be_written_is_named(words, tmp_path, options, said):
-    closed = dict(preexec_fn=lambda: os.close(1)) if "closed" in said else dict(stdout=subprocess.DEVNULL)
+    closed = (
+        dict(preexec_fn=lambda: os.close(1))
+        if "closed" in said
+        else dict(stdout=subprocess.DEVNULL)
+    )
     process = start(["export.predict", *words, *options], **closed)
     error = process.communicate(timeout=60)[1]
-    assert process.returncode == 2 and error.splitlines()[-1].startswith("predict: error: ") and said in error
+    assert (
+        process.returncode == 2
+        and error.splitlines()[-1].startswith("predict: error: ")
+        and said in error
+    )
     assert "Traceback" not in error
 
 
 def test_a_closed_standard_output_is_no_error_where_nothing_goes_there(words, tmp_path):
-    process = start(["export.predict", *words, "--csv", str(tmp_path / "out" / "o.csv")], preexec_fn=lambda: os.close(1))
+    process = start(
+        ["export.predict", *words, "--csv", str(tmp_path / "out" / "o.csv")],
+        preexec_fn=lambda: os.close(1),
+    )
     assert process.wait(60) == 0 and len(rows(tmp_path / "out" / "o.csv")) == 5
 
 
@@ -116,7 +143,14 @@ def test_a_name_that_is_not_utf8_costs_nothing(words, tmp_path, monkeypatch):
 @pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_ends_in_one_line_and_leaves_no_part(words, tmp_path, number, code):
     maps = tmp_path / "out" / "maps"
-    many = [words[0], *[words[1]] * 500, "--explain", str(maps), "--csv", str(tmp_path / "out" / "o.csv")]
+    many = [
+        words[0],
+        *[words[1]] * 500,
+        "--explain",
+        str(maps),
+        "--csv",
+        str(tmp_path / "out" / "o.csv"),
+    ]
     process = start(["export.predict", *many])
     deadline = time.monotonic() + 60
     while not (maps.is_dir() and any(maps.glob("*.png"))) and time.monotonic() < deadline:
@@ -124,29 +158,47 @@ def test_a_signal_ends_in_one_line_and_leaves_no_part(words, tmp_path, number, c
     process.send_signal(number)
     error = process.communicate(timeout=30)[1]
     assert process.returncode == code
-    assert error.splitlines()[-1] == f"predict: stopped by {number.name}" and "Traceback" not in error
+    assert (
+        error.splitlines()[-1] == f"predict: stopped by {number.name}" and "Traceback" not in error
+    )
     assert os.listdir(tmp_path / "out") == ["maps"]
-    assert not list(maps.glob(".*")) and all(Image.open(path).size[0] >= 640 for path in maps.iterdir())
+    assert not list(maps.glob(".*")) and all(
+        Image.open(path).size[0] >= 640 for path in maps.iterdir()
+    )
 
 
 def test_a_reader_that_leaves_is_no_error(words):
-    process = start(["export.predict", words[0], *[words[1]] * 400, "--batch-size", "64"], stdout=subprocess.PIPE)
+    process = start(
+        ["export.predict", words[0], *[words[1]] * 400, "--batch-size", "64"],
+        stdout=subprocess.PIPE,
+    )
     assert Path(process.stdout.readline().strip()).name == "a.png"
     process.stdout.close()
     error = process.stderr.read()
-    assert process.wait(60) == 141 and error.splitlines() == [error.strip()]  # the line that says how many
+    assert process.wait(60) == 141 and error.splitlines() == [
+        error.strip()
+    ]  # the line that says how many
 
 
 def test_a_run_folder_is_not_a_model(words, tmp_path, capsys):
     assert main([str(tmp_path / "in"), words[1]]) == 2
-    assert capsys.readouterr().err == f"predict: error: {tmp_path / 'in'}: is a folder; give its model.onnx\n"
+    assert (
+        capsys.readouterr().err
+        == f"predict: error: {tmp_path / 'in'}: is a folder; give its model.onnx\n"
+    )
 
 
-@pytest.mark.parametrize("options", [["--card", "--verify"], ["--card", "--csv", "o.csv"], ["--verify", "--jsonl", "-"],
-                                     ["--explain", "maps", "--card"], ["--explain", "maps", "--verify"]])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--card", "--verify"],
+        ["--card", "--csv", "o.csv"],
+        ["--verify", "--jsonl", "-"],
+        ["--explain", "maps", "--card"],
+        ["--explain", "maps", "--verify"],
+    ],
+)
 def test_one_task_at_a_time(words, capsys, options):
     with pytest.raises(SystemExit) as stop:
         main([*words, *options])
     assert stop.value.code == 2 and "not allowed with" in capsys.readouterr().err.splitlines()[-1]
-
-

@@ -16,14 +16,15 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from export_models import LABELS, METADATA, THRESHOLDS, radiograph, write_model
 from PIL import Image
 
 from data.decode import read_image
-from export import predict, runtime
-from export.predict import expand, main
-from export.runtime import Predictor, seal
+from export import batch, predict, runtime
+from export.batch import expand
+from export.predict import main
+from export.runtime import Predictor, add_checksum
 from export.verify import PATTERNS, pattern
-from export_models import LABELS, METADATA, THRESHOLDS, radiograph, write_model
 
 
 @pytest.fixture(scope="module")
@@ -49,48 +50,73 @@ def good(folder):
     return [folder / "images" / name for name in ("a.png", "b.png", "c.jpg")]
 
 
-# -- the class ----------------------------------------------------------------------------------------------------
+# -- the class ------------------------------------------------------------------------------------
+
 
 def test_files_and_arrays_of_mixed_sizes_come_back_in_order(folder, model):
-    images = [radiograph(120, 100, 1).astype(np.uint8), radiograph(90, 130, 2, 65535), good(folder)[2]]
+    images = [
+        radiograph(120, 100, 1).astype(np.uint8),
+        radiograph(90, 130, 2, 65535),
+        good(folder)[2],
+    ]
     one_by_one = np.concatenate([model([image]) for image in images])
     assert np.allclose(model(good(folder)), one_by_one, atol=1e-6)
-    assert np.allclose(model(images[::-1] * 3, batch_size=2), np.concatenate([one_by_one[::-1]] * 3), atol=1e-6)
+    assert np.allclose(
+        model(images[::-1] * 3, batch_size=2), np.concatenate([one_by_one[::-1]] * 3), atol=1e-6
+    )
     assert model([]).shape == (0, 5)
 
 
-def test_calls_are_made_at_and_above_the_threshold(model):
-    calls = model.calls(np.float32([[0.4, 0.49, 0.9, 0.7, 0.5]]))
-    assert calls.tolist() == [[True, False, None, True, True]]
+def test_labels_are_positive_at_and_above_the_threshold(model):
+    positive = model.predict_labels(np.float32([[0.4, 0.49, 0.9, 0.7, 0.5]]))
+    assert positive.tolist() == [[True, False, None, True, True]]
 
 
-def test_calls_agree_with_the_numbers_that_are_written(model, monkeypatch):
+def test_positive_labels_agree_with_the_numbers_that_are_written(model, monkeypatch):
     probability = np.full((1, 5), 0.1, np.float32)  # 0.100000001490116
-    monkeypatch.setattr(model, "thresholds", [0.1000000020, 0.1000000010, 0.1, None, float(np.float32(0.1))])
+    monkeypatch.setattr(
+        model, "thresholds", [0.1000000020, 0.1000000010, 0.1, None, float(np.float32(0.1))]
+    )
     rows = predict.rows(model, "a.png", probability[0], None)
-    written = [None if row["threshold"] is None else row["probability"] >= row["threshold"] for row in rows]
-    assert [row["call"] for row in rows] == written == [False, True, True, None, True]
+    written = [
+        None if row["threshold"] is None else row["probability"] >= row["threshold"] for row in rows
+    ]
+    assert [row["positive"] for row in rows] == written == [False, True, True, None, True]
 
 
-@pytest.mark.parametrize("image, reason", [
-    (np.zeros((0, 5)), "more than one pixel"), (np.zeros((1, 1)), "more than one pixel"),
-    (np.zeros((5, 5, 3)), "image 1: shape"), (np.full((20, 20), 7, np.uint16), "image 1: holds one intensity only"),
-    (np.array([[0, 1e-60]]), "one intensity"), (np.array([[-3e38, 3e38]], np.float32), "range beyond"),
-    (np.array([[1.0, np.nan], [2, 3]]), "NaN"),
-    (np.array([[1, np.inf]]), "infinite"), (np.array([["a", "b"]]), "expected numbers")])
+@pytest.mark.parametrize(
+    "image, reason",
+    [
+        (np.zeros((0, 5)), "more than one pixel"),
+        (np.zeros((1, 1)), "more than one pixel"),
+        (np.zeros((5, 5, 3)), "image 1: shape"),
+        (np.full((20, 20), 7, np.uint16), "image 1: holds one intensity only"),
+        (np.array([[0, 1e-60]]), "one intensity"),
+        (np.array([[-3e38, 3e38]], np.float32), "range beyond"),
+        (np.array([[1.0, np.nan], [2, 3]]), "NaN"),
+        (np.array([[1, np.inf]]), "infinite"),
+        (np.array([["a", "b"]]), "expected numbers"),
+    ],
+)
 def test_an_image_without_meaning_is_refused(model, image, reason):
     with pytest.raises(ValueError, match=reason):
         model([radiograph(20, 20), image])
 
 
-@pytest.mark.parametrize("kind, offset", [
-    (np.int64, 2**40), (np.float64, 1e12), (np.uint32, 2**31), (np.int32, -2**30)])
+@pytest.mark.parametrize(
+    "kind, offset",
+    [(np.int64, 2**40), (np.float64, 1e12), (np.uint32, 2**31), (np.int32, -(2**30))],
+)
 def test_a_large_offset_costs_no_digits(model, kind, offset):
     image = radiograph(90, 80, depth=200)
-    assert np.array_equal(model([image.astype(kind) + kind(offset)]), model([image.astype(np.uint8)]))
+    assert np.array_equal(
+        model([image.astype(kind) + kind(offset)]), model([image.astype(np.uint8)])
+    )
 
 
-@pytest.mark.parametrize("images", ["a.png", Path("a.png"), b"a.png", radiograph(20, 20), np.float32(1), None, 5])
+@pytest.mark.parametrize(
+    "images", ["a.png", Path("a.png"), b"a.png", radiograph(20, 20), np.float32(1), None, 5]
+)
 def test_one_image_is_no_sequence(model, images):
     with pytest.raises(ValueError, match=r"expected a sequence of files or of \(H, W\) arrays"):
         model(images)
@@ -111,25 +137,30 @@ def test_few_images_are_in_memory_at_a_time(folder, model, monkeypatch):
         alive[:] = [one for one in alive if one() is not None] + [weakref.ref(image)]
         most = max(most, len(alive))
         return image
+
     expected = model(files)
-    for module in (runtime, predict):
+    for module in (runtime, batch):
         monkeypatch.setattr(module, "read_image", counting)
-        monkeypatch.setattr(module, "WINDOW_BYTES", 4 * 120 * 100)  # four of the images, one of the model's inputs
+        monkeypatch.setattr(
+            module, "WINDOW_BYTES", 4 * 120 * 100
+        )  # four of the images, one of the model's inputs
     assert np.array_equal(model(files), expected) and most <= 5
     alive.clear()
     most = 0
     found = []
-    for path, _, probability, error in predict.predictions(model, files, batch_size=8, workers=2):
+    for _, _, probability, _ in batch.predictions(model, files, batch_size=8, workers=2):
         time.sleep(0.005)  # time enough for the threads to decode all that they may
         found.append(probability)
-    assert np.allclose(found, expected, atol=1e-6) and most <= 4 + 4 + 2 + 1  # taken, waiting, a thread's, one more
+    assert (
+        np.allclose(found, expected, atol=1e-6) and most <= 4 + 4 + 2 + 1
+    )  # taken, waiting, a thread's, one more
 
 
 def test_abandoned_predictions_decode_no_more(folder, model, monkeypatch):
     read = []
-    monkeypatch.setattr(predict, "read_image", lambda path: read.append(path) or read_image(path))
-    monkeypatch.setattr(predict, "WINDOW_BYTES", 1)
-    results = predict.predictions(model, good(folder)[:1] * 50, workers=2)
+    monkeypatch.setattr(batch, "read_image", lambda path: read.append(path) or read_image(path))
+    monkeypatch.setattr(batch, "WINDOW_BYTES", 1)
+    results = batch.predictions(model, good(folder)[:1] * 50, workers=2)
     next(results)
     results.close()  # joins the threads, which may wait for room
     assert len(read) < 10
@@ -149,7 +180,11 @@ def test_cuda_without_its_library_is_one_line(folder, tmp_path, monkeypatch, cap
     monkeypatch.setattr(runtime.ort, "__file__", str(tmp_path / "__init__.py"))
     assert main([str(folder / "model.onnx"), str(good(folder)[0]), "--provider", "cuda"]) == 2
     error = capsys.readouterr().err
-    assert error.count("\n") == 1 and "providers_shared is absent" in error and "pip install onnxruntime-gpu" in error
+    assert (
+        error.count("\n") == 1
+        and "providers_shared is absent" in error
+        and "pip install onnxruntime-gpu" in error
+    )
 
 
 def test_auto_says_why_it_is_the_cpu(folder, monkeypatch, capsys):
@@ -166,8 +201,10 @@ def test_cuda_that_falls_back_silently_is_an_error(folder, monkeypatch):
 
 
 def fall_back(session):
-    """onnxruntime as it is on a machine whose CUDA cannot be loaded: a CPU session and no exception."""
-    return lambda model, options, providers: session(model, options, providers=["CPUExecutionProvider"])
+    """onnxruntime where CUDA cannot be loaded: a CPU session and no exception."""
+    return lambda model, options, providers: session(
+        model, options, providers=["CPUExecutionProvider"]
+    )
 
 
 def test_a_failure_of_onnxruntime_is_one_line(model, monkeypatch):
@@ -178,7 +215,7 @@ def test_a_failure_of_onnxruntime_is_one_line(model, monkeypatch):
 
 
 class Faulty:
-    """A session with room for one image at a time, which makes no sense of images 90 pixels high."""
+    """A session with room for one image at a time, and NaN for images 90 pixels high."""
 
     def __init__(self, session):
         self.session = session
@@ -194,14 +231,18 @@ class Faulty:
         return [probability * np.nan if height == 90 else probability]
 
 
-# -- files that are not a model of ours ---------------------------------------------------------------------------
+# -- files that are not a model of ours -----------------------------------------------------------
+
 
 def foreign_model(path):
     value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
     other = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
     node = onnx.helper.make_node("Identity", ["x"], ["y"])
-    proto = onnx.helper.make_model(onnx.helper.make_graph([node], "g", [value], [other]), ir_version=9,
-                                   opset_imports=[onnx.helper.make_opsetid("", 17)])
+    proto = onnx.helper.make_model(
+        onnx.helper.make_graph([node], "g", [value], [other]),
+        ir_version=9,
+        opset_imports=[onnx.helper.make_opsetid("", 17)],
+    )
     path.write_bytes(proto.SerializeToString())
     return path
 
@@ -212,51 +253,90 @@ def truncated(path):
     return path
 
 
-@pytest.mark.parametrize("make, reason", [
-    (foreign_model, "not a model of this project"),
-    (truncated, "onnxruntime cannot read it"),
-    (lambda path: path, "no such file"),
-    (lambda path: path.write_bytes(b"") and path or path, "onnxruntime cannot read it"),
-    (lambda path: write_model(path, drop=("thresholds",)), "metadata were cut .no thresholds"),
-    (lambda path: write_model(path, drop=METADATA), "not a model of this project"),
-    (lambda path: write_model(path, labels=LABELS[:3], reference={}, drop=()), "labels"),
-    (lambda path: write_model(path, thresholds=[7.0] * 5, reference={}), "thresholds"),
-])
+@pytest.mark.parametrize(
+    "make, reason",
+    [
+        (foreign_model, "not a model of this project"),
+        (truncated, "not a model of this project, or cut short"),
+        (lambda path: path, "no such file"),
+        (lambda path: path.write_bytes(b"") and path or path, "or cut short"),
+        (lambda path: write_model(path, drop=("thresholds",)), "its metadata lack thresholds"),
+        (lambda path: write_model(path, drop=METADATA), "not a model of this project"),
+        (lambda path: write_model(path, labels=LABELS[:3]), "do not fit the graph"),
+    ],
+)
 def test_a_file_that_is_not_ours_is_one_line_and_exit_2(tmp_path, folder, capsys, make, reason):
     path = make(tmp_path / "other.onnx")
-    assert main([str(path), str(folder / "images" / "a.png"), "--csv", str(tmp_path / "out.csv")]) == 2
+    assert (
+        main([str(path), str(folder / "images" / "a.png"), "--csv", str(tmp_path / "out.csv")]) == 2
+    )
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and error.startswith("predict: error: ") and str(path) in error
     assert re.search(reason, error)
     assert not (tmp_path / "out.csv").exists()
 
 
-# -- the command line ---------------------------------------------------------------------------------------------
+# -- the command line -----------------------------------------------------------------------------
+
 
 def test_csv_has_a_row_per_image_and_label_and_one_per_failure(folder, tmp_path, model, capsys):
     out = tmp_path / "out.csv"
-    assert main([str(folder / "model.onnx"), str(folder / "images"), "--csv", str(out), "--provider", "cpu"]) == 1
+    assert (
+        main(
+            [
+                str(folder / "model.onnx"),
+                str(folder / "images"),
+                "--csv",
+                str(out),
+                "--provider",
+                "cpu",
+            ]
+        )
+        == 1
+    )
     rows = list(csv.DictReader(out.open()))
     failed = [row for row in rows if row["error"]]
-    assert len(failed) == 1 and failed[0]["image"].endswith("broken.png") and failed[0]["probability"] == ""
+    assert (
+        len(failed) == 1
+        and failed[0]["image"].endswith("broken.png")
+        and failed[0]["probability"] == ""
+    )
     found = np.array([float(row["probability"]) for row in rows if not row["error"]]).reshape(3, 5)
     assert np.allclose(found, model(good(folder)), atol=1e-6)
     assert [row["label"] for row in rows[:5]] == LABELS
-    assert [row["threshold"] for row in rows[:5]] == ["" if t is None else str(t) for t in THRESHOLDS]
+    assert [row["threshold"] for row in rows[:5]] == [
+        "" if t is None else str(t) for t in THRESHOLDS
+    ]
     for row, p in zip(rows[:5], found[0]):
-        assert row["call"] == ("" if row["threshold"] == "" else str(p >= float(row["threshold"])))
+        assert row["positive"] == (
+            "" if row["threshold"] == "" else str(p >= float(row["threshold"]))
+        )
     assert [p.name for p in tmp_path.iterdir()] == ["out.csv"]
     assert "1 of 4 images" in capsys.readouterr().err
 
 
-def test_an_image_that_fails_in_the_model_takes_no_other_with_it(folder, tmp_path, model, monkeypatch, capsys):
+def test_an_image_that_fails_in_the_model_takes_no_other_with_it(
+    folder, tmp_path, model, monkeypatch, capsys
+):
     expected = model([path for path in good(folder) if path.name != "b.png"])
     whole = runtime.open_session
     monkeypatch.setattr(runtime, "open_session", lambda *words: (Faulty(whole(*words)[0]), "cpu"))
     with pytest.raises(ValueError, match=r"onnxruntime failed \(Failed to allocate memory\)$"):
         Predictor(folder / "model.onnx", "cpu")(good(folder))
     out = tmp_path / "out.csv"
-    assert main([str(folder / "model.onnx"), *map(str, good(folder)), "--csv", str(out), "--provider", "cpu"]) == 1
+    assert (
+        main(
+            [
+                str(folder / "model.onnx"),
+                *map(str, good(folder)),
+                "--csv",
+                str(out),
+                "--provider",
+                "cpu",
+            ]
+        )
+        == 1
+    )
     rows = list(csv.DictReader(out.open()))
     assert [Path(row["image"]).name for row in rows] == ["a.png"] * 5 + ["b.png"] + ["c.jpg"] * 5
     assert rows[5]["probability"] == "" and re.search("b.png: .*not a number", rows[5]["error"])
@@ -271,7 +351,7 @@ def test_jsonl_and_table_say_the_same(folder, model, capsys):
     entries = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [entry["image"] for entry in entries] == names
     assert [f["label"] for f in entries[1]["findings"]] == LABELS
-    assert [f["call"] for f in entries[1]["findings"]].count(None) == 1
+    assert [f["positive"] for f in entries[1]["findings"]].count(None) == 1
     assert main([str(folder / "model.onnx"), *names, "--provider", "cpu"]) == 0
     table = capsys.readouterr().out
     for finding in entries[1]["findings"]:
@@ -284,14 +364,22 @@ def test_a_list_on_stdin(folder, monkeypatch, capsys):
     assert capsys.readouterr().out.count("c.jpg") == 5
 
 
-# -- folders ------------------------------------------------------------------------------------------------------
+# -- folders --------------------------------------------------------------------------------------
+
 
 def test_a_folder_is_searched_as_archives_are(tmp_path):
     (tmp_path / "a" / "b").mkdir(parents=True)
     (outside := tmp_path / "outside").mkdir()
     dicom = b"\0" * 128 + b"DICM"
-    for name, content in {"a/1.2.840.113": dicom, "a/IM0001": dicom, "a/notes.txt": b"text", "a/b/x.PNG": b"",
-                          "a/._x.png": b"", "a/DICOMDIR": dicom, "outside/y.jpg": b""}.items():
+    for name, content in {
+        "a/1.2.840.113": dicom,
+        "a/IM0001": dicom,
+        "a/notes.txt": b"text",
+        "a/b/x.PNG": b"",
+        "a/._x.png": b"",
+        "a/DICOMDIR": dicom,
+        "outside/y.jpg": b"",
+    }.items():
         (tmp_path / name).write_bytes(content)
     (tmp_path / "a" / "b" / "up").symlink_to(tmp_path / "a")  # a cycle
     (tmp_path / "a" / "linked").symlink_to(outside)
@@ -318,16 +406,34 @@ def test_a_folder_that_cannot_be_read_is_a_row(folder, tmp_path, monkeypatch):
         if Path(path) == closed:
             raise PermissionError(13, "Permission denied", str(path))
         return scandir(path)
+
     monkeypatch.setattr(os, "scandir", guarded)  # the tests may run as root, who may read all
     out = tmp_path / "out.csv"
-    assert main([str(folder / "model.onnx"), str(tmp_path / "in"), "--provider", "cpu", "--csv", str(out)]) == 1
+    assert (
+        main(
+            [
+                str(folder / "model.onnx"),
+                str(tmp_path / "in"),
+                "--provider",
+                "cpu",
+                "--csv",
+                str(out),
+            ]
+        )
+        == 1
+    )
     failed = [row for row in csv.DictReader(out.open()) if row["error"]]
-    assert [row["image"] for row in failed] == [str(closed)] and "cannot be read" in failed[0]["error"]
+    assert [row["image"] for row in failed] == [str(closed)] and "cannot be read" in failed[0][
+        "error"
+    ]
 
 
 def test_options_may_stand_anywhere(folder, capsys):
     image = str(folder / "images" / "a.png")
-    for words in (["--csv", "-", str(folder / "model.onnx"), image], [str(folder / "model.onnx"), "--csv", "-", image]):
+    for words in (
+        ["--csv", "-", str(folder / "model.onnx"), image],
+        [str(folder / "model.onnx"), "--csv", "-", image],
+    ):
         assert main([*words, "--provider", "cpu"]) == 0
         assert capsys.readouterr().out.count("a.png") == 5
 
@@ -336,7 +442,14 @@ def test_order_and_batches_do_not_matter(folder, tmp_path):
     names = [str(path) for path in good(folder)] * 5
     outputs = []
     for options in (["--batch-size", "1"], ["--batch-size", "3", "--workers", "1"]):
-        words = [str(folder / "model.onnx"), *names, "--csv", str(tmp_path / "o.csv"), "--provider", "cpu"]
+        words = [
+            str(folder / "model.onnx"),
+            *names,
+            "--csv",
+            str(tmp_path / "o.csv"),
+            "--provider",
+            "cpu",
+        ]
         assert main([*words, *options]) == 0
         rows = list(csv.DictReader((tmp_path / "o.csv").open()))
         assert [row["image"] for row in rows] == [name for name in names for _ in LABELS]
@@ -346,28 +459,43 @@ def test_order_and_batches_do_not_matter(folder, tmp_path):
 
 def png_header(width, height):
     """A PNG that promises a size and holds next to nothing."""
+
     def chunk(kind, body):
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
+
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     pixels = zlib.compress(b"\0" * 100)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    )
 
 
-@pytest.mark.parametrize("make", [
-    lambda path: path.write_bytes(png_header(65500, 65500)),
-    lambda path: path.write_bytes(png_header(0, 0)),
-    lambda path: Image.new("L", (1, 1)).save(path),
-    lambda path: Image.new("L", (300, 200)).save(path),
-    lambda path: path.write_bytes(b""),
-    lambda path: path.mkdir() or (path / "x.txt").write_text(""),
-    lambda path: None,
-], ids=["huge", "no pixel", "one pixel", "black", "empty", "folder without images", "absent"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda path: path.write_bytes(png_header(65500, 65500)),
+        lambda path: path.write_bytes(png_header(0, 0)),
+        lambda path: Image.new("L", (1, 1)).save(path),
+        lambda path: Image.new("L", (300, 200)).save(path),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.mkdir() or (path / "x.txt").write_text(""),
+        lambda path: None,
+    ],
+    ids=["huge", "no pixel", "one pixel", "black", "empty", "folder without images", "absent"],
+)
 def test_bad_images_give_no_number(folder, tmp_path, capsys, make):
     make(tmp_path / "bad.png")
-    code = main([str(folder / "model.onnx"), str(tmp_path / "bad.png"), "--csv", str(tmp_path / "out.csv")])
+    code = main(
+        [str(folder / "model.onnx"), str(tmp_path / "bad.png"), "--csv", str(tmp_path / "out.csv")]
+    )
     captured = capsys.readouterr()
-    assert code in (1, 2) and "Traceback" not in captured.err and "bad.png" in captured.err + (
-        (tmp_path / "out.csv").read_text() if code == 1 else "")
+    assert (
+        code in (1, 2)
+        and "Traceback" not in captured.err
+        and "bad.png" in captured.err + ((tmp_path / "out.csv").read_text() if code == 1 else "")
+    )
     if code == 1:
         [row] = csv.DictReader((tmp_path / "out.csv").open())
         assert row["probability"] == "" and "bad.png" in row["error"]
@@ -376,16 +504,38 @@ def test_bad_images_give_no_number(folder, tmp_path, capsys, make):
 def test_card_shows_what_the_metadata_hold(folder, capsys):
     assert main([str(folder / "model.onnx"), "--card"]) == 0
     text = capsys.readouterr().out
-    for part in (*LABELS, "Not a medical device", "cxr14", "dinov2", "0" * 64, "Youden", "0.800 | 0.700 to 0.900"):
+    for part in (
+        *LABELS,
+        "Not a medical device",
+        "cxr14",
+        "dinov2",
+        "0" * 64,
+        "Youden",
+        "0.800 | 0.700 to 0.900",
+    ):
         assert part in text
 
 
 def test_verify_with_and_without_the_radiographs(folder, capsys):
     assert main([str(folder / "model.onnx"), "--verify", "--provider", "cpu"]) == 0
     assert capsys.readouterr().out.count("ok") == len(PATTERNS)
-    assert main([str(folder / "model.onnx"), str(folder / "images"), "--verify", "--provider", "cpu"]) == 0
+    assert (
+        main([str(folder / "model.onnx"), str(folder / "images"), "--verify", "--provider", "cpu"])
+        == 0
+    )
     assert capsys.readouterr().out.count("ok") == len(PATTERNS) + 2
-    assert main([str(folder / "model.onnx"), str(folder / "images" / "c.jpg"), "--verify", "--provider", "cpu"]) == 2
+    assert (
+        main(
+            [
+                str(folder / "model.onnx"),
+                str(folder / "images" / "c.jpg"),
+                "--verify",
+                "--provider",
+                "cpu",
+            ]
+        )
+        == 2
+    )
 
 
 def test_verify_names_an_absent_file_before_all_else(folder, capsys):
@@ -401,7 +551,9 @@ def test_verify_notices_a_model_that_computes_something_else(folder, tmp_path, c
         array = onnx.numpy_helper.to_array(weight)
         if array.ndim == 2 and array.dtype == np.float32:
             weight.CopyFrom(onnx.numpy_helper.from_array(array + np.float32(0.01), weight.name))
-    (tmp_path / "changed.onnx").write_bytes(seal(proto.SerializeToString()))  # else it is refused as it is read
+    (tmp_path / "changed.onnx").write_bytes(
+        add_checksum(proto.SerializeToString())
+    )  # else it is refused as it is read
     assert main([str(tmp_path / "changed.onnx"), "--verify", "--provider", "cpu"]) == 1
     assert "DIFFERS" in capsys.readouterr().out
 
@@ -410,15 +562,23 @@ def test_the_pattern_is_the_same_everywhere():
     for height, width in PATTERNS:
         image = pattern(height, width)
         for y, x in ((0, 1), (height - 1, width - 1), (77, 301), (400, 12)):
-            grain = ((y * 2654435761 ^ x * 2246822519) % 2**32) >> 29  # in Python's unbounded integers
+            grain = (
+                (y * 2654435761 ^ x * 2246822519) % 2**32
+            ) >> 29  # in Python's unbounded integers
             assert image[y, x] == y * 200 // height + (x * x // width + 7 * y) % 40 + grain
 
 
 def test_no_torch_is_imported(folder):
-    code = ("import sys; from export.predict import main; main(sys.argv[1:]); "
-            "sys.exit(any(m.split('.')[0] in ('torch', 'onnx', 'scipy') for m in sys.modules))")
+    code = (
+        "import sys; from export.predict import main; main(sys.argv[1:]); "
+        "sys.exit(any(m.split('.')[0] in ('torch', 'onnx', 'scipy') for m in sys.modules))"
+    )
     words = [str(folder / "model.onnx"), str(folder / "images" / "a.png"), "--provider", "cpu"]
-    done = subprocess.run([sys.executable, "-c", code, *words], cwd=Path(__file__).parent.parent,
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words],
+        cwd=Path(__file__).parent.parent,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     assert "Cardiomegaly" in done.stdout

@@ -13,21 +13,24 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from conftest import REPOSITORY
+from export_models import radiograph, random_model
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
 
 import data
 from data.phantom.corpus import make_phantom
-from export import quantize, runtime, to_onnx
+from export import precision, quantize, runtime, to_onnx
 from export.calibrate import calibrate, calibration_error, fit, folds, platt, sigmoid
 from export.graph import classifier
+from export.precision import check_precision
 from export.predict import main as predict_main
-from export.quantize import accept, int8
+from export.quantize import int8
 from export.runtime import Predictor
 from export.to_onnx import main
+from export.verify import sha256
 from models.checkpoint import save_checkpoint
 from models.inference import predict, to_input
-from export_models import radiograph, random_model
 from stats.predictions import Predictions, save_predictions
 
 torch.set_num_threads(1)
@@ -38,14 +41,22 @@ def corpus(tmp_path_factory):
     """A phantom corpus and its config."""
     folder = tmp_path_factory.mktemp("corpus")
     make_phantom(folder / "phantom", patients=140, size=80)
-    config = dict(data="phantom", init="random", root=str(folder / "phantom"), image_size=64, labels="table3",
-                  cohort="paper", cache_dir=str(folder / "cache"), workers=1)
+    config = dict(
+        data="phantom",
+        init="random",
+        root=str(folder / "phantom"),
+        image_size=64,
+        labels="table3",
+        cohort="paper",
+        cache_dir=str(folder / "cache"),
+        workers=1,
+    )
     return config | dict(split_hash=data.from_config(config, "train", tables_only=True).split_hash)
 
 
 @pytest.fixture(scope="module")
 def checkpoint(corpus):
-    """A random model whose head was solved for by least squares, so that it tells the phantoms apart."""
+    """A random model with a least-squares head, so that it tells the phantoms apart."""
     train = data.from_config(corpus, "train")
     model = random_model(embed_dim=96)[0]
     model.head = torch.nn.Linear(96, len(train.labels))
@@ -56,12 +67,24 @@ def checkpoint(corpus):
             x = model.forward_features(to_input(images)).numpy()
         design = np.column_stack([x, np.ones(len(x))])
         y = np.where(labels.numpy() == 1, 2.0, -2.0)
-    solution = np.linalg.lstsq(design, y, rcond=1e-6)[0]  # of validation, on which the file is judged
+    solution = np.linalg.lstsq(design, y, rcond=1e-6)[
+        0
+    ]  # of validation, on which the file is checked
     with torch.no_grad():
         model.head.weight.copy_(torch.tensor(solution[:-1].T))
         model.head.bias.copy_(torch.tensor(solution[-1]))
-    return dict(model=model.state_dict(), model_config=model.config, labels=list(train.labels), config=corpus,
-                epoch=3, step=9, thresholds=[0.5] * 5 + [None], val_auroc=[0.9] * 6, input_mean=None, input_std=None)
+    return dict(
+        model=model.state_dict(),
+        model_config=model.config,
+        labels=list(train.labels),
+        config=corpus,
+        epoch=3,
+        step=9,
+        thresholds=[0.5] * 5 + [None],
+        val_auroc=[0.9] * 6,
+        input_mean=None,
+        input_std=None,
+    )
 
 
 @pytest.fixture
@@ -89,13 +112,22 @@ def test_the_file_gives_pytorchs_probabilities_on_test_images(run, corpus, capsy
 def test_metadata_and_card(run, checkpoint, corpus, capsys):
     test = data.from_config(corpus, "test")
     score = np.random.default_rng(0).random(test.table.y.shape)
-    digest = to_onnx.sha256(run / "best.pt")
-    predictions = Predictions(test.table.image_id, test.table.patient_id, list(test.labels), test.table.y, score,
-                              dict(checkpoint_sha256=digest))
+    digest = sha256(run / "best.pt")
+    predictions = Predictions(
+        test.table.image_id,
+        test.table.patient_id,
+        list(test.labels),
+        test.table.y,
+        score,
+        dict(checkpoint_sha256=digest),
+    )
     save_predictions(run / "predictions.npz", predictions)
     assert main([str(run)]) == 0
     metadata = Predictor(run / "model.onnx", "cpu").metadata
-    assert metadata["labels"] == checkpoint["labels"] and metadata["thresholds"] == checkpoint["thresholds"]
+    assert (
+        metadata["labels"] == checkpoint["labels"]
+        and metadata["thresholds"] == checkpoint["thresholds"]
+    )
     assert metadata["checkpoint_sha256"] == digest
     assert metadata["corpus"] == "phantom" and metadata["init"] == "random"
     assert "not a medical device" in metadata["intended_use"].lower()
@@ -106,14 +138,26 @@ def test_metadata_and_card(run, checkpoint, corpus, capsys):
     assert f"{metadata['test_auroc']['labels'][0][0]:.3f}" in (run / "MODEL_CARD.md").read_text()
     assert predict_main([str(run / "model.onnx"), "--verify", "--provider", "cpu"]) == 0
     content = (run / "model.onnx").read_bytes() + (run / "MODEL_CARD.md").read_bytes()
-    private = [corpus["root"], str(run), f"/{getpass.getuser()}/", *test.table.patient_id, *test.table.image_id]
+    private = [
+        corpus["root"],
+        str(run),
+        f"/{getpass.getuser()}/",
+        *test.table.patient_id,
+        *test.table.image_id,
+    ]
     assert not [text for text in map(str, private) if len(text) > 3 and text.encode() in content]
 
 
 def test_predictions_of_another_checkpoint_are_not_shown(run, checkpoint, capsys):
     y = np.eye(6)[np.arange(12) % 6]
-    predictions = Predictions(np.arange(12).astype(str), None, checkpoint["labels"], y, y,
-                              dict(checkpoint_sha256="1" * 64))
+    predictions = Predictions(
+        np.arange(12).astype(str),
+        None,
+        checkpoint["labels"],
+        y,
+        y,
+        dict(checkpoint_sha256="1" * 64),
+    )
     save_predictions(run / "predictions.npz", predictions)
     assert main([str(run)]) == 0
     assert "not of this checkpoint" in capsys.readouterr().out
@@ -122,7 +166,10 @@ def test_predictions_of_another_checkpoint_are_not_shown(run, checkpoint, capsys
 
 def test_a_file_that_differs_is_not_written(run, monkeypatch, capsys):
     def wrong(state, *args, **kwargs):
-        return classifier(state | {"head.bias": state["head.bias"] + np.float32(0.1)}, *args, **kwargs)
+        return classifier(
+            state | {"head.bias": state["head.bias"] + np.float32(0.1)}, *args, **kwargs
+        )
+
     monkeypatch.setattr(to_onnx, "classifier", wrong)
     assert main([str(run)]) == 2
     assert "not written" in capsys.readouterr().err
@@ -144,41 +191,91 @@ def test_reduced_precisions_keep_the_ranking(run, precision, capsys):
 
 
 def test_a_reduced_model_that_lost_too_much_is_not_written(run, monkeypatch, capsys):
-    monkeypatch.setattr(quantize, "MAX_LABEL_LOSS", -0.5)
+    monkeypatch.setattr(precision, "MAX_LABEL_LOSS", -0.5)
     assert main([str(run), "--precision", "int8"]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "AUC of" in error and "fell by" in error
     assert names(run) == ["best.pt"]
 
 
+def test_a_run_of_an_earlier_version_is_exported(tmp_path, capsys):
+    """run-v1 was trained by the version before on a phantom corpus that is made again here."""
+    old = REPOSITORY / "tests" / "fixtures" / "run-v1"
+    shutil.copytree(old, tmp_path / "run")
+    make_phantom(tmp_path / "phantom", patients=20, size=64)
+    checkpoint = to_onnx.load_checkpoint(tmp_path / "run" / "best.pt")
+    config = checkpoint["config"] | dict(
+        root=str(tmp_path / "phantom"), cache_dir=str(tmp_path / "cache")
+    )
+    save_checkpoint(tmp_path / "run" / "best.pt", checkpoint | dict(config=config))
+    assert main([str(tmp_path / "run"), "--out", str(tmp_path / "new.onnx")]) == 0
+    new, before = Predictor(tmp_path / "new.onnx", "cpu"), Predictor(old / "model.onnx", "cpu")
+    files = [radiograph(90, 70, seed) for seed in range(4)]
+    assert np.allclose(new(files), before(files), atol=1e-5)
+    assert (
+        new.thresholds == pytest.approx(before.thresholds, abs=1e-7)
+        if None not in new.thresholds
+        else ([t is None for t in new.thresholds] == [t is None for t in before.thresholds])
+    )
+
+
+@pytest.mark.parametrize("key", ["rehearsal", "synthetic"])
+def test_a_model_of_synthetic_radiographs_in_a_corpus_s_layout_says_so(
+    run, checkpoint, corpus, key
+):
+    config = corpus | {key: True, "data": "cxr14"}
+    save_checkpoint(run / "best.pt", checkpoint | dict(config=config))
+    assert main([str(run), "--images", corpus["root"] + "/images"]) == 0
+    assert Predictor(run / "model.onnx", "cpu").metadata["synthetic"] is True
+    assert "synthetic phantoms" in (run / "MODEL_CARD.md").read_text()
+
+
 def test_images_from_elsewhere_stand_in_for_the_corpus(run, checkpoint, corpus, tmp_path):
-    save_checkpoint(run / "best.pt", checkpoint | dict(config=corpus | dict(root=str(tmp_path / "gone"))))
+    save_checkpoint(
+        run / "best.pt", checkpoint | dict(config=corpus | dict(root=str(tmp_path / "gone")))
+    )
     images = corpus["root"] + "/images"
     assert main([str(run / "best.pt"), "--images", images, "--out", str(tmp_path / "m.onnx")]) == 0
     assert Predictor(tmp_path / "m.onnx", "cpu").labels == checkpoint["labels"]
 
 
 @pytest.mark.parametrize("options", [[], ["--calibrate"], ["--precision", "int8"]])
-def test_training_patients_never_judge(run, tmp_path, capsys, options):
-    """Other patients under --root: the split is drawn anew, and who was trained on may be in validation."""
+def test_training_patients_never_check(run, tmp_path, capsys, options):
+    """Other patients under --root: the split is drawn anew, validation may hold trained ones."""
     make_phantom(tmp_path / "grown", patients=80, size=80)
     assert main([str(run), "--root", str(tmp_path / "grown"), *options]) == 2
     error = capsys.readouterr().err
-    assert error.count("\n") == 1 and str(tmp_path / "grown") in error and "not split as it was in training" in error
+    assert (
+        error.count("\n") == 1
+        and str(tmp_path / "grown") in error
+        and "not split as it was in training" in error
+    )
     assert names(run) == ["best.pt"]
 
 
-def test_training_patients_never_judge_where_images_are_given(run, corpus, tmp_path, capsys):
+def test_training_patients_never_check_where_images_are_given(run, corpus, tmp_path, capsys):
     make_phantom(tmp_path / "grown", patients=80, size=80)
     images = corpus["root"] + "/images"
-    assert main([str(run), "--root", str(tmp_path / "grown"), "--images", images, "--precision", "fp16"]) == 2
+    assert (
+        main(
+            [str(run), "--root", str(tmp_path / "grown"), "--images", images, "--precision", "fp16"]
+        )
+        == 2
+    )
     assert str(tmp_path / "grown") in capsys.readouterr().err
     assert names(run) == ["best.pt"]
 
 
-@pytest.mark.parametrize("name, expected", [
-    ("model.onnx", "MODEL_CARD.md"), ("model-fp16.onnx", "MODEL_CARD-fp16.md"), ("site.onnx", "MODEL_CARD-site.md"),
-    ("modelx.onnx", "MODEL_CARD-modelx.md"), ("model-.onnx", "MODEL_CARD-model-.md")])
+@pytest.mark.parametrize(
+    "name, expected",
+    [
+        ("model.onnx", "MODEL_CARD.md"),
+        ("model-fp16.onnx", "MODEL_CARD-fp16.md"),
+        ("site.onnx", "MODEL_CARD-site.md"),
+        ("modelx.onnx", "MODEL_CARD-modelx.md"),
+        ("model-.onnx", "MODEL_CARD-model-.md"),
+    ],
+)
 def test_every_file_has_its_own_card(tmp_path, name, expected):
     assert to_onnx.card_path(tmp_path / name) == tmp_path / expected
 
@@ -195,15 +292,29 @@ def other_architecture(checkpoint):
     return checkpoint | dict(model_config=checkpoint["model_config"] | dict(depth=2))
 
 
-@pytest.mark.parametrize("damage, reason", [
-    (lambda run, c: (run / "best.pt").unlink(), "no such file"),
-    (lambda run, c: (run / "best.pt").write_bytes((run / "best.pt").read_bytes()[:5000]), "truncated"),
-    (lambda run, c: torch.save(c["model"], run / "best.pt"), "not a checkpoint of this project"),
-    (lambda run, c: save_checkpoint(run / "best.pt", other_outputs(c)), "labels"),
-    (lambda run, c: save_checkpoint(run / "best.pt", other_architecture(c)), "architecture"),
-    (lambda run, c: save_checkpoint(run / "best.pt", other_corpus(c, data="mars")), "mars"),
-    (lambda run, c: save_checkpoint(run / "best.pt", other_corpus(c, data="cxr14", root="/no")), "/no"),
-])
+@pytest.mark.parametrize(
+    "damage, reason",
+    [
+        (lambda run, c: (run / "best.pt").unlink(), "no such file"),
+        (
+            lambda run, c: (run / "best.pt").write_bytes((run / "best.pt").read_bytes()[:5000]),
+            "truncated",
+        ),
+        (
+            lambda run, c: torch.save(c["model"], run / "best.pt"),
+            "not a checkpoint of this project",
+        ),
+        (lambda run, c: save_checkpoint(run / "best.pt", other_outputs(c)), "labels"),
+        (lambda run, c: save_checkpoint(run / "best.pt", other_architecture(c)), "architecture"),
+        (lambda run, c: save_checkpoint(run / "best.pt", other_corpus(c, data="mars")), "mars"),
+        (
+            lambda run, c: save_checkpoint(
+                run / "best.pt", other_corpus(c, data="cxr14", root="/no")
+            ),
+            "/no",
+        ),
+    ],
+)
 def test_bad_runs_are_one_line_and_leave_nothing(run, checkpoint, capsys, damage, reason):
     damage(run, checkpoint)
     before = names(run)
@@ -213,7 +324,8 @@ def test_bad_runs_are_one_line_and_leave_nothing(run, checkpoint, capsys, damage
     assert names(run) == before
 
 
-# -- what is written ----------------------------------------------------------------------------------------------
+# -- what is written ------------------------------------------------------------------------------
+
 
 def test_metadata_lie_beside_the_model_as_json(run, checkpoint):
     save_checkpoint(run / "best.pt", checkpoint | dict(thresholds=[0.1] * 5 + [None]))
@@ -222,18 +334,32 @@ def test_metadata_lie_beside_the_model_as_json(run, checkpoint):
     content = (run / "model.onnx").read_bytes()
     assert beside.pop("file_sha256").encode() in content
     assert beside == Predictor(content, "cpu").metadata
-    assert beside["thresholds"] == [float(np.float32(0.1))] * 5 + [None]  # the same number in float32 and in float64
+    assert beside["thresholds"] == [float(np.float32(0.1))] * 5 + [
+        None
+    ]  # the same number in float32 and in float64
 
 
-@pytest.mark.parametrize("out, reason", [
-    ("", "is a folder"), ("gone/m.onnx", "does not exist"), ("m", "expected a name.onnx"),
-    ("m.json", "expected a name.onnx"), ("config.onnx", "expected a name.onnx"),
-    ("split.onnx", "expected a name.onnx")])
+@pytest.mark.parametrize(
+    "out, reason",
+    [
+        ("", "is a folder"),
+        ("gone/m.onnx", "does not exist"),
+        ("m", "expected a name.onnx"),
+        ("m.json", "expected a name.onnx"),
+        ("config.onnx", "expected a name.onnx"),
+        ("split.onnx", "expected a name.onnx"),
+    ],
+)
 def test_bad_targets_are_refused_before_any_work(run, monkeypatch, capsys, out, reason):
     monkeypatch.setattr(to_onnx, "restore_model", None)
     assert main([str(run), "--out", str(run / out)]) == 2
     error = capsys.readouterr().err
-    assert error.count("\n") == 1 and str(run / out) in error and reason in error and names(run) == ["best.pt"]
+    assert (
+        error.count("\n") == 1
+        and str(run / out) in error
+        and reason in error
+        and names(run) == ["best.pt"]
+    )
 
 
 def test_a_device_gets_the_model_alone(run):
@@ -246,9 +372,13 @@ def test_a_device_gets_the_model_alone(run):
     assert read and Predictor(read[0], "cpu").labels and names(run) == ["best.pt", "fifo"]
 
 
-@pytest.mark.parametrize("blocked, options", [
-    ("MODEL_CARD.md", []), ("model.json", []), ("reliability.png", ["--calibrate"])])
-def test_a_model_is_written_with_all_that_goes_beside_it_or_not_at_all(run, capsys, blocked, options):
+@pytest.mark.parametrize(
+    "blocked, options",
+    [("MODEL_CARD.md", []), ("model.json", []), ("reliability.png", ["--calibrate"])],
+)
+def test_a_model_is_written_with_all_that_goes_beside_it_or_not_at_all(
+    run, capsys, blocked, options
+):
     (run / blocked).mkdir()
     (run / "model.onnx").write_text("old")
     assert main([str(run), *options]) == 2
@@ -261,9 +391,12 @@ def test_a_signal_while_writing_leaves_nothing(run, monkeypatch, capsys, number,
     def stop(*_):
         assert len([name for name in names(run) if name.endswith(".part")]) == 3
         os.kill(os.getpid(), number)
+
     monkeypatch.setattr(to_onnx, "draw", stop)
     assert main([str(run), "--calibrate"]) == code
-    assert capsys.readouterr().err == f"to_onnx: stopped by {number.name}\n" and names(run) == ["best.pt"]
+    assert capsys.readouterr().err == f"to_onnx: stopped by {number.name}\n" and names(run) == [
+        "best.pt"
+    ]
 
 
 def test_constant_images_of_validation_are_passed_over(run, checkpoint, corpus, tmp_path, capsys):
@@ -276,7 +409,8 @@ def test_constant_images_of_validation_are_passed_over(run, checkpoint, corpus, 
     assert f"on {len(val) - 2} radiographs of val" in capsys.readouterr().out
 
 
-# -- fp16 ---------------------------------------------------------------------------------------------------------
+# -- fp16 -----------------------------------------------------------------------------------------
+
 
 def changed(checkpoint, **change):
     """A checkpoint with tensors changed by a function."""
@@ -287,18 +421,28 @@ def changed(checkpoint, **change):
 
 
 def test_values_too_large_for_fp16_are_refused_on_a_cpu(run, checkpoint, capsys):
-    large = changed(checkpoint, blocks__1__mlp__fc1__bias=lambda bias: bias[3].fill_(40_000),
-                    blocks__1__mlp__fc2__weight=lambda weight: weight[:, 3].fill_(0))  # it changes no probability
+    large = changed(
+        checkpoint,
+        blocks__1__mlp__fc1__bias=lambda bias: bias[3].fill_(40_000),
+        blocks__1__mlp__fc2__weight=lambda weight: weight[:, 3].fill_(0),
+    )  # it changes no probability
     save_checkpoint(run / "best.pt", large)
     assert main([str(run), "--precision", "fp16"]) == 2
     error = capsys.readouterr().err
-    assert error.count("\n") == 1 and "blocks.1.mlp.fc1" in error and re.search("(39,9|40,0)[0-9]{2} occurs", error)
+    assert (
+        error.count("\n") == 1
+        and "blocks.1.mlp.fc1" in error
+        and re.search("(39,9|40,0)[0-9]{2} occurs", error)
+    )
     assert names(run) == ["best.pt"]
 
 
 def test_digits_that_fp16_does_not_have_are_refused_on_a_cpu(run, checkpoint, capsys):
     def lift(attention_bias):
-        attention_bias += 20_000  # of every channel alike, which the next LayerNorm takes away again
+        attention_bias += (
+            20_000  # of every channel alike, which the next LayerNorm takes away again
+        )
+
     ones = {f"blocks__{n}__ls1__gamma": lambda gamma: gamma.fill_(1) for n in range(3)}
     save_checkpoint(run / "best.pt", changed(checkpoint, blocks__0__attn__proj__bias=lift, **ones))
     assert main([str(run), "--precision", "fp16"]) == 2
@@ -310,25 +454,35 @@ def test_digits_that_fp16_does_not_have_are_refused_on_a_cpu(run, checkpoint, ca
 def test_attention_logits_count(checkpoint):
     model = random_model()[0]
     with torch.inference_mode():
-        model.blocks[0].attn.qkv.bias[:96] += 300.0  # queries and keys: 16 channels a head, 300 * 300 * 16 / 4
-        values = quantize.largest_values(model, torch.rand(2, 3, 64, 64))
+        model.blocks[0].attn.qkv.bias[:96] += (
+            300.0  # queries and keys: 16 channels a head, 300 * 300 * 16 / 4
+        )
+        values = precision.largest_values(model, torch.rand(2, 3, 64, 64))
     assert values["blocks.0.attn logits"] == pytest.approx(360_000, rel=0.1)
     assert max(values, key=values.get) == "blocks.0.attn logits"
 
 
 def test_what_was_measured_travels_with_the_file(run, capsys):
     assert main([str(run), "--precision", "fp16"]) == 0
-    out, gate = capsys.readouterr().out, Predictor(run / "model-fp16.onnx", "cpu").metadata["gate"]
+    out = capsys.readouterr().out
+    check = Predictor(run / "model-fp16.onnx", "cpu").metadata["precision_check"]
     if runtime.cuda_problem():
-        assert gate["judged_on"].startswith("the CPU, which computes fp16 files in fp32; the largest value in the ")
-    assert f"judged on {gate['judged_on']}" in out and gate["judged_on"] in (run / "MODEL_CARD-fp16.md").read_text()
-    assert gate["split"] == "val" and gate["calls"] == 5 * gate["images"] and 0 < gate["change"] < 0.05
+        assert check["device"].startswith(
+            "the CPU, which computes fp16 files in fp32; the largest value in the "
+        )
+    assert (
+        f"checked on {check['device']}" in out
+        and check["device"] in (run / "MODEL_CARD-fp16.md").read_text()
+    )
+    assert check["split"] == "val" and check["decisions"] == 5 * check["images"]
+    assert 0 < check["largest_change"] < 0.05
 
 
-# -- int8 ---------------------------------------------------------------------------------------------------------
+# -- int8 -----------------------------------------------------------------------------------------
+
 
 def outlier_model():
-    """A model with a few channels much larger than the rest, as large vision transformers have them."""
+    """A model with a few channels much larger than the rest, as large ViTs have them."""
     model, _ = random_model()
     with torch.no_grad():
         for block in model.blocks:
@@ -349,7 +503,9 @@ def test_smoothing_changes_no_output():
 
 
 def outputs(proto, images):
-    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        proto.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
     return session.run(None, {"image": images})[0]
 
 
@@ -373,50 +529,68 @@ def test_int8_does_not_depend_on_the_rest_of_the_batch():
     with torch.inference_mode():
         smoothed, linear = int8(model, state, to_input(torch.rand(4, 3, 64, 64) * 255))
     proto = classifier(smoothed, model.config, block_linear=linear)
-    alone = np.concatenate([outputs(proto, images[i:i + 1]) for i in range(4)])
+    alone = np.concatenate([outputs(proto, images[i : i + 1]) for i in range(4)])
     assert np.allclose(outputs(proto, images), alone, atol=1e-6)
 
 
-def test_accept_measures_both_losses():
+def test_check_precision_measures_both_losses():
     rng = np.random.default_rng(0)
     y = np.tile(np.arange(400) % 2, (3, 1)).T.astype(float)
     good = y + 0.3 * rng.standard_normal(y.shape)
-    accept(y, good, good, "abc", [0.5] * 3)
+    check_precision(y, good, good, "abc", [0.5] * 3)
     worse = good.copy()
     worse[:, 1] = rng.standard_normal(400)
     with pytest.raises(ValueError, match="AUC of b fell by 0.[345]"):
-        accept(y, good, worse, "abc", [0.5] * 3)
-    ordered = np.repeat([0.0, 1.0], 200)  # 200 x 200 pairs; two negatives moved over 80 of them each lose 0.004
+        check_precision(y, good, worse, "abc", [0.5] * 3)
+    ordered = np.repeat(
+        [0.0, 1.0], 200
+    )  # 200 x 200 pairs; two negatives moved over 80 of them each lose 0.004
     y, ordered = np.tile(ordered, (3, 1)).T, np.tile(np.arange(400.0), (3, 1)).T
     moved = ordered.copy()
     moved[:2] = 279.5
     with pytest.raises(ValueError, match="mean AUC fell by 0.0040"):
-        accept(y, ordered, moved, "abc", [0.5] * 3)
-    with pytest.raises(ValueError, match="cannot be judged"):
-        accept(np.ones((5, 1)), np.ones((5, 1)), np.ones((5, 1)), "a", [0.5])
+        check_precision(y, ordered, moved, "abc", [0.5] * 3)
+    with pytest.raises(ValueError, match="cannot be checked"):
+        check_precision(np.ones((5, 1)), np.ones((5, 1)), np.ones((5, 1)), "a", [0.5])
 
 
-def test_accept_shows_what_happens_at_the_thresholds(capsys):
+def test_check_precision_shows_what_happens_at_the_thresholds(capsys):
     y = np.array([[1, 1], [1, 0], [0, 1], [0, 0], [np.nan, 1]])
     before = np.array([[0.8, 0.9], [0.6, 0.2], [0.2, 0.8], [0.1, 0.3], [0.4, 0.7]])
     after = before.copy()
-    after[[1, 2, 4], 0] = 0.45, 0.4, 0.6  # a positive is no longer called, nor is one without a label left alone
-    assert accept(y, before, after, ["first", "second"], [0.5, None]) == dict(
-        label_fall=0.0, mean_fall=0.0, change=pytest.approx(0.2), calls=5, changed_calls=2, unjudged=[])
+    after[[1, 2, 4], 0] = (
+        0.45,
+        0.4,
+        0.6,
+    )  # a positive is now negative, one without a label changes too
+    assert check_precision(y, before, after, ["first", "second"], [0.5, None]) == dict(
+        largest_auroc_loss=0.0,
+        mean_auroc_loss=0.0,
+        largest_change=pytest.approx(0.2),
+        decisions=5,
+        changed_decisions=2,
+        unchecked=[],
+    )
     first, second, total = capsys.readouterr().out.splitlines()[1:]
     assert first.split()[3:] == "0.2000 2 1.000 -> 0.500 1.000 -> 1.000".split()
     assert "no threshold" in second and total.endswith("2 of 5")
 
 
-def test_accept_names_what_it_cannot_judge(capsys):
+def test_check_precision_names_what_it_cannot_check(capsys):
     y = np.array([[1, 0, np.nan], [0, 0, 1], [1, 0, np.nan]])
     scores = np.array([[0.8, 0.9, 0.4], [0.6, 0.2, 0.5], [0.7, 0.3, 0.1]])
-    assert accept(y, scores, scores, ["first", "second", "third"], [0.5, 0.5, None])["unjudged"] == ["second", "third"]
+    assert check_precision(y, scores, scores, ["first", "second", "third"], [0.5, 0.5, None])[
+        "unchecked"
+    ] == ["second", "third"]
     out = capsys.readouterr().out
-    assert "not judged, since these radiographs lack a class of it: second, third" in out and "nan" not in out
+    assert (
+        "not checked, since these radiographs lack a class of it: second, third" in out
+        and "nan" not in out
+    )
 
 
-# -- calibration --------------------------------------------------------------------------------------------------
+# -- calibration ----------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("slope, offset, count", [(0.4, -2.0, 500), (3.0, 1.0, 80), (1.0, 0.0, 30)])
 def test_platt_is_scikit_learns_logistic_regression_on_platts_targets(slope, offset, count):
@@ -425,7 +599,10 @@ def test_platt_is_scikit_learns_logistic_regression_on_platts_targets(slope, off
     y = (rng.random(count) < sigmoid(slope * logit + offset)).astype(float)
     target = np.where(y == 1, (y.sum() + 1) / (y.sum() + 2), 1 / ((1 - y).sum() + 2))
     both = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000).fit(
-        np.tile(logit, 2)[:, None], np.repeat([1, 0], count), sample_weight=np.concatenate([target, 1 - target]))
+        np.tile(logit, 2)[:, None],
+        np.repeat([1, 0], count),
+        sample_weight=np.concatenate([target, 1 - target]),
+    )
     assert platt(y, logit) == pytest.approx((both.coef_[0, 0], both.intercept_[0]), abs=1e-4)
 
 
@@ -448,30 +625,47 @@ def test_a_label_that_ranks_backwards_is_only_shifted():
 def test_calibration_error_of_hand_made_bins():
     probability = np.array([0.05] * 10 + [0.75] * 20 + [1.0] * 10)
     y = np.array([0] * 8 + [1] * 2 + [0] * 5 + [1] * 15 + [1] * 9 + [0])
-    assert calibration_error(y, probability) == pytest.approx((10 * 0.15 + 20 * 0.0 + 10 * 0.1) / 40)
+    assert calibration_error(y, probability) == pytest.approx(
+        (10 * 0.15 + 20 * 0.0 + 10 * 0.1) / 40
+    )
 
 
 def test_a_label_is_calibrated_only_where_that_helps(monkeypatch, capsys):
     rng = np.random.default_rng(0)
     inflated = rng.uniform(0.05, 0.95, 1000)
-    exact = np.repeat(np.arange(10) / 10 + 0.05, 100)  # of each bin, as many are positive as its probability says
-    y_true = np.stack([rng.random(1000) < sigmoid(np.log(inflated / (1 - inflated)) - 2),
-                       np.arange(1000) % 100 < np.repeat(np.arange(10) * 10 + 5, 100)], axis=1).astype(np.float32)
+    exact = np.repeat(
+        np.arange(10) / 10 + 0.05, 100
+    )  # of each bin, as many are positive as its probability says
+    y_true = np.stack(
+        [
+            rng.random(1000) < sigmoid(np.log(inflated / (1 - inflated)) - 2),
+            np.arange(1000) % 100 < np.repeat(np.arange(10) * 10 + 5, 100),
+        ],
+        axis=1,
+    ).astype(np.float32)
     scores = np.stack([inflated, exact], axis=1).astype(np.float32)
     table = SimpleNamespace(patient_id=np.arange(1000).astype(str))
 
     def fitted(columns):
         labels = ["inflated", "exact"][columns]
         dataset = type("Validation", (), dict(labels=labels, table=table, __len__=lambda _: 1000))()
-        monkeypatch.setattr("export.calibrate.predict", lambda *_, **__: (y_true[:, columns], scores[:, columns]))
+        monkeypatch.setattr(
+            "export.calibrate.predict", lambda *_, **__: (y_true[:, columns], scores[:, columns])
+        )
         model = SimpleNamespace(head=torch.nn.Linear(1, scores[:, columns].shape[1]))
         torch.nn.init.ones_(model.head.weight), torch.nn.init.zeros_(model.head.bias)
         return calibrate(model, dataset, [0.5] * scores[:, columns].shape[1], {}), model.head
 
     (metadata, _, _, after), head = fitted(slice(0, 2))
     assert head.bias[0].item() == pytest.approx(-2, abs=0.3) and metadata["thresholds"][0] < 0.2
-    assert head.weight[1].item() == 1 and head.bias[1].item() == 0 and metadata["thresholds"][1] == pytest.approx(0.5)
-    assert np.array_equal(after[:, 1], scores[:, 1]) and metadata["calibration"].endswith("1 of 2 labels: inflated")
+    assert (
+        head.weight[1].item() == 1
+        and head.bias[1].item() == 0
+        and metadata["thresholds"][1] == pytest.approx(0.5)
+    )
+    assert np.array_equal(after[:, 1], scores[:, 1]) and metadata["calibration"].endswith(
+        "1 of 2 labels: inflated"
+    )
     assert "left as it is" in capsys.readouterr().out
     with pytest.raises(ValueError, match="no label's probabilities come nearer"):
         fitted(slice(1, 2))
@@ -495,16 +689,23 @@ def test_a_label_of_too_few_patients_is_left_as_it_is(monkeypatch, capsys):
     table = SimpleNamespace(patient_id=np.arange(400).astype(str))
     y[:, 1], table.patient_id[:40] = 0, np.repeat(["a", "b", "c", "d"], 10)
     y[:40, 1] = 1  # many images, of four patients
-    dataset = type("Validation", (), dict(labels=["many", "few"], table=table, __len__=lambda _: 400))()
+    dataset = type(
+        "Validation", (), dict(labels=["many", "few"], table=table, __len__=lambda _: 400)
+    )()
     monkeypatch.setattr("export.calibrate.predict", lambda *_, **__: (y, scores))
     model = SimpleNamespace(head=torch.nn.Linear(1, 2))
     metadata, _, before, after = calibrate(model, dataset, [0.5, 0.5], {})
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 3 and "left as it is: 4 patients with it and 360 without; 5 of each are needed" in lines[2]
-    assert np.array_equal(after[:, 1], before[:, 1]) and metadata["calibration"].endswith("1 of 2 labels: many")
+    assert (
+        len(lines) == 3
+        and "left as it is: 4 patients with it and 360 without; 5 of each are needed" in lines[2]
+    )
+    assert np.array_equal(after[:, 1], before[:, 1]) and metadata["calibration"].endswith(
+        "1 of 2 labels: many"
+    )
 
 
-def test_calibrated_file_ranks_and_calls_as_before(run, corpus, capsys):
+def test_calibrated_file_ranks_and_decides_as_before(run, corpus, capsys):
     assert main([str(run)]) == 0
     assert main([str(run), "--calibrate", "--out", str(run / "calibrated.onnx")]) == 0
     before, after = Predictor(run / "model.onnx", "cpu"), Predictor(run / "calibrated.onnx", "cpu")
@@ -515,6 +716,8 @@ def test_calibrated_file_ranks_and_calls_as_before(run, corpus, capsys):
     for i in range(p.shape[1]):
         order = np.argsort(p[:, i], kind="stable")
         assert (np.diff(q[order, i]) >= -1e-6).all()
-    assert (before.calls(p) == after.calls(q)).mean() > 0.99  # float32 may tip a probability on the threshold
+    assert (
+        before.predict_labels(p) == after.predict_labels(q)
+    ).mean() > 0.99  # float32 may tip a probability on the threshold
     assert "Platt" in after.metadata["calibration"] and after.metadata["thresholds"][5] is None
     assert (run / "reliability.png").exists()
