@@ -1,41 +1,47 @@
 """CheXpert of Stanford Hospital."""
 
 from data.corpus import Corpus
-from data.labels import RELEASE_NAMES
 from data.files import list_files
+from data.labels import RELEASE_NAMES
 from data.tables import CERTAINTY, Rows, find_table, read_codes, read_csv
 
-# The paper's cohort has none that are uncertain here (recovered: its Tables 1 and 2 then match to the last image).
+# The paper's cohort has none that are uncertain here (recovered: its Tables 1 and 2 then match to
+# the last image).
 CERTAIN_IN_PAPER = ("Cardiomegaly", "Lung Opacity", "Lung Lesion", "Edema", "Pneumonia")
+UNCERTAIN = f"uncertain in {', '.join(CERTAIN_IN_PAPER[:-1])} or {CERTAIN_IN_PAPER[-1]}"
 # The folders that the release comes in.
 PARTS = ("train", "valid")  # what stands before them in a path is the name of the release's folder
 FOLDERS = ("CheXpert-v1.0", "CheXpert-v1.0-small", "chexpertchestxrays-u20210408")
 
 
 class CheXpert(Corpus):
-    """224,316 radiographs of 65,240 patients with 14 labels mined from reports: positive, negative, uncertain, blank.
+    """224,316 radiographs of 65,240 patients with 14 labels mined from reports, some uncertain.
 
     Citation
-        Irvin J, Rajpurkar P, Ko M, et al. CheXpert: A large chest radiograph dataset with uncertainty labels and
-        expert comparison. AAAI 2019.
-    Licence and access
-        Stanford University Dataset Research Use Agreement: https://aimi.stanford.edu/datasets/chexpert-chest-x-rays
+        Irvin J, Rajpurkar P, Ko M, et al. CheXpert: A large chest radiograph dataset with
+        uncertainty labels and expert comparison. AAAI 2019.
+    License and access
+        Stanford University Dataset Research Use Agreement:
+        https://aimi.stanford.edu/datasets/chexpert-chest-x-rays
     Tree
-        train.csv, valid.csv, train/patient*/study*/view*.jpg, valid/...; the root is the folder CheXpert-v1.0 or
-        CheXpert-v1.0-small, whose name the tables put before each path.
-        The full resolution in its four parts as they unpack: `CheXpert-v1.0 batch 1 (validate & csv)` has valid/ and
-        the tables, unless these are beside it; `CheXpert-v1.0 batch 2 (train 1)`, `... 3 (train 2)` and
-        `... 4 (train 3)` have patient*/study*/view*.jpg. The root is the folder of these four.
+        train.csv, valid.csv, train/patient*/study*/view*.jpg, valid/...; the root is the folder
+        CheXpert-v1.0 or CheXpert-v1.0-small, whose name the tables put before each path.
+        The full resolution in its four parts as they unpack: `CheXpert-v1.0 batch 1 (validate &
+        csv)` has valid/ and the tables, unless these are beside it; `CheXpert-v1.0 batch 2 (train
+        1)`, `... 3 (train 2)` and `... 4 (train 3)` have patient*/study*/view*.jpg. The root is the
+        folder of these four.
         The root may also be the folder that holds one of CheXpert-v1.0, CheXpert-v1.0-small and
         chexpertchestxrays-u20210408.
     Columns read
-        Path, Frontal/Lateral, AP/PA, and the 14 labels (1.0, 0.0, -1.0 or blank). Sex and Age are not.
+        Path, Frontal/Lateral, AP/PA, and the 14 labels (1.0, 0.0, -1.0 or blank). Sex and Age are
+        not.
     Cohort
-        paper: frontal images, without those of train.csv that are uncertain in any of Cardiomegaly, Lung Opacity,
-        Lung Lesion, Edema or Pneumonia. These 157,676 are split 80/20 by patient, as in the paper (which of the
-        patients it drew is not known). The 202 frontal images of valid.csv, labelled by radiologists, complete the
-        paper's total of 157,878 and belong to neither its training nor its test set; here they join the validation
-        patients drawn out of the training set.
+        paper: frontal images, without those of train.csv that are uncertain in any of Cardiomegaly,
+        Lung Opacity, Lung Lesion, Edema or Pneumonia. These 157,676 are split 80/20 by patient, as
+        in the paper (which of the patients it drew is not known). The 202 frontal images of
+        valid.csv, labeled by radiologists, complete the paper's total of 157,878 and belong to
+        neither its training nor its test set; here they join the validation patients drawn out of
+        the training set.
         all: the same without the rule on uncertainty.
         17 frontal images have LL or RL in AP/PA; they are frontal and stay in.
     Known bad files
@@ -43,7 +49,8 @@ class CheXpert(Corpus):
     """
 
     corpus = "chexpert"
-    access = "CheXpert is at https://aimi.stanford.edu/datasets/chexpert-chest-x-rays after registration."
+    access = ("CheXpert is at https://aimi.stanford.edu/datasets/chexpert-chest-x-rays after "
+              "registration.")
     cohorts = ("paper", "all")
 
     @classmethod
@@ -53,7 +60,8 @@ class CheXpert(Corpus):
             return root
         inside = [root / name for name in FOLDERS if _has_tables(root / name)]
         if len(inside) > 1:
-            raise ValueError(f"{root}: holds {' and '.join(folder.name for folder in inside)}, the root is one of them")
+            raise ValueError(f"{root}: holds {' and '.join(folder.name for folder in inside)}, "
+                             "the root is one of them")
         return inside[0] if inside else root
 
     @classmethod
@@ -68,7 +76,8 @@ class CheXpert(Corpus):
             for row, (path, _, _, plane, view, *cells) in read_csv(table, wanted, extra="error"):
                 y = read_codes(cells, CERTAINTY, columns, table, row)
                 parts = path.split("/")
-                path = "/".join(parts[next((i for i, part in enumerate(parts) if part in PARTS), 0):])
+                start = next((i for i, part in enumerate(parts) if part in PARTS), 0)
+                path = "/".join(parts[start:])
                 patient = next((part for part in parts if part.startswith("patient")), "")
                 left_out = ""
                 if plane == "Lateral":
@@ -76,18 +85,19 @@ class CheXpert(Corpus):
                 elif plane != "Frontal" or view not in ("AP", "PA", "LL", "RL"):
                     left_out = f"unknown view {plane + ' ' + view!r}"
                 elif cohort == "paper" and not official and any(y[i] == -1 for i in certain):
-                    left_out = f"uncertain in {', '.join(CERTAIN_IN_PAPER[:-1])} or {CERTAIN_IN_PAPER[-1]}"
-                rows.add(row, path.rpartition(".")[0], patient, view or plane, path, y, official, left_out, table)
+                    left_out = UNCERTAIN
+                rows.add(row, path.rpartition(".")[0], patient, view or plane, path, y, official,
+                         left_out, table)
         release = rows.release(cls.all_labels(), [])
         expert = int(((release.official == "val") & (release.left_out == "")).sum())
         release.notes.append(f"{expert:,} frontal images of valid.csv join the validation set")
         return release
 
     @classmethod
-    def alternatives(cls, root):
+    def candidate_paths(cls, root):
         batches = [("train", folder) for folder in _batches(root, "train")]
         batches += [("valid", f"{folder}/valid") for folder in _batches(root, "validate")]
-        # Listed once: asking every batch for every study would be half a million questions to the disk.
+        # Listed once: asking every batch for every study would be half a million look-ups.
         homes = {}
         for part, folder in batches:
             for patient in list_files(root / folder):

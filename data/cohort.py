@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from data import CORPORA
-from data.cache.build import build_cache
 from data.paper_cohorts import NOT_EXPECTED, OF_TABLES, TABLE1, TABLE2, UNREADABLE
 from data.splits import check_split_target
 
@@ -28,8 +27,8 @@ def count(table, split, labels):
     Returns
     -------
     sizes : dict
-        "images", "patients", "ap" (percentage of AP views), "train" (validation patients are drawn out of it and
-        counted in it), "val", "test".
+        "images", "patients", "ap" (percentage of AP views), "train" (validation patients are drawn
+        out of it and counted in it), "val", "test".
     positives : dict of str to int
     """
     views = np.char.startswith(table.view, "AP")
@@ -54,8 +53,8 @@ def compare(corpus, sizes, positives, *, tables_only=True):
     Returns
     -------
     list of (name, ours, the paper's or None, remark)
-        The remark is "differs" where both should agree and do not; the reason where they need not; else "". The
-        share of views is rounded in the paper, some to whole percents: it differs from one percent on.
+        The remark is "differs" where both should agree and do not; the reason where they need not;
+        else "". The share of views, which the paper rounds, may be off by less than one percent.
     """
     unread = UNREADABLE.get(corpus, 0) if tables_only else 0
     rows = []
@@ -83,30 +82,35 @@ def print_report(rows):
         if theirs is not None:
             gap = round(ours - theirs, 1)
             paper, difference = format(theirs, form), format(gap, "+" + form) if gap else "0"
-        print(f"{names.get(name, name):{width}}  {ours:>9{form}}  {paper:>9}  {difference:>10}  {remark}".rstrip())
+        print(f"{names.get(name, name):{width}}  {ours:>9{form}}  {paper:>9}  {difference:>10}  "
+              f"{remark}".rstrip())
 
 
 def build_parser():
-    parser = argparse.ArgumentParser(prog="python -m data.cohort", description="Images, patients, views, splits and "
-                                     "positives per label of a corpus, beside the paper's Tables 1 and 2.")
-    parser.add_argument("corpus", choices=list(CORPORA))
-    parser.add_argument("--root", type=Path, help="the release's folder (default $CXR_ROOT/<corpus>, else "
-                        "datasets/<corpus>)")
-    parser.add_argument("--cohort", default="paper", help="the corpus's rule for rows and labels (default paper)")
-    parser.add_argument("--tables-only", action="store_true", help="look at no image")
-    parser.add_argument("--read-images", action="store_true", help="preprocess every image into the cache and count "
-                        "only those that are there and can be read")
-    parser.add_argument("--cache-dir", help="where --read-images writes (default $CXR_CACHE, else ./cache)")
-    parser.add_argument("--strict", action="store_true", help="exit code 1 where a number differs that should not")
-    parser.add_argument("--val-fraction", type=float, default=0.05, help="share of the training patients that "
-                        "validate (default 0.05)")
-    parser.add_argument("--split-seed", type=int, default=0, help="of the drawn splits (default 0)")
-    parser.add_argument("--split-file", type=Path, help="a split to use instead of the drawn or official one")
-    parser.add_argument("--write-split", type=Path, help="write the split there, for --split-file")
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m data.cohort", description=(
+        "Images, patients, views, splits and positives per label of a corpus, beside the paper's "
+        "Tables 1 and 2."))
+    add = parser.add_argument
+    add("corpus", choices=list(CORPORA))
+    add("--root", type=Path, help="folder of the release (default $CXR_ROOT/<corpus>, else "
+                                  "datasets/<corpus>)")
+    add("--cohort", default="paper", help="rule for rows and labels (default paper)")
+    add("--tables-only", action="store_true", help="look at no image")
+    add("--read-images", action="store_true", help="preprocess every image into the cache and "
+                                                   "count only those that can be read")
+    add("--cache-dir", help="where --read-images writes (default $CXR_CACHE, else ./cache)")
+    add("--strict", action="store_true", help="exit code 1 where a number differs unexpectedly")
+    add("--val-fraction", type=float, default=0.05,
+        help="share of the training patients used for validation (default 0.05)")
+    add("--split-seed", type=int, default=0, help="of the drawn splits (default 0)")
+    add("--split-file", type=Path, help="a split to use instead of the drawn or official one")
+    add("--write-split", type=Path, help="write the split there, for --split-file")
     return parser
 
 
 def main(argv=None):
+    """Run the command; returns the exit code."""
     args = build_parser().parse_args(argv)
     try:
         return report(args)
@@ -116,37 +120,35 @@ def main(argv=None):
 
 
 def report(args):
+    """Print the counts of a corpus; returns the exit code."""
     if args.tables_only and args.read_images:
         raise ValueError("--tables-only and --read-images exclude each other")
     if args.write_split:
         check_split_target(args.write_split)
     corpus = CORPORA[args.corpus]
     labels = corpus.all_labels()
-    options = dict(root=args.root, labels=labels, cohort=args.cohort, val_fraction=args.val_fraction,
-                   split_seed=args.split_seed, split_file=args.split_file)
-    dataset = corpus(tables_only=True, **options)
-    table, split = dataset.cohort_table, dataset.cohort_split
+    dataset = corpus(args.root, labels=labels, cohort=args.cohort, val_fraction=args.val_fraction,
+                     split_seed=args.split_seed, split_file=args.split_file, tables_only=True)
+    table, split, release = dataset.cohort_table, dataset.cohort_split, dataset.release
     print(f"{args.corpus}, cohort {args.cohort}, {dataset.root}")
     for note in dataset.notes:
         print(f"  {note}")
     if not args.tables_only:
-        release, told = corpus.read(dataset.root, args.cohort), len(dataset.notes)
-        files, present = dataset.find_files(release, whole_tree=True)
+        files, present, notes = corpus.find_files(dataset.root, release, whole_tree=True)
         inside = release.left_out == ""
         kept = present[inside]
         print(f"  {kept.sum():,} of the {len(table):,} images are on disk")
-        for note in dataset.notes[told:]:
+        for note in notes:
             print(f"  {note}")
     if args.read_images:
-        paths = release.table.path
-        cache = build_cache(dataset.root, paths.tolist(), paths[inside & present].tolist(), corpus=args.corpus,
-                            files=files[inside & present].tolist(), cache_dir=args.cache_dir, on_bad="skip")
+        cache = corpus.cache_rows(dataset.root, release, files, inside & present,
+                                  cache_dir=args.cache_dir, on_bad="skip")
         for path, reason in cache.bad:
             print(f"  cannot be read: {path}: {reason}")
         kept[kept] = cache.rows >= 0
         table, split = table.take(kept), split[kept]
-    views, of_view = np.unique(table.view, return_counts=True)
-    print("  views: " + ", ".join(f"{view} {n:,}" for view, n in zip(views.tolist(), of_view.tolist())))
+    views = zip(*np.unique(table.view, return_counts=True))
+    print("  views: " + ", ".join(f"{view} {n:,}" for view, n in views))
     rows = compare(args.corpus, *count(table, split, labels), tables_only=not args.read_images)
     print_report(rows)
     print(f"split hash {dataset.split_hash}")

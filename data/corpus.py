@@ -33,12 +33,12 @@ class Corpus(Dataset):
     image_size : int
         Pixels along a side of the preprocessed image.
     val_fraction : float
-        Share of the training patients that validate.
+        Share of the training patients used for validation.
     split_seed : int
     split_file : Path or str, optional
         A split to use instead of the drawn or official one; see `data.splits.read_split`.
     limit : int, optional
-        A subset of so many images that are on disk, always the same for a seed.
+        Use a subset of so many images that are on disk, always the same for a seed.
     on_missing : {"error", "skip"}
         What to do about rows whose image is not on disk.
     on_bad : {"error", "skip"}
@@ -46,7 +46,7 @@ class Corpus(Dataset):
     cache_dir, workers
         As in `data.cache.build.build_cache`.
     tables_only : bool
-        Touch no image: the table is there, items are not.
+        Touch no image: the tables are there, items are not.
     progress : bool
 
     Attributes
@@ -56,6 +56,8 @@ class Corpus(Dataset):
         This split's rows; `y` is (N, L) in {0, 1, NaN}.
     cohort_table, cohort_split : data.tables.Table, (M,) str array
         The whole cohort and the split of each row.
+    release : data.tables.Release or None
+        With `tables_only`, all rows of the tables.
     splits : dict of str to int
         Images of the whole cohort in each split.
     split_hash : str
@@ -65,34 +67,34 @@ class Corpus(Dataset):
     skipped : dict
         {"missing": [paths], "bad": [(path, reason)]}
     synthetic : bool
-        Whether these are phantoms in the release's layout (`data.phantom` leaves `PHANTOM.txt` beside them).
+        Whether these are phantoms in the release's layout, as `python -m data.phantom` writes.
     """
 
     corpus = ""
     access = ""
     cohorts = ("paper",)
 
-    def __init__(self, root=None, split="train", *, labels="table3", uncertain="zeros", cohort="paper",
-                 image_size=224, val_fraction=0.05, split_seed=0, split_file=None, limit=None, on_missing="error",
-                 on_bad="error", cache_dir=None, workers=None, tables_only=False, progress=True):
+    def __init__(self, root=None, split="train", *, labels="table3", uncertain="zeros",
+                 cohort="paper", image_size=224, val_fraction=0.05, split_seed=0, split_file=None,
+                 limit=None, on_missing="error", on_bad="error", cache_dir=None, workers=None,
+                 tables_only=False, progress=True):
         if split not in SPLITS:
             raise ValueError(f"split: expected one of {', '.join(SPLITS)}, found {split!r}")
-        if cohort not in self.cohorts:
-            raise ValueError(f"cohort: {self.corpus} has {', '.join(self.cohorts)}, not {cohort!r}")
-        if on_missing not in ("error", "skip") or on_bad not in ("error", "skip"):
-            raise ValueError(f"on_missing, on_bad: expected error or skip, found {on_missing!r}, {on_bad!r}")
+        if not {on_missing, on_bad} <= {"error", "skip"}:
+            raise ValueError("on_missing, on_bad: expected error or skip, found "
+                             f"{on_missing!r}, {on_bad!r}")
         if limit is not None and limit < 1:
             raise ValueError(f"limit: expected at least 1 image, found {limit}")
         self.split, self.image_size = split, image_size
         self.labels = choose_labels(self.corpus, labels)
-        self.root = self.prepare_root(default_root(self.corpus) if root is None else root)
         self.skipped = {"missing": [], "bad": []}
 
-        release = self.read(self.root, cohort)
+        self.root, release = self.open_release(root, cohort)
         self.notes = release.cohort_notes()
         self.synthetic = (self.root / PHANTOM_MARK).is_file()
         if self.synthetic:
-            self.notes.append("phantoms in the layout of this corpus: no result on them says anything about patients")
+            self.notes.append("phantoms in the layout of this corpus: no result on them says "
+                              "anything about patients")
         inside = np.flatnonzero(release.left_out == "")
         if not len(inside):
             raise ValueError(f"{self.root}: the cohort {cohort!r} of {self.corpus} has no images")
@@ -101,40 +103,43 @@ class Corpus(Dataset):
         table = replace(table, y=resolve_uncertain(y, uncertain))
         if split_file is None:
             drawn = dict(val_fraction=val_fraction, seed=split_seed, source=self.root)
-            # Drawn for the whole release, so that no cohort tests on patients that another trains on; but a handful
-            # of patients may leave a set empty so.
+            # Drawn for the whole release, so that no cohort tests on patients that another trains
+            # on. Only if a handful of patients leaves a set empty, it is drawn for the cohort.
             self.cohort_split = assign(release.table.patient_id, release.official, **drawn)[inside]
-            of_its_own = assign(table.patient_id, release.official[inside], **drawn)
-            if not set(of_its_own) <= set(self.cohort_split):
-                self.cohort_split = of_its_own
+            cohort_only = assign(table.patient_id, release.official[inside], **drawn)
+            if not set(cohort_only) <= set(self.cohort_split):
+                self.cohort_split = cohort_only
         else:
-            self.cohort_split = read_split(split_file, self.corpus, table.image_id, table.patient_id)
+            self.cohort_split = read_split(split_file, self.corpus, table.image_id,
+                                           table.patient_id)
         self.splits = {name: int((self.cohort_split == name).sum()) for name in SPLITS}
         self.split_hash = split_hash(table.image_id, self.cohort_split)
 
         rows = np.flatnonzero(self.cohort_split == split)
         if not tables_only:
-            paths, present = self.find_files(release)
-            table, present = replace(table, path=paths[inside].astype(str)), present[inside]
-            rows = self._drop_missing(rows, table.path, present, on_missing)
+            paths, present, notes = self.find_files(self.root, release)
+            self.notes += notes
+            table = replace(table, path=paths[inside].astype(str))
+            rows = self._drop_missing(rows, table.path, present[inside], on_missing)
         if limit is not None and limit < len(rows):
-            rows = rows[draw_subset(table.image_id[rows].tolist(), limit, f"limit:{split_seed}")]
+            subset = draw_subset(table.image_id[rows].tolist(), limit, f"limit:{split_seed}")
+            rows = rows[subset]
         if not len(rows):
             raise ValueError(f"{self.root}: the split {split!r} of {self.corpus} has no images"
                              + (" on disk" if self.skipped["missing"] else ""))
         if not tables_only:
-            # The tables' own paths name the rows, so the cache stays the same while a download grows.
-            cache = build_cache(self.root, release.table.path.tolist(), release.table.path[inside[rows]].tolist(),
-                                files=table.path[rows].tolist(), corpus=self.corpus, size=image_size,
-                                cache_dir=cache_dir, workers=workers, on_bad=on_bad, progress=progress)
+            cache = self.cache_rows(self.root, release, paths, inside[rows], size=image_size,
+                                    cache_dir=cache_dir, workers=workers, on_bad=on_bad,
+                                    progress=progress)
             self.skipped["bad"] = list(cache.bad)
             rows, self._cache_rows = rows[cache.rows >= 0], cache.rows[cache.rows >= 0]
             self._images = cache.images
+        self.release = release if tables_only else None
         self.cohort_table, self.table = table, table.take(rows)
 
     @classmethod
     def read(cls, root, cohort):
-        """Read the release's tables into a `data.tables.Release`; a subclass's one duty."""
+        """Read the release's tables into a `data.tables.Release`; each subclass has its own."""
         raise NotImplementedError
 
     @classmethod
@@ -143,8 +148,8 @@ class Corpus(Dataset):
         return check_root(root, cls.corpus, cls.access)
 
     @classmethod
-    def alternatives(cls, root):
-        """A function from a row's path to the paths where the release may have put that image."""
+    def candidate_paths(cls, root):
+        """A function from a row's path to the paths where the release may have that image."""
         return lambda path: (path,)
 
     @classmethod
@@ -152,34 +157,55 @@ class Corpus(Dataset):
         """Every label that the release has, by our names."""
         return tuple(dict.fromkeys(RELEASE_NAMES[cls.corpus].values()))
 
-    def find_files(self, release, whole_tree=False):
+    @classmethod
+    def open_release(cls, root, cohort):
+        """Check the root (None for the default one) and read the tables: (root, Release)."""
+        if cohort not in cls.cohorts:
+            raise ValueError(f"cohort: {cls.corpus} has {', '.join(cls.cohorts)}, not {cohort!r}")
+        root = cls.prepare_root(default_root(cls.corpus) if root is None else root)
+        return root, cls.read(root, cohort)
+
+    @classmethod
+    def find_files(cls, root, release, whole_tree=False):
         """Look for the images of all rows of a release.
 
-        Image files that no row is read from are counted in `notes`: those in the folders that the tables name, or
-        with `whole_tree` (which takes a walk) all under the root.
+        Image files that no row is read from are counted in the notes: those in the folders that
+        the tables name, or with `whole_tree` (slower) all under the root.
 
         Returns
         -------
         paths : (N,) array of str
             Relative to the root, where the image is or should be.
         present : (N,) bool array
+        notes : list of str
         """
-        alternatives = self.alternatives(self.root)
-        paths, present, folders = locate(self.root, release.table.path, alternatives)
-        copies, strangers = spare_images(list_tree(self.root) if whole_tree else folders, release.table.path, paths,
-                                         present, alternatives)
-        if copies:
-            self.notes.append(f"{copies:,} image files are further copies, in another format or place, and are ignored")
-        if strangers:
-            self.notes.append(f"{strangers:,} image files are in no row of the tables and are ignored")
-        return paths, present
+        candidates, names = cls.candidate_paths(root), release.table.path
+        paths, present, folders = locate(root, names, candidates)
+        folders = list_tree(root) if whole_tree else folders
+        copies, strangers = spare_images(folders, names, paths, present, candidates)
+        notes = [(copies, "further copies, in another format or place,"),
+                 (strangers, "in no row of the tables")]
+        return paths, present, [f"{n:,} image files are {what} and are ignored"
+                                for n, what in notes if n]
+
+    @classmethod
+    def cache_rows(cls, root, release, paths, rows, **options):
+        """Bring the cached images of these rows of a release up to date; see `build_cache`.
+
+        The rows are named by the tables' own paths, so that the cache stays the same while a
+        download grows.
+        """
+        names = release.table.path
+        return build_cache(root, names.tolist(), names[rows].tolist(), files=paths[rows].tolist(),
+                           corpus=cls.corpus, **options)
 
     def _drop_missing(self, rows, paths, present, on_missing):
         missing = rows[~present[rows]]
         if len(missing) and on_missing == "error":
             raise FileNotFoundError(
-                f"{self.root}: {len(missing):,} of the {len(rows):,} images of {self.corpus}'s {self.split} split "
-                f"are not on disk, the first is {paths[missing[0]]}; --on-missing skip leaves them out")
+                f"{self.root}: {len(missing):,} of the {len(rows):,} images of {self.corpus}'s "
+                f"{self.split} split are not on disk, the first is {paths[missing[0]]}; "
+                "--on-missing skip leaves them out")
         self.skipped["missing"] = paths[missing].tolist()
         return rows[present[rows]]
 
@@ -210,8 +236,9 @@ class Corpus(Dataset):
         """
         positive = (self.table.y == 1).sum(axis=0)
         negative = (self.table.y == 0).sum(axis=0)
-        return np.where((positive > 0) & (negative > 0), negative / np.maximum(positive, 1), 1).astype(np.float32)
+        ratio = np.where(positive * negative > 0, negative / np.maximum(positive, 1), 1)
+        return ratio.astype(np.float32)
 
     def write_split(self, path):
-        """Write the whole cohort's split to a file that `split_file` reads; see `data.splits.write_split`."""
+        """Write the whole cohort's split, for `split_file`; see `data.splits.write_split`."""
         write_split(path, self.corpus, self.cohort_table.image_id, self.cohort_split)

@@ -1,8 +1,8 @@
 """ChestX-ray14 of the NIH Clinical Center."""
 
 from data.corpus import Corpus
-from data.labels import RELEASE_NAMES
 from data.files import list_files
+from data.labels import RELEASE_NAMES
 from data.tables import Rows, find_table, read_csv, read_lines
 
 
@@ -10,19 +10,22 @@ class ChestXray14(Corpus):
     """112,120 frontal radiographs of 30,805 patients with 14 findings mined from reports.
 
     Citation
-        Wang X, Peng Y, Lu L, Lu Z, Bagheri M, Summers RM. ChestX-ray8: Hospital-scale chest X-ray database and
-        benchmarks. CVPR 2017.
-    Licence and access
-        Free to use with attribution, from the NIH Clinical Center: https://nihcc.app.box.com/v/ChestXray-NIHCC
+        Wang X, Peng Y, Lu L, Lu Z, Bagheri M, Summers RM. ChestX-ray8: Hospital-scale chest X-ray
+        database and benchmarks. CVPR 2017.
+    License and access
+        Free to use with attribution, from the NIH Clinical Center:
+        https://nihcc.app.box.com/v/ChestXray-NIHCC
     Tree
-        Data_Entry_2017_v2020.csv (or the older Data_Entry_2017.csv), train_val_list.txt, test_list.txt, and
-        images_001/images/*.png ... images_012/images/*.png or one images/*.png; or either of them in images/, where
-        the archives lie in the download; or all PNGs beside the tables.
+        Data_Entry_2017_v2020.csv (or the older Data_Entry_2017.csv), train_val_list.txt,
+        test_list.txt, and images_001/images/*.png ... images_012/images/*.png or one images/*.png;
+        or either of them in images/, where the archives lie in the download; or all PNGs beside the
+        tables.
     Columns read
         Image Index, Finding Labels, Patient ID, View Position.
     Cohort
-        paper: every row, AP and PA. The official lists are the split; both were drawn by patient. Validation
-        patients come out of train_val_list.txt. Table 2 of the paper is matched to the last image.
+        paper: every row, AP and PA. The official lists are the split; both were drawn by patient.
+        Validation patients come out of train_val_list.txt. Table 2 of the paper is matched to the
+        last image.
     Known bad files
         None unreadable. 519 PNGs are RGBA instead of grey.
     """
@@ -45,24 +48,27 @@ class ChestXray14(Corpus):
                     raise ValueError(f"{table}, row {row}: unknown label {finding!r}")
                 y[labels.index(names[finding])] = 1
             if "No Finding" in findings and sum(y) > 1:
-                raise ValueError(f"{table}, row {row}: 'No Finding' beside a finding in {findings!r}")
+                raise ValueError(f"{table}, row {row}: 'No Finding' beside a finding in "
+                                 f"{findings!r}")
             if image not in official:
-                raise ValueError(f"{table}, row {row}: {image} is in neither train_val_list.txt nor test_list.txt")
-            known = view in ("AP", "PA")
-            rows.add(row, image, patient, view, f"images/{image}", y, official[image],
-                     "" if known else f"unknown view {view!r}")
+                raise ValueError(f"{table}, row {row}: {image} is in neither train_val_list.txt "
+                                 "nor test_list.txt")
+            left_out = "" if view in ("AP", "PA") else f"unknown view {view!r}"
+            rows.add(row, image, patient, view, f"images/{image}", y, official[image], left_out)
         lacking = [image for image in official if image not in rows.seen]
         if lacking:
-            raise ValueError(f"{table}: lacks {len(lacking):,} images of the official lists, the first is {lacking[0]}")
+            raise ValueError(f"{table}: lacks {len(lacking):,} images of the official lists, the "
+                             f"first is {lacking[0]}")
         return rows.release(labels, [])
 
     @classmethod
-    def alternatives(cls, root):
-        folders = ["images/", "images/images/", ""]
+    def candidate_paths(cls, root):
+        folders = ["images", "images/images", ""]
         for pattern in ("images_*/images", "images_*", "images/images_*/images", "images/images_*"):
-            folders += sorted(f"{entry.relative_to(root).as_posix()}/" for entry in root.glob(pattern) if entry.is_dir())
+            folders += sorted(entry.relative_to(root).as_posix() for entry in root.glob(pattern))
         # Most of these hold no image, and each would be asked for every image.
-        folders = [folder for folder in folders if any(name.endswith(".png") for name in list_files(root / folder))]
+        folders = [f"{folder}/".lstrip("/") for folder in folders
+                   if any(name.endswith(".png") for name in list_files(root / folder))]
         return lambda path: [folder + path.removeprefix("images/") for folder in folders] or [path]
 
 

@@ -1,7 +1,7 @@
 """From a file on disk to raw gray intensities: PNG, JPEG and DICOM.
 
-NumPy and Pillow alone (and pydicom for a DICOM file), since the deployed model's runtime reads images with
-this module and has no PyTorch.
+NumPy and Pillow alone (and pydicom for a DICOM file), since the deployed model's runtime reads
+images with this module and has no PyTorch.
 """
 
 import io
@@ -15,19 +15,21 @@ MAX_PIXELS = 2**26  # 8192 x 8192; the largest radiographs are about 4000 x 5000
 MAX_BYTES = 2**29  # a raw 16-bit image of MAX_PIXELS is 2**27
 INSTALL = "pip install -r requirements-optional.txt"
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a PNG, by its colour type
+CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a PNG, by its color type
 # An interlaced PNG's passes: the first column and row, and the steps from one to the next.
-ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
-# By bits and colour type: Pillow's mode, and how it is stored.
+ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2),
+         (0, 1, 1, 2))
+# By bits and color type: Pillow's mode, and how it is stored.
 PLAIN_PNG = {(8, 0): ("L", "L"), (16, 0): ("I;16", "I;16B"), (8, 6): ("RGBA", "RGBA")}
 
 
 def read_image(path):
-    """Read a PNG, JPEG or DICOM radiograph as raw grey intensities.
+    """Read a PNG, JPEG or DICOM radiograph as raw gray intensities.
 
-    Colour and palette images become ITU-R 601 luma, as Pillow's "L"; alpha is ignored. A 16-bit grey PNG
-    keeps its 16 bits (colour of 16 bits keeps the upper 8). In a DICOM file the modality LUT (or rescale),
-    then the VOI LUT (or first window) are applied, and MONOCHROME1 is inverted: dense tissue is bright.
+    Color and palette images become ITU-R 601 luma, as Pillow's "L"; alpha is ignored. A 16-bit
+    gray PNG keeps its 16 bits (color of 16 bits keeps the upper 8). In a DICOM file the modality
+    LUT (or rescale), then the VOI LUT (or first window) are applied, and MONOCHROME1 is inverted:
+    dense tissue is bright.
 
     Parameters
     ----------
@@ -40,8 +42,9 @@ def read_image(path):
     Raises
     ------
     ValueError
-        Naming the file and the reason: not an image of a known kind, truncated, damaged, empty, over
-        `MAX_PIXELS` (refused before it is decoded), colour or multi-frame DICOM, no pixel data.
+        Naming the file and the reason: not an image of a known kind, truncated, damaged, empty,
+        over `MAX_PIXELS` (refused before it is decoded), color or multi-frame DICOM, no pixel
+        data.
     FileNotFoundError
         If there is no such file.
     OSError
@@ -65,10 +68,10 @@ def read_file(path):
 
 
 def decode_image(data, path):
-    """Decode the bytes of an image file; `path` is only for the message of an error (see `read_image`)."""
+    """`read_image` for the bytes of a file; `path` is only for the message of an error."""
     if not data:
         raise ValueError(f"{path}: is empty")
-    if data[128:132] == b"DICM" or data[:2] in (b"\x02\x00", b"\x08\x00"):  # the latter without preamble
+    if data[128:132] == b"DICM" or data[:2] in (b"\x02\x00", b"\x08\x00"):  # without preamble
         decode = _decode_dicom
     elif data.startswith(PNG_SIGNATURE):
         decode = _decode_png
@@ -90,21 +93,22 @@ def _decode_png(data):
     header, pixels = _png_chunks(data)
     if len(header) != 13:
         raise ValueError(f"damaged: a header of {len(header)} bytes, expected 13")
-    width, height, depth, colour, _, _, interlaced = struct.unpack(">2I5B", header)
+    width, height, depth, color, _, _, interlaced = struct.unpack(">2I5B", header)
     _check_size(width, height)
-    if (depth, colour) in PLAIN_PNG and not interlaced:
-        mode, stored = PLAIN_PNG[depth, colour]
+    if (depth, color) in PLAIN_PNG and not interlaced:
+        mode, stored = PLAIN_PNG[depth, color]
         array = _decode_into_array(mode, (width, height), pixels, "zip", stored)
         return np.asarray(Image.fromarray(array).convert("L")) if mode == "RGBA" else array
-    expected = _png_bytes(width, height, depth * CHANNELS.get(colour, 0), interlaced)
-    if len(zlib.decompressobj().decompress(pixels, expected)) < expected:  # Pillow would fill up the rest
+    expected = _png_bytes(width, height, depth * CHANNELS.get(color, 0), interlaced)
+    # Pillow would fill up the rest
+    if len(zlib.decompressobj().decompress(pixels, expected)) < expected:
         raise ValueError(f"truncated: fewer than {height} rows")
     with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
-        return _grey(picture)
+        return _gray(picture)
 
 
 def _png_bytes(width, height, bits, interlaced):
-    """Bytes of a PNG's rows, each with its filter's byte; interlaced, there are seven smaller pictures of them."""
+    """Bytes of a PNG's rows, each with its filter's byte; interlaced, it is seven small images."""
     passes = ADAM7 if interlaced else [(0, 0, 1, 1)]
     sizes = [(-(-(width - x) // dx), -(-(height - y) // dy)) for x, y, dx, dy in passes]
     return sum(h * (1 + (w * bits + 7) // 8) for w, h in sizes if w > 0)
@@ -113,8 +117,8 @@ def _png_bytes(width, height, bits, interlaced):
 def _png_chunks(data):
     """The header and the joined pixel chunks of a PNG, with every chunk's CRC checked.
 
-    Pillow's own reader leaves out the CRC of pixels and steps through the chunks in Python, of which the
-    files of ChestX-ray14 have 50 each.
+    Pillow's own reader leaves out the CRC of pixels and steps through the chunks in Python, of
+    which the files of ChestX-ray14 have 50 each.
     """
     view, start, header, pixels, kind = memoryview(data), len(PNG_SIGNATURE), b"", [], b""
     while kind != b"IEND":
@@ -137,22 +141,22 @@ def _png_chunks(data):
 def _decode_jpeg(data):
     """Decode JPEG bytes."""
     end = data.rfind(b"\xff\xd9")
-    if end < 0 or data.find(b"\xff\xda", end) >= 0:  # the last end marker is of a thumbnail, before the scan
+    if end < 0 or data.find(b"\xff\xda", end) >= 0:  # a thumbnail's end marker, before the scan
         raise ValueError(f"truncated: {len(data):,} bytes and no end of the image")
     with Image.open(io.BytesIO(data), formats=["JPEG"]) as picture:
         _check_size(*picture.size)
         if picture.mode == "CMYK":
-            raise ValueError("a CMYK image; expected grey or RGB")
+            raise ValueError("a CMYK image; expected gray or RGB")
         if picture.mode == "L":
             return _decode_into_array("L", picture.size, data, "jpeg", "L", "")
-        return _grey(picture)
+        return _gray(picture)
 
 
 def _decode_into_array(mode, size, data, decoder, *stored):
-    """Let Pillow decode into an array of ours; getting its own picture out of it would take two copies."""
+    """Let Pillow decode into our own array; to get its image out of it would take two copies."""
     shape = (*size[::-1], 4) if mode == "RGBA" else size[::-1]
     array = np.empty(shape, np.uint16 if mode == "I;16" else np.uint8)
-    for filler in (173, 90):  # Pillow does not say so if the data end early: the last row keeps its filler
+    for filler in (173, 90):  # Pillow is silent if the data end early: the last row stays filled
         array[-1] = filler
         Image.frombuffer(mode, size, array, "raw", mode, 0, 1).frombytes(data, decoder, *stored)
         if (array[-1] != filler).any():
@@ -160,8 +164,8 @@ def _decode_into_array(mode, size, data, decoder, *stored):
     raise ValueError(f"truncated: fewer than {size[1]} rows")
 
 
-def _grey(picture):
-    """A Pillow image as a grey array; 16 bits are kept, which Pillow's own conversion would clip at 255."""
+def _gray(picture):
+    """A Pillow image as a gray array; 16 bits are kept, which Pillow would clip at 255."""
     return np.asarray(picture if picture.mode in ("L", "I;16") else picture.convert("L"))
 
 
@@ -175,10 +179,9 @@ def _decode_dicom(data):
     """Decode DICOM bytes; the modality and VOI LUTs applied, MONOCHROME1 inverted."""
     try:
         import pydicom
+        from pydicom import uid
         from pydicom.encaps import get_frame
         from pydicom.pixels import apply_modality_lut, apply_voi_lut, get_decoder
-        from pydicom.uid import (ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGLSTransferSyntaxes,
-                                 JPEGTransferSyntaxes)
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(f"reading DICOM needs pydicom: {INSTALL}") from error
 
@@ -188,28 +191,33 @@ def _decode_dicom(data):
     if not any(tag in header for tag in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
         raise ValueError("DICOM without pixel data")
     if photometric not in ("MONOCHROME1", "MONOCHROME2"):
-        raise ValueError(f"photometric interpretation {photometric}; expected MONOCHROME1 or MONOCHROME2")
+        raise ValueError(f"photometric interpretation {photometric}; expected MONOCHROME1 or "
+                         "MONOCHROME2")
     if int(header.get("NumberOfFrames") or 1) != 1:
         raise ValueError(f"{header.NumberOfFrames} frames; expected 1")
     if header.get("Columns") is None or header.get("Rows") is None:
         raise ValueError("DICOM without its number of rows and columns")
     _check_size(header.Columns, header.Rows)
     stored = header.get("BitsStored")
-    if stored and header.get("HighBit", stored - 1) != stored - 1:  # pydicom would take other bits, and not say so
-        raise ValueError(f"{stored} bits stored up to bit {header.HighBit}; expected up to {stored - 1}")
+    if stored and header.get("HighBit", stored - 1) != stored - 1:  # pydicom takes the lower bits
+        raise ValueError(f"{stored} bits stored up to bit {header.HighBit}; expected up to "
+                         f"{stored - 1}")
     if "TransferSyntaxUID" not in header.file_meta:  # a bare data set
         implicit, _ = header.original_encoding
-        header.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
+        header.file_meta.TransferSyntaxUID = (uid.ImplicitVRLittleEndian if implicit else
+                                              uid.ExplicitVRLittleEndian)
     syntax = header.file_meta.TransferSyntaxUID
     if syntax.is_compressed and not get_decoder(syntax).is_available:
-        raise ModuleNotFoundError(f"decoding {syntax.name} needs pylibjpeg and its plugins: {INSTALL}")
-    if syntax in (*JPEGTransferSyntaxes, *JPEGLSTransferSyntaxes):  # whose decoders fill up what is cut off
-        padded = get_frame(header.PixelData, 0, number_of_frames=1)  # to an even length, with either of two bytes
+        raise ModuleNotFoundError(f"decoding {syntax.name} needs pylibjpeg and its plugins: "
+                                  f"{INSTALL}")
+    # Decoders of these fill up what is cut off. Frames are padded to an even length.
+    if syntax in (*uid.JPEGTransferSyntaxes, *uid.JPEGLSTransferSyntaxes):
+        padded = get_frame(header.PixelData, 0, number_of_frames=1)
         if not padded.rstrip(b"\0\xff").endswith(b"\xff\xd9"):
             raise ValueError("truncated: no end of the image")
     image = header.pixel_array
     if image.ndim != 2:
-        raise ValueError(f"pixels of shape {image.shape}; expected one grey frame")
+        raise ValueError(f"pixels of shape {image.shape}; expected one gray frame")
 
     if image.dtype.kind in "iu" and image.dtype.itemsize <= 2:
         # A LUT acts on values, of which there are fewer than pixels.
@@ -217,17 +225,18 @@ def _decode_dicom(data):
         values = np.arange(lowest, int(image.max()) + 1).astype(image.dtype)
         table = apply_voi_lut(apply_modality_lut(values, header), header)
         if not np.array_equal(table, values):
-            steps = (image - image.dtype.type(lowest)).view(f"u{image.itemsize}")
-            image = table.astype(np.float32).take(steps)
+            index = (image - image.dtype.type(lowest)).view(f"u{image.itemsize}")
+            image = table.astype(np.float32).take(index)
     else:
         image = apply_voi_lut(apply_modality_lut(image, header), header)
-    if image.dtype not in (np.uint8, np.uint16, np.float32):  # 8- and 16-bit values with a sign, and 32-bit ones
+    if image.dtype not in (np.uint8, np.uint16, np.float32):  # signed or 32-bit integers, float64
         image = image.astype(np.float32 if image.itemsize <= 2 else np.float64)
     return image.max() - image if photometric == "MONOCHROME1" else image
 
 
 def _drop_empty(header):
-    """Leave out of a DICOM header what it has but does not say: pydicom takes an empty element for a value."""
-    for name in ("RescaleSlope", "RescaleIntercept", "VOILUTFunction", "WindowCenter", "WindowWidth", "HighBit"):
+    """Drop the empty elements of a DICOM header, which pydicom would take for values."""
+    for name in ("RescaleSlope", "RescaleIntercept", "VOILUTFunction", "WindowCenter",
+                 "WindowWidth", "HighBit"):
         if name in header and header[name].is_empty:
             del header[name]

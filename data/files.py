@@ -2,6 +2,7 @@
 
 import os
 import stat
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,31 @@ def default_root(corpus):
     return Path(os.environ.get("CXR_ROOT") or "datasets") / corpus
 
 
-def locate(root, paths, alternatives):
+def check_root(root, corpus, access):
+    """`root` as a Path; FileNotFoundError says where it was looked for and where to get it."""
+    root = Path(root)
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root}: no such folder for {corpus}; pass --root or set "
+                                f"CXR_ROOT. {access}")
+    return root
+
+
+@contextmanager
+def atomic_write(path):
+    """Context with a binary file that replaces `path` once it is whole and on the disk."""
+    path = Path(path)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(part, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def locate(root, paths, candidate_paths):
     """Find each file under `root` by listing folders, not by asking for each file.
 
     Parameters
@@ -22,13 +47,13 @@ def locate(root, paths, alternatives):
     root : Path
     paths : (N,) array of str
         Relative to `root`, with forward slashes.
-    alternatives : callable
+    candidate_paths : callable
         path -> sequence of paths to try, in order, where the release allows several.
 
     Returns
     -------
     found : (N,) object array of str
-        The first alternative that is there, else `paths` itself.
+        The first candidate that is there, else `paths` itself.
     present : (N,) bool array
     folders : dict of str to set of str
         The file names in every folder that was listed.
@@ -42,7 +67,7 @@ def locate(root, paths, alternatives):
 
     found, present = [], np.zeros(len(paths), bool)
     for i, path in enumerate(paths.tolist()):
-        for candidate in alternatives(path):
+        for candidate in candidate_paths(path):
             folder, _, name = candidate.rpartition("/")
             if name in names(folder):
                 path, present[i] = candidate, True
@@ -51,54 +76,50 @@ def locate(root, paths, alternatives):
     return np.array(found, object), present, folders
 
 
-def spare_images(folders, paths, found, present, alternatives):
+def spare_images(folders, paths, found, present, candidate_paths):
     """Count the image files that no row is read from.
 
     Parameters
     ----------
     folders : dict of str to set of str
         File names by folder, relative to the root ("" for the root itself).
-    paths, found, present, alternatives
-        What `locate` was given, and what it gave.
+    paths, found, present, candidate_paths
+        What `locate` was given, and what it returned.
 
     Returns
     -------
     copies, strangers : int
-        Files that are a row's image too, in another format or place than the one read; and those of no row.
+        Files that are a row's image too, in another format or place than the one read; and those
+        of no row.
     """
     images = {f"{folder}/{name}".lstrip("/") for folder, names in folders.items() for name in names
               if name.lower().endswith(IMAGE_SUFFIXES)}
     spare = images.difference(found[present])
-    copies = len({path for row in paths.tolist() for path in alternatives(row) if path in spare}) if spare else 0
-    return copies, len(spare) - copies
+    rows = paths.tolist() if spare else ()
+    copies = spare.intersection(path for row in rows for path in candidate_paths(row))
+    return len(copies), len(spare) - len(copies)
 
 
 def list_tree(root):
-    """The file names of every folder under `root`, by the folder's relative path ("" for the root itself)."""
-    return {"" if folder == str(root) else os.path.relpath(folder, root).replace(os.sep, "/"): set(names)
+    """The file names of every folder under `root`, by its relative path ("" for the root)."""
+    tree = {os.path.relpath(folder, root).replace(os.sep, "/"): set(names)
             for folder, _, names in os.walk(root)}
+    return tree | {"": tree.pop(".", set())}
 
 
 def list_files(folder):
-    """Names in a folder; none where it is not there."""
+    """Names in a folder, without links that lead nowhere; none where there is no such folder."""
     try:
         with os.scandir(folder) as entries:
-            return {e.name for e in entries if not e.is_symlink() or os.path.exists(e.path)}  # no link to nowhere
+            return {e.name for e in entries if not e.is_symlink() or os.path.exists(e.path)}
     except (FileNotFoundError, NotADirectoryError):
         return set()
 
 
-def check_root(root, corpus, access):
-    """`root` as a Path; FileNotFoundError says where it was looked for and where the corpus is had."""
-    root = Path(root)
-    if not root.is_dir():
-        raise FileNotFoundError(f"{root}: no such folder for {corpus}; pass --root or set CXR_ROOT. {access}")
-    return root
-
-
 def leads_out(path):
     """Whether a relative path may end up outside the folder it is joined to, on any system."""
-    return path[:1] == "/" or "\\" in path or ":" in path or "\0" in path or ".." in path and ".." in path.split("/")
+    return (path[:1] == "/" or "\\" in path or ":" in path or "\0" in path
+            or ".." in path and ".." in path.split("/"))
 
 
 def stat_files(root, names):
@@ -122,8 +143,8 @@ def stat_files(root, names):
     def refuse_outside(path, name):
         target = os.path.realpath(path)
         if os.path.commonpath([root, target]) != root:
-            raise ValueError(f"the path {name!r} leads out of {root}: {path} is a link to {target}; move the files there, "
-                             "or mount their folder")
+            raise ValueError(f"the path {name!r} leads out of {root}: {path} is a link to "
+                             f"{target}; move the files there, or mount their folder")
 
     def resolve(folder, name):
         if folder not in folders:

@@ -4,70 +4,79 @@ import numpy as np
 
 # Table 3 of the paper. The phantom is ours, not the paper's.
 TABLE3 = {
-    "vindr": ("Cardiomegaly", "Pleural effusion", "Pleural thickening", "Pneumonia", "Pneumothorax", "Atelectasis",
-              "Consolidation", "Nodule/mass", "Fibrosis", "Lung opacity", "No finding"),
-    "cxr14": ("Cardiomegaly", "Pleural effusion", "Pleural thickening", "Pneumonia", "Pneumothorax", "Atelectasis",
-              "Consolidation", "Nodule", "Mass", "Fibrosis", "Hernia", "Emphysema", "Edema", "No finding"),
-    "chexpert": ("Cardiomegaly", "Pleural effusion", "Pneumonia", "Pneumothorax", "Atelectasis", "Consolidation",
-                 "Lung opacity", "Lung lesion", "Fracture", "No finding"),
-    "mimic": ("Cardiomegaly", "Pleural effusion", "Pneumonia", "Pneumothorax", "Atelectasis", "Consolidation",
-              "Lung opacity", "Lung lesion", "Fracture", "No finding"),
+    "vindr": ("Cardiomegaly", "Pleural effusion", "Pleural thickening", "Pneumonia", "Pneumothorax",
+              "Atelectasis", "Consolidation", "Nodule/mass", "Fibrosis", "Lung opacity",
+              "No finding"),
+    "cxr14": ("Cardiomegaly", "Pleural effusion", "Pleural thickening", "Pneumonia", "Pneumothorax",
+              "Atelectasis", "Consolidation", "Nodule", "Mass", "Fibrosis", "Hernia", "Emphysema",
+              "Edema", "No finding"),
+    "chexpert": ("Cardiomegaly", "Pleural effusion", "Pneumonia", "Pneumothorax", "Atelectasis",
+                 "Consolidation", "Lung opacity", "Lung lesion", "Fracture", "No finding"),
+    "mimic": ("Cardiomegaly", "Pleural effusion", "Pneumonia", "Pneumothorax", "Atelectasis",
+              "Consolidation", "Lung opacity", "Lung lesion", "Fracture", "No finding"),
     "ukacxr": ("Cardiomegaly", "Pleural effusion right", "Pleural effusion left", "Pneumonia right",
-               "Pneumonia left", "Atelectasis right", "Atelectasis left", "Congestion", "No finding"),
-    "padchest": ("Cardiomegaly", "Pleural effusion", "Pleural thickening", "Infiltrates", "Pneumonia", "Pneumothorax",
-                 "Atelectasis", "Consolidation", "Congestion", "Nodule/mass", "Hernia", "Emphysema",
-                 "Aortic elongation", "Kyphosis", "COPD", "Scoliosis", "No finding"),
-    "phantom": ("Cardiomegaly", "Pleural effusion", "Pneumothorax", "Consolidation", "Nodule", "No finding"),
+               "Pneumonia left", "Atelectasis right", "Atelectasis left", "Congestion",
+               "No finding"),
+    "padchest": ("Cardiomegaly", "Pleural effusion", "Pleural thickening", "Infiltrates",
+                 "Pneumonia", "Pneumothorax", "Atelectasis", "Consolidation", "Congestion",
+                 "Nodule/mass", "Hernia", "Emphysema", "Aortic elongation", "Kyphosis", "COPD",
+                 "Scoliosis", "No finding"),
+    "phantom": ("Cardiomegaly", "Pleural effusion", "Pneumothorax", "Consolidation", "Nodule",
+                "No finding"),
 }
 
 FINDINGS = tuple(sorted({finding for findings in TABLE3.values() for finding in findings}))
 
 # What each corpus shares with MIMIC-CXR (Table 5). UKA-CXR's sides are merged there.
 MIMIC_OVERLAP = {
-    "vindr": ("Cardiomegaly", "Pleural effusion", "Pneumonia", "Pneumothorax", "Atelectasis", "Consolidation",
-              "Lung opacity", "No finding"),
-    "cxr14": ("Cardiomegaly", "Pleural effusion", "Pneumonia", "Pneumothorax", "Atelectasis", "Consolidation",
-              "No finding"),
+    "vindr": ("Cardiomegaly", "Pleural effusion", "Pneumonia", "Pneumothorax", "Atelectasis",
+              "Consolidation", "Lung opacity", "No finding"),
+    "cxr14": ("Cardiomegaly", "Pleural effusion", "Pneumonia", "Pneumothorax", "Atelectasis",
+              "Consolidation", "No finding"),
     "chexpert": TABLE3["chexpert"],
     "mimic": TABLE3["mimic"],
     "ukacxr": ("Cardiomegaly", "Pleural effusion", "Pneumonia", "Atelectasis", "No finding"),
-    "padchest": ("Cardiomegaly", "Pleural effusion", "Pneumonia", "Pneumothorax", "Atelectasis", "Consolidation",
-                 "No finding"),
+    "padchest": ("Cardiomegaly", "Pleural effusion", "Pneumonia", "Pneumothorax", "Atelectasis",
+                 "Consolidation", "No finding"),
     "phantom": ("Cardiomegaly", "Pleural effusion", "Pneumothorax", "Consolidation", "No finding"),
 }
 
-# A release's own name -> ours, for every label that the release has (PadChest's terms are in data/padchest.py).
+
+def _same(*names):
+    return {name: name for name in names}
+
+
+# A release's own name -> ours, for every label of the release (PadChest's are in data/padchest.py).
 _CHEXPERT_LABELER = {
     "No Finding": "No finding", "Enlarged Cardiomediastinum": "Enlarged cardiomediastinum",
-    "Cardiomegaly": "Cardiomegaly", "Lung Opacity": "Lung opacity", "Lung Lesion": "Lung lesion", "Edema": "Edema",
-    "Consolidation": "Consolidation", "Pneumonia": "Pneumonia", "Atelectasis": "Atelectasis",
-    "Pneumothorax": "Pneumothorax", "Pleural Effusion": "Pleural effusion", "Pleural Other": "Pleural other",
+    "Cardiomegaly": "Cardiomegaly", "Lung Opacity": "Lung opacity", "Lung Lesion": "Lung lesion",
+    **_same("Edema", "Consolidation", "Pneumonia", "Atelectasis", "Pneumothorax"),
+    "Pleural Effusion": "Pleural effusion", "Pleural Other": "Pleural other",
     "Fracture": "Fracture", "Support Devices": "Support devices",
 }
 RELEASE_NAMES = {
     "vindr": {
-        "Aortic enlargement": "Aortic enlargement", "Atelectasis": "Atelectasis", "Calcification": "Calcification",
-        "Cardiomegaly": "Cardiomegaly", "Clavicle fracture": "Fracture", "Consolidation": "Consolidation",
-        "Edema": "Edema", "Emphysema": "Emphysema", "Enlarged PA": "Enlarged PA", "ILD": "ILD",
-        "Infiltration": "Infiltrates", "Lung Opacity": "Lung opacity", "Lung cavity": "Lung cavity",
-        "Lung cyst": "Lung cyst", "Mediastinal shift": "Mediastinal shift", "Nodule/Mass": "Nodule/mass",
-        "Pleural effusion": "Pleural effusion", "Pleural thickening": "Pleural thickening",
-        "Pneumothorax": "Pneumothorax", "Pulmonary fibrosis": "Fibrosis", "Rib fracture": "Fracture",
-        "Other lesion": "Other lesion", "COPD": "COPD", "Lung tumor": "Lung tumor", "Pneumonia": "Pneumonia",
-        "Tuberculosis": "Tuberculosis", "Other disease": "Other disease", "Other diseases": "Other disease",
-        "No finding": "No finding",
+        **_same("Aortic enlargement", "Atelectasis", "Calcification", "Cardiomegaly"),
+        "Clavicle fracture": "Fracture",
+        **_same("Consolidation", "Edema", "Emphysema", "Enlarged PA", "ILD"),
+        "Infiltration": "Infiltrates", "Lung Opacity": "Lung opacity",
+        **_same("Lung cavity", "Lung cyst", "Mediastinal shift"), "Nodule/Mass": "Nodule/mass",
+        **_same("Pleural effusion", "Pleural thickening", "Pneumothorax"),
+        "Pulmonary fibrosis": "Fibrosis", "Rib fracture": "Fracture",
+        **_same("Other lesion", "COPD", "Lung tumor", "Pneumonia", "Tuberculosis", "Other disease"),
+        "Other diseases": "Other disease", "No finding": "No finding",
     },
     "cxr14": {
-        "Atelectasis": "Atelectasis", "Cardiomegaly": "Cardiomegaly", "Consolidation": "Consolidation",
-        "Edema": "Edema", "Effusion": "Pleural effusion", "Emphysema": "Emphysema", "Fibrosis": "Fibrosis",
-        "Hernia": "Hernia", "Infiltration": "Infiltration", "Mass": "Mass", "Nodule": "Nodule",
-        "Pleural_Thickening": "Pleural thickening", "Pneumonia": "Pneumonia", "Pneumothorax": "Pneumothorax",
+        **_same("Atelectasis", "Cardiomegaly", "Consolidation", "Edema"),
+        "Effusion": "Pleural effusion",
+        **_same("Emphysema", "Fibrosis", "Hernia", "Infiltration", "Mass", "Nodule"),
+        "Pleural_Thickening": "Pleural thickening", **_same("Pneumonia", "Pneumothorax"),
         "No Finding": "No finding",
     },
     "chexpert": _CHEXPERT_LABELER,
     "mimic": _CHEXPERT_LABELER,
-    "ukacxr": {finding: finding for finding in TABLE3["ukacxr"]},
-    "phantom": {finding: finding for finding in TABLE3["phantom"]},
+    "ukacxr": _same(*TABLE3["ukacxr"]),
+    "phantom": _same(*TABLE3["phantom"]),
 }
 
 UNCERTAIN = ("zeros", "ones", "ignore")
@@ -94,7 +103,8 @@ def choose_labels(corpus, labels):
     if isinstance(labels, str):
         lists = {"table3": TABLE3, "mimic-overlap": MIMIC_OVERLAP}
         if labels not in lists:
-            raise ValueError(f"labels: expected 'table3', 'mimic-overlap' or a list of names, found {labels!r}")
+            raise ValueError("labels: expected 'table3', 'mimic-overlap' or a list of names, found "
+                             f"{labels!r}")
         return list(lists[labels][corpus])
     names = list(labels)
     if not names or len(set(names)) != len(names):
@@ -103,10 +113,10 @@ def choose_labels(corpus, labels):
 
 
 def select_labels(y, have, want, corpus):
-    """Columns of a release's label matrix, by name; right and left merge where the side is not asked for.
+    """Columns of a release's label matrix, by name; the sides merge where no side is asked for.
 
-    "Pleural effusion" of a corpus that has it per side is positive if either side is, else uncertain if either
-    side is, else unknown (NaN) if either side is blank, else negative.
+    "Pleural effusion" of a corpus that has it per side is positive if either side is, else
+    uncertain if either side is, else unknown (NaN) if either side is blank, else negative.
 
     Parameters
     ----------
@@ -127,9 +137,9 @@ def select_labels(y, have, want, corpus):
             columns.append(y[:, have.index(name)])
         elif f"{name} right" in have and f"{name} left" in have:
             right, left = y[:, have.index(f"{name} right")], y[:, have.index(f"{name} left")]
-            columns.append(np.select(
-                [(right == 1) | (left == 1), (right == -1) | (left == -1), np.isnan(right) | np.isnan(left)],
-                [1.0, -1.0, np.nan], 0.0))
+            either = [(right == code) | (left == code) for code in (1, -1)]
+            either.append(np.isnan(right) | np.isnan(left))
+            columns.append(np.select(either, [1.0, -1.0, np.nan], 0.0))
         else:
             raise ValueError(f"labels: {corpus} has no {name!r}; it has {', '.join(have)}")
     return np.stack(columns, axis=1).astype(np.float32)
@@ -142,9 +152,9 @@ def resolve_uncertain(y, uncertain):
     ----------
     y : (N, L) float array of 1 positive, 0 negative, -1 uncertain, NaN blank, and `NOT_UNCERTAIN`
     uncertain : {"zeros", "ones", "ignore"}
-        What -1 becomes: 0 (the paper), 1, or NaN, which loss and metrics leave out; `NOT_UNCERTAIN` becomes the
-        opposite. Blank, which in CheXpert and MIMIC-CXR means that the report does not mention the finding, is 0
-        under every policy.
+        What -1 becomes: 0 (the paper), 1, or NaN, which loss and metrics leave out; `NOT_UNCERTAIN`
+        becomes the opposite. Blank, which in CheXpert and MIMIC-CXR means that the report does not
+        mention the finding, is 0 under every policy.
 
     Returns
     -------
@@ -153,4 +163,5 @@ def resolve_uncertain(y, uncertain):
     if uncertain not in UNCERTAIN:
         raise ValueError(f"uncertain: expected one of {', '.join(UNCERTAIN)}, found {uncertain!r}")
     value = {"zeros": 0.0, "ones": 1.0, "ignore": np.nan}[uncertain]
-    return np.select([np.isnan(y), y == -1, y == NOT_UNCERTAIN], [0.0, value, 1 - value], y).astype(np.float32)
+    codes = [np.isnan(y), y == -1, y == NOT_UNCERTAIN]
+    return np.select(codes, [0.0, value, 1 - value], y).astype(np.float32)

@@ -1,38 +1,43 @@
 """MIMIC-CXR-JPG of Beth Israel Deaconess Medical Center."""
 
-from data.chexpert import CERTAIN_IN_PAPER
+from data.chexpert import CERTAIN_IN_PAPER, UNCERTAIN
 from data.corpus import Corpus
 from data.labels import RELEASE_NAMES
 from data.tables import CERTAINTY, Rows, find_table, read_codes, read_csv
 
 OFFICIAL = {"train": "train", "validate": "val", "test": "test"}
-# Views of the release that are no plain AP or PA (metadata 2.0.0); any other word is an unknown view.
-OTHER_VIEWS = ("LATERAL", "LL", "RL", "LAO", "RAO", "LPO", "RPO", "AP AXIAL", "AP LLD", "AP RLD", "PA LLD", "PA RLD",
-               "XTABLE LATERAL", "SWIMMERS", "LLD", "RLD")
+# Views of the release that are no plain AP or PA (metadata 2.0.0); any other is unknown.
+OTHER_VIEWS = ("LATERAL", "LL", "RL", "LAO", "RAO", "LPO", "RPO", "AP AXIAL", "AP LLD", "AP RLD",
+               "PA LLD", "PA RLD", "XTABLE LATERAL", "SWIMMERS", "LLD", "RLD")
 
 
 class MimicCXR(Corpus):
     """377,110 radiographs of 65,379 patients; 14 labels of a study's report, by CheXpert's labeler.
 
     Citation
-        Johnson AEW, Pollard TJ, Greenbaum NR, et al. MIMIC-CXR-JPG, a large publicly available database of labeled
-        chest radiographs. arXiv:1901.07042 (2019); Johnson AEW et al. Sci Data 6:317 (2019).
-    Licence and access
+        Johnson AEW, Pollard TJ, Greenbaum NR, et al. MIMIC-CXR-JPG, a large publicly available
+        database of labeled chest radiographs. arXiv:1901.07042 (2019); Johnson AEW et al. Sci Data
+        6:317 (2019).
+    License and access
         PhysioNet Credentialed Health Data License 1.5.0; training and signing needed:
         https://physionet.org/content/mimic-cxr-jpg/
     Tree
-        mimic-cxr-2.0.0-chexpert.csv.gz, mimic-cxr-2.0.0-metadata.csv.gz, mimic-cxr-2.0.0-split.csv.gz (each also
-        unpacked), files/p10/p10000032/s50414267/<dicom_id>.jpg.
+        mimic-cxr-2.0.0-chexpert.csv.gz, mimic-cxr-2.0.0-metadata.csv.gz,
+        mimic-cxr-2.0.0-split.csv.gz (each also unpacked),
+        files/p10/p10000032/s50414267/<dicom_id>.jpg.
     Columns read
-        chexpert: subject_id, study_id and the 14 labels; metadata: dicom_id, subject_id, study_id, ViewPosition;
+        chexpert: subject_id, study_id and the 14 labels; metadata: dicom_id, subject_id, study_id,
+        ViewPosition;
         split: dicom_id, split.
     Cohort
         Views AP and PA.
-        paper: CheXpert's rule, no study that is uncertain in Cardiomegaly, Lung Opacity, Lung Lesion, Edema or
-        Pneumonia. This is a guess: the rule behind the paper's 213,921 images is not known. 80/20 by patient.
-        all: every AP and PA image (243,334, less those of studies without labels), 80/20 by patient.
-        official: the same in the release's own train, validate and test, which are other patients than those of
-        the 80/20 split: train and test in one of the two.
+        paper: CheXpert's rule, no study that is uncertain in Cardiomegaly, Lung Opacity, Lung
+        Lesion, Edema or Pneumonia. This is a guess: the rule behind the paper's 213,921 images is
+        not known. 80/20 by patient.
+        all: every AP and PA image (243,334, less those of studies without labels), 80/20 by
+        patient.
+        official: the same in the release's own train, validate and test, which are other patients
+        than those of the 80/20 split: train and test in one of the two.
     Known bad files
         None. The few studies without a row of labels are left out.
     """
@@ -45,12 +50,13 @@ class MimicCXR(Corpus):
     def read(cls, root, cohort):
         columns = tuple(RELEASE_NAMES["mimic"])
         certain = [columns.index(name) for name in CERTAIN_IN_PAPER]
-        labels = find_table(root, "mimic-cxr-2.0.0-chexpert.csv.gz", "mimic-cxr-2.0.0-chexpert.csv")
-        metadata = find_table(root, "mimic-cxr-2.0.0-metadata.csv.gz", "mimic-cxr-2.0.0-metadata.csv")
+        labels, metadata = _find_table(root, "chexpert"), _find_table(root, "metadata")
         studies = {}
-        for row, (subject, study, *cells) in read_csv(labels, ("subject_id", "study_id", *columns), extra="error"):
+        wanted = ("subject_id", "study_id", *columns)
+        for row, (subject, study, *cells) in read_csv(labels, wanted, extra="error"):
             if (subject, study) in studies:
-                raise ValueError(f"{labels}, row {row}: study {study} of subject {subject} is there twice")
+                raise ValueError(f"{labels}, row {row}: study {study} of subject {subject} is "
+                                 "there twice")
             studies[subject, study] = read_codes(cells, CERTAINTY, columns, labels, row)
         official = _official_split(root) if cohort == "official" else None
 
@@ -58,29 +64,36 @@ class MimicCXR(Corpus):
         blank = (0.0,) * len(columns)
         wanted = ("dicom_id", "subject_id", "study_id", "ViewPosition")
         for row, (image, subject, study, view) in read_csv(metadata, wanted, extra="ignore"):
-            y = studies.get((subject, study)) if subject else blank  # of which `Rows` makes an error
+            y = studies.get((subject, study)) if subject else blank  # `Rows` refuses no subject
             left_out = ""
             if view not in ("AP", "PA"):
                 left_out = f"view {view}" if view in OTHER_VIEWS else f"unknown view {view!r}"
             elif y is None:
                 left_out = "no labels of its study"
             elif cohort == "paper" and any(y[i] == -1 for i in certain):
-                left_out = f"uncertain in {', '.join(CERTAIN_IN_PAPER[:-1])} or {CERTAIN_IN_PAPER[-1]}"
+                left_out = UNCERTAIN
             if official is not None and image not in official:
                 raise ValueError(f"{metadata}, row {row}: image {image} is not in the split table")
             path = f"files/p{subject[:2]}/p{subject}/s{study}/{image}.jpg"
-            rows.add(row, image, subject, view, path, y or blank, official[image] if official else "", left_out)
-        notes = ["cohort paper is a guess for MIMIC-CXR: CheXpert's rule"] if cohort == "paper" else []
-        return rows.release(cls.all_labels(), notes)
+            split = official[image] if official else ""
+            rows.add(row, image, subject, view, path, y or blank, split, left_out)
+        notes = ["cohort paper is a guess for MIMIC-CXR: CheXpert's rule"]
+        return rows.release(cls.all_labels(), notes if cohort == "paper" else [])
+
+
+def _find_table(root, name):
+    """A table of the release, gzip or unpacked."""
+    return find_table(root, f"mimic-cxr-2.0.0-{name}.csv.gz", f"mimic-cxr-2.0.0-{name}.csv")
 
 
 def _official_split(root):
     """dicom_id -> "train", "val" or "test"."""
-    table = find_table(root, "mimic-cxr-2.0.0-split.csv.gz", "mimic-cxr-2.0.0-split.csv")
+    table = _find_table(root, "split")
     official = {}
     for row, (image, split) in read_csv(table, ("dicom_id", "split"), extra="ignore"):
         if split not in OFFICIAL:
-            raise ValueError(f"{table}, row {row}: split is {split!r}, expected one of {', '.join(OFFICIAL)}")
+            raise ValueError(f"{table}, row {row}: split is {split!r}, expected one of "
+                             f"{', '.join(OFFICIAL)}")
         if official.setdefault(image, OFFICIAL[split]) != OFFICIAL[split]:
             raise ValueError(f"{table}, row {row}: image {image} is in two splits")
     return official

@@ -10,40 +10,48 @@ TABLE = "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv"
 FRONTAL = ("PA", "AP", "AP_horizontal")
 OTHER_VIEWS = ("L", "COSTAL", "EXCLUDE", "UNK")
 
-# What the paper looked for anywhere in the text of the Labels cell (recovered: its Table 2 then matches). So
-# "pseudonodule" is a Nodule/mass, "subcutaneous emphysema" Emphysema and "abnormal foreign body" normal.
+# What the paper looked for anywhere in the text of the Labels cell (recovered: its Table 2 then
+# matches). So "pseudonodule" is a Nodule/mass, "subcutaneous emphysema" Emphysema and "abnormal
+# foreign body" normal.
 SUBSTRINGS = {
     "Cardiomegaly": ("cardiomegaly",), "Pleural effusion": ("pleural effusion",),
-    "Pleural thickening": ("pleural thickening",), "Infiltrates": ("infiltrates",), "Pneumonia": ("pneumonia",),
-    "Pneumothorax": ("pneumothorax",), "Atelectasis": ("atelectasis",), "Consolidation": ("consolidation",),
-    "Congestion": ("hilar congestion",), "Nodule/mass": ("nodule", "mass"), "Hernia": ("hiatal hernia",),
-    "Emphysema": ("emphysema",), "Aortic elongation": ("aortic elongation",), "Kyphosis": ("kyphosis",),
-    "COPD": ("COPD signs",), "Scoliosis": ("scoliosis",), "No finding": ("normal",),
+    "Pleural thickening": ("pleural thickening",), "Infiltrates": ("infiltrates",),
+    "Pneumonia": ("pneumonia",), "Pneumothorax": ("pneumothorax",), "Atelectasis": ("atelectasis",),
+    "Consolidation": ("consolidation",), "Congestion": ("hilar congestion",),
+    "Nodule/mass": ("nodule", "mass"), "Hernia": ("hiatal hernia",), "Emphysema": ("emphysema",),
+    "Aortic elongation": ("aortic elongation",), "Kyphosis": ("kyphosis",), "COPD": ("COPD signs",),
+    "Scoliosis": ("scoliosis",), "No finding": ("normal",),
 }
 
-# Whole terms, each finding with all its descendants in the tree of terms that PadChest's authors published:
-# https://github.com/auriml/Rx-thorax-automatic-captioning, manual_review/trees_code.txt. "nodule" and "mass" are two
-# branches of it; "pseudonodule" and "subcutaneous emphysema" are branches of their own.
+# Whole terms, each finding with all its descendants in the tree of terms that PadChest's authors
+# published: https://github.com/auriml/Rx-thorax-automatic-captioning, manual_review/trees_code.txt.
+# "nodule" and "mass" are two branches of it; "pseudonodule" and "subcutaneous emphysema" are
+# branches of their own.
 TERMS = {
     "Cardiomegaly": ("cardiomegaly",),
-    "Pleural effusion": ("pleural effusion", "loculated pleural effusion", "loculated fissural effusion",
-                         "hydropneumothorax", "empyema", "hemothorax"),
-    "Pleural thickening": ("pleural thickening", "apical pleural thickening", "calcified pleural thickening"),
-    "Infiltrates": ("infiltrates", "interstitial pattern", "ground glass pattern", "reticular interstitial pattern",
-                    "reticulonodular interstitial pattern", "miliary opacities", "alveolar pattern", "consolidation",
-                    "air bronchogram"),
-    "Pneumonia": ("pneumonia", "atypical pneumonia", "viral pneumonia", "COVID 19", "COVID 19 uncertain"),
+    "Pleural effusion": ("pleural effusion", "loculated pleural effusion",
+                         "loculated fissural effusion", "hydropneumothorax", "empyema",
+                         "hemothorax"),
+    "Pleural thickening": ("pleural thickening", "apical pleural thickening",
+                           "calcified pleural thickening"),
+    "Infiltrates": ("infiltrates", "interstitial pattern", "ground glass pattern",
+                    "reticular interstitial pattern", "reticulonodular interstitial pattern",
+                    "miliary opacities", "alveolar pattern", "consolidation", "air bronchogram"),
+    "Pneumonia": ("pneumonia", "atypical pneumonia", "viral pneumonia", "COVID 19",
+                  "COVID 19 uncertain"),
     "Pneumothorax": ("pneumothorax", "hydropneumothorax"),
-    "Atelectasis": ("atelectasis", "total atelectasis", "lobar atelectasis", "segmental atelectasis",
-                    "laminar atelectasis", "round atelectasis", "atelectasis basal"),
+    "Atelectasis": ("atelectasis", "total atelectasis", "lobar atelectasis",
+                    "segmental atelectasis", "laminar atelectasis", "round atelectasis",
+                    "atelectasis basal"),
     "Consolidation": ("consolidation", "air bronchogram"),
     "Congestion": ("hilar congestion",),
-    "Nodule/mass": ("nodule", "multiple nodules", "mass", "mediastinal mass", "breast mass", "pleural mass",
-                    "pulmonary mass", "soft tissue mass"),
+    "Nodule/mass": ("nodule", "multiple nodules", "mass", "mediastinal mass", "breast mass",
+                    "pleural mass", "pulmonary mass", "soft tissue mass"),
     "Hernia": ("hiatal hernia",),
     "Emphysema": ("emphysema",),
-    "Aortic elongation": ("aortic elongation", "descendent aortic elongation", "ascendent aortic elongation",
-                          "aortic button enlargement", "supra aortic elongation"),
+    "Aortic elongation": ("aortic elongation", "descendent aortic elongation",
+                          "ascendent aortic elongation", "aortic button enlargement",
+                          "supra aortic elongation"),
     "Kyphosis": ("kyphosis",),
     "COPD": ("COPD signs",),
     "Scoliosis": ("scoliosis",),
@@ -52,28 +60,30 @@ TERMS = {
 
 
 class PadChest(Corpus):
-    """160,861 radiographs of 67,625 patients; 174 terms, of physicians for 27 % of the reports, else of a network.
+    """160,861 radiographs of 67,625 patients; 174 terms, 27 % of reports labeled by physicians.
 
     Citation
-        Bustos A, Pertusa A, Salinas JM, de la Iglesia-Vaya M. PadChest: A large chest x-ray image dataset with
-        multi-label annotated reports. Med Image Anal 66:101797 (2020).
-    Licence and access
+        Bustos A, Pertusa A, Salinas JM, de la Iglesia-Vaya M. PadChest: A large chest x-ray image
+        dataset with multi-label annotated reports. Med Image Anal 66:101797 (2020).
+    License and access
         PadChest Dataset Research Use Agreement: https://bimcv.cipf.es/bimcv-projects/padchest/
     Tree
-        PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv (or .csv.gz) and the 16-bit PNGs, in the numbered
-        folders of the release (0/ ... 54/, also 0/0/ ... as some archives unpack), in images/, or flat beside the
-        table.
+        PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv (or .csv.gz) and the 16-bit PNGs, in
+        the numbered folders of the release (0/ ... 54/, also 0/0/ ... as some archives unpack), in
+        images/, or flat beside the table.
     Columns read
-        ImageID, ImageDir, PatientID, Projection, Labels (the text of a Python list, with stray blanks).
+        ImageID, ImageDir, PatientID, Projection, Labels (the text of a Python list, with stray
+        blanks).
     Cohort
-        Projections PA, AP and AP_horizontal with a non-empty Labels cell: 110,554 images, of which the paper could
-        read 110,525. 80/20 by patient.
+        Projections PA, AP and AP_horizontal with a non-empty Labels cell: 110,554 images, of which
+        the paper could read 110,525. 80/20 by patient.
         paper: a label is positive where its text is anywhere in the cell, as the paper matched.
-        exact: where one of the cell's terms is the label's or a descendant of it in PadChest's tree.
+        exact: where one of the cell's terms is the label's or a descendant of it in PadChest's
+        tree.
     Known bad files
-        29 of the cohort cannot be read, by the paper; torchxrayvision names 11 that are damaged or not there, among
-        them 216840111366964012819207061112010307142602253_04-014-084.png. Pass --on-missing skip --on-bad skip,
-        which lists them.
+        29 of the cohort cannot be read, by the paper; torchxrayvision names 11 that are damaged or
+        not there, among them 216840111366964012819207061112010307142602253_04-014-084.png. Pass
+        --on-missing skip --on-bad skip, which lists them.
     """
 
     corpus = "padchest"
@@ -108,7 +118,7 @@ class PadChest(Corpus):
         return rows.release(cls.all_labels(), notes)
 
     @classmethod
-    def alternatives(cls, root):
+    def candidate_paths(cls, root):
         def places(path):
             folder, _, name = path.rpartition("/")
             return path, f"images/{path}", f"images/{name}", name, f"{folder}/{path}".lstrip("/")

@@ -7,7 +7,7 @@ from PIL import Image
 
 from data.decode import decode_image, read_file
 
-# Part of every cache's key: to be raised whenever a file could come out as other pixels than before.
+# Part of every cache's key. Raise it whenever a file could come out as other pixels than before.
 PREPROCESSING_VERSION = 2
 
 
@@ -38,8 +38,8 @@ def load_bytes(data, path, size=224):
 def to_float32(image):
     """Intensities in a type that the preprocessing takes: uint8, uint16 and float32 as they are.
 
-    Others come as float32, the wider ones less their minimum: an offset changes nothing in the model's picture,
-    but float32 has no digits left beside a large one.
+    Others come as float32, the wider ones less their minimum: an offset does not change the result
+    of `preprocess`, but beside a large one float32 has no digits left.
 
     Parameters
     ----------
@@ -58,13 +58,14 @@ def to_float32(image):
 
 
 def preprocess(image, size=224):
-    """Turn raw grey intensities into the model's picture, as in the paper: resize, min-max, equalise.
+    """Turn raw gray intensities into the model's image as in the paper: resize, scale, equalize.
 
-    1. Each axis is resized with Pillow's antialiased BILINEAR filter (mode "F"; the same as PyTorch's
-       ``interpolate(mode="bilinear", antialias=True, align_corners=False)``), in float32, without rounding.
-    2. The minimum and maximum of the *resized* image become 0 and 1, and level = floor(255 x + 1/2).
-    3. The 256 levels are equalised as by OpenCV's ``equalizeHist`` (in integers: where that rounds a tie the other
-       way, it is a level off). A constant image becomes all zeros.
+    1. Each axis is resized with Pillow's antialiased BILINEAR filter (mode "F"; the same as
+       PyTorch's ``interpolate(mode="bilinear", antialias=True, align_corners=False)``), in float32,
+       without rounding.
+    2. The minimum and maximum of the *resized* image become 0 and 1; level = floor(255 x + 1/2).
+    3. The 256 levels are equalized as by OpenCV's ``equalizeHist`` (in integers: where that rounds
+       a tie the other way, it is a level off). A constant image becomes all zeros.
 
     Parameters
     ----------
@@ -82,7 +83,7 @@ def preprocess(image, size=224):
         If the image is not two-dimensional, has no pixel or a value that is not finite.
     """
     if image.ndim != 2 or image.size == 0:
-        raise ValueError(f"an image of shape {image.shape}; expected (H, W) with at least one pixel")
+        raise ValueError(f"an image of shape {image.shape}; expected (H, W), not empty")
     image = to_float32(image)
     with np.errstate(invalid="ignore", over="ignore"):
         resized = _resize(image, size)
@@ -92,13 +93,13 @@ def preprocess(image, size=224):
     if low == high:
         return np.zeros((size, size), np.uint8)
     levels = ((resized - low) / (high - low) * np.float32(255) + np.float32(0.5)).astype(np.uint8)
-    return _equalise(levels)
+    return _equalize(levels)
 
 
-def _equalise(levels):
-    """Histogram equalisation of uint8 levels that are not all the same (OpenCV's formula, in integers)."""
+def _equalize(levels):
+    """Histogram equalization of uint8 levels that are not all equal: OpenCV's, in integers."""
     counts = np.array(Image.fromarray(levels).histogram())  # half the time of np.bincount
-    above = counts.cumsum() - counts[levels.min()]  # pixels up to a level, less those of the lowest level
+    above = counts.cumsum() - counts[levels.min()]  # pixels up to a level, less the lowest level's
     total = above[-1]
     table = (2 * 255 * above.clip(0) + total) // (2 * total)  # floor(255 above / total + 1/2)
     return table.astype(np.uint8).take(levels)
@@ -109,7 +110,7 @@ def _resize(image, size):
     # That value makes float32 exact to the range of values, and a constant image exactly zero.
     lowest = np.float32(image[::16].min())
     height, width = image.shape
-    # Each output needs only a band of the input, so a few outputs at a time are a small matrix product.
+    # An output needs only a band of the input, so a few outputs are a small matrix product.
     rows = np.empty((size, width), np.float32)
     for out, source, weights in _bands(height, size, 4 if height > 4 * size else 8):
         band = image[source].astype(np.float32)
@@ -132,14 +133,14 @@ def _bands(length, size, step):
     """
     scale = length / size
     support = max(scale, 1.0)  # the filter widens where it reduces: this is the antialiasing
-    centre = (np.arange(size) + 0.5) * scale
-    first = np.maximum(centre - support + 0.5, 0).astype(int)
-    last = np.minimum(centre + support + 0.5, length).astype(int)
+    center = (np.arange(size) + 0.5) * scale
+    first = np.maximum(center - support + 0.5, 0).astype(int)
+    last = np.minimum(center + support + 0.5, length).astype(int)
     bands = []
     for start in range(0, size, step):
         out = slice(start, min(start + step, size))
         source = slice(int(first[start]), int(last[out.stop - 1]))
-        distance = np.abs(np.arange(source.start, source.stop) + 0.5 - centre[out, None])
+        distance = np.abs(np.arange(source.start, source.stop) + 0.5 - center[out, None])
         weights = np.maximum(1 - distance / support, 0)
         weights /= weights.sum(axis=1, keepdims=True)
         bands.append((out, source, weights.astype(np.float32)))

@@ -1,16 +1,17 @@
 """Splits by patient: drawn from hashes of the patient ids, written to a file, read back (no torch).
 
-A hash ranks the patients, so the split depends on seed and ids alone: not on the order of the rows, the machine or
-a random generator's version.
+A hash ranks the patients, so the split depends on seed and ids alone: not on the order of the rows,
+the machine or a random generator's version.
 """
 
 import csv
 import hashlib
 import json
-import os
 from pathlib import Path
 
 import numpy as np
+
+from data.files import atomic_write
 
 SPLITS = ("train", "val", "test")
 TEST_FRACTION = 0.2
@@ -22,14 +23,14 @@ def _rank(salt, ids):
 
 
 def draw_patients(patients, fraction, salt):
-    """A share of the patients: rounded, but at least one of two or more where `fraction` > 0, and never all.
+    """A share of the patients, rounded; never all, and of two or more at least one (if > 0).
 
     Parameters
     ----------
     patients : iterable of str
     fraction : float in [0, 1)
     salt : str
-        What the ids are hashed with, the seed among it.
+        Hashed together with each id; it holds the seed.
 
     Returns
     -------
@@ -42,7 +43,7 @@ def draw_patients(patients, fraction, salt):
 
 
 def draw_subset(image_ids, limit, salt):
-    """Indices of `limit` images by the order of their hashes, sorted, so that the table's order stays."""
+    """Indices of `limit` images, drawn by the order of their hashes, in the table's order."""
     order = {image: i for i, image in enumerate(image_ids)}
     return np.sort([order[image] for image in _rank(salt, image_ids)[:limit]])
 
@@ -50,14 +51,15 @@ def draw_subset(image_ids, limit, salt):
 def assign(patient_id, official, *, val_fraction=0.05, seed=0, source="official splits"):
     """The split of every row.
 
-    An official split is kept. Of the patients that have none, 20 % become test. `val_fraction` of the patients
-    that are then left for training become validation, unless all rows have an official split with validation.
+    An official split is kept. Of the patients that have none, 20 % become test. `val_fraction` of
+    the patients that are then left for training become validation, unless all rows have an official
+    split with validation.
 
     Parameters
     ----------
     patient_id, official : (N,) arrays of str
-        `official` is "train", "val", "test" or "". A blank patient id, which only a row that is left out may have,
-        is nobody's.
+        `official` is "train", "val", "test" or "". A blank patient id, which only a row that is
+        left out may have, is nobody's.
     val_fraction : float in [0, 1)
     seed : int
     source : object
@@ -70,13 +72,15 @@ def assign(patient_id, official, *, val_fraction=0.05, seed=0, source="official 
     if not 0 <= val_fraction < 1:
         raise ValueError(f"val_fraction: expected 0 <= val_fraction < 1, found {val_fraction}")
     patient_id, official = patient_id.astype(str), official.astype(str)
-    split, named, drawn = np.where(official == "", "train", official).astype("<U5"), patient_id != "", official == ""
+    named, drawn = patient_id != "", official == ""
+    split = np.where(drawn, "train", official).astype("<U5")
     if drawn.any():
         test = draw_patients(patient_id[drawn & named].tolist(), TEST_FRACTION, f"test:{seed}")
         split[np.isin(patient_id, list(test)) & drawn] = "test"
     if drawn.any() or "val" not in official:
-        val = draw_patients(patient_id[(split == "train") & named].tolist(), val_fraction, f"{seed}")
-        split[np.isin(patient_id, list(val)) & (split == "train")] = "val"
+        train = split == "train"
+        val = draw_patients(patient_id[train & named].tolist(), val_fraction, f"{seed}")
+        split[np.isin(patient_id, list(val)) & train] = "val"
     check_disjoint(patient_id[named], split[named], source)
     return split
 
@@ -87,7 +91,8 @@ def check_disjoint(patient_id, split, source="official splits"):
     spread = sum(np.bincount(code[split == name], minlength=len(names)) > 0 for name in SPLITS)
     shared = names[spread > 1]
     if len(shared):
-        raise ValueError(f"{source}: {len(shared):,} patients are in more than one split, the first is {shared[0]}")
+        raise ValueError(f"{source}: {len(shared):,} patients are in more than one split, "
+                         f"the first is {shared[0]}")
 
 
 def split_hash(image_id, split):
@@ -97,28 +102,29 @@ def split_hash(image_id, split):
 
 
 def check_split_target(path):
-    """Raise, before any work, for a path where no split can be written, or where something else lies."""
+    """Raise, before any work, where no split can be written or where something else lies."""
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path}: the folder it would go into does not exist")
     if path.exists():
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            found = None
-        is_split = isinstance(found, dict) and set(found) == {"corpus", "split_hash", "key", "splits"}
-        if not is_split:
+            keys = set(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            keys = set()
+        if keys != {"corpus", "split_hash", "key", "splits"}:
             raise ValueError(f"{path}: exists and is no split file; it is left as it is")
 
 
 def write_split(path, corpus, image_id, split):
-    """Write a split as JSON: {"corpus", "split_hash", "key": "image_id", "splits": {"train": [ids], ...}}."""
+    """Write a split as JSON.
+
+    The content is {"corpus", "split_hash", "key": "image_id", "splits": {"train": [ids], ...}}.
+    """
     splits = {name: sorted(image_id[split == name].tolist()) for name in SPLITS}
-    content = {"corpus": corpus, "split_hash": split_hash(image_id, split), "key": "image_id", "splits": splits}
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(content, indent=0) + "\n")
-    os.replace(temporary, path)
+    content = {"corpus": corpus, "split_hash": split_hash(image_id, split), "key": "image_id",
+               "splits": splits}
+    with atomic_write(path) as file:
+        file.write((json.dumps(content, indent=0) + "\n").encode())
 
 
 def read_split(path, corpus, image_id, patient_id):
@@ -127,7 +133,8 @@ def read_split(path, corpus, image_id, patient_id):
     Parameters
     ----------
     path : Path or str
-        JSON as `write_split` writes it, or CSV with the header `image_id,split` or `patient_id,split`.
+        JSON as `write_split` writes it, or CSV with the header `image_id,split` or
+        `patient_id,split`.
     corpus : str
     image_id, patient_id : (N,) str arrays
 
@@ -138,8 +145,9 @@ def read_split(path, corpus, image_id, patient_id):
     Raises
     ------
     ValueError
-        If the file was made for another corpus, its hash does not fit its content, it lists an id in two splits or
-        in an unknown one, or lacks a row of the table; or if a patient is in two splits.
+        If the file was made for another corpus, its hash does not fit its content, it lists an id
+        in two splits or in an unknown one, or lacks a row of the table; or if a patient is in two
+        splits.
     """
     path = Path(path)
     key, of = _read_csv(path) if path.suffix.lower() == ".csv" else _read_json(path, corpus)
@@ -154,6 +162,7 @@ def read_split(path, corpus, image_id, patient_id):
 
 
 def _read_json(path, corpus):
+    """The key of a JSON split and {id: split}."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         made_for, key = content["corpus"], content["key"]
@@ -168,11 +177,13 @@ def _read_json(path, corpus):
     of = _to_dict(path, key, pairs)
     found = split_hash(np.array(list(of)), np.array(list(of.values())))
     if found != stored:
-        raise ValueError(f"{path}: the content has the hash {found[:12]}, the file says {str(stored)[:12]}")
+        raise ValueError(f"{path}: the content has the hash {found[:12]}, the file says "
+                         f"{str(stored)[:12]}")
     return key, of
 
 
 def _read_csv(path):
+    """The key of a CSV split and {id: split}."""
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             rows = [row for row in csv.reader(file) if row]
@@ -184,6 +195,7 @@ def _read_csv(path):
 
 
 def _to_dict(path, key, pairs):
+    """{id: split}, each id checked to be in one."""
     if key not in ("image_id", "patient_id"):
         raise ValueError(f"{path}: expected the key image_id or patient_id, found {key!r}")
     of = {}
@@ -191,7 +203,8 @@ def _to_dict(path, key, pairs):
         if not isinstance(i, str):
             raise ValueError(f"{path}: {i!r} is no {key}; expected text")
         if name not in SPLITS:
-            raise ValueError(f"{path}: {i} has the split {name!r}, expected one of {', '.join(SPLITS)}")
+            raise ValueError(f"{path}: {i} has the split {name!r}, expected one of "
+                             f"{', '.join(SPLITS)}")
         if of.setdefault(i, name) != name:
             raise ValueError(f"{path}: {key} {i} is in {of[i]} and in {name}")
     return of

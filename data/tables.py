@@ -20,7 +20,8 @@ class Table:
     ----------
     image_id, patient_id, view : (N,) arrays of str
     path : (N,) object array of str
-        Relative to the corpus's root, with forward slashes. NumPy's fixed width would take 400 bytes for each.
+        Relative to the corpus's root, with forward slashes. NumPy's fixed width would take 400
+        bytes for each.
     y : (N, L) float32 array
     """
 
@@ -34,7 +35,7 @@ class Table:
         return len(self.image_id)
 
     def take(self, rows):
-        """The table of these rows (an index or mask), in their order, its ids and views in NumPy's own str type."""
+        """The table of these rows (an index or mask), ids and views in NumPy's own str type."""
         texts = (self.image_id, self.patient_id, self.view)
         return Table(*(text[rows].astype(str) for text in texts), self.path[rows], self.y[rows])
 
@@ -43,12 +44,14 @@ class Table:
 class Release:
     """Every image row of a release, also those that the cohort leaves out.
 
-    All its text is Python's strings in object arrays: 377,110 rows of fixed width would be three times as large.
+    All its text is Python's strings in object arrays: 377,110 rows of fixed width would be three
+    times as large.
 
     Attributes
     ----------
     table : Table
-        `y` coded 1 positive, 0 negative, -1 uncertain, NaN blank, with one column per entry of `labels`.
+        `y` coded 1 positive, 0 negative, -1 uncertain, NaN blank, with one column per entry of
+        `labels`.
     labels : tuple of str
     official : (N,) object array of str
         The release's own split of the row: "train", "val", "test", or "" where it has none.
@@ -66,12 +69,12 @@ class Release:
 
     def cohort_notes(self):
         """`notes`, and how many rows were left out for which reason."""
-        reasons = Counter(self.left_out[self.left_out != ""].tolist())
-        return self.notes + [f"{n:,} images left out: {reason}" for reason, n in sorted(reasons.items())]
+        reasons = sorted(Counter(self.left_out[self.left_out != ""].tolist()).items())
+        return self.notes + [f"{n:,} images left out: {reason}" for reason, n in reasons]
 
 
 def find_table(root, *names):
-    """The first of these files that `root` has; FileNotFoundError names the one that was expected."""
+    """The first of these files that `root` has; FileNotFoundError names the expected ones."""
     for name in names:
         if (root / name).is_file():
             return root / name
@@ -79,7 +82,7 @@ def find_table(root, *names):
 
 
 def read_lines(path):
-    """The non-blank lines of a text file, as released with or without a last newline, Unix or Windows."""
+    """The non-blank lines of a text file, with Unix or Windows line ends."""
     try:
         with open(path, encoding="utf-8-sig") as file:
             return [line.strip() for line in file if line.strip()]
@@ -96,7 +99,8 @@ def read_csv(path, columns, optional=(), extra="note", notes=None):
     columns : sequence of str
         Their cells come in this order, stripped of blanks. Each must be in the header exactly once.
     optional : sequence of str
-        Columns that may be absent; their cells come after the others, "" where there is no such column.
+        Columns that may be absent; their cells come after the others, "" where there is no such
+        column.
     extra : {"note", "error", "ignore"}
         What becomes of columns that were not asked for.
     notes : list of str, optional
@@ -110,8 +114,9 @@ def read_csv(path, columns, optional=(), extra="note", notes=None):
     Raises
     ------
     ValueError
-        Naming the file, and the row where there is one: no header, a missing, doubled or (with "error") extra
-        column, a row of another length than the header, text that is not UTF-8, a gzip file cut short.
+        Naming the file, and the row where there is one: no header, a missing, doubled or (with
+        "error") extra column, a row of another length than the header, text that is not UTF-8, a
+        gzip file cut short.
     """
     opener = gzip.open if path.suffix == ".gz" else open
     with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
@@ -124,17 +129,20 @@ def read_csv(path, columns, optional=(), extra="note", notes=None):
                     row.append("")  # the cell of a column that is not there
                     yield reader.line_num, [row[i].strip() for i in where]
                 elif row:
-                    raise ValueError(f"{path}, row {reader.line_num}: {len(row)} cells, the header has {len(header)}")
+                    raise ValueError(f"{path}, row {reader.line_num}: {len(row)} cells, the header "
+                                     f"has {len(header)}")
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise ValueError(f"{path}: cut short or damaged after row {reader.line_num} ({error})") from None
+            raise ValueError(f"{path}: cut short or damaged after row {reader.line_num} "
+                             f"({error})") from None
         except UnicodeDecodeError as error:
-            raise ValueError(f"{path}: not UTF-8 text after row {reader.line_num} ({error.reason})") from None
+            raise ValueError(f"{path}: not UTF-8 text after row {reader.line_num} "
+                             f"({error.reason})") from None
         except csv.Error as error:
             raise ValueError(f"{path}, row {reader.line_num}: {error}") from None
 
 
 def _find_columns(path, header, columns, optional, extra, notes):
-    """Index of each wanted column in the header; one past its end for an optional one that is not there."""
+    """Index of each wanted column in the header; one past its end for an absent optional one."""
     missing = [name for name in columns if name not in header]
     unasked = [name for name in header if name and name not in columns and name not in optional]
     if missing:
@@ -155,13 +163,14 @@ CERTAINTY = BINARY | {"-1": -1, "-1.0": -1, "": np.nan}
 
 
 def read_codes(cells, codes, names, path, row):
-    """Label cells as numbers; ValueError names file, row and column of a cell that is not in `codes`."""
+    """Label cells as numbers; ValueError names file, row and column of an unknown code."""
     try:
         return tuple([codes[cell] for cell in cells])
     except KeyError:
         name, cell = next((n, c) for n, c in zip(names, cells) if c not in codes)
         expected = ", ".join(repr(code) for code in codes)
-        raise ValueError(f"{path}, row {row}: {name} is {cell!r}, expected one of {expected}") from None
+        raise ValueError(f"{path}, row {row}: {name} is {cell!r}, expected one of "
+                         f"{expected}") from None
 
 
 class Rows:
@@ -175,8 +184,8 @@ class Rows:
     def add(self, row, image_id, patient_id, view, path, y, official="", left_out="", file=None):
         """Append one image.
 
-        Raises ValueError, naming file and row, for a blank or repeated image id, a blank patient id of an image that
-        is not left out, and a path that leads out of the root.
+        Raises ValueError, naming file and row, for a blank or repeated image id, a blank patient id
+        of an image that is not left out, and a path that leads out of the root.
         """
         error = ("the image id is blank" if not image_id else
                  f"the patient id of {image_id} is blank" if not (patient_id or left_out) else
@@ -186,7 +195,8 @@ class Rows:
             raise ValueError(f"{file or self.file}, row {row}: {error}")
         self.seen.add(image_id)
         # Text that repeats is kept once.
-        self.rows.append((image_id, sys.intern(patient_id), sys.intern(view), path, y, official, sys.intern(left_out)))
+        self.rows.append((image_id, sys.intern(patient_id), sys.intern(view), path, y, official,
+                          sys.intern(left_out)))
 
     def release(self, labels, notes):
         """What was collected, as a Release."""
@@ -194,4 +204,5 @@ class Rows:
             raise ValueError(f"{self.file}: no rows")
         *texts, y, official, left_out = zip(*self.rows)
         table = Table(*(np.array(text, object) for text in texts), np.array(y, np.float32))
-        return Release(table, tuple(labels), np.array(official, object), np.array(left_out, object), notes)
+        return Release(table, tuple(labels), np.array(official, object), np.array(left_out, object),
+                       notes)

@@ -4,34 +4,32 @@ from data.corpus import Corpus
 from data.labels import RELEASE_NAMES
 from data.tables import BINARY, Rows, find_table, read_codes, read_csv, read_lines
 
-LOCAL = ("Aortic enlargement", "Atelectasis", "Calcification", "Cardiomegaly", "Clavicle fracture", "Consolidation",
-         "Edema", "Emphysema", "Enlarged PA", "ILD", "Infiltration", "Lung Opacity", "Lung cavity", "Lung cyst",
-         "Mediastinal shift", "Nodule/Mass", "Pleural effusion", "Pleural thickening", "Pneumothorax",
-         "Pulmonary fibrosis", "Rib fracture", "Other lesion")
-GLOBAL = ("COPD", "Lung tumor", "Pneumonia", "Tuberculosis", "No finding")
-OTHER = ("Other diseases", "Other disease")  # both occur
+OTHER = ("Other diseases", "Other disease")  # both occur, one in a table
+COLUMNS = tuple(name for name in RELEASE_NAMES["vindr"] if name not in OTHER)
 READERS = 3
 
 
 class VinDrCXR(Corpus):
-    """18,000 frontal radiographs (PA) with 28 labels, from three radiologists each (test: a consensus of five).
+    """18,000 frontal radiographs (PA) with 28 labels, read by three radiologists each (test: five).
 
     Citation
-        Nguyen HQ, Lam K, Le LT, et al. VinDr-CXR: An open dataset of chest X-rays with radiologist's annotations.
-        Sci Data 9:429 (2022).
-    Licence and access
+        Nguyen HQ, Lam K, Le LT, et al. VinDr-CXR: An open dataset of chest X-rays with
+        radiologist's annotations. Sci Data 9:429 (2022).
+    License and access
         PhysioNet Credentialed Health Data License 1.5.0; training and signing needed:
         https://physionet.org/content/vindr-cxr/1.0.0/
     Tree
-        annotations/image_labels_train.csv, annotations/image_labels_test.csv, train/*.dicom, test/*.dicom; the
-        images may also be converted to .png, .jpg or .jpeg (or named .dcm) in the same folders.
+        annotations/image_labels_train.csv, annotations/image_labels_test.csv, train/*.dicom,
+        test/*.dicom; the images may also be converted to .png, .jpg or .jpeg (or named .dcm) in the
+        same folders.
     Columns read
-        image_id, rad_id (train only), and the 28 labels; "Other disease" and "Other diseases" both occur.
+        image_id, rad_id (train only), and the 28 labels; "Other disease" and "Other diseases" both
+        occur.
     Cohort
-        paper: every image. In the training set a label is positive when at least 2 of the 3 readers gave it; the
-        test labels are the release's. Fracture is a clavicle or a rib fracture that is positive so (which of the
-        release's fractures the paper's 55 are is not known). There are no patient ids: every image counts as a
-        patient of its own.
+        paper: every image. In the training set a label is positive when at least 2 of the 3 readers
+        gave it; the test labels are the release's. Fracture is a clavicle or a rib fracture that is
+        positive so (which of the release's fractures the paper's 55 are is not known). There are no
+        patient ids: every image counts as a patient of its own.
     Known bad files
         None. Some DICOM files are MONOCHROME1 or 12 to 16 bit; data/decode.py handles both.
     """
@@ -41,11 +39,11 @@ class VinDrCXR(Corpus):
 
     @classmethod
     def read(cls, root, cohort):
-        names = cls.all_labels()
+        names, of = cls.all_labels(), RELEASE_NAMES["vindr"]
         train = find_table(root, "annotations/image_labels_train.csv")
         test = find_table(root, "annotations/image_labels_test.csv")
         rows = Rows(train)
-        columns_of = [[i for i, column in enumerate((*LOCAL, *GLOBAL, OTHER[0])) if RELEASE_NAMES["vindr"][column] == name]
+        columns_of = [[i for i, column in enumerate((*COLUMNS, OTHER[0])) if of[column] == name]
                       for name in names]
 
         def merge(y):  # after the vote: readers agree on a label of the release, not on one of ours
@@ -55,29 +53,34 @@ class VinDrCXR(Corpus):
         for row, (image, reader), y in _read_labels(train, ("image_id", "rad_id")):
             first, readers, count = votes.setdefault(image, (row, set(), [0] * len(y)))
             if not reader or reader in readers:
-                raise ValueError(f"{train}, row {row}: reader {reader!r} of image {image} is blank or a second time")
+                raise ValueError(f"{train}, row {row}: reader {reader!r} of image {image} is "
+                                 "blank or listed twice")
             readers.add(reader)
             for i, positive in enumerate(y):
                 count[i] += positive
         for image, (row, readers, count) in votes.items():
             if len(readers) != READERS:
-                raise ValueError(f"{train}, row {row}: image {image} has {len(readers)} readers, expected {READERS}")
-            rows.add(row, image, image, "PA", f"train/{image}.dicom", merge([2 * n > READERS for n in count]), "train")
+                raise ValueError(f"{train}, row {row}: image {image} has {len(readers)} "
+                                 f"readers, expected {READERS}")
+            rows.add(row, image, image, "PA", f"train/{image}.dicom",
+                     merge([2 * n > READERS for n in count]), "train")
         for row, (image,), y in _read_labels(test, ("image_id",)):
             rows.add(row, image, image, "PA", f"test/{image}.dicom", merge(y), "test", file=test)
-        return rows.release(names, ["the release has no patient ids: splits and redraws are by image"])
+        note = "the release has no patient ids: splits and bootstrap resamples are by image"
+        return rows.release(names, [note])
 
     @classmethod
-    def alternatives(cls, root):
-        suffixes = (".dicom", ".dcm", ".png", ".jpg", ".jpeg", ".PNG", ".JPG", ".JPEG", ".DCM", ".DICOM")
+    def candidate_paths(cls, root):
+        lower = (".dicom", ".dcm", ".png", ".jpg", ".jpeg")
+        suffixes = (*lower, *(suffix.upper() for suffix in lower))
         return lambda path: [path.removesuffix(".dicom") + suffix for suffix in suffixes]
 
 
 def _read_labels(path, ids):
-    """Rows as (row, id cells, 0 or 1 for each of the 28 columns, LOCAL before GLOBAL before the other diseases)."""
+    """Yield (row number, id cells, 0 or 1 for each of `COLUMNS` and other diseases)."""
     lines = read_lines(path)
     if len(lines) < 2:
         raise ValueError(f"{path}: has no rows")
-    columns = (*LOCAL, *GLOBAL, OTHER[0] if OTHER[0] in lines[0] else OTHER[1])
+    columns = (*COLUMNS, OTHER[0] if OTHER[0] in lines[0] else OTHER[1])
     for row, cells in read_csv(path, (*ids, *columns), extra="error"):
         yield row, cells[:len(ids)], read_codes(cells[len(ids):], BINARY, columns, path, row)

@@ -244,18 +244,17 @@ def test_copies_and_strangers_are_told_apart(tmp_path):
     """A DICOM beside its PNG is no stranger; an image in a folder of no row is one, where the whole tree is walked."""
     root = tmp_path / "vindr"
     phantom_main(["--layout", "vindr", "--out", str(root), "--patients", "10", "--size", "64"])
-    dataset = CORPORA["vindr"](root, tables_only=True)
-    release = dataset.read(root, "paper")
+    vindr = CORPORA["vindr"]
+    _, release = vindr.open_release(root, "paper")
     folder = root / "train"
     first = next(path for path in folder.iterdir())
     Image.new("L", (64, 64)).save(folder / f"{first.stem}.PNG")
     Image.new("L", (64, 64)).save(root / "loose.png")
-    told = len(dataset.notes)
-    _, present = dataset.find_files(release)
-    assert present.all()
-    assert dataset.notes[told:] == ["1 image files are further copies, in another format or place, and are ignored"]
-    dataset.find_files(release, whole_tree=True)
-    assert dataset.notes[told + 2:] == ["1 image files are in no row of the tables and are ignored"]
+    _, present, notes = vindr.find_files(root, release)
+    copies = "1 image files are further copies, in another format or place, and are ignored"
+    assert present.all() and notes == [copies]
+    _, _, notes = vindr.find_files(root, release, whole_tree=True)
+    assert notes == [copies, "1 image files are in no row of the tables and are ignored"]
 
 
 def test_arguments_are_checked(options):

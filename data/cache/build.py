@@ -1,12 +1,13 @@
 """Preprocess a corpus once, in parallel, and open it as one memory-mapped array.
 
-The folder is `<cache_dir>/<corpus>-<size>-<key>/` (see `data.cache.store`), its key made of the release's image
-names, the image size and `PREPROCESSING_VERSION`: every cohort, split and limit of a release shares it. Each
-time it is opened, the records of the wanted rows are held against the size and time of their files; where
-those differ, against the content hash; and where that differs, the image is done again. An interrupted build
-goes on where it was.
+The folder is `<cache_dir>/<corpus>-<size>-<key>/` (see `data.cache.store`), its key made of the
+release's image names, the image size and `PREPROCESSING_VERSION`: every cohort, split and limit of
+a release shares it. Each time it is opened, the records of the wanted rows are held against the
+size and time of their files; where those differ, against the content hash; and where that differs,
+the image is done again. An interrupted build goes on where it was.
 
-Runs on Linux and macOS: several processes share a cache by POSIX file locks (`fcntl`), which Windows has not.
+Runs on Linux and macOS: several processes share a cache by POSIX file locks (`fcntl`), which
+Windows has not.
 """
 
 import errno
@@ -77,13 +78,16 @@ def build_cache(root, names, wanted, *, corpus, files=None, size=224, cache_dir=
     cache_dir : Path or str, optional
         By default $CXR_CACHE, else ./cache.
     workers : int, optional
-        Processes; by default one for each core that this process may use. Fewer than 64 images need none.
+        Processes; by default one for each core that this process may use. Fewer than 64 images need
+        none.
     on_bad : {"error", "skip"}
         What to do about unreadable images. Either way the good ones are kept.
     shard : (int, int)
-        (i, n): fill only the i-th of n equal ranges of rows, i from 0. Shards may fill one cache at a time.
+        (i, n): fill only the i-th of n equal ranges of rows, i from 0. Shards may fill one cache at
+        a time.
     verify : bool
-        Hold all wanted rows against their checksums, not just 512 of them. Damaged rows are done again.
+        Hold all wanted rows against their checksums, not just 512 of them. Damaged rows are done
+        again.
     progress : bool
 
     Returns
@@ -93,7 +97,8 @@ def build_cache(root, names, wanted, *, corpus, files=None, size=224, cache_dir=
     Raises
     ------
     ValueError
-        A path that leads out of `root`, a name that is not of the release, a bad image (with on_bad="error").
+        A path that leads out of `root`, a name that is not of the release, a bad image (with
+        on_bad="error").
     FileNotFoundError
         Wanted images that are absent.
     OSError
@@ -114,7 +119,8 @@ def build_cache(root, names, wanted, *, corpus, files=None, size=224, cache_dir=
     files = wanted if files is None else files
     found = stat_files(root, files)
 
-    meta = {"corpus": corpus, "size": size, "images": len(names), "preprocessing": PREPROCESSING_VERSION,
+    meta = {"corpus": corpus, "size": size, "images": len(names),
+            "preprocessing": PREPROCESSING_VERSION,
             "names_sha256": hashlib.sha256("\n".join(names).encode()).hexdigest()}
     key = hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()[:12]
     caches = Path(cache_dir or os.environ.get("CXR_CACHE") or "cache")
@@ -144,7 +150,8 @@ def build_cache(root, names, wanted, *, corpus, files=None, size=224, cache_dir=
                                       "wanted images or has other versions of them") from error
     if bad and on_bad == "error":
         reason = next(iter(bad.values()))
-        raise ValueError(reason if len(bad) == 1 else f"{reason} (and {len(bad) - 1:,} more bad images)")
+        raise ValueError(reason if len(bad) == 1
+                         else f"{reason} (and {len(bad) - 1:,} more bad images)")
     rows = np.where(mine & ~np.isin(rows, list(bad)), rows, -1)
     bad = [(names[row], reason) for row, reason in bad.items()]
     return Cache(store.folder, store.images, rows, bad, filled, len(damaged))
@@ -152,7 +159,8 @@ def build_cache(root, names, wanted, *, corpus, files=None, size=224, cache_dir=
 
 def _fresh(records, found):
     """Whether each record is of a file of this size and time."""
-    return (records["bytes"] > 0) & (records["bytes"] == found[:, 0]) & (records["mtime_ns"] == found[:, 1])
+    return (records["bytes"] > 0) & (records["bytes"] == found[:,
+                                                               0]) & (records["mtime_ns"] == found[:, 1])
 
 
 def _job(row, path, index):
@@ -168,7 +176,8 @@ def _fill(store, index, jobs, workers, progress):
     if store.writable and free < needed:
         raise OSError(errno.ENOSPC, f"{store.folder}: {new:,} images need {needed / 1e9:.1f} GB, "
                                     f"{free / 1e9:.1f} GB are free")
-    # Should we be killed between the new pixels of a row and their record, the old record must not fit them.
+    # Should we be killed between the new pixels of a row and their record, the old record must not
+    # fit them.
     stale = {job["row"]: index[job["row"]] for job in jobs if job["known"]}
     for record in stale.values():
         record["mtime_ns"] = -1

@@ -1,8 +1,10 @@
-"""Fill rows of a cache from image files, in this process or in several (`python -m data.cache.fill` is one).
+"""Fill rows of a cache from image files, in this process or in several (`python -m data.cache.fill`
+is one).
 
 The workers are plain subprocesses that read jobs from their standard input as lines of JSON. Unlike
-multiprocessing's they do not import the caller's main module (and torch with it) and do not fork a process
-that has threads; they end by themselves when the caller is killed, and one that is killed is noticed at once.
+multiprocessing's they do not import the caller's main module (and torch with it) and do not fork a
+process that has threads; they end by themselves when the caller is killed, and one that is killed
+is noticed at once.
 """
 
 import hashlib
@@ -56,7 +58,8 @@ def fill_row(fd, offset, size, job):
         if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
             raise ValueError(f"{path}: changed while it was read")
         digest, checksum = hashlib.blake2b(data, digest_size=16).hexdigest(), None
-        if job["known"] and job["known"][0] == digest:  # a touched or copied file: the row may still do
+        # a touched or copied file: the row may still do
+        if job["known"] and job["known"][0] == digest:
             checksum = zlib.crc32(os.pread(fd, length, place))
         if checksum is None or checksum != job["known"][1]:
             pixels = load_bytes(data, path, size).tobytes()
@@ -118,19 +121,21 @@ def _record(answer):
 
 
 def _start_worker(fd, offset, size):
-    """Start a worker of one thread, in a session of its own, so that Ctrl-C reaches only the caller."""
+    """Start a worker of one thread, in a session of its own, so that Ctrl-C reaches only the
+    caller."""
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     modules = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
     # PYTHONSAFEPATH: not some other package "data" in the working folder
     paths = {"PYTHONPATH": os.pathsep.join(modules), "PYTHONSAFEPATH": "1"}
     return subprocess.Popen(
-        [sys.executable, "-m", "data.cache.fill", str(fd), str(offset), str(size)], stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE, text=True, encoding="utf-8", env=os.environ | threads | paths, pass_fds=[fd],
-        start_new_session=True)
+        [sys.executable, "-m", "data.cache.fill", str(fd), str(offset), str(size)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8",
+        env=os.environ | threads | paths, pass_fds=[fd], start_new_session=True)
 
 
 def _feed(process, todo, done):
-    """Hand chunks to one worker and pass on its answers until none is left; an OSError takes the job down."""
+    """Hand chunks to one worker and pass on its answers until none is left; an OSError takes the
+    job down."""
     try:
         while True:
             chunk = todo.get_nowait()
@@ -155,8 +160,10 @@ def _feed(process, todo, done):
 
 
 def main():
-    """Read chunks of jobs from standard input; answer each with its results, or the text of an OSError."""
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a caller that was killed ends us without a traceback
+    """Read chunks of jobs from standard input; answer each with its results, or the text of an
+    OSError."""
+    # a caller that was killed ends us without a traceback
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     fd, offset, size = map(int, sys.argv[1:])
     for line in sys.stdin:
         try:

@@ -1,14 +1,16 @@
-"""The cache on disk: an array of pixels, a record for each row that vouches for them, and what they are of.
+"""The cache on disk: an array of pixels, a record for each row that vouches for them, and what they
+are of.
 
 A cache is a folder of
 
-- `images.npy`: uint8 (N, size, size), a row for every image of the release; rows not filled are holes in the
+- `images.npy`: uint8 (N, size, size), a row for every image of the release; rows not filled are
+  holes in the
   file and take no disk;
 - `index.npy`: a `RECORD` for each row, all zeros where the row is not filled;
 - `meta.json`: what the rows are; written last, so a folder without it is no cache yet.
 
-Pixels are flushed to the disk before their record is written, so a record never vouches for pixels that a
-killed process or a power cut has lost.
+Pixels are flushed to the disk before their record is written, so a record never vouches for pixels
+that a killed process or a power cut has lost.
 """
 
 import fcntl
@@ -21,8 +23,10 @@ from pathlib import Path
 
 import numpy as np
 
-# The file that a row was made of (size, time, content hash) and the CRC-32 of the row's pixels. 32 bytes, so
-# that no record lies across two sectors of a disk and could be written by half.
+from data.files import atomic_write
+
+# The file that a row was made of (size, time, content hash) and the CRC-32 of the row's pixels. 32
+# bytes, so that no record lies across two sectors of a disk and could be written by half.
 RECORD = np.dtype([("bytes", "<u4"), ("checksum", "<u4"), ("mtime_ns", "<i8"), ("hash", "V16")])
 BATCH = 512  # rows between two flushes
 
@@ -61,7 +65,8 @@ class Store:
 
     @classmethod
     def create(cls, folder, meta):
-        """Open the cache at `folder`, laid out if it is not there; ValueError if it is of other images."""
+        """Open the cache at `folder`, laid out if it is not there; ValueError if it is of other
+        images."""
         folder = Path(folder)
         if not (folder / "meta.json").exists():
             folder.mkdir(parents=True, exist_ok=True)
@@ -120,7 +125,8 @@ class Store:
 
     def damaged(self, index, rows):
         """Those of `rows` whose pixels do not match the checksum in their record."""
-        return [row for row in rows.tolist() if zlib.crc32(self.images[row]) != index["checksum"][row]]
+        return [row for row in rows.tolist()
+                if zlib.crc32(self.images[row]) != index["checksum"][row]]
 
 
 def _lay_out(folder, meta):
@@ -130,19 +136,18 @@ def _lay_out(folder, meta):
         np.lib.format.write_array_header_1_0(file, header)
         file.truncate(file.tell() + shape[0] * shape[1] * shape[2])
         os.fsync(file.fileno())
-    with open(folder / "index.npy", "wb") as file:  # not a sparse file: marking a row must not need more disk
+    # not a sparse file: marking a row must not need more disk
+    with open(folder / "index.npy", "wb") as file:
         np.save(file, np.zeros(shape[0], RECORD))
         os.fsync(file.fileno())
-    with open(folder / "meta.json.part", "w", encoding="utf-8") as file:
-        json.dump(meta, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(folder / "meta.json.part", folder / "meta.json")
+    with atomic_write(folder / "meta.json") as file:
+        file.write(json.dumps(meta, indent=1).encode())
 
 
 @contextmanager
 def _lock(folder, start, stop, say):
-    """Hold bytes start..stop-1 of the file `lock`; the system lets go when the process ends in any way."""
+    """Hold bytes start..stop-1 of the file `lock`; the system lets go when the process ends in any
+    way."""
     with open(folder / "lock", "a+b") as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, stop - start, start)
@@ -151,13 +156,15 @@ def _lock(folder, start, stop, say):
                 print(f"{folder}: waiting for another process that is filling it", file=sys.stderr)
             fcntl.lockf(file, fcntl.LOCK_EX, stop - start, start)
         except OSError as error:  # Lustre mounted without "flock", say
-            raise OSError(error.errno, f"{folder}: this file system has no locks ({error.strerror}); "
+            raise OSError(error.errno,
+                          f"{folder}: this file system has no locks ({error.strerror}); "
                                        "put the cache on another") from error
         yield
 
 
 def write_at(fd, data, offset):
-    """Write all of `data`; a full disk is an OSError here, where writing to mapped memory would kill us."""
+    """Write all of `data`; a full disk is an OSError here, where writing to mapped memory would
+    kill us."""
     while data:
         try:
             written = os.pwrite(fd, data, offset)
@@ -169,8 +176,8 @@ def write_at(fd, data, offset):
 def merge_caches(target, sources):
     """Copy into the cache `target` the rows that it lacks and the caches `sources` have.
 
-    A row is copied only if its pixels match their checksum. The next `build_cache` holds the rows against the
-    files.
+    A row is copied only if its pixels match their checksum. The next `build_cache` holds the rows
+    against the files.
 
     Parameters
     ----------

@@ -13,17 +13,21 @@ from data.phantom.layouts import make_layout, make_studies
 
 
 def build_parser():
-    parser = argparse.ArgumentParser(prog="python -m data.phantom", description="Write synthetic radiographs in the "
-                                     "tree, tables and file formats of a release. No image shows a person.")
-    parser.add_argument("--layout", required=True, choices=list(TABLE3), help="whose release to imitate")
-    parser.add_argument("--out", required=True, type=Path, help="a folder that is absent or empty")
-    parser.add_argument("--patients", type=int, default=40, help="how many (default %(default)s), 10 at the least")
-    parser.add_argument("--seed", type=int, default=0, help="the same seed writes the same files (default 0)")
-    parser.add_argument("--size", type=int, default=SIZE, help="pixels along a side (default %(default)s)")
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m data.phantom", description=(
+        "Write synthetic radiographs in the tree, tables and file formats of a release. No image "
+        "shows a person."))
+    add = parser.add_argument
+    add("--layout", required=True, choices=list(TABLE3), help="whose release to imitate")
+    add("--out", required=True, type=Path, help="a folder that is absent or empty")
+    add("--patients", type=int, default=40, help="at least 10 (default %(default)s)")
+    add("--seed", type=int, default=0, help="the same seed writes the same files (default 0)")
+    add("--size", type=int, default=SIZE, help="pixels along a side (default %(default)s)")
     return parser
 
 
 def main(argv=None):
+    """Run the command; returns the exit code."""
     args = build_parser().parse_args(argv)
     try:
         if args.patients < 10 or args.size < 64 or args.seed < 0:
@@ -31,8 +35,9 @@ def main(argv=None):
         if args.layout == "phantom":
             make_phantom(args.out, patients=args.patients, seed=args.seed, size=args.size)
         else:
+            studies = make_studies(args.layout, args.patients, args.seed)
             with new_folder(args.out) as folder:
-                make_layout(folder, args.layout, make_studies(args.layout, args.patients, args.seed), args.size)
+                make_layout(folder, args.layout, studies, args.size)
     except (ValueError, OSError) as error:
         print(f"data.phantom: error: {error}", file=sys.stderr)
         return 2

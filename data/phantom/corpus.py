@@ -24,13 +24,16 @@ class Phantom(Corpus):
     """480 synthetic frontal radiographs of 160 patients who do not exist.
 
     Citation
-        None: data/phantom/render.py draws them. No image shows a person, and no result on them says anything about one.
-    Licence and access
-        This project's. Where the root is absent or empty, the images are drawn there, the same bytes for a seed.
+        None: data/phantom/render.py draws them. No image shows a person, and no result on them says
+        anything about one.
+    License and access
+        This project's. Where the root is absent or empty, the images are drawn there, the same
+        bytes for a seed.
     Tree
-        phantom.csv, images/*.png (8-bit grey, 256 x 256).
+        phantom.csv, images/*.png (8-bit gray, 256 x 256).
     Columns read
-        image, patient_id, view, split, seed (what `render` takes beside the patient), and a 0 or 1 per label.
+        image, patient_id, view, split, seed (what `render` takes beside the patient), and a 0 or 1
+        per label.
     Cohort
         paper: every row. The table's own split by patient: 70 % train, 10 % val, 20 % test.
     Known bad files
@@ -44,10 +47,11 @@ class Phantom(Corpus):
     def prepare_root(cls, root):
         root = Path(root)
         if not root.exists() or root.is_dir() and not any(root.iterdir()):
-            print(f"drawing {PATIENTS * IMAGES_A_PATIENT} synthetic radiographs in {root}", file=sys.stderr)
+            print(f"drawing {PATIENTS * IMAGES_A_PATIENT} synthetic radiographs in {root}",
+                  file=sys.stderr)
             try:
                 make_phantom(root)
-            except (ValueError, OSError):  # another process of the same job was faster, with the same bytes
+            except (ValueError, OSError):  # another process of the same job may have been faster
                 if not (root / "phantom.csv").is_file():
                     raise
         return super().prepare_root(root)
@@ -57,12 +61,16 @@ class Phantom(Corpus):
         labels = TABLE3["phantom"]
         table = find_table(root, "phantom.csv")
         rows = Rows(table)
-        for row, cells in read_csv(table, ("image", "patient_id", "view", "split", "seed", *labels), extra="error"):
+        columns = ("image", "patient_id", "view", "split", "seed", *labels)
+        for row, cells in read_csv(table, columns, extra="error"):
             image, patient, view, split, seed, *y = cells
             if set(y) - {"0", "1"} or split not in SPLITS:
-                raise ValueError(f"{table}, row {row}: expected a split and labels of 0 or 1, found {', '.join(cells)}")
-            rows.add(row, image.removesuffix(".png"), patient, view, f"images/{image}", [int(c) for c in y], split)
-        return rows.release(labels, ["synthetic images: no result on them says anything about patients"])
+                raise ValueError(f"{table}, row {row}: expected a split and labels of 0 or 1, "
+                                 f"found {', '.join(cells)}")
+            rows.add(row, image.removesuffix(".png"), patient, view, f"images/{image}",
+                     [int(c) for c in y], split)
+        note = "synthetic images: no result on them says anything about patients"
+        return rows.release(labels, [note])
 
 
 def make_phantom(root, *, patients=PATIENTS, seed=SEED, size=SIZE):
@@ -89,9 +97,11 @@ def make_phantom(root, *, patients=PATIENTS, seed=SEED, size=SIZE):
                 findings = [name for name in has if rng.random() < 0.85]
                 image, _ = render(findings, visit, size=size, patient=anatomy, view=view)
                 name = f"phantom_{anatomy:05d}_{visit}.png"
-                Image.fromarray(np.round(image * 255).astype(np.uint8)).save(folder / "images" / name)
+                levels = np.round(image * 255).astype(np.uint8)
+                Image.fromarray(levels).save(folder / "images" / name)
                 shown = findings or ["No finding"]
-                lines.append([name, anatomy, view, split, visit, *(int(label in shown) for label in TABLE3["phantom"])])
+                lines.append([name, anatomy, view, split, visit,
+                              *(int(label in shown) for label in TABLE3["phantom"])])
         with open(folder / "phantom.csv", "w", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(("image", "patient_id", "view", "split", "seed", *TABLE3["phantom"]))
@@ -100,7 +110,7 @@ def make_phantom(root, *, patients=PATIENTS, seed=SEED, size=SIZE):
 
 @contextmanager
 def new_folder(root):
-    """A temporary folder beside `root` that takes its place when the block ends well, and else is gone."""
+    """Context with a temporary folder that takes the place of `root` if the block ends well."""
     root = Path(root)
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise ValueError(f"{root}: exists and is not an empty folder")

@@ -1,7 +1,7 @@
-"""Phantoms in the layout of every release: its tree, tables, formats and quirks, to rehearse a run before access.
+"""Phantoms in the layout of every release: its tree, tables, formats and quirks.
 
-Findings that `data.phantom.render` draws appear in the images; labels that it cannot draw are tossed at random, so that every
-label of Table 3 has positives and negatives. All of it is synthetic.
+Findings that `data.phantom.render` draws appear in the images; labels that it cannot draw are
+tossed at random, so that every label of Table 3 has positives and negatives.
 """
 
 import csv
@@ -17,8 +17,10 @@ from data.corpus import PHANTOM_MARK
 from data.labels import RELEASE_NAMES, TABLE3
 from data.padchest import TABLE as PADCHEST_TABLE
 from data.padchest import TERMS
-from data.phantom.render import draw_findings, render, render_lateral
-from data.vindr import GLOBAL, LOCAL, READERS
+from data.phantom.render import FINDINGS, draw_findings, render, render_lateral
+from data.ukacxr import FINDINGS as UKACXR_FINDINGS
+from data.ukacxr import HEART_SIZE, SEVERITY
+from data.vindr import COLUMNS, READERS
 
 # What else a drawn finding is called, in one release or another.
 ALSO = {
@@ -26,13 +28,14 @@ ALSO = {
     "Nodule": ("Nodule/mass", "Mass", "Lung lesion"),
 }
 TOSSED = 0.08
-CXR14_HEADER = ("Image Index", "Finding Labels", "Follow-up #", "Patient ID", "Patient Age", "Patient Gender",
-                "View Position", "OriginalImage[Width", "Height]", "OriginalImagePixelSpacing[x", "y]")
+CXR14_HEADER = ("Image Index", "Finding Labels", "Follow-up #", "Patient ID", "Patient Age",
+                "Patient Gender", "View Position", "OriginalImage[Width", "Height]",
+                "OriginalImagePixelSpacing[x", "y]")
 
 
 @dataclass
 class Study:
-    """One visit: a frontal image, perhaps a lateral one, and its labels by our names (with sides)."""
+    """One visit: a frontal image, perhaps a lateral one, and its labels by our names."""
 
     patient: int
     number: int
@@ -62,22 +65,24 @@ def make_studies(corpus, patients, seed):
             drawn = [name for name in has if rng.random() < 0.85]
             labels = set(drawn).union(*(ALSO.get(name, ()) for name in drawn))
             if corpus == "ukacxr" and "Pleural effusion" in drawn:
-                mask = render(drawn, visit, size=32, patient=number, view="AP")[1]["Pleural effusion"]
-                labels.add("Pleural effusion right" if mask[:, :16].sum() > mask[:, 16:].sum() else
-                           "Pleural effusion left")
-            known = labels | {"Pleural effusion right", "Pleural effusion left", *ALSO["Consolidation"],
-                              *ALSO["Nodule"], "Cardiomegaly", "Pleural effusion", "Pneumothorax", "Consolidation",
-                              "Nodule", "No finding"}
-            labels |= {name for name in TABLE3[corpus] if name not in known and rng.random() < TOSSED}
+                _, masks = render(drawn, visit, size=32, patient=number, view="AP")
+                left, right = np.split(masks["Pleural effusion"], 2, axis=1)[::-1]
+                side = "right" if right.sum() > left.sum() else "left"
+                labels.add(f"Pleural effusion {side}")
+            known = {*labels, *FINDINGS, *ALSO["Consolidation"], *ALSO["Nodule"], "No finding",
+                     "Pleural effusion right", "Pleural effusion left"}
+            labels |= {name for name in TABLE3[corpus]
+                       if name not in known and rng.random() < TOSSED}
             labels = labels or {"No finding"}
-            studies.append(Study(number, visit, str(rng.choice(views)), rng.random() < 0.4, drawn, labels,
-                                 patient % 5 == 4, rng))
+            studies.append(Study(number, visit, str(rng.choice(views)), rng.random() < 0.4, drawn,
+                                 labels, patient % 5 == 4, rng))
     return studies
 
 
 def make_layout(root, corpus, studies, size):
     """Write the release of one corpus into an existing empty folder."""
-    (root / PHANTOM_MARK).write_text(f"Synthetic radiographs in the layout of {corpus}: no image shows a person.\n")
+    (root / PHANTOM_MARK).write_text(f"Synthetic radiographs in the layout of {corpus}: no image "
+                                     "shows a person.\n")
     WRITERS[corpus](root, studies, size)
 
 
@@ -122,6 +127,7 @@ def _save_dicom(image, path, inverted):
 
 
 def _hash_id(*parts):
+    """Hex digits that look like a release's identifier."""
     return hashlib.sha256("/".join(map(str, parts)).encode()).hexdigest()
 
 
@@ -130,7 +136,7 @@ def _vindr(root, studies, size):
         import pydicom  # noqa: F401
     except ImportError:
         pydicom = None
-    train, test = [], []
+    train, test, columns = [], [], (*COLUMNS, "Other diseases")
     for study in studies:
         image = _hash_id("vindr", study.patient)[:32]
         folder = root / ("test" if study.test else "train")
@@ -138,16 +144,15 @@ def _vindr(root, studies, size):
             _save_dicom(study.image(size), folder / f"{image}.dicom", study.rng.random() < 0.2)
         else:
             _save(study.image(size), folder / f"{image}.png")
-        columns = (*LOCAL, *GLOBAL, "Other diseases")
         truth = np.array([RELEASE_NAMES["vindr"][name] in study.labels for name in columns])
         if study.test:
             test.append([image, *truth.astype(int)])
         for reader in () if study.test else study.rng.choice(17, READERS, replace=False):
             said = truth ^ (study.rng.random(len(truth)) < 0.04)
             train.append([image, f"R{reader + 1}", *said.astype(int)])
-    columns = (*LOCAL, *GLOBAL)
-    _write_csv(root / "annotations/image_labels_train.csv", ("image_id", "rad_id", *columns, "Other diseases"), train)
-    _write_csv(root / "annotations/image_labels_test.csv", ("image_id", *columns, "Other disease"), test)
+    tables = root / "annotations"
+    _write_csv(tables / "image_labels_train.csv", ("image_id", "rad_id", *columns), train)
+    _write_csv(tables / "image_labels_test.csv", ("image_id", *COLUMNS, "Other disease"), test)
 
 
 def _cxr14(root, studies, size):
@@ -158,7 +163,8 @@ def _cxr14(root, studies, size):
         folder = root / f"images_{1 + 2 * i // len(studies):03d}" / "images"
         _save(study.image(size), folder / image, mode="RGBA" if study.rng.random() < 0.05 else None)
         findings = "|".join(name for name in names if names[name] in study.labels)
-        rows.append((image, findings, study.number, study.patient, 50, "F", study.view, size, size, 0.143, 0.143))
+        rows.append((image, findings, study.number, study.patient, 50, "F", study.view, size, size,
+                     0.143, 0.143))
         lists[study.test].append(image)
     _write_csv(root / "Data_Entry_2017_v2020.csv", CXR14_HEADER, rows)
     (root / "train_val_list.txt").write_text("\n".join(lists[False]))
@@ -187,16 +193,18 @@ def _chexpert(root, studies, size):
             labels = [{"": "0.0", "-1.0": "1.0"}.get(cell, cell) for cell in labels]
         for lateral in (False, True)[:1 + study.lateral]:
             view = "lateral" if lateral else "frontal"
-            path = f"{part}/patient{study.patient:05d}/study{study.number + 1}/view{1 + lateral}_{view}.jpg"
+            path = (f"{part}/patient{study.patient:05d}/study{study.number + 1}/"
+                    f"view{1 + lateral}_{view}.jpg")
             _save(study.image(size, lateral), root / path)
             plane = ("Lateral", "") if lateral else ("Frontal", study.view)
             tables[part].append((f"CheXpert-v1.0-small/{path}", "Female", 50, *plane, *labels))
     for part, rows in tables.items():
-        _write_csv(root / f"{part}.csv", ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *names), rows)
+        header = ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *names)
+        _write_csv(root / f"{part}.csv", header, rows)
 
 
 def _mimic(root, studies, size):
-    names = dict(sorted(RELEASE_NAMES["mimic"].items()))  # this table has them in the order of the alphabet
+    names = dict(sorted(RELEASE_NAMES["mimic"].items()))  # this table is in alphabetical order
     labels, metadata, splits = [], [], []
     for study in studies:
         subject = 10_000_000 + 37 * study.patient
@@ -206,17 +214,21 @@ def _mimic(root, studies, size):
         for lateral in (False, True)[:1 + study.lateral]:
             digest = _hash_id("mimic", subject, number, lateral)
             image = "-".join(digest[i:i + 8] for i in range(0, 40, 8))
-            _save(study.image(size, lateral), root / f"files/p{str(subject)[:2]}/p{subject}/s{number}/{image}.jpg")
+            _save(study.image(size, lateral),
+                  root / f"files/p{str(subject)[:2]}/p{subject}/s{number}/{image}.jpg")
             view = "LATERAL" if lateral else study.view
-            metadata.append((image, subject, number, "CHEST (PA AND LAT)", view, size, size, 21800506, "213014.531",
-                             "CHEST (PA AND LAT)", "lateral" if lateral else "postero-anterior", "Erect"))
+            metadata.append((image, subject, number, "CHEST (PA AND LAT)", view, size, size,
+                             21800506, "213014.531", "CHEST (PA AND LAT)",
+                             "lateral" if lateral else "postero-anterior", "Erect"))
             splits.append((image, number, subject, split))
     _write_csv(root / "mimic-cxr-2.0.0-chexpert.csv.gz", ("subject_id", "study_id", *names), labels)
     _write_csv(root / "mimic-cxr-2.0.0-metadata.csv.gz",
-               ("dicom_id", "subject_id", "study_id", "PerformedProcedureStepDescription", "ViewPosition", "Rows",
-                "Columns", "StudyDate", "StudyTime", "ProcedureCodeSequence_CodeMeaning",
-                "ViewCodeSequence_CodeMeaning", "PatientOrientationCodeSequence_CodeMeaning"), metadata)
-    _write_csv(root / "mimic-cxr-2.0.0-split.csv.gz", ("dicom_id", "study_id", "subject_id", "split"), splits)
+               ("dicom_id", "subject_id", "study_id", "PerformedProcedureStepDescription",
+                "ViewPosition", "Rows", "Columns", "StudyDate", "StudyTime",
+                "ProcedureCodeSequence_CodeMeaning", "ViewCodeSequence_CodeMeaning",
+                "PatientOrientationCodeSequence_CodeMeaning"), metadata)
+    _write_csv(root / "mimic-cxr-2.0.0-split.csv.gz",
+               ("dicom_id", "study_id", "subject_id", "split"), splits)
 
 
 def _padchest(root, studies, size):
@@ -230,36 +242,35 @@ def _padchest(root, studies, size):
         cell = "" if study.rng.random() < 0.02 else str([f"{term} " for term in terms])
         for lateral in (False, True)[:1 + study.lateral]:
             image = f"{_hash_id('padchest', study.patient, study.number, lateral)[:40]}.png"
-            view = "L" if lateral else {"PA": "PA", "AP": str(study.rng.choice(("AP", "AP_horizontal")))}[study.view]
+            ap = "" if lateral else str(study.rng.choice(("AP", "AP_horizontal")))
+            view = "L" if lateral else ap if study.view == "AP" else "PA"
             folder = study.patient % 3
             _save(study.image(size, lateral), root / str(folder) / image, bits=16)
-            rows.append((len(rows), image, folder, 20100101, _hash_id(study.patient, study.number)[:20],
-                         f"{study.patient:09d}", 1950, "F", view, "Manual review of DICOM fields", "No", "Physician",
+            rows.append((len(rows), image, folder, 20100101,
+                         _hash_id(study.patient, study.number)[:20], f"{study.patient:09d}", 1950,
+                         "F", view, "Manual review of DICOM fields", "No", "Physician",
                          "informe sintetico", cell))
-    _write_csv(root / PADCHEST_TABLE,
-               ("", "ImageID", "ImageDir", "StudyDate_DICOM", "StudyID", "PatientID", "PatientBirth",
-                "PatientSex_DICOM", "Projection", "MethodProjection", "Pediatric", "MethodLabel", "Report", "Labels"),
-               rows)
+    header = ("", "ImageID", "ImageDir", "StudyDate_DICOM", "StudyID", "PatientID", "PatientBirth",
+              "PatientSex_DICOM", "Projection", "MethodProjection", "Pediatric", "MethodLabel",
+              "Report", "Labels")
+    _write_csv(root / PADCHEST_TABLE, header, rows)
 
 
 def _ukacxr(root, studies, size):
     rows = []
-    findings = [name for name in TABLE3["ukacxr"] if name != "No finding"]
     for study in studies:
         image = f"images/{study.patient:06d}_{study.number}.png"
         _save(study.image(size), root / image)
         grades = []
-        for name in findings:
-            low, unsure, *high = (("normal", "uncertain", "borderline", "enlarged", "massively enlarged")
-                                  if name == "Cardiomegaly" else
-                                  ("negative", "uncertain mild", "mild", "moderate", "severe"))
+        for name in UKACXR_FINDINGS:
+            low, unsure, *high = HEART_SIZE if name == "Cardiomegaly" else SEVERITY
             if name in study.labels:
                 grades.append(str(study.rng.choice(high)))
             else:
                 grades.append(unsure if study.rng.random() < 0.06 else low)
         rows.append((image, study.patient, "AP", *grades))
-    _write_csv(root / "ukacxr.csv", ("image", "patient_id", "view", *findings), rows)
+    _write_csv(root / "ukacxr.csv", ("image", "patient_id", "view", *UKACXR_FINDINGS), rows)
 
 
-WRITERS = {"vindr": _vindr, "cxr14": _cxr14, "chexpert": _chexpert, "mimic": _mimic, "padchest": _padchest,
-           "ukacxr": _ukacxr}
+WRITERS = {"vindr": _vindr, "cxr14": _cxr14, "chexpert": _chexpert, "mimic": _mimic,
+           "padchest": _padchest, "ukacxr": _ukacxr}

@@ -1,21 +1,22 @@
-"""Draw a synthetic frontal radiograph, with findings where they belong and masks of where that is (NumPy alone).
+"""Draw a synthetic frontal radiograph, with findings and masks of where they are (NumPy alone).
 
-A phantom adds up, along the beam, what soft tissue, bone and fluid absorb and takes away what air lets through.
-It is no simulation and nobody's image: every picture carries the word PHANTOM.
+A phantom adds up, along the beam, what soft tissue, bone and fluid absorb and takes away what air
+lets through. It is no simulation and nobody's image: every picture carries the word PHANTOM.
 
-Coordinates: x from -1 (the patient's right, on the viewer's left) to 1, y from -1 (top) to 1 (bottom).
+Coordinates: x from -1 (the patient's right, on the viewer's left) to 1, y from -1 (top) to 1.
 """
 
 import numpy as np
 
 FINDINGS = ("Cardiomegaly", "Pleural effusion", "Pneumothorax", "Consolidation", "Nodule")
-PREVALENCE = {"Cardiomegaly": 0.30, "Pleural effusion": 0.30, "Pneumothorax": 0.18, "Consolidation": 0.22,
-              "Nodule": 0.22}
+PREVALENCE = {"Cardiomegaly": 0.30, "Pleural effusion": 0.30, "Pneumothorax": 0.18,
+              "Consolidation": 0.22, "Nodule": 0.22}
 RIB_SPACING = 0.155
 
 _LETTERS = {  # 5 x 7 dots, a row an int, the most significant of five bits on the left
-    "P": (30, 17, 17, 30, 16, 16, 16), "H": (17, 17, 17, 31, 17, 17, 17), "A": (14, 17, 17, 31, 17, 17, 17),
-    "N": (17, 25, 21, 19, 17, 17, 17), "T": (31, 4, 4, 4, 4, 4, 4), "O": (14, 17, 17, 17, 17, 17, 14),
+    "P": (30, 17, 17, 30, 16, 16, 16), "H": (17, 17, 17, 31, 17, 17, 17),
+    "A": (14, 17, 17, 31, 17, 17, 17), "N": (17, 25, 21, 19, 17, 17, 17),
+    "T": (31, 4, 4, 4, 4, 4, 4), "O": (14, 17, 17, 17, 17, 17, 14),
     "M": (17, 27, 21, 21, 17, 17, 17), "R": (30, 17, 17, 30, 20, 18, 17),
 }
 
@@ -31,7 +32,7 @@ def _ridge(distance, width):
 
 
 def _smooth_noise(rng, size, cells):
-    """Noise with about `cells` bumps along a side, standard deviation about 1, linearly interpolated."""
+    """Smooth noise with about `cells` bumps along a side, standard deviation about 1."""
     coarse = rng.standard_normal((cells + 1, cells + 1)).astype(np.float32)
     at = np.linspace(0, cells, size, endpoint=False)
     low, part = at.astype(int), (at % 1).astype(np.float32)
@@ -60,7 +61,8 @@ class _Chest:
         self.size, self.rng, self.a = size, rng, anatomy
         axis = (np.arange(size, dtype=np.float32) + 0.5) * (2 / size) - 1
         tilt = rng.uniform(-0.03, 0.03)
-        shift_x, shift_y, zoom = rng.uniform(-0.04, 0.04), rng.uniform(-0.04, 0.04), rng.uniform(0.96, 1.04)
+        shift_x, shift_y = rng.uniform(-0.04, 0.04), rng.uniform(-0.04, 0.04)
+        zoom = rng.uniform(0.96, 1.04)
         x, y = axis[None, :] / zoom - shift_x, axis[:, None] / zoom - shift_y
         self.x, self.y = x + tilt * y, y - tilt * x
         self.side = np.abs(self.x)
@@ -72,7 +74,8 @@ class _Chest:
         self.cage = _step(self.outer - self.side, 0.012) * (self.y > anatomy["apex"])
         self.right = self.x < 0
         dome = anatomy["base"] + self.breath + 0.05 * (1 - self.right)
-        self.dome = dome + 0.55 * (self.side - 0.33) ** 2 + 0.9 * np.clip(self.side - 0.52, 0, None) ** 2
+        self.dome = (dome + 0.55 * (self.side - 0.33) ** 2
+                     + 0.9 * np.clip(self.side - 0.52, 0, None) ** 2)
         self.above = _step(self.dome - self.y, 0.012)
         inner = 0.11 + 0.05 * _ridge(self.y + 0.35, 0.35)
         self.lungs = self.cage * self.above * _step(self.side - inner, 0.02)
@@ -83,16 +86,20 @@ class _Chest:
         shoulder = 0.20 + 0.95 * np.clip((self.y + 0.98) / 0.30, 0, 1) ** 0.55
         edge = np.minimum(trunk, shoulder)
         inside = _step(edge - self.side, 0.015)
-        return inside * (0.40 + 0.18 * self.a["fat"] * np.sqrt(np.clip(1.02 - (self.side / 1.1) ** 2, 0, 1)))
+        return inside * (0.40 + 0.18 * self.a["fat"]
+                         * np.sqrt(np.clip(1.02 - (self.side / 1.1) ** 2, 0, 1)))
 
     def mediastinum(self):
         """Spine, great vessels, aortic knob, hila, and the windpipe, which is dark."""
         spine = 0.15 * _ridge(self.x, 0.11) * (1 + 0.10 * np.cos(self.y * 2 * np.pi / 0.17))
-        vessels = 0.17 * _step(0.150 - self.side, 0.04) * _step(0.2 - self.y, 0.2) * _step(self.y + 0.85, 0.1)
+        vessels = 0.17 * _step(0.150 - self.side, 0.04) * _step(0.2 - self.y, 0.2)
+        vessels *= _step(self.y + 0.85, 0.1)
         knob = 0.17 * _step(0.105 - np.hypot(self.x - 0.13, (self.y + 0.30) * 0.9), 0.015)
-        hila = 0.14 * _ridge(np.hypot(self.side - 0.20, 0.7 * (self.y + 0.02 + 0.05 * self.x)), 0.10)
+        hila = np.hypot(self.side - 0.20, 0.7 * (self.y + 0.02 + 0.05 * self.x))
+        hila = 0.14 * _ridge(hila, 0.10)
         trachea = 0.17 * _ridge(self.x + 0.01, 0.036) * _step(-0.22 - self.y, 0.04)
-        bronchi = 0.06 * _ridge(self.y + 0.22 - 0.7 * self.side, 0.03) * _step(0.16 - self.side, 0.03)
+        bronchi = 0.06 * _ridge(self.y + 0.22 - 0.7 * self.side, 0.03)
+        bronchi *= _step(0.16 - self.side, 0.03)
         return spine + np.maximum(vessels, knob) + hila - trachea - bronchi
 
     def bones(self):
@@ -103,11 +110,13 @@ class _Chest:
         front = self.y - self.a["rib_shift"] - 0.05 - (0.16 - 0.42 * out + 0.1 * out ** 2)
         ribs = 0.105 * self._rib_profile(back, 0.24) * _step(out - 0.02, 0.03)
         ribs += 0.05 * self._rib_profile(front, 0.28) * _step(self.side - 0.34, 0.06)
-        within = _step(self.outer + 0.035 - self.side, 0.012) * _step(self.y - self.a["apex"] + 0.02, 0.02)
+        within = _step(self.outer + 0.035 - self.side, 0.012)
+        within *= _step(self.y - self.a["apex"] + 0.02, 0.02)
         ribs *= within * _step(0.72 - self.y, 0.06)
         line = self.y + 0.66 + 0.20 * (self.side - 0.05) - 0.035 * np.sin(self.side * 8)
         collar = 0.17 * _step(0.030 - np.abs(line), 0.008) * _step(0.80 - self.side, 0.02)
-        collar *= _step(self.side - 0.07, 0.015) * (0.75 + 0.25 * np.minimum(np.abs(line) / 0.02, 1))
+        rim = 0.75 + 0.25 * np.minimum(np.abs(line) / 0.02, 1)
+        collar *= _step(self.side - 0.07, 0.015) * rim
         head = 0.16 * _step(0.15 - np.hypot(self.side - 0.98, self.y + 0.66), 0.02)
         return self.a["bone"] * (ribs + collar + head)
 
@@ -123,11 +132,13 @@ class _Chest:
         radius, angle = np.hypot(dx, dy), np.arctan2(dy, dx) + np.where(self.right, 0.0, 7.0)
         angle = angle + 0.10 * np.sin(7 * radius + 2 * angle)
         markings = 0.0
-        for count, near, far, depth in ((36, 0.08, 0.28, 0.13), (70, 0.20, 0.46, 0.09), (130, 0.34, 0.72, 0.06)):
+        generations = (36, 0.08, 0.28, 0.13), (70, 0.20, 0.46, 0.09), (130, 0.34, 0.72, 0.06)
+        for count, near, far, depth in generations:
             knots = np.linspace(-3.2, 10.2, 4 * count)
-            peaks = np.clip(np.convolve(self.rng.standard_normal(4 * count), (0.3, 0.8, 0.3), "same"), 0.4, None)
-            fan = np.interp(angle, knots, peaks - 0.4).astype(np.float32)
-            markings = markings + depth * fan * _step(radius - near, 0.08) * _step(far - radius, 0.12)
+            noise = np.convolve(self.rng.standard_normal(4 * count), (0.3, 0.8, 0.3), "same")
+            fan = np.interp(angle, knots, np.clip(noise, 0.4, None) - 0.4).astype(np.float32)
+            fan = depth * fan * _step(radius - near, 0.08)
+            markings = markings + fan * _step(far - radius, 0.12)
         return markings
 
     def heart(self, scale):
@@ -136,7 +147,8 @@ class _Chest:
         turn_x, turn_y = self.x - 0.13 * scale, self.y - low
         along, across = 0.80 * turn_x + 0.60 * turn_y, -0.60 * turn_x + 0.80 * turn_y
         ventricle = 1 - np.hypot(along / (0.34 * scale), across / (0.25 * (0.4 + 0.6 * scale)))
-        atrium = 1 - np.hypot((self.x + 0.06 * scale) / (0.17 * scale), (self.y - low + 0.04) / 0.27)
+        atrium = 1 - np.hypot((self.x + 0.06 * scale) / (0.17 * scale),
+                              (self.y - low + 0.04) / 0.27)
         pulmonary = 0.9 - np.hypot((self.x - 0.07 * scale) / 0.13, (self.y - low + 0.26) / 0.20)
         # A smooth maximum, so that the chambers flow into one outline.
         shape = 0.07 * np.logaddexp(np.logaddexp(ventricle / 0.07, atrium / 0.07), pulmonary / 0.07)
@@ -160,9 +172,10 @@ def _pick_spot(chest, rng, right, low, high, margin):
 def _effusion(chest, rng, right):
     """Fluid in the costophrenic angle: dense, with a meniscus that climbs the chest wall."""
     depth = rng.uniform(0.20, 0.45)
-    level = chest.a["base"] + chest.breath + 0.12 - depth - 1.6 * np.clip(chest.side - 0.40, 0, None) ** 2
-    fluid = _step(chest.y - level, 0.03) * chest.cage * _step(chest.side - 0.10, 0.03) * (chest.right == right)
-    return fluid * _step(chest.dome + 0.25 - chest.y, 0.05)
+    level = chest.a["base"] + chest.breath + 0.12 - depth
+    level = level - 1.6 * np.clip(chest.side - 0.40, 0, None) ** 2
+    fluid = _step(chest.y - level, 0.03) * chest.cage * _step(chest.side - 0.10, 0.03)
+    return fluid * (chest.right == right) * _step(chest.dome + 0.25 - chest.y, 0.05)
 
 
 def _pneumothorax(chest, rng, right):
@@ -235,9 +248,10 @@ def render(findings, seed, *, size=256, patient=0, view="PA"):
         masks["Pleural effusion"] = (fluid > 0.5) & (chest.cage > 0.5)
     if "Consolidation" in findings:
         cx, cy = _pick_spot(chest, rng, sides["Consolidation"], -0.35, 0.20, 0.18)
-        cloud = 1 - np.hypot((chest.x - cx) / rng.uniform(0.18, 0.28), (chest.y - cy) / rng.uniform(0.18, 0.28))
-        cloud = _step(cloud + 0.22 * _smooth_noise(rng, size, 14) + 0.12 * _smooth_noise(rng, size, 40), 0.18)
-        cloud = cloud * chest.lungs
+        cloud = 1 - np.hypot((chest.x - cx) / rng.uniform(0.18, 0.28),
+                             (chest.y - cy) / rng.uniform(0.18, 0.28))
+        cloud = cloud + 0.22 * _smooth_noise(rng, size, 14) + 0.12 * _smooth_noise(rng, size, 40)
+        cloud = _step(cloud, 0.18) * chest.lungs
         air *= 1 - 0.72 * cloud
         masks["Consolidation"] = cloud > 0.5
     if "Nodule" in findings:
@@ -247,21 +261,24 @@ def render(findings, seed, *, size=256, patient=0, view="PA"):
         extra += 0.30 * np.sqrt(ball)
         masks["Nodule"] = ball > 0
 
-    belly = 0.10 * (1 - chest.above) * _step(chest.outer - chest.side, 0.05) * np.where(chest.right, 1.2, 0.8)
+    belly = 0.10 * (1 - chest.above) * _step(chest.outer - chest.side, 0.05)
+    belly *= np.where(chest.right, 1.2, 0.8)
     bubble = 0.16 * _step(0.1 - np.hypot(0.8 * (chest.x - 0.33), chest.y - 0.72), 0.02)
-    dose = chest.body() + chest.mediastinum() + chest.bones() + heart + belly - bubble * (1 - chest.above)
+    dose = chest.body() + chest.mediastinum() + chest.bones() + heart + belly
+    dose -= bubble * (1 - chest.above)
     beside_heart = 1 - 0.85 * _step(heart - 0.10, 0.05)
     dose += extra + (markings * chest.lungs - air) * beside_heart
     dose += 0.012 * _smooth_noise(rng, size, 24)
     dose += (0.022 if view == "AP" else 0.014) * rng.standard_normal((size, size), dtype=np.float32)
-    image = np.clip(1.22 * (1 - np.exp(-1.1 * np.clip(dose - 0.02, 0, None))), 0, 1).astype(np.float32)
+    absorbed = 1.22 * (1 - np.exp(-1.1 * np.clip(dose - 0.02, 0, None)))
+    image = np.clip(absorbed, 0, 1).astype(np.float32)
     _stamp(image, "R", 0.05, 0.06, 3)
     _stamp(image, "PHANTOM", 0.05, 0.94, 1)
     return image, masks
 
 
 def render_lateral(seed, *, size=256, patient=0):
-    """A lateral view, only so crude that a tree of files is complete; corpora here read frontal images alone.
+    """A crude lateral view, which completes a tree of files: the corpora read frontal images only.
 
     Parameters and image as in `render`.
     """
@@ -269,7 +286,8 @@ def render_lateral(seed, *, size=256, patient=0):
     axis = (np.arange(size, dtype=np.float32) + 0.5) * (2 / size) - 1
     x, y = axis[None, :], axis[:, None]
     dose = 0.5 * _step(0.78 - np.hypot(x / 1.0, y / 1.6), 0.03)
-    dose -= 0.28 * _step(0.52 - np.hypot(x / 1.1, (y + 0.05) / 1.3), 0.04) * _step(0.45 - y - 0.3 * x, 0.03)
+    lungs = 0.28 * _step(0.52 - np.hypot(x / 1.1, (y + 0.05) / 1.3), 0.04)
+    dose -= lungs * _step(0.45 - y - 0.3 * x, 0.03)
     dose += 0.18 * _ridge(x - 0.55 + 0.15 * y ** 2, 0.09) * (1 + 0.2 * np.cos(y * 2 * np.pi / 0.17))
     dose += 0.22 * _step(0.28 - np.hypot(x + 0.25, (y - 0.22) / 1.1), 0.04)
     dose += 0.014 * rng.standard_normal((size, size), dtype=np.float32)
@@ -284,12 +302,11 @@ def draw_findings(rng):
 
 
 def _stamp(image, text, x, y, dot):
-    """Write `text` in white, its top left at the fractions x and y, `dot` 256ths of the width a dot."""
+    """Write `text` in white from the fractions x and y on, each dot `dot` 256ths of the width."""
     dot = max(1, round(dot * len(image) / 256))
-    rows = [[bits >> (4 - i) & 1 for letter in text for bits in (_LETTERS[letter][row],) for i in range(-1, 5)]
-            for row in range(7)]
-    dots = np.kron(np.array([[bit if i % 6 else 0 for i, bit in enumerate(row)] for row in rows], bool),
-                   np.ones((dot, dot), bool))
+    rows = [[i >= 0 and bool(_LETTERS[letter][row] >> (4 - i) & 1)
+             for letter in text for i in range(-1, 5)] for row in range(7)]
+    dots = np.kron(np.array(rows), np.ones((dot, dot), bool))
     top, left = int(y * len(image)), int(x * len(image))
     patch = image[top:top + dots.shape[0], left:left + dots.shape[1]]
     patch[dots[:patch.shape[0], :patch.shape[1]]] = 0.95

@@ -1,0 +1,79 @@
+"""Preprocess a corpus into a cache, or merge caches: `python -m data.cache`."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from data import CORPORA
+from data.cache.store import Store, merge_caches
+
+
+def build_parser():
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="data.cache", description=(
+        "Preprocess a corpus into a cache, or merge caches that several machines have filled."))
+    add = parser.add_argument
+    add("corpus", nargs="?", choices=list(CORPORA))
+    add("--root", type=Path, help="folder of the release (default: $CXR_ROOT/<corpus>, else "
+                                  "datasets/<corpus>)")
+    add("--cohort", default="paper", help="(default: paper)")
+    add("--image-size", type=int, default=224, help="height and width (default: 224)")
+    add("--cache-dir", type=Path, help="folder of caches (default: $CXR_CACHE, else ./cache)")
+    add("--workers", type=int, help="processes (default: one for each core)")
+    add("--shard", default="1/1", metavar="I/N", help="do only the I-th of N parts, I from 1")
+    add("--verify", action="store_true", help="check every cached image, redo the damaged")
+    add("--merge", nargs="+", type=Path, metavar=("TARGET", "SOURCE"),
+        help="copy what the cache in the folder TARGET lacks from caches of the same images")
+    return parser
+
+
+def fill_corpus(args):
+    """Preprocess the images of a cohort that are on disk."""
+    part, slash, parts = args.shard.partition("/")
+    if not slash or not (part + parts).isdecimal() or not 1 <= int(part) <= int(parts):
+        raise ValueError(f"--shard: expected I/N with 1 <= I <= N, found {args.shard!r}")
+    corpus = CORPORA[args.corpus]
+    root, release = corpus.open_release(args.root, args.cohort)
+    paths, present, _ = corpus.find_files(root, release)
+    inside = release.left_out == ""
+    cache = corpus.cache_rows(root, release, paths, inside & present, size=args.image_size,
+                              cache_dir=args.cache_dir, workers=args.workers, on_bad="skip",
+                              shard=(int(part) - 1, int(parts)), verify=args.verify)
+    for name, reason in cache.bad:
+        print(f"bad image {name}: {reason}")
+    checked = f", {cache.damaged:,} damaged rows done again" if args.verify or cache.damaged else ""
+    print(f"{cache.folder}: {(cache.rows >= 0).sum():,} images ready ({cache.filled:,} "
+          f"preprocessed now{checked}), {len(cache.bad):,} bad, "
+          f"{(inside & ~present).sum():,} not on disk")
+
+
+def merge(target, *sources):
+    """Merge the caches `sources` into `target`, a cache or the folder of caches."""
+    is_cache = (target / "meta.json").exists()
+    if sources and target.name != sources[0].resolve().name and not is_cache:
+        target = target / sources[0].resolve().name
+    copied, damaged = merge_caches(target, sources)
+    filled = Store(target).read_index()["bytes"] > 0
+    print(f"{target}: {copied:,} images copied, {damaged:,} damaged ones left out; it has "
+          f"{filled.sum():,} of the release's {len(filled):,} images now")
+
+
+def main(argv=None):
+    """Run the command; returns the exit code."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    try:
+        if args.merge:
+            merge(*args.merge)
+        elif args.corpus:
+            fill_corpus(args)
+        else:
+            parser.error("expected a corpus or --merge")
+    except (ValueError, OSError) as error:
+        print(f"data.cache: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
