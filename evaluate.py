@@ -144,10 +144,10 @@ def predict_run(folder, args):
         moved["root"] = args.root / config["data"]
     if args.cache_dir is not None:
         moved["cache_dir"] = args.cache_dir
-    test_set = data.from_config(config, "test", **moved)
-    if test_set.split_hash != config["split_hash"]:
-        raise ValueError(f"{folder}: the corpus in {test_set.root} is not split as it was in training, so patients of "
-                         "the test set may have been trained on")
+    try:
+        test_set = data.from_config(config, "test", **moved)
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from error
     if test_set.labels != checkpoint["labels"]:
         raise ValueError(f"{folder}/best.pt: labels: expected {', '.join(test_set.labels)}, found "
                          f"{', '.join(checkpoint['labels'])}")

@@ -58,7 +58,7 @@ def test_every_image_is_a_patient_of_its_own(tmp_path):
 @pytest.mark.parametrize("readings, message", [
     (three("a", [], []), "row 2: image a has 2 readers, expected 3"),
     (three("a", [], [], [], []), "image a has 4 readers, expected 3"),
-    ([("a", "R8", []), ("a", "R8", []), ("a", "R9", [])], "row 3: reader 'R8' of image a is blank or a second time"),
+    ([("a", "R8", []), ("a", "R8", []), ("a", "R9", [])], "row 3: reader 'R8' of image a is blank or listed twice"),
     (three("t", [], [], []), "image_labels_test.csv, row 2: image t is there a second time"),
 ])
 def test_bad_readings(tmp_path, readings, message):
