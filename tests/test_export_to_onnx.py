@@ -190,6 +190,56 @@ def test_reduced_precisions_keep_the_ranking(run, precision, capsys):
     assert len(names(run)) == 7
 
 
+def test_reference_radiographs_are_recognized(run, corpus, capsys):
+    assert main([str(run)]) == 0
+    capsys.readouterr()
+    words = [str(run / "model.onnx"), corpus["root"], "--verify", "--provider", "cpu"]
+    assert predict_main(words) == 0
+    assert capsys.readouterr().out.count("ok") == 2 + 4  # patterns and radiographs
+
+
+def test_the_precision_is_checked_where_it_was_asked_for(run, corpus, monkeypatch):
+    monkeypatch.setattr(precision, "MAX_LABEL_LOSS", 1)
+    monkeypatch.setattr(precision, "MAX_MEAN_LOSS", 1)
+    assert main([str(run), "--precision", "int8", "--check-on", "test"]) == 0
+    check = Predictor(run / "model-int8.onnx", "cpu").metadata["precision_check"]
+    assert check["split"] == "test" and check["images"] == len(data.from_config(corpus, "test"))
+
+
+def test_int8_sees_training_images_alone(run, corpus, monkeypatch):
+    seen, train = [], data.from_config(corpus, "train")
+
+    def watched(model, state, images):
+        seen.append(images)
+        return int8(model, state, images)
+
+    monkeypatch.setattr(to_onnx, "int8", watched)
+    assert main([str(run), "--precision", "int8"]) == 0
+    every = to_input(train.batch(np.arange(len(train)))[0])
+    assert 40 < len(seen[0]) <= 64
+    assert all((image == every).all((1, 2, 3)).any() for image in seen[0])
+
+
+def test_the_interval_on_the_card_is_by_patient(run, checkpoint, capsys):
+    """Twenty patients of ten identical images each: by image, the interval would be a third."""
+    rng = np.random.default_rng(0)
+    y = (rng.random((20, 6)) < 0.5).astype(float).repeat(10, 0)
+    score = (rng.random((20, 6)) + 0.3 * y[::10]).repeat(10, 0)
+    meta = dict(checkpoint_sha256=sha256(run / "best.pt"))
+    ids, patients = np.arange(200).astype(str), np.arange(20).astype(str).repeat(10)
+    save_predictions(
+        run / "predictions.npz",
+        Predictions(ids, patients, checkpoint["labels"], y, score / 2, meta),
+    )
+    assert main([str(run)]) == 0
+    rows = Predictor(run / "model.onnx", "cpu").metadata["test_auroc"]["labels"]
+    for i, (value, low, high) in enumerate(rows):
+        n1 = y[::10, i].sum()  # Hanley and McNeil's standard error, of the patients
+        q1, q2 = value / (2 - value), 2 * value**2 / (1 + value)
+        variance = value * (1 - value) + (n1 - 1) * (q1 - value**2) + (19 - n1) * (q2 - value**2)
+        assert high - low > 2 * np.sqrt(variance / (n1 * (20 - n1)))
+
+
 def test_a_reduced_model_that_lost_too_much_is_not_written(run, monkeypatch, capsys):
     monkeypatch.setattr(precision, "MAX_LABEL_LOSS", -0.5)
     assert main([str(run), "--precision", "int8"]) == 2
@@ -705,19 +755,23 @@ def test_a_label_of_too_few_patients_is_left_as_it_is(monkeypatch, capsys):
     )
 
 
-def test_calibrated_file_ranks_and_decides_as_before(run, corpus, capsys):
+def test_calibrated_file_ranks_and_decides_as_before(run, checkpoint, corpus):
+    test = data.from_config(corpus, "test")
+    files = [test.path(i) for i in range(len(test))]
+    assert main([str(run)]) == 0
+    middle = np.median(Predictor(run / "model.onnx", "cpu")(files), axis=0)[:5].tolist()
+    save_checkpoint(run / "best.pt", checkpoint | dict(thresholds=[*middle, None]))
     assert main([str(run)]) == 0
     assert main([str(run), "--calibrate", "--out", str(run / "calibrated.onnx")]) == 0
     before, after = Predictor(run / "model.onnx", "cpu"), Predictor(run / "calibrated.onnx", "cpu")
-    test = data.from_config(corpus, "test")
-    files = [test.path(i) for i in range(len(test))]
     p, q = before(files), after(files)
     assert np.abs(p - q).max() > 0.02
     for i in range(p.shape[1]):
         order = np.argsort(p[:, i], kind="stable")
         assert (np.diff(q[order, i]) >= -1e-6).all()
-    assert (
-        before.predict_labels(p) == after.predict_labels(q)
-    ).mean() > 0.99  # float32 may tip a probability on the threshold
+    same = before.predict_labels(p) == after.predict_labels(q)
+    for t, moved, old, new in zip(before.thresholds[:5], after.thresholds, p.T, q.T):
+        assert moved == pytest.approx(np.interp(t, np.sort(old), np.sort(new)), abs=0.02)
+    assert same.mean() > 0.95  # float32 may tip the one probability of a label on its threshold
     assert "Platt" in after.metadata["calibration"] and after.metadata["thresholds"][5] is None
     assert (run / "reliability.png").exists()
