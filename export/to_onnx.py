@@ -15,6 +15,7 @@ import json
 import platform
 import sys
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -31,14 +32,7 @@ from export.graph import INPUT_TYPES, classifier
 from export.output import atomic_write, check_target, is_stream, run_script
 from export.precision import check_fp16, check_precision
 from export.quantize import CALIBRATION_IMAGES, int8
-from export.runtime import (
-    CHECKSUM,
-    FORMAT,
-    Predictor,
-    add_checksum,
-    encode_metadata,
-    read_checksum,
-)
+from export.runtime import CHECKSUM, FORMAT, Predictor, add_checksum, encode_metadata, read_checksum
 from export.verify import REDUCED, reference, sha256
 from models.checkpoint import load_checkpoint, restore_model
 from models.inference import predict, to_input
@@ -92,9 +86,8 @@ def export(args):
     metadata = describe(path, checkpoint, args, model)
     reduced = args.precision != "fp32"
 
-    def dataset(split):
-        return open_split(checkpoint["config"], split, args.root)
-
+    root = {"root": args.root} if args.root else {}
+    dataset = partial(data.from_config, checkpoint["config"], **root)
     validation = dataset("val") if args.calibrate or not args.images else None
     reliability = None
     if args.calibrate:
@@ -153,11 +146,6 @@ def read_run(run):
         raise FileNotFoundError(f"{run}: no such run folder or checkpoint")
     path = run / "best.pt" if run.is_dir() else run
     return path, load_checkpoint(path)
-
-
-def open_split(config, split, root):
-    """A split of the run's corpus."""
-    return data.from_config(config, split, **({"root": root} if root else {}))
 
 
 def describe(path, checkpoint, args, model):
