@@ -1,8 +1,9 @@
+# ruff: noqa: E402
 """What a core and a machine take to fill the cache: `python tests/bench_images.py`
 
-Prints Markdown: decoding and preprocessing against the bare decoding of the same files by Pillow, torchvision
-and, if it is installed, OpenCV, in CPU time of one thread; whole caches built with one and more processes;
-and time and disk for 800,000 images, extrapolated from that.
+Prints Markdown: decoding and preprocessing against the bare decoding of the same files by Pillow,
+torchvision and, if it is installed, OpenCV, in CPU time of one thread; whole caches built with one
+and more processes; and time and disk for 800,000 images, extrapolated from that.
 """
 
 import os
@@ -22,13 +23,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from torchvision.io import ImageReadMode, decode_image as torchvision_decode
+from torchvision.io import ImageReadMode
+from torchvision.io import decode_image as torchvision_decode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from data.cache.build import build_cache  # noqa: E402
-from data.cache.fill import available_cores  # noqa: E402
-from data.decode import decode_image  # noqa: E402
-from data.preprocess import preprocess  # noqa: E402
+from data.cache.build import build_cache
+from data.cache.fill import available_cores
+from data.decode import decode_image
+from data.preprocess import preprocess
 
 try:
     import cv2
@@ -44,7 +46,8 @@ def pillow(data):
 
 
 def torchvision(data):
-    torchvision_decode(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.UNCHANGED)
+    torchvision_decode(torch.frombuffer(bytearray(data), dtype=torch.uint8),
+                       ImageReadMode.UNCHANGED)
 
 
 def opencv(data):
@@ -60,7 +63,8 @@ def both(data):
 
 
 def times(files, decoders, rounds):
-    """Least CPU time per file of each decoder, in ms; in turns, so that a busy moment hits all of them."""
+    """Least CPU time per file of each decoder, in ms; in turns, so that a busy moment hits all of
+    them."""
     contents = [path.read_bytes() for path in files]
     best = dict.fromkeys(decoders, np.inf)
     for _ in range(rounds):
@@ -73,8 +77,10 @@ def times(files, decoders, rounds):
 
 
 def radiograph(rng, height, width, top):
-    """A smooth shape with film grain, of values up to `top`: stands in for a radiograph of that size."""
-    coarse = Image.fromarray(rng.random((12, 10)).astype(np.float32)).resize((width, height), Image.BICUBIC)
+    """A smooth shape with film grain, of values up to `top`: stands in for a radiograph of that
+    size."""
+    coarse = Image.fromarray(rng.random((12, 10)).astype(np.float32)).resize((width, height),
+                                                                             Image.BICUBIC)
     image = 0.15 + 0.7 * np.asarray(coarse) + rng.normal(0, 0.008, (height, width))
     return (image.clip(0, 1) * top).round()
 
@@ -97,7 +103,8 @@ def make_files(folder, root):
     for name, (height, width, top, suffix, options) in shapes.items():
         sets[name] = []
         for i in range(4):
-            image = radiograph(rng, height, width, top).astype(np.uint8 if top == 255 else np.uint16)
+            image = radiograph(rng, height, width, top).astype(np.uint8 if top == 255
+                                                               else np.uint16)
             sets[name].append(folder / f"{len(sets)}-{i}.{suffix}")
             Image.fromarray(image).save(sets[name][-1], **options)
     return {name: files for name, files in sets.items() if files}
@@ -108,7 +115,8 @@ def measure_core(sets, rounds):
              both: "and preprocess"}
     bare = [pillow, torchvision] + [opencv] * (cv2 is not None)
     columns = [*bare, read, both]
-    print("| CPU ms an image | MB | " + " | ".join(names[decode] for decode in columns) + " | ratio |")
+    print("| CPU ms an image | MB | " + " | ".join(names[decode] for decode in columns)
+          + " | ratio |")
     print("|---|---|" + "---|" * (len(columns) + 1))
     for name, files in sets.items():
         best = times(files, columns, rounds)
@@ -118,7 +126,8 @@ def measure_core(sets, rounds):
 
 
 def measure_build(files, folder, copies):
-    """Images per second of `build_cache` by number of processes; each build is of new copies of the files."""
+    """Images per second of `build_cache` by number of processes; each build is of new copies of the
+    files."""
     names = [f"{i}{files[0].suffix}" for i in range(copies)]
     for i, name in enumerate(names):
         shutil.copyfile(files[i % len(files)], folder / name)
@@ -127,8 +136,9 @@ def measure_build(files, folder, copies):
         seconds = []
         for turn in range(2):
             begin = time.perf_counter()
-            build_cache(folder, names, names, corpus="bench", cache_dir=folder / f"cache-{workers}-{turn}",
-                        workers=workers, progress=False)
+            build_cache(folder, names, names, corpus="bench",
+                        cache_dir=folder / f"cache-{workers}-{turn}", workers=workers,
+                        progress=False)
             seconds.append(time.perf_counter() - begin)
         rates[workers] = copies / min(seconds)
     built = next((folder / "cache-1-0").iterdir())
@@ -141,21 +151,25 @@ def measure_build(files, folder, copies):
 
 def build_parser():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--root", type=Path, default=Path(__file__).resolve().parents[2] / "shared" / "cxr14",
-                        help="a ChestX-ray14 release with some original images; left out where there is none")
+    parser.add_argument("--root", type=Path,
+                        default=Path(__file__).resolve().parents[2] / "shared" / "cxr14",
+                        help="a ChestX-ray14 release with some original images, if there is one")
     parser.add_argument("--rounds", type=int, default=7, help="the fastest counts (default: 7)")
-    parser.add_argument("--copies", type=int, default=400, help="images in the caches built (default: 400)")
+    parser.add_argument("--copies", type=int, default=400,
+                        help="images in the caches built (default: 400)")
     return parser
 
 
 def main(argv=None):
     args = build_parser().parse_args(argv)
     torch.set_num_threads(1)
-    models = [line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")]
+    models = [line.split(":")[1].strip() for line in open("/proc/cpuinfo")
+              if line.startswith("model name")]
     versions = f"Pillow {Image.__version__}, torch {torch.__version__}, NumPy {np.__version__}"
     opencv_version = f"OpenCV {cv2.__version__}" if cv2 else "no OpenCV"
     cpu = models[0] if models else platform.processor()
-    print(f"{cpu}, {available_cores()} cores (load {os.getloadavg()[0]:.1f}); {versions}, {opencv_version}\n")
+    print(f"{cpu}, {available_cores()} cores (load {os.getloadavg()[0]:.1f}); {versions}, "
+          f"{opencv_version}\n")
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         sets = make_files(folder, args.root if (args.root / "images").is_dir() else None)
@@ -165,8 +179,8 @@ def main(argv=None):
         print(f"\nCaches of {args.copies} images ({name}), start of the processes included:\n")
         rates, used = measure_build(files, folder / "build", args.copies)
         read = sum(path.stat().st_size for path in files) / len(files) * rates[1] / 1e6
-    print(f"\nExtrapolated to {IMAGES:,} such images ({used * IMAGES / 1e9:.0f} GB of disk), in proportion to the "
-          "cores and the rate of\none process here, if the storage keeps up:\n")
+    print(f"\nExtrapolated to {IMAGES:,} such images ({used * IMAGES / 1e9:.0f} GB of disk), in "
+          "proportion to the cores and the rate of\none process here, if the storage keeps up:\n")
     print("| cores | hours | MB/s read |\n|---|---|---|")
     for cores in CORES:
         print(f"| {cores} | {IMAGES / rates[1] / cores / 3600:.2f} | {read * cores:.0f} |")

@@ -36,9 +36,11 @@ def corpus(tmp_path):
     names = [write(root, f"p{i % 3}/{i}.png", i) for i in range(9)]
 
     def build(wanted=names, **options):
-        defaults = {"corpus": "toy", "size": SIZE, "cache_dir": tmp_path / "cache", "progress": False}
+        defaults = {"corpus": "toy", "size": SIZE, "cache_dir": tmp_path / "cache",
+                    "progress": False}
         options = defaults | options
-        return build_cache(options.pop("root", root), options.pop("names", names), wanted, **options)
+        return build_cache(options.pop("root", root), options.pop("names", names), wanted,
+                           **options)
     return root, names, build
 
 
@@ -103,7 +105,8 @@ def test_bad_images_are_named_and_the_good_ones_kept(corpus):
     root, names, build = corpus
     (root / names[1]).write_bytes((root / names[1]).read_bytes()[:-30])
     (root / names[6]).write_text("no image")
-    with pytest.raises(ValueError, match=r"6\.png.*not a PNG.*1 more bad|1\.png.*truncated.*1 more bad"):
+    with pytest.raises(ValueError,
+                       match=r"6\.png.*not a PNG.*1 more bad|1\.png.*truncated.*1 more bad"):
         build()
     cache = build(on_bad="skip")
     assert cache.filled == 0  # the others were kept
@@ -114,8 +117,9 @@ def test_bad_images_are_named_and_the_good_ones_kept(corpus):
     assert build(names[:4]).filled == 1
 
 
-@pytest.mark.parametrize("name", ["../outside.png", "/etc/passwd", "p0/../../outside.png", "p0/./0.png",
-                                  "p0//0.png", "", "link.png", "linked/outside.png", ".."])
+@pytest.mark.parametrize("name", ["../outside.png", "/etc/passwd", "p0/../../outside.png",
+                                  "p0/./0.png", "p0//0.png", "", "link.png", "linked/outside.png",
+                                  ".."])
 def test_no_path_leads_out_of_the_root(corpus, name):
     root, names, build = corpus
     write(root.parent, "outside.png", 1)
@@ -139,7 +143,8 @@ def test_absent_and_unknown_names(corpus):
     root, names, build = corpus
     (root / names[2]).unlink()
     (root / names[5]).unlink()
-    with pytest.raises(FileNotFoundError, match=f"2 of 9 images are absent, the first is {names[2]}"):
+    with pytest.raises(FileNotFoundError,
+                       match=f"2 of 9 images are absent, the first is {names[2]}"):
         build()
     with pytest.raises(ValueError, match="other.png is not among the 9 images of toy"):
         build(["other.png"])
@@ -171,8 +176,8 @@ def test_damaged_pixels_are_noticed_and_done_again(corpus):
 
 
 @pytest.mark.parametrize("file, content", [
-    ("images.npy", None), ("images.npy", ""), ("index.npy", None), ("index.npy", "junk"), ("meta.json", "{"),
-    ("meta.json", "{}"), ("meta.json", '{"size": 3}')])
+    ("images.npy", None), ("images.npy", ""), ("index.npy", None), ("index.npy", "junk"),
+    ("meta.json", "{"), ("meta.json", "{}"), ("meta.json", '{"size": 3}')])
 def test_a_damaged_folder_is_refused_in_a_line_that_names_the_file(corpus, file, content):
     _, _, build = corpus
     path = build().folder / file
@@ -190,7 +195,8 @@ def test_a_shorter_array_is_refused(corpus):
 
 
 def test_a_record_never_vouches_for_pixels_that_were_overwritten(corpus, monkeypatch):
-    """Killed between the pixels of a changed image and their record; then the old file is put back."""
+    """Killed between the pixels of a changed image and their record; then the old file is put
+    back."""
     root, names, build = corpus
     build()
     old, status = (root / names[0]).read_bytes(), (root / names[0]).stat()
@@ -236,7 +242,8 @@ def test_a_read_only_root_and_a_complete_read_only_cache(corpus):
 
 def test_no_room_is_said_before_the_work(corpus, monkeypatch):
     _, _, build = corpus
-    monkeypatch.setattr("shutil.disk_usage", lambda path: __import__("types").SimpleNamespace(free=100))
+    monkeypatch.setattr("shutil.disk_usage",
+                        lambda path: __import__("types").SimpleNamespace(free=100))
     with pytest.raises(OSError, match="9 images need 0.0 GB"):
         build()
 
@@ -261,20 +268,23 @@ def test_merge_makes_the_cache_of_one_machine(corpus, tmp_path):
     target = tmp_path / "merged" / whole.folder.name
     assert merge_caches(target, [parts[0].folder, parts[1].folder]) == (8, 1)
     assert merge_caches(target, [parts[0].folder]) == (0, 0)
-    assert main(["--merge", str(tmp_path / "caches"), str(target)]) == 0  # the folder of caches serves as a target too
+    # the folder of caches serves as a target too
+    assert main(["--merge", str(tmp_path / "caches"), str(target)]) == 0
     assert (tmp_path / "caches" / whole.folder.name / "images.npy").exists()
     merged = build(cache_dir=tmp_path / "merged")
     assert merged.filled == 1 and np.array_equal(merged.images, whole.images)
     other = build(size=16)
     with pytest.raises(ValueError, match="is a cache of"):
         merge_caches(target, [other.folder])
-    assert main(["--merge", str(target), str(other.folder)]) == 2 and not (target / other.folder.name).exists()
+    assert main(["--merge", str(target),
+                 str(other.folder)]) == 2 and not (target / other.folder.name).exists()
     with pytest.raises(ValueError, match="is not a cache"):
         merge_caches(target, [tmp_path])
 
 
 def test_the_command_on_the_official_layout(tmp_path, capsys, real_cxr14):
-    arguments = ["cxr14", "--root", str(real_cxr14), "--image-size", "32", "--cache-dir", str(tmp_path / "a")]
+    arguments = ["cxr14", "--root", str(real_cxr14), "--image-size", "32", "--cache-dir",
+                 str(tmp_path / "a")]
     assert main(arguments + ["--shard", "1/2"]) == 0
     assert main(arguments + ["--verify"]) == 0
     out = capsys.readouterr().out.splitlines()
@@ -282,16 +292,18 @@ def test_the_command_on_the_official_layout(tmp_path, capsys, real_cxr14):
     assert "1,236 images ready" in out[-1] and "110,884 not on disk" in out[-1] and folder.is_dir()
     assert json.loads((folder / "meta.json").read_text())["images"] == 112120
     assert main(["--merge", str(tmp_path / "b"), str(folder)]) == 0
-    assert capsys.readouterr().out.endswith("1,236 images copied, 0 damaged ones left out; it has 1,236 of the release's "
-                                            "112,120 images now\n")
+    assert capsys.readouterr().out.endswith(
+        "1,236 images copied, 0 damaged ones left out; it has 1,236 of the release's 112,120 "
+        "images now\n")
     with open(folder / "images.npy", "r+b") as file:
         file.seek(Store(folder).offset(int(np.flatnonzero(Store(folder).read_index()["bytes"])[7])))
         file.write(b"\x01\x02\x03")
     assert main(arguments + ["--verify"]) == 0
     assert "1 preprocessed now, 1 damaged rows done again" in capsys.readouterr().out
     nothing = str(tmp_path / "none")
-    for wrong in (["cxr14", "--root", nothing], ["cxr14", "--shard", "3/2"], ["--merge", nothing, "x"],
-                  ["cxr14", "--cohort", "x"], arguments + ["--workers", "0"], arguments + ["--image-size", "-1"]):
+    for wrong in (["cxr14", "--root", nothing], ["cxr14", "--shard", "3/2"],
+                  ["--merge", nothing, "x"], ["cxr14", "--cohort", "x"],
+                  arguments + ["--workers", "0"], arguments + ["--image-size", "-1"]):
         assert main(wrong) == 2
         assert capsys.readouterr().err.count("\n") == 1
 

@@ -69,9 +69,11 @@ def test_worker_processes_give_the_same_without_torch(tmp_path):
     (root / "50.png").write_text("bad")
     one = build(tmp_path / "1", root, names, workers=1, on_bad="skip")
     two = build(tmp_path / "2", root, names, workers=2, on_bad="skip")
-    assert np.array_equal(one.images, two.images) and one.bad == two.bad and one.bad[0][0] == "50.png"
+    assert np.array_equal(one.images,
+                          two.images) and one.bad == two.bad and one.bad[0][0] == "50.png"
     assert two.filled == 99
-    loaded = subprocess.run([sys.executable, "-c", "import sys, data.cache.fill; print('torch' in sys.modules)"],
+    loaded = subprocess.run([sys.executable, "-c",
+                             "import sys, data.cache.fill; print('torch' in sys.modules)"],
                             cwd=REPOSITORY, capture_output=True, text=True)
     assert loaded.stdout == "False\n"
 
@@ -125,7 +127,8 @@ def test_a_killed_worker_is_an_error_not_a_hang(tmp_path, monkeypatch):
     monkeypatch.setattr(fill, "_start_worker", start_and_keep)
     threading.Timer(1.5, lambda: started[0].kill()).start()
     begin = time.monotonic()
-    with pytest.raises(OSError, match="worker ended with code -9.*fewer workers.*what was done is kept"):
+    with pytest.raises(OSError,
+                       match="worker ended with code -9.*fewer workers.*what was done is kept"):
         build(tmp_path, root, names, workers=2)
     assert time.monotonic() - begin < 20 and all(process.poll() is not None for process in started)
 
@@ -144,7 +147,8 @@ def test_ctrl_c_keeps_what_was_done_and_leaves_no_process(tmp_path):
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_full_disk_is_one_error_and_what_was_written_stays(tmp_path, processes):
-    """A limit on the size of files stands in for the disk: writing past it fails in the same call."""
+    """A limit on the size of files stands in for the disk: writing past it fails in the same
+    call."""
     root, names = many(tmp_path, 100)
     process = start_build(root, tmp_path / "cache", 100, processes)
     assert process.communicate()[0] == "100\n"
@@ -154,7 +158,8 @@ def test_a_full_disk_is_one_error_and_what_was_written_stays(tmp_path, processes
     np.save(folder / "index.npy", index)
     limit = Store(folder).offset(60) + 100
     process = start_build(root, tmp_path / "cache", 100, processes,
-                        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+                        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE,
+                                                              (limit, limit)))
     out, error = process.communicate(timeout=60)
     assert process.returncode == 1 and not out
     assert "OSError" in error and "the cache cannot be written" in error

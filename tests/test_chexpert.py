@@ -1,4 +1,5 @@
-"""CheXpert: certainty, the paper's rule on uncertain rows, which views are frontal, and the trees it unpacks to."""
+"""CheXpert: certainty, the paper's rule on uncertain rows, which views are frontal, and the trees
+it unpacks to."""
 
 import numpy as np
 import pytest
@@ -7,9 +8,9 @@ from PIL import Image
 from data import CORPORA
 
 CheXpert = CORPORA["chexpert"]
-LABELS = ["No Finding", "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Opacity", "Lung Lesion", "Edema",
-          "Consolidation", "Pneumonia", "Atelectasis", "Pneumothorax", "Pleural Effusion", "Pleural Other", "Fracture",
-          "Support Devices"]
+LABELS = ["No Finding", "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Opacity", "Lung Lesion",
+          "Edema", "Consolidation", "Pneumonia", "Atelectasis", "Pneumothorax", "Pleural Effusion",
+          "Pleural Other", "Fracture", "Support Devices"]
 
 
 def row(path, plane="Frontal", view="AP", **labels):
@@ -30,13 +31,16 @@ def path(patient, part="train", view="view1_frontal"):
 
 @pytest.mark.parametrize("prefix", ["CheXpert-v1.0/", "CheXpert-v1.0-small/", ""])
 def test_certainty_by_hand(tmp_path, prefix):
-    root = write(tmp_path, [row(path(1), Pleural_Effusion="1.0", Fracture="-1.0", Cardiomegaly="0.0",
-                                Support_Devices="1.0", No_Finding="1.0")], [row(path(9, "valid"))], prefix)
-    labels = ["Pleural effusion", "Fracture", "Cardiomegaly", "Support devices", "No finding", "Pneumonia"]
+    root = write(tmp_path, [row(path(1), Pleural_Effusion="1.0", Fracture="-1.0",
+                                Cardiomegaly="0.0", Support_Devices="1.0", No_Finding="1.0")],
+                                [row(path(9, "valid"))], prefix)
+    labels = ["Pleural effusion", "Fracture", "Cardiomegaly", "Support devices", "No finding",
+              "Pneumonia"]
     for policy, fracture in (("zeros", 0), ("ones", 1), ("ignore", np.nan)):
         dataset = CheXpert(root, tables_only=True, labels=labels, uncertain=policy)
         np.testing.assert_array_equal(dataset.table.y, [[1, fracture, 0, 1, 1, 0]])
-    assert dataset.table.path.tolist() == [path(1)] and dataset.table.patient_id.tolist() == ["patient00001"]
+    assert dataset.table.path.tolist() == [path(1)]
+    assert dataset.table.patient_id.tolist() == ["patient00001"]
 
 
 def test_the_papers_rule_is_on_five_labels_of_the_training_table(tmp_path):
@@ -53,25 +57,31 @@ def test_the_papers_rule_is_on_five_labels_of_the_training_table(tmp_path):
 
 
 def test_frontal_is_what_the_table_calls_frontal(tmp_path):
-    root = write(tmp_path, [row(path(1), "Frontal", "PA"), row(path(2), "Frontal", "LL"), row(path(3), "Lateral", ""),
-                            row(path(4), "Frontal", "XX"), row(path(5), "Frontal", "")], [row(path(9, "valid"))])
+    root = write(tmp_path, [row(path(1), "Frontal", "PA"), row(path(2), "Frontal", "LL"),
+                            row(path(3), "Lateral", ""), row(path(4), "Frontal", "XX"),
+                            row(path(5), "Frontal", "")], [row(path(9, "valid"))])
     dataset = CheXpert(root, tables_only=True, val_fraction=0)
-    assert sorted(dataset.cohort_table.patient_id) == ["patient00001", "patient00002", "patient00009"]
-    assert dataset.notes == ["1 frontal images of valid.csv join the validation set", "1 images left out: lateral",
+    assert sorted(dataset.cohort_table.patient_id) == ["patient00001", "patient00002",
+                                                       "patient00009"]
+    assert dataset.notes == ["1 frontal images of valid.csv join the validation set",
+                             "1 images left out: lateral",
                              "1 images left out: unknown view 'Frontal '",
                              "1 images left out: unknown view 'Frontal XX'"]
 
 
 def test_valid_joins_the_validation_set(tmp_path):
-    root = write(tmp_path, [row(path(i)) for i in range(50)], [row(path(90 + i, "valid")) for i in range(4)])
+    root = write(tmp_path, [row(path(i)) for i in range(50)],
+                 [row(path(90 + i, "valid")) for i in range(4)])
     dataset = CheXpert(root, "val", tables_only=True)
-    assert dataset.splits == {"train": 38, "val": 2 + 4, "test": 10}  # 20 % of 50, 5 % of the other 40
+    # 20 % of 50, 5 % of the other 40
+    assert dataset.splits == {"train": 38, "val": 2 + 4, "test": 10}
     assert {f"patient{90 + i:05d}" for i in range(4)} < set(dataset.table.patient_id)
 
 
 @pytest.mark.parametrize("line, message", [
     (row(path(1), Edema="2.0"), "train.csv, row 2: Edema is '2.0', expected one of"),
-    (row("train/study1/view1_frontal.jpg"), "the patient id of train/study1/view1_frontal is blank"),
+    (row("train/study1/view1_frontal.jpg"),
+     "the patient id of train/study1/view1_frontal is blank"),
     (row("train/patient1/../../../x.jpg"), "leads out of the root"),
 ])
 def test_bad_rows(tmp_path, line, message):
@@ -80,8 +90,10 @@ def test_bad_rows(tmp_path, line, message):
 
 
 def test_labels_of_another_version(tmp_path):
-    with pytest.raises(ValueError, match="train.csv: no column 'Airspace Opacity'|no column 'Lung Opacity'"):
-        CheXpert(write(tmp_path, [], labels=["Airspace Opacity" if n == "Lung Opacity" else n for n in LABELS]),
+    with pytest.raises(ValueError,
+                       match="train.csv: no column 'Airspace Opacity'|no column 'Lung Opacity'"):
+        CheXpert(write(tmp_path, [], labels=["Airspace Opacity" if n == "Lung Opacity" else n
+                                             for n in LABELS]),
                  tables_only=True)
 
 
@@ -108,7 +120,8 @@ def tree(tmp_path):
 
 
 def as_batches(tree, root, tables_in=1):
-    """Move a tree into the four folders of the full resolution, the tables into batch 1, the top (0) or both (2)."""
+    """Move a tree into the four folders of the full resolution, the tables into batch 1, the top
+    (0) or both (2)."""
     for name in BATCH.values():
         (root / name).mkdir(parents=True)
     for patient in sorted((tree / "train").iterdir()):
@@ -146,7 +159,8 @@ def test_a_batch_not_yet_there_is_missing_images(tree, tmp_path):
     root = as_batches(tree, tmp_path / "full")
     (root / BATCH[4]).rename(tmp_path / "elsewhere")  # patients 10, 11 and 12
     options = dict(image_size=32, cache_dir=tmp_path / "cache", workers=1, progress=False)
-    with pytest.raises(FileNotFoundError, match=r"images of chexpert's train split .* the first is train/patient0001"):
+    with pytest.raises(FileNotFoundError,
+                       match=r"images of chexpert's train split .* the first is train/patient0001"):
         CheXpert(root, **options)
     missing = [path for split in ("train", "val", "test")
                for path in CheXpert(root, split, on_missing="skip", **options).skipped["missing"]]
@@ -162,7 +176,8 @@ def test_patients_moved_into_train_are_found_beside_the_batches(tree, tmp_path):
     assert len(contents(root, tmp_path / "cache")[0]) == 14 * 3
 
 
-@pytest.mark.parametrize("name", ["CheXpert-v1.0", "CheXpert-v1.0-small", "chexpertchestxrays-u20210408"])
+@pytest.mark.parametrize("name", ["CheXpert-v1.0", "CheXpert-v1.0-small",
+                                  "chexpertchestxrays-u20210408"])
 def test_the_root_may_be_the_folder_it_was_unpacked_in(tree, tmp_path, name):
     holder = tmp_path / "holder"
     holder.mkdir()
@@ -179,7 +194,7 @@ def test_a_folder_of_two_versions_is_no_root(tmp_path):
     for name in ("CheXpert-v1.0", "CheXpert-v1.0-small"):
         (tmp_path / name).mkdir()
         write(tmp_path / name, [row(path(1))], [row(path(9, "valid"))])
-    with pytest.raises(ValueError, match="holds CheXpert-v1.0 and CheXpert-v1.0-small, the root is one of them"):
+    with pytest.raises(ValueError, match="holds CheXpert-v1.0 and CheXpert-v1.0-small, the root"):
         CheXpert(tmp_path, tables_only=True)
 
 

@@ -18,20 +18,24 @@ def test_the_papers_tables_hang_together():
         assert set(NOT_EXPECTED[corpus]) <= set(row)
         assert set(TABLE2[corpus]) <= set(CORPORA[corpus].all_labels())
         unlisted = set(TABLE3[corpus]) - set(TABLE2[corpus])
-        assert unlisted == ({"Pneumothorax"} if corpus == "padchest" else set())  # the scan has no number there
+        # the scan has no number there
+        assert unlisted == ({"Pneumothorax"} if corpus == "padchest" else set())
         rest = row["images"] - row["train"] - row["test"]
         assert rest == (202 if corpus == "chexpert" else 0)  # CheXpert's valid.csv is in neither
     # percentages that Table 2 prints beside its counts
     for corpus, label, percent in [("vindr", "Cardiomegaly", 11.8), ("cxr14", "Infiltration", 17.7),
-                                   ("chexpert", "Support devices", 57.6), ("mimic", "Pneumonia", 6.5),
-                                   ("ukacxr", "Congestion", 8.5), ("padchest", "COPD", 12.9),
-                                   ("padchest", "Hernia", 1.5), ("mimic", "No finding", 37.9)]:
-        assert 100 * TABLE2[corpus][label] / TABLE1[corpus]["images"] == pytest.approx(percent, abs=0.06)
+                                   ("chexpert", "Support devices", 57.6),
+                                   ("mimic", "Pneumonia", 6.5), ("ukacxr", "Congestion", 8.5),
+                                   ("padchest", "COPD", 12.9), ("padchest", "Hernia", 1.5),
+                                   ("mimic", "No finding", 37.9)]:
+        assert 100 * TABLE2[corpus][label] / TABLE1[corpus]["images"] == pytest.approx(percent,
+                                                                                       abs=0.06)
 
 
 def test_counts_by_hand():
-    table = Table(np.array(list("abcd")), np.array(["1", "1", "2", "3"]), np.array(["AP", "PA", "AP_horizontal", "PA"]),
-                  np.array(list("abcd")), np.array([[1, 0], [np.nan, 1], [1, 1], [0, 0]], np.float32))
+    table = Table(np.array(list("abcd")), np.array(["1", "1", "2", "3"]),
+                  np.array(["AP", "PA", "AP_horizontal", "PA"]), np.array(list("abcd")),
+                  np.array([[1, 0], [np.nan, 1], [1, 1], [0, 0]], np.float32))
     sizes, positives = count(table, np.array(["train", "val", "train", "test"]), ["x", "y"])
     assert sizes == {"images": 4, "patients": 3, "ap": 50.0, "train": 3, "val": 1, "test": 1}
     assert positives == {"x": 2, "y": 2}
@@ -51,7 +55,8 @@ def test_one_image_more_differs():
     positives["Edema"] += 1
     sizes["train"] -= 100
     remarks = {name: remark for name, _, _, remark in compare("chexpert", sizes, positives)}
-    assert remarks["Edema"] == "differs" and remarks["train"] == "the paper's draw of 80/20 is not known"
+    assert remarks["Edema"] == "differs"
+    assert remarks["train"] == "the paper's draw of 80/20 is not known"
     assert remarks["Cardiomegaly"] == ""
 
 
@@ -68,7 +73,8 @@ def test_padchest_may_exceed_by_what_the_paper_could_not_read():
     remarks = {name: remark for name, _, _, remark in compare("padchest", sizes, positives)}
     assert remarks["Atelectasis"] == remarks["Hernia"] == "differs"
     positives["Atelectasis"] -= 1
-    remarks = {name: remark for name, _, _, remark in compare("padchest", sizes, positives, tables_only=False)}
+    remarks = {name: remark for name, _, _, remark in compare("padchest", sizes, positives,
+                                                              tables_only=False)}
     assert remarks["images"] == remarks["Atelectasis"] == "differs"
 
 
@@ -93,7 +99,8 @@ def test_command_on_a_phantom(tmp_path, capsys):
     victim = next((root / "images").iterdir())
     victim.write_bytes(b"not an image")
     (root / "images" / "stranger.png").write_bytes(b"")
-    assert main(["phantom", "--root", str(root), "--strict", "--write-split", str(tmp_path / "split.json")]) == 0
+    assert main(["phantom", "--root", str(root), "--strict", "--write-split",
+                 str(tmp_path / "split.json")]) == 0
     out = capsys.readouterr().out
     assert "1 image files are in no row of the tables" in out
     assert "30 of the 30 images are on disk" in out and re.search(r"^images +30 +-$", out, re.M)
@@ -102,15 +109,20 @@ def test_command_on_a_phantom(tmp_path, capsys):
     assert f"split written to {tmp_path / 'split.json'}" in out
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / "config.json").write_text('{"corpus": "phantom", "split_hash": "a run\'s"}')
-    for target, reason in (("notes.txt", "no split file"), ("config.json", "no split file"), ("absent/split.json", "does not exist")):
-        assert main(["phantom", "--root", str(root), "--tables-only", "--write-split", str(tmp_path / target)]) == 2
+    for target, reason in (("notes.txt", "no split file"), ("config.json", "no split file"),
+                           ("absent/split.json", "does not exist")):
+        assert main(["phantom", "--root", str(root), "--tables-only", "--write-split",
+                     str(tmp_path / target)]) == 2
         assert reason in capsys.readouterr().err
     assert (tmp_path / "notes.txt").read_text() == "mine"
-    assert main(["phantom", "--root", str(root), "--tables-only", "--write-split", str(tmp_path / "split.json")]) == 0
+    assert main(["phantom", "--root", str(root), "--tables-only", "--write-split",
+                 str(tmp_path / "split.json")]) == 0
     capsys.readouterr()
-    assert main(["phantom", "--root", str(root), "--read-images", "--cache-dir", str(tmp_path / "cache")]) == 0
+    assert main(["phantom", "--root", str(root), "--read-images", "--cache-dir",
+                 str(tmp_path / "cache")]) == 0
     out = capsys.readouterr().out
-    assert f"cannot be read: images/{victim.name}" in out and re.search(r"^images +29 +-$", out, re.M)
+    assert f"cannot be read: images/{victim.name}" in out and re.search(r"^images +29 +-$", out,
+                                                                        re.M)
 
 
 def test_read_images_counts_what_is_there(tmp_path, capsys):
@@ -122,13 +134,15 @@ def test_read_images_counts_what_is_there(tmp_path, capsys):
     phantom(["--layout", "vindr", "--out", str(root), "--size", "64", "--patients", "10"])
     images = sum(1 for _ in (root / "train").iterdir())
     shutil.rmtree(root / "test")
-    assert main(["vindr", "--root", str(root), "--read-images", "--cache-dir", str(tmp_path / "cache")]) == 0
+    assert main(["vindr", "--root", str(root), "--read-images", "--cache-dir",
+                 str(tmp_path / "cache")]) == 0
     assert re.search(rf"^images +{images} +18,000", capsys.readouterr().out, re.M)
 
 
 def test_command_is_strict_about_a_cut_table(tmp_path, capsys):
     from data.phantom.__main__ import main as phantom
-    phantom(["--layout", "chexpert", "--out", str(tmp_path / "chexpert"), "--size", "64", "--patients", "10"])
+    phantom(["--layout", "chexpert", "--out", str(tmp_path / "chexpert"), "--size", "64",
+             "--patients", "10"])
     arguments = ["chexpert", "--root", str(tmp_path / "chexpert"), "--tables-only"]
     assert main(arguments) == 0 and main([*arguments, "--strict"]) == 1
     assert "differs" in capsys.readouterr().out

@@ -1,4 +1,5 @@
-"""The base Dataset: splits by patient, missing and bad files, limits, batches and strict reading of tables."""
+"""The base Dataset: splits by patient, missing and bad files, limits, batches and strict reading of
+tables."""
 
 import csv
 import gzip
@@ -46,8 +47,8 @@ def ukacxr(folder, patients, **cells):
         writer = csv.writer(file)
         writer.writerow(["image", "patient_id", "view", "Cardiomegaly", *sides, "Congestion"])
         for i, patient in enumerate(patients):
-            writer.writerow([f"{patient}_{cells.get('order', range(len(patients)))[i]}.png", patient, "AP", "normal",
-                             *["negative"] * 7])
+            writer.writerow([f"{patient}_{cells.get('order', range(len(patients)))[i]}.png",
+                             patient, "AP", "normal", *["negative"] * 7])
     return folder
 
 
@@ -97,7 +98,8 @@ def test_official_splits_are_kept():
     assert (split == "test").tolist() == [False] * 8 + [True] * 2 and (split == "val").sum() == 2
     complete = np.array(["train"] * 7 + ["val"] + ["test"] * 2)
     assert assign(patients, complete, val_fraction=0.25).tolist() == complete.tolist()
-    without_test = np.array(["train"] * 8 + ["val"] * 2)  # nothing is drawn out of a training set that was given
+    # nothing is drawn out of a training set that was given
+    without_test = np.array(["train"] * 8 + ["val"] * 2)
     assert assign(patients, without_test, val_fraction=0.25).tolist() == without_test.tolist()
 
 
@@ -120,7 +122,8 @@ def test_split_file_is_written_and_read_back(tmp_path):
     assert drawn.split_hash == hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
     by_patient = tmp_path / "patients.csv"
-    by_patient.write_text("patient_id,split\n" + "".join(f"{i},{'test' if i < 3 else 'train'}\n" for i in range(30)))
+    by_patient.write_text("patient_id,split\n" + "".join(f"{i},{'test' if i < 3 else 'train'}\n"
+                                                         for i in range(30)))
     assert CORPORA["ukacxr"](root, tables_only=True, split_file=by_patient).splits == {
         "train": 81, "val": 0, "test": 9}
 
@@ -150,14 +153,16 @@ def test_split_files_that_are_no_text(tmp_path, phantom_root):
         with pytest.raises(ValueError, match=f"{name}: not UTF-8 text"):
             Phantom(phantom_root, tables_only=True, split_file=tmp_path / name)
     (tmp_path / "patients.csv").write_text("image_id,split\n" + "".join(
-        f"{image},{('train', 'test')[i % 2]}\n" for i, image in enumerate(Phantom(phantom_root, tables_only=True).cohort_table.image_id)))
+        f"{image},{('train', 'test')[i % 2]}\n" for i,
+        image in enumerate(Phantom(phantom_root, tables_only=True).cohort_table.image_id)))
     with pytest.raises(ValueError, match="patients.csv: .* patients are in more than one split"):
         Phantom(phantom_root, tables_only=True, split_file=tmp_path / "patients.csv")
 
 
 def test_a_split_file_must_list_every_row(tmp_path):
     (tmp_path / "s.csv").write_text("image_id,split\na,train\n")
-    with pytest.raises(ValueError, match="lists no split for 1 of 2 images, the first has the image_id b"):
+    with pytest.raises(ValueError,
+                       match="lists no split for 1 of 2 images, the first has the image_id b"):
         read_split(tmp_path / "s.csv", "x", np.array(["a", "b"]), np.array(["1", "2"]))
     (tmp_path / "s.csv").write_text("image_id\na\n")
     with pytest.raises(ValueError, match="expected the two columns"):
@@ -174,7 +179,8 @@ def test_split_hash_is_that_of_the_sorted_lines():
 def test_items_are_the_preprocessed_files(options):
     dataset = Phantom(split="test", **options)
     image, labels = dataset[3]
-    assert image.dtype == torch.uint8 and image.shape == (1, 32, 32) and labels.dtype == torch.float32
+    assert image.dtype == torch.uint8 and image.shape == (1, 32,
+                                                          32) and labels.dtype == torch.float32
     np.testing.assert_array_equal(image[0].numpy(), load(dataset.path(3), 32))
     np.testing.assert_array_equal(labels.numpy(), dataset.table.y[3])
     images, targets = dataset.batch([5, 0, 3])
@@ -203,7 +209,8 @@ def test_limit_is_a_fixed_subset_in_the_tables_order(options):
     where = [whole.table.image_id.tolist().index(i) for i in part.table.image_id]
     assert where == sorted(where) and where != list(range(7))
     assert Phantom(limit=7, **options).table.image_id.tolist() == part.table.image_id.tolist()
-    assert Phantom(limit=7, split_seed=1, **options).table.image_id.tolist() != part.table.image_id.tolist()
+    assert Phantom(limit=7, split_seed=1,
+                   **options).table.image_id.tolist() != part.table.image_id.tolist()
     assert set(Phantom(limit=5, **options).table.image_id) < set(part.table.image_id)
     assert torch.equal(part[0][0], whole[where[0]][0])
 
@@ -214,7 +221,8 @@ def test_missing_images(options):
     gone[0].unlink()
     gone[1].unlink()
     gone[1].symlink_to("nowhere.png")  # as where a large file has not been fetched
-    with pytest.raises(FileNotFoundError, match=f"2 of the {len(whole)} images .* the first is images/{gone[0].name}"):
+    with pytest.raises(FileNotFoundError,
+                       match=f"2 of the {len(whole)} images .* the first is images/{gone[0].name}"):
         Phantom(**options)
     part = Phantom(on_missing="skip", **options)
     assert len(part) == len(whole) - 2
@@ -241,7 +249,8 @@ def test_images_of_no_row_are_counted(options):
 
 
 def test_copies_and_strangers_are_told_apart(tmp_path):
-    """A DICOM beside its PNG is no stranger; an image in a folder of no row is one, where the whole tree is walked."""
+    """A DICOM beside its PNG is no stranger; an image in a folder of no row is one, where the whole
+    tree is walked."""
     root = tmp_path / "vindr"
     phantom_main(["--layout", "vindr", "--out", str(root), "--patients", "10", "--size", "64"])
     vindr = CORPORA["vindr"]
@@ -258,8 +267,10 @@ def test_copies_and_strangers_are_told_apart(tmp_path):
 
 
 def test_arguments_are_checked(options):
-    for wrong, message in [({"split": "dev"}, "split: expected"), ({"cohort": "mine"}, "phantom has paper, not 'mine'"),
-                           ({"limit": 0}, "limit: expected"), ({"on_missing": "no"}, "on_missing, on_bad"),
+    for wrong, message in [({"split": "dev"}, "split: expected"),
+                           ({"cohort": "mine"}, "phantom has paper, not 'mine'"),
+                           ({"limit": 0}, "limit: expected"),
+                           ({"on_missing": "no"}, "on_missing, on_bad"),
                            ({"labels": ["Rickets"]}, "phantom has no 'Rickets'")]:
         with pytest.raises(ValueError, match=message):
             Phantom(**options, **wrong)
@@ -271,7 +282,8 @@ def test_roots(tmp_path, monkeypatch):
     monkeypatch.setenv("CXR_ROOT", str(tmp_path))
     for name in CORPORA:
         if name != "phantom":
-            with pytest.raises(FileNotFoundError, match=f"{tmp_path / name}: no such folder for {name}; pass --root"):
+            with pytest.raises(FileNotFoundError,
+                               match=f"{tmp_path / name}: no such folder for {name}; pass --root"):
                 CORPORA[name](tables_only=True)
             (tmp_path / name).mkdir()
             with pytest.raises(FileNotFoundError, match="which is part of the release"):
@@ -281,8 +293,8 @@ def test_roots(tmp_path, monkeypatch):
 
 
 def test_from_config(options):
-    config = {"data": "phantom", "root": str(options["root"]), "image_size": 32, "limit": 4, "arch": "vit_tiny",
-              "cache_dir": str(options["cache_dir"]), "labels": "mimic-overlap"}
+    config = {"data": "phantom", "root": str(options["root"]), "image_size": 32, "limit": 4,
+              "arch": "vit_tiny", "cache_dir": str(options["cache_dir"]), "labels": "mimic-overlap"}
     dataset = from_config(config, "test", workers=1)
     assert len(dataset) == 4 and dataset.split == "test" and len(dataset.labels) == 5
     assert len(from_config(config, "train", limit=None, workers=1)) > 4
@@ -299,7 +311,8 @@ def rows(path, *columns, **options):
 def test_tables_with_a_byte_order_mark_windows_lines_and_quotes(tmp_path):
     path = tmp_path / "t.csv"
     path.write_bytes('\ufeffa,b,c\r\n1,"x, y",3\r\n\r\n4,"two\nlines", 6 \r\n'.encode())
-    assert rows(path, "c", "a", "b", extra="error") == [(2, ["3", "1", "x, y"]), (5, ["6", "4", "two\nlines"])]
+    assert rows(path, "c", "a", "b", extra="error") == [(2, ["3", "1", "x, y"]),
+                                                        (5, ["6", "4", "two\nlines"])]
 
 
 def test_optional_columns(tmp_path):

@@ -50,14 +50,16 @@ def table(first, entries, bits=16):
 
 
 def test_bits_that_pydicom_would_not_take_are_refused(tmp_path):
-    path = write(tmp_path / "x.dcm", RNG.integers(0, 4096, (40, 30)).astype("uint16") << 4, stored=12, HighBit=15)
+    path = write(tmp_path / "x.dcm", RNG.integers(0, 4096, (40, 30)).astype("uint16") << 4,
+                 stored=12, HighBit=15)
     with pytest.raises(ValueError, match="x.dcm: .*12 bits stored up to bit 15; expected up to 11"):
         read_image(path)
 
 
 def test_an_empty_highest_bit_says_nothing(tmp_path):
     pixels = RNG.integers(0, 4096, (40, 30)).astype("uint16")
-    assert np.array_equal(read_image(write(tmp_path / "x.dcm", pixels, stored=12, HighBit=None)), pixels)
+    assert np.array_equal(read_image(write(tmp_path / "x.dcm", pixels, stored=12, HighBit=None)),
+                          pixels)
 
 
 def test_a_data_set_without_header_and_one_without_size(tmp_path):
@@ -67,7 +69,8 @@ def test_a_data_set_without_header_and_one_without_size(tmp_path):
         bare = Dataset()
         bare.update(dataset)
         bare.save_as(tmp_path / "bare.dcm", implicit_vr=implicit, little_endian=True)
-        assert (tmp_path / "bare.dcm").read_bytes()[:4] == b"\x08\x00\x16\x00"  # SOPClassUID, without preamble or meta
+        # SOPClassUID, without preamble or meta
+        assert (tmp_path / "bare.dcm").read_bytes()[:4] == b"\x08\x00\x16\x00"
         assert np.array_equal(read_image(tmp_path / "bare.dcm"), pixels)
     del dataset.Rows
     dataset.save_as(tmp_path / "x.dcm")
@@ -75,13 +78,14 @@ def test_a_data_set_without_header_and_one_without_size(tmp_path):
         read_image(tmp_path / "x.dcm")
 
 
-@pytest.mark.parametrize("dtype, stored", [("uint8", 8), ("uint16", 12), ("uint16", 16), ("int16", 12),
-                                           ("int16", 16)])
+@pytest.mark.parametrize("dtype, stored", [("uint8", 8), ("uint16", 12), ("uint16", 16),
+                                           ("int16", 12), ("int16", 16)])
 def test_stored_values_come_back(tmp_path, dtype, stored):
     low = -(2 ** (stored - 1)) if dtype == "int16" else 0
     pixels = RNG.integers(low, low + 2**stored, (40, 30)).astype(dtype)
     image = read_image(write(tmp_path / "x.dcm", pixels, stored=stored))
-    assert np.array_equal(image, pixels) and image.dtype == ("float32" if dtype == "int16" else dtype)
+    assert np.array_equal(image, pixels) and image.dtype == ("float32" if dtype == "int16"
+                                                             else dtype)
 
 
 @pytest.mark.parametrize("dtype, low, high", [("uint8", 0, 256), ("uint16", 0, 4096),
@@ -125,7 +129,8 @@ def test_elements_that_say_nothing_are_as_if_absent(tmp_path, elements):
         assert np.array_equal(found, pixels)
 
 
-@pytest.mark.parametrize("dtype, offset", [("uint32", 2**31), ("int32", -(2**31)), ("int32", 2**30)])
+@pytest.mark.parametrize("dtype, offset", [("uint32", 2**31), ("int32", -(2**31)),
+                                           ("int32", 2**30)])
 def test_a_large_offset_costs_no_digits(tmp_path, dtype, offset):
     pixels = RNG.integers(0, 4096, (300, 200)).astype(np.uint16)
     path = write(tmp_path / "a.dcm", (pixels.astype(np.int64) + offset).astype(dtype))
@@ -136,9 +141,10 @@ def test_lookup_tables_by_hand(tmp_path):
     pixels = np.array([[0, 9, 10, 11, 12, 13, 255]], np.uint8)
     modality = write(tmp_path / "m.dcm", pixels, ModalityLUTSequence=table(10, [7, 500, 60, 1000]))
     assert read_image(modality)[0].tolist() == [7, 7, 7, 500, 60, 1000, 1000]
-    voi = write(tmp_path / "v.dcm", pixels, VOILUTSequence=table(10, [7, 500, 60, 1000]), WindowCenter="9",
-                WindowWidth="3")
-    assert read_image(voi)[0].tolist() == [7, 7, 7, 500, 60, 1000, 1000]  # a table goes before a window
+    voi = write(tmp_path / "v.dcm", pixels, VOILUTSequence=table(10, [7, 500, 60, 1000]),
+                WindowCenter="9", WindowWidth="3")
+    # a table goes before a window
+    assert read_image(voi)[0].tolist() == [7, 7, 7, 500, 60, 1000, 1000]
     both = write(tmp_path / "b.dcm", pixels, ModalityLUTSequence=table(10, [0, 1, 2, 3]),
                  VOILUTSequence=table(0, [9, 8, 3, 1]))
     assert read_image(both)[0].tolist() == [9, 9, 9, 8, 3, 1, 1]
@@ -146,9 +152,9 @@ def test_lookup_tables_by_hand(tmp_path):
 
 @pytest.mark.parametrize("name", [
     "MR_small.dcm", "MR_small_RLE.dcm", "MR_small_bigendian.dcm", "MR_small_implicit.dcm",
-    "MR_small_padded.dcm", "MR_small_jp2klossless.dcm", "MR_small_jpeg_ls_lossless.dcm", "CT_small.dcm",
-    "693_J2KI.dcm", "JPEG2000.dcm", "JPGExtended.dcm", "JPEGLSNearLossless_16.dcm", "examples_overlay.dcm",
-    "J2K_pixelrep_mismatch.dcm", "rtdose_1frame.dcm", "image_dfl.dcm"])
+    "MR_small_padded.dcm", "MR_small_jp2klossless.dcm", "MR_small_jpeg_ls_lossless.dcm",
+    "CT_small.dcm", "693_J2KI.dcm", "JPEG2000.dcm", "JPGExtended.dcm", "JPEGLSNearLossless_16.dcm",
+    "examples_overlay.dcm", "J2K_pixelrep_mismatch.dcm", "rtdose_1frame.dcm", "image_dfl.dcm"])
 def test_transfer_syntaxes_and_tables_as_pydicom(name):
     file = get_testdata_file(name, download=False)
     if file is None:
@@ -164,7 +170,8 @@ def test_transfer_syntaxes_and_tables_as_pydicom(name):
 
 
 def lossless_jpeg(pixels, bits):
-    """ITU-T T.81 annex H: predictor 1, and a Huffman code of 5 bits for each of 17 sizes of a difference."""
+    """ITU-T T.81 annex H: predictor 1, and a Huffman code of 5 bits for each of 17 sizes of a
+    difference."""
     def segment(marker, body):
         return bytes([0xFF, marker]) + struct.pack(">H", len(body) + 2) + body
     height, width = pixels.shape
@@ -179,13 +186,15 @@ def lossless_jpeg(pixels, bits):
             size = abs(difference).bit_length()
             code.append(f"{size:05b}")
             if size and size < 16:
-                code.append(f"{difference if difference > 0 else difference + (1 << size) - 1:0{size}b}")
+                value = difference if difference > 0 else difference + (1 << size) - 1
+                code.append(f"{value:0{size}b}")
     code = "".join(code)
     code += "1" * (-len(code) % 8)
     stream = int(code, 2).to_bytes(len(code) // 8, "big").replace(b"\xff", b"\xff\x00")
     huffman = bytes([0]) + bytes([0, 0, 0, 0, 17] + [0] * 11) + bytes(range(17))
     return (b"\xff\xd8" + segment(0xC3, struct.pack(">BHHB3B", bits, height, width, 1, 1, 0x11, 0))
-            + segment(0xC4, huffman) + segment(0xDA, bytes([1, 1, 0, 1, 0, 0])) + stream + b"\xff\xd9")
+            + segment(0xC4, huffman) + segment(0xDA, bytes([1, 1, 0, 1, 0, 0])) + stream
+            + b"\xff\xd9")
 
 
 @pytest.mark.parametrize("bits", [8, 12, 16])
@@ -200,7 +209,8 @@ def test_lossless_jpeg(tmp_path, bits):
     dataset.save_as(path)
     assert np.array_equal(read_image(path), pixels)
     stream = lossless_jpeg(pixels, bits)
-    for length in (len(stream) * 3 // 10, len(stream) * 9 // 10):  # of which the decoder would make up the rest
+    # of which the decoder would make up the rest
+    for length in (len(stream) * 3 // 10, len(stream) * 9 // 10):
         dataset.PixelData = pydicom.encaps.encapsulate([stream[:length]])
         dataset.save_as(path)
         with pytest.raises(ValueError, match="truncated: no end of the image"):
@@ -226,8 +236,9 @@ def test_what_is_no_grey_radiograph_is_refused(tmp_path, elements, reason):
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["rtplan.dcm", "test-SR.dcm", "MR_truncated.dcm", "SC_rgb_jpeg_dcmtk.dcm",
-                                  "rtdose.dcm", "examples_palette.dcm", "waveform_ecg.dcm", "badVR.dcm"])
+@pytest.mark.parametrize("name", ["rtplan.dcm", "test-SR.dcm", "MR_truncated.dcm",
+                                  "SC_rgb_jpeg_dcmtk.dcm", "rtdose.dcm", "examples_palette.dcm",
+                                  "waveform_ecg.dcm", "badVR.dcm"])
 def test_dicom_files_that_are_no_radiographs(name):
     file = get_testdata_file(name, download=False)
     if file is None:

@@ -1,4 +1,5 @@
-"""Reading and preprocessing, against Pillow, PyTorch and a histogram equalisation written out by hand."""
+"""Reading and preprocessing, against Pillow, PyTorch and a histogram equalisation written out by
+hand."""
 
 import io
 import struct
@@ -16,7 +17,8 @@ from data.decode import MAX_PIXELS, read_image
 from data.preprocess import load, preprocess
 
 RNG = np.random.default_rng(0)
-SMOOTH = np.asarray(Image.fromarray(RNG.integers(0, 256, (9, 7), np.uint8)).resize((190, 230), Image.BICUBIC))
+SMOOTH = np.asarray(Image.fromarray(RNG.integers(0, 256, (9, 7), np.uint8)).resize((190, 230),
+                                                                                   Image.BICUBIC))
 
 
 def save(path, image, **options):
@@ -25,7 +27,8 @@ def save(path, image, **options):
 
 
 def equalise_by_hand(levels):
-    """OpenCV's equalizeHist, literally: first occupied bin skipped, cumulative sums scaled and rounded."""
+    """OpenCV's equalizeHist, literally: first occupied bin skipped, cumulative sums scaled and
+    rounded."""
     histogram = [0] * 256
     for level in levels.ravel().tolist():
         histogram[level] += 1
@@ -39,36 +42,41 @@ def equalise_by_hand(levels):
 
 
 def preprocess_by_hand(image, size):
-    resized = np.asarray(Image.fromarray(image.astype(np.float32)).resize((size, size), Image.BILINEAR))
+    resized = np.asarray(Image.fromarray(image.astype(np.float32)).resize((size, size),
+                                                                          Image.BILINEAR))
     scaled = (resized - resized.min()) / (resized.max() - resized.min())
     return equalise_by_hand(np.floor(255 * scaled + np.float32(0.5)).astype(int))
 
 
-@pytest.mark.parametrize("shape", [(1024, 1024), (448, 448), (300, 517), (2000, 1601), (224, 224), (223, 225),
-                                   (50, 61), (1, 40), (40, 1), (2, 2)])
+@pytest.mark.parametrize("shape", [(1024, 1024), (448, 448), (300, 517), (2000, 1601), (224, 224),
+                                   (223, 225), (50, 61), (1, 40), (40, 1), (2, 2)])
 @pytest.mark.parametrize("size", [224, 64])
 def test_preprocess_is_resize_minmax_equalise(shape, size):
     image = RNG.integers(0, 4096, shape).astype(np.uint16)
     ours, expected = preprocess(image, size), preprocess_by_hand(image, size)
-    # float32 and Pillow's double sums may round a pixel to a neighbouring level, and so move a bin's count.
+    # float32 and Pillow's double sums may round a pixel to a neighbouring level, and so move a
+    # bin's count.
     assert (ours != expected).mean() < 0.002
     assert np.abs(ours.astype(int) - expected).max() <= 255 / 32
-    assert ours.dtype == np.uint8 and ours.shape == (size, size) and ours.min() == 0 and ours.max() == 255
+    assert ours.dtype == np.uint8 and ours.shape == (size,
+                                                     size) and ours.min() == 0 and ours.max() == 255
 
 
 @pytest.mark.parametrize("shape", [(1024, 1024), (130, 333), (3, 900)])
 def test_preprocess_has_pytorchs_resize(shape):
     image = RNG.random(shape)
     resized = torch.nn.functional.interpolate(
-        torch.from_numpy(image)[None, None], (224, 224), mode="bilinear", antialias=True, align_corners=False)
+        torch.from_numpy(image)[None, None], (224, 224), mode="bilinear", antialias=True,
+        align_corners=False)
     resized = resized[0, 0].numpy()
-    levels = np.floor(255 * (resized - resized.min()) / (resized.max() - resized.min()) + 0.5).astype(int)
+    levels = np.floor(255 * (resized - resized.min()) / (resized.max() - resized.min())
+                      + 0.5).astype(int)
     assert (preprocess(image) != equalise_by_hand(levels)).mean() < 0.002
 
 
 @pytest.mark.parametrize("dtype, low, step", [
-    ("uint8", 0, 1), ("uint8", 100, 1), ("uint16", 60000, 20), ("int16", -9000, 30), ("float32", -3.5, 0.25),
-    ("float32", 1e6, 64), ("float64", 1e-3, 1e-3)])
+    ("uint8", 0, 1), ("uint8", 100, 1), ("uint16", 60000, 20), ("int16", -9000, 30),
+    ("float32", -3.5, 0.25), ("float32", 1e6, 64), ("float64", 1e-3, 1e-3)])
 def test_an_affine_change_of_intensities_changes_nothing(dtype, low, step):
     image = RNG.integers(0, 150, (301, 260))
     changed = (low + step * image).astype(dtype)
@@ -120,14 +128,16 @@ def test_16_bit_png_is_not_clipped(tmp_path):
     image[0, :2] = 0, 65535
     out = read_image(save(tmp_path / "x.png", image))
     assert out.dtype == np.uint16 and np.array_equal(out, image)
-    # an image whose values are all above 255, of which Pillow's own conversion to 8 bits makes one flat white
+    # an image whose values are all above 255, of which Pillow's own conversion to 8 bits makes one
+    # flat white
     deep = SMOOTH.astype(np.uint16) * 40 + 3000
     assert (load(save(tmp_path / "y.png", deep)) != preprocess(SMOOTH)).mean() < 0.001
 
 
 def png(width, height, depth, colour, rows, interlace=0):
     def chunk(kind, body):
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I",
+                                                                        zlib.crc32(kind + body))
     header = struct.pack(">2I5B", width, height, depth, colour, 0, 0, interlace)
     chunks = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + chunks
@@ -135,10 +145,13 @@ def png(width, height, depth, colour, rows, interlace=0):
 
 @pytest.mark.parametrize("bits", [8, 16])
 def test_interlaced_png_of_any_size(tmp_path, bits):
-    """Pillow does not write Adam7, so the rows of its seven passes are put together by hand, unfiltered."""
-    passes = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+    """Pillow does not write Adam7, so the rows of its seven passes are put together by hand,
+    unfiltered."""
+    passes = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2),
+              (0, 1, 1, 2))
     for width, height in [(w, h) for w in (1, 2, 3, 5, 8, 9) for h in (1, 2, 4, 7, 9)]:
-        image = RNG.integers(0, 2**bits, (height, width)).astype(np.uint16 if bits > 8 else np.uint8)
+        image = RNG.integers(0, 2**bits, (height, width)).astype(np.uint16 if bits > 8
+                                                                 else np.uint8)
         rows = b"".join(b"\0" + row.astype(">u2" if bits > 8 else "u1").tobytes()
                         for x, y, dx, dy in passes if width > x for row in image[y::dy, x::dx])
         (tmp_path / "x.png").write_bytes(png(width, height, bits, 0, rows, interlace=1))
@@ -152,7 +165,8 @@ def test_png_of_few_bits_and_interlaced(tmp_path):
     path = tmp_path / "x.png"
     path.write_bytes(png(4, 1, 2, 0, b"\x00\x1b"))  # 0, 1, 2, 3 of 3
     assert read_image(path).tolist() == [[0, 85, 170, 255]]
-    path.write_bytes(png(1, 2, 8, 0, b"\x00\x07" + b"\x00\x09", interlace=1))  # Adam7: row 0, then row 1
+    # Adam7: row 0, then row 1
+    path.write_bytes(png(1, 2, 8, 0, b"\x00\x07" + b"\x00\x09", interlace=1))
     assert read_image(path).tolist() == [[7], [9]]
 
 
@@ -165,7 +179,8 @@ def test_a_last_row_of_one_value(tmp_path, value):
 def test_jpeg_grey_and_colour_and_no_cmyk(tmp_path):
     grey = Image.open(save(tmp_path / "grey.jpg", SMOOTH, quality=95))
     assert np.array_equal(read_image(tmp_path / "grey.jpg"), np.asarray(grey))
-    colour = Image.open(save(tmp_path / "rgb.jpg", np.stack([SMOOTH, SMOOTH // 2, SMOOTH], 2), quality=95))
+    colour = Image.open(save(tmp_path / "rgb.jpg", np.stack([SMOOTH, SMOOTH // 2, SMOOTH], 2),
+                             quality=95))
     assert np.array_equal(read_image(tmp_path / "rgb.jpg"), np.asarray(colour.convert("L")))
     Image.fromarray(SMOOTH).convert("CMYK").save(tmp_path / "cmyk.jpg")
     with pytest.raises(ValueError, match="cmyk.jpg.*CMYK"):
@@ -220,8 +235,8 @@ def test_every_flipped_byte_of_a_png_is_noticed_or_harmless(tmp_path):
     (png(20, 20, 4, 0, bytes(11 * 19)), "truncated"),
     (png(20, 20, 1, 0, bytes(4 * 19)), "truncated"),
     (png(20, 20, 8, 9, bytes(21 * 20)), "cannot be decoded"),
-    (png(20, 20, 8, 0, b"")[:8] + struct.pack(">I4sI", 0, b"IHDR", zlib.crc32(b"IHDR")) + png(20, 20, 8, 0, b"")[33:],
-     "a header of 0 bytes"),
+    (png(20, 20, 8, 0, b"")[:8] + struct.pack(">I4sI", 0, b"IHDR", zlib.crc32(b"IHDR"))
+     + png(20, 20, 8, 0, b"")[33:], "a header of 0 bytes"),
     (b"\xff\xd8\xff\xe0" + bytes(100), "cannot be decoded"),
     (bytes(128) + b"DICM", "without pixel data|cannot be decoded"),
 ])
@@ -251,8 +266,10 @@ def test_truncated_files_fail_even_where_pillow_was_told_to_accept_them(tmp_path
 
 
 def test_torch_is_not_imported():
-    code = "import sys, data.preprocess; sys.exit('torch' in sys.modules or 'pydicom' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1]).returncode == 0
+    code = ("import sys, data.preprocess; "
+            "sys.exit('torch' in sys.modules or 'pydicom' in sys.modules)")
+    assert subprocess.run([sys.executable, "-c", code],
+                          cwd=Path(__file__).parents[1]).returncode == 0
 
 
 def test_real_radiographs(real_cxr14):
@@ -262,5 +279,6 @@ def test_real_radiographs(real_cxr14):
             grey = np.asarray(picture.convert("L"))
         assert np.array_equal(read_image(file), grey)
         differences.append(np.abs(load(file).astype(int) - preprocess_by_hand(grey, 224)).mean())
-    # Halving 448 leaves values exactly between two levels, where a last bit decides; most files have none.
+    # Halving 448 leaves values exactly between two levels, where a last bit decides; most files
+    # have none.
     assert np.median(differences) == 0 and max(differences) < 0.5

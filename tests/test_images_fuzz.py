@@ -14,7 +14,8 @@ ROUNDS = 150
 
 def encode(kind, mode):
     rng = np.random.default_rng(5)
-    image = Image.fromarray(rng.integers(0, 200, (40, 33), np.uint8)).resize((66, 80), Image.BICUBIC)
+    image = Image.fromarray(rng.integers(0, 200, (40, 33), np.uint8)).resize((66, 80),
+                                                                             Image.BICUBIC)
     if mode == "I;16":
         image = Image.fromarray(np.asarray(image).astype(np.uint16) * 200)
     buffer = io.BytesIO()
@@ -67,12 +68,13 @@ def survives(data, rng, rounds):
     return unharmed
 
 
-@pytest.mark.parametrize("kind, mode", [("PNG", "L"), ("PNG", "I;16"), ("PNG", "RGBA"), ("PNG", "P"),
-                                        ("JPEG", "L"), ("JPEG", "RGB")])
+@pytest.mark.parametrize("kind, mode", [("PNG", "L"), ("PNG", "I;16"), ("PNG", "RGBA"),
+                                        ("PNG", "P"), ("JPEG", "L"), ("JPEG", "RGB")])
 def test_damaged_pictures(kind, mode):
     data, rng = encode(kind, mode), np.random.default_rng(1)
     unharmed = survives(data, rng, ROUNDS)
-    assert unharmed < ROUNDS * (0.1 if kind == "PNG" else 1)  # a PNG's checksums see nearly everything
+    # a PNG's checksums see nearly everything
+    assert unharmed < ROUNDS * (0.1 if kind == "PNG" else 1)
 
 
 @pytest.mark.parametrize("name", ["MR_small.dcm", "CT_small.dcm", "693_J2KI.dcm", "JPGExtended.dcm",

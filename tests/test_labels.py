@@ -6,8 +6,15 @@ import sys
 import numpy as np
 import pytest
 
-from data.labels import (FINDINGS, MIMIC_OVERLAP, NOT_UNCERTAIN, TABLE3, choose_labels, resolve_uncertain,
-                         select_labels)
+from data.labels import (
+    FINDINGS,
+    MIMIC_OVERLAP,
+    NOT_UNCERTAIN,
+    TABLE3,
+    choose_labels,
+    resolve_uncertain,
+    select_labels,
+)
 
 PAPER = ("vindr", "cxr14", "chexpert", "mimic", "ukacxr", "padchest")
 NAN = np.nan
@@ -18,7 +25,8 @@ def test_table_3_has_the_papers_numbers_of_labels():
         "vindr": 11, "cxr14": 14, "chexpert": 10, "mimic": 10, "ukacxr": 9, "padchest": 17}
     assert len(FINDINGS) == 30 and len(set(FINDINGS)) == 30
     assert {finding for corpus in PAPER for finding in TABLE3[corpus]} == set(FINDINGS)
-    assert set.intersection(*(set(TABLE3[corpus]) for corpus in PAPER)) == {"Cardiomegaly", "No finding"}
+    assert set.intersection(*(set(TABLE3[corpus]) for corpus in PAPER)) == {"Cardiomegaly",
+                                                                            "No finding"}
 
 
 def test_mimic_overlap_is_what_both_corpora_have():
@@ -36,7 +44,8 @@ def test_uncertain_policies():
     np.testing.assert_array_equal(resolve_uncertain(y, "ones"), [[1, 0, 1, 0, 0]])
     np.testing.assert_array_equal(resolve_uncertain(y, "ignore"), [[1, 0, NAN, 0, NAN]])
     assert resolve_uncertain(y, "zeros").dtype == np.float32
-    with pytest.raises(ValueError, match="uncertain: expected one of zeros, ones, ignore, found 'none'"):
+    with pytest.raises(ValueError,
+                       match="uncertain: expected one of zeros, ones, ignore, found 'none'"):
         resolve_uncertain(y, "none")
 
 
@@ -44,8 +53,9 @@ def test_uncertain_policies():
     (1, 0, 1, 1, 1), (0, 1, 1, 1, 1), (1, -1, 1, 1, 1), (0, 0, 0, 0, 0),
     (-1, 0, 0, 1, NAN), (0, -1, 0, 1, NAN), (-1, -1, 0, 1, NAN)])
 def test_sides_merge(right, left, zeros, ones, ignore):
-    y = select_labels(np.array([[0, right, left]], float), ["Cardiomegaly", "Pneumonia right", "Pneumonia left"],
-                      ["Pneumonia"], "ukacxr")
+    y = select_labels(np.array([[0, right, left]], float),
+                      ["Cardiomegaly", "Pneumonia right", "Pneumonia left"], ["Pneumonia"],
+                      "ukacxr")
     found = [resolve_uncertain(y, policy)[0, 0] for policy in ("zeros", "ones", "ignore")]
     np.testing.assert_array_equal(found, [zeros, ones, ignore])
 
@@ -58,8 +68,8 @@ def test_columns_are_chosen_by_name():
 
 
 def test_words_for_labels():
-    assert choose_labels("ukacxr", "mimic-overlap") == ["Cardiomegaly", "Pleural effusion", "Pneumonia",
-                                                        "Atelectasis", "No finding"]
+    assert choose_labels("ukacxr", "mimic-overlap") == ["Cardiomegaly", "Pleural effusion",
+                                                        "Pneumonia", "Atelectasis", "No finding"]
     assert choose_labels("vindr", ("Nodule/mass",)) == ["Nodule/mass"]
     for wrong in ("table4", (), ("a", "a")):
         with pytest.raises(ValueError, match="labels: expected"):
@@ -68,5 +78,6 @@ def test_words_for_labels():
 
 def test_labels_and_corpora_names_need_no_torch():
     code = ("import sys; import data, data.labels, data.tables, data.splits, data.phantom.render; "
-            "assert 'padchest' in data.CORPORA and len(data.CORPORA) == 7; assert 'torch' not in sys.modules")
+            "assert 'padchest' in data.CORPORA and len(data.CORPORA) == 7; "
+            "assert 'torch' not in sys.modules")
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -9,9 +9,9 @@ from data import CORPORA
 from data.labels import MIMIC_OVERLAP
 
 Mimic = CORPORA["mimic"]
-LABELS = ["Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Enlarged Cardiomediastinum", "Fracture",
-          "Lung Lesion", "Lung Opacity", "No Finding", "Pleural Effusion", "Pleural Other", "Pneumonia",
-          "Pneumothorax", "Support Devices"]
+LABELS = ["Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Enlarged Cardiomediastinum",
+          "Fracture", "Lung Lesion", "Lung Opacity", "No Finding", "Pleural Effusion",
+          "Pleural Other", "Pneumonia", "Pneumothorax", "Support Devices"]
 A, B, C = 10000032, 10000764, 11000001
 
 
@@ -27,14 +27,17 @@ def write(root, studies, images, pack=True):
 
     save("chexpert", ",".join(["subject_id", "study_id", *LABELS]),
          [(p, s, *(cells.get(name, "") for name in LABELS)) for p, s, cells in studies])
-    save("metadata", "dicom_id,subject_id,study_id,PerformedProcedureStepDescription,ViewPosition,Rows,Columns",
+    save("metadata",
+         "dicom_id,subject_id,study_id,PerformedProcedureStepDescription,ViewPosition,Rows,Columns",
          [(i, p, s, "CHEST (PA AND LAT)", v, 3056, 2544) for i, p, s, v, _ in images])
-    save("split", "dicom_id,study_id,subject_id,split", [(i, s, p, split) for i, p, s, _, split in images])
+    save("split", "dicom_id,study_id,subject_id,split",
+         [(i, s, p, split) for i, p, s, _, split in images])
     return root
 
 
-STUDIES = [(A, 50414267, {"Cardiomegaly": "1.0", "Fracture": "-1.0"}), (A, 53189527, {"No Finding": "1.0"}),
-           (B, 50414267, {"Pneumonia": "-1.0"}), (C, 57375967, {"Pleural Effusion": "1.0", "Edema": "0.0"})]
+STUDIES = [(A, 50414267, {"Cardiomegaly": "1.0", "Fracture": "-1.0"}),
+           (A, 53189527, {"No Finding": "1.0"}), (B, 50414267, {"Pneumonia": "-1.0"}),
+           (C, 57375967, {"Pleural Effusion": "1.0", "Edema": "0.0"})]
 IMAGES = [("a1", A, 50414267, "PA", "train"), ("a2", A, 50414267, "LATERAL", "train"),
           ("a3", A, 53189527, "AP", "train"), ("b1", B, 50414267, "AP", "test"),
           ("c1", C, 57375967, "PA", "validate"), ("c2", C, 57375967, "", "validate"),
@@ -48,10 +51,12 @@ def test_join_on_subject_and_study(tmp_path, pack):
     table = dataset.cohort_table
     positives = {image: {label for label, value in zip(dataset.labels, y) if value}
                  for image, y in zip(table.image_id, table.y)}
-    assert positives == {"a1": {"Cardiomegaly"}, "a3": {"No finding"}, "b1": set(), "c1": {"Pleural effusion"}}
+    assert positives == {"a1": {"Cardiomegaly"}, "a3": {"No finding"}, "b1": set(),
+                         "c1": {"Pleural effusion"}}
     assert table.path.tolist()[0] == "files/p10/p10000032/s50414267/a1.jpg"
     assert table.path.tolist()[3] == "files/p11/p11000001/s57375967/c1.jpg"
-    assert sorted(dataset.notes) == ["1 images left out: no labels of its study", "1 images left out: unknown view ''",
+    assert sorted(dataset.notes) == ["1 images left out: no labels of its study",
+                                     "1 images left out: unknown view ''",
                                      "1 images left out: view LATERAL"]
 
 
@@ -74,7 +79,8 @@ def test_official_split(tmp_path):
 @pytest.mark.parametrize("target", ["vindr", "cxr14", "chexpert", "ukacxr", "padchest"])
 def test_labels_of_a_targets_overlap(tmp_path, target):
     root = write(tmp_path, STUDIES, IMAGES)
-    dataset = Mimic(root, tables_only=True, cohort="all", labels=MIMIC_OVERLAP[target], val_fraction=0)
+    dataset = Mimic(root, tables_only=True, cohort="all", labels=MIMIC_OVERLAP[target],
+                    val_fraction=0)
     assert tuple(dataset.labels) == MIMIC_OVERLAP[target]
     assert dataset.cohort_table.y[0, dataset.labels.index("Cardiomegaly")] == 1
 
@@ -83,17 +89,21 @@ def test_uncertain_labels(tmp_path):
     root = write(tmp_path, STUDIES, IMAGES)
     options = dict(tables_only=True, cohort="all", labels=["Fracture"], val_fraction=0)
     for policy, value in (("zeros", 0), ("ones", 1), ("ignore", np.nan)):
-        np.testing.assert_array_equal(Mimic(root, uncertain=policy, **options).cohort_table.y[0], [value])
+        np.testing.assert_array_equal(Mimic(root, uncertain=policy, **options).cohort_table.y[0],
+                                      [value])
 
 
 def test_bad_tables(tmp_path):
-    with pytest.raises(ValueError, match="chexpert.csv.gz, row 6: study 50414267 of subject 10000764 is there twice"):
+    twice = "chexpert.csv.gz, row 6: study 50414267 of subject 10000764 is there twice"
+    with pytest.raises(ValueError, match=twice):
         Mimic(write(tmp_path, [*STUDIES, STUDIES[2]], IMAGES), tables_only=True)
     with pytest.raises(ValueError, match="metadata.csv.gz, row 9: image a1 is there a second time"):
         Mimic(write(tmp_path, STUDIES, [*IMAGES, IMAGES[0]]), tables_only=True)
     with pytest.raises(ValueError, match="the patient id of d1 is blank"):
-        Mimic(write(tmp_path, [*STUDIES, ("", 1, {})], [*IMAGES, ("d1", "", 1, "AP", "train")]), tables_only=True)
-    with pytest.raises(ValueError, match="row 9: the patient id of d1 is blank"):  # and so there are no labels of it
+        Mimic(write(tmp_path, [*STUDIES, ("", 1, {})], [*IMAGES, ("d1", "", 1, "AP", "train")]),
+              tables_only=True)
+    # and so there are no labels of it
+    with pytest.raises(ValueError, match="row 9: the patient id of d1 is blank"):
         Mimic(write(tmp_path, STUDIES, [*IMAGES, ("d1", "", 1, "AP", "train")]), tables_only=True)
     path = write(tmp_path, STUDIES, IMAGES) / "mimic-cxr-2.0.0-metadata.csv.gz"
     path.write_bytes(path.read_bytes()[:-12])
@@ -102,8 +112,10 @@ def test_bad_tables(tmp_path):
 
 
 def test_no_cohort_tests_on_patients_that_another_trains_on(tmp_path):
-    """Half of the patients are in one cohort alone; drawn in each cohort by itself, some would change sides."""
-    studies = [(10_000_000 + i, 50_000_000 + i, {"Edema": "" if i % 2 else "-1.0"}) for i in range(400)]
+    """Half of the patients are in one cohort alone; drawn in each cohort by itself, some would
+    change sides."""
+    studies = [(10_000_000 + i, 50_000_000 + i, {"Edema": "" if i % 2 else "-1.0"})
+               for i in range(400)]
     images = [(f"i{i}", 10_000_000 + i, 50_000_000 + i, "AP", "train") for i in range(400)]
     root = write(tmp_path, studies, images)
     split_of = {}

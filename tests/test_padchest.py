@@ -1,4 +1,5 @@
-"""PadChest: labels as the paper matched them and by whole terms, its traps, and where the images lie."""
+"""PadChest: labels as the paper matched them and by whole terms, its traps, and where the images
+lie."""
 
 import numpy as np
 import pytest
@@ -15,8 +16,8 @@ def write(root, rows):
     """rows: (image, folder, patient, projection, labels cell)."""
     lines = [f'{n},{image},{folder},20100101,{n},{patient},{view},"informe, con coma","{cell}"'
              for n, (image, folder, patient, view, cell) in enumerate(rows)]
-    (root / TABLE).write_text("\n".join([",ImageID,ImageDir,StudyDate_DICOM,StudyID,PatientID,Projection,Report,Labels",
-                                         *lines]) + "\n")
+    header = ",ImageID,ImageDir,StudyDate_DICOM,StudyID,PatientID,Projection,Report,Labels"
+    (root / TABLE).write_text("\n".join([header, *lines]) + "\n")
     return root
 
 
@@ -66,11 +67,12 @@ def test_cohort_is_frontal_with_labels(tmp_path):
     cell = "['normal']"
     root = write(tmp_path, [("a.png", 0, 1, "PA", cell), ("b.png", 0, 2, "AP", cell),
                             ("c.png", 0, 3, "AP_horizontal", cell), ("d.png", 0, 4, "L", cell),
-                            ("e.png", 0, 5, "PA", ""), ("f.png", 0, 6, "OBLIQUE", cell), ("", 0, 7, "PA", cell),
-                            ("g.png", 0, 8, "PA", "nan")])
+                            ("e.png", 0, 5, "PA", ""), ("f.png", 0, 6, "OBLIQUE", cell),
+                            ("", 0, 7, "PA", cell), ("g.png", 0, 8, "PA", "nan")])
     dataset = PadChest(root, tables_only=True, val_fraction=0)
     assert sorted(dataset.cohort_table.image_id) == ["a.png", "b.png", "c.png"]
-    assert sorted(dataset.notes) == ["1 images left out: unknown view 'OBLIQUE'", "1 images left out: view L",
+    assert sorted(dataset.notes) == ["1 images left out: unknown view 'OBLIQUE'",
+                                     "1 images left out: view L",
                                      "1 rows without an ImageID are ignored",
                                      "2 images left out: the Labels cell is empty"]
 
@@ -78,7 +80,8 @@ def test_cohort_is_frontal_with_labels(tmp_path):
 def test_cells_that_are_no_list(tmp_path):
     with pytest.raises(ValueError, match="row 2: Labels is no list of terms: 'normal, mass'"):
         labels_of(tmp_path, "normal, mass", "exact")
-    for cell in ("__import__('os').system('true')", "'normal'", "{'normal': 1}", "[['normal']]", "[1]"):
+    for cell in ("__import__('os').system('true')", "'normal'", "{'normal': 1}", "[['normal']]",
+                 "[1]"):
         with pytest.raises(ValueError, match="row 2: Labels is no list of terms"):
             labels_of(tmp_path, cell, "exact")
 
@@ -88,8 +91,8 @@ def test_nan_is_nobodys_id(tmp_path):
         PadChest(write(tmp_path, [("a.png", 0, "nan", "PA", "['normal']")]), tables_only=True)
 
 
-@pytest.mark.parametrize("where", ["{folder}/{name}", "images/{name}", "{name}", "images/{folder}/{name}",
-                                   "{folder}/{folder}/{name}"])
+@pytest.mark.parametrize("where", ["{folder}/{name}", "images/{name}", "{name}",
+                                   "images/{folder}/{name}", "{folder}/{folder}/{name}"])
 def test_16_bit_images_in_numbered_folders_or_flat(tmp_path, where):
     root = tmp_path / "padchest"
     root.mkdir()
@@ -98,9 +101,11 @@ def test_16_bit_images_in_numbered_folders_or_flat(tmp_path, where):
         path = root / where.format(folder=i, name=f"i{i}.png")
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray((np.arange(256, dtype=np.uint16) * (i + 1) * 60).reshape(16, 16)).save(path)
-    dataset = PadChest(root, val_fraction=0, image_size=16, cache_dir=tmp_path / "cache", workers=1, progress=False)
+    dataset = PadChest(root, val_fraction=0, image_size=16, cache_dir=tmp_path / "cache", workers=1,
+                       progress=False)
     assert all(dataset.path(i).is_file() for i in range(len(dataset)))
-    assert dataset[0][0].eq(dataset[1][0]).all()  # one gradient at different gains: no clipping at 8 bits
+    # one gradient at different gains: no clipping at 8 bits
+    assert dataset[0][0].eq(dataset[1][0]).all()
 
 
 def test_missing_columns(tmp_path):

@@ -1,4 +1,5 @@
-"""The phantom: repeatable, with findings where their masks say, and a tree that every loader reads to the loss."""
+"""The phantom: repeatable, with findings where their masks say, and a tree that every loader reads
+to the loss."""
 
 import csv
 import gzip
@@ -40,8 +41,9 @@ def test_a_finding_changes_its_image_inside_its_mask(finding):
     assert np.mean(inside) > 3 * np.mean(outside)
 
 
-@pytest.mark.parametrize("finding, sign", [("Pleural effusion", 1), ("Consolidation", 1), ("Nodule", 1),
-                                           ("Pneumothorax", -1), ("Cardiomegaly", 1)])
+@pytest.mark.parametrize("finding, sign", [("Pleural effusion", 1), ("Consolidation", 1),
+                                           ("Nodule", 1), ("Pneumothorax", -1),
+                                           ("Cardiomegaly", 1)])
 def test_fluid_is_bright_and_air_is_dark(finding, sign):
     for patient in range(4):
         healthy = render((), 2, size=SIZE, patient=patient)[0]
@@ -51,12 +53,14 @@ def test_fluid_is_bright_and_air_is_dark(finding, sign):
 
 def test_findings_are_where_they_belong():
     for patient in range(8):
-        _, masks = render(("Cardiomegaly", "Pleural effusion", "Pneumothorax"), 0, size=SIZE, patient=patient)
+        _, masks = render(("Cardiomegaly", "Pleural effusion", "Pneumothorax"), 0, size=SIZE,
+                          patient=patient)
         rows = {name: np.nonzero(mask)[0].mean() / SIZE for name, mask in masks.items()}
         columns = {name: np.nonzero(mask)[1].mean() / SIZE for name, mask in masks.items()}
         assert 0.4 < columns["Cardiomegaly"] < 0.65 and rows["Pleural effusion"] > 0.6
         assert rows["Pneumothorax"] < 0.55 and abs(columns["Pneumothorax"] - 0.5) > 0.1
-        assert (columns["Pneumothorax"] < 0.5) != (columns["Pleural effusion"] < 0.5)  # on opposite sides
+        # on opposite sides
+        assert (columns["Pneumothorax"] < 0.5) != (columns["Pleural effusion"] < 0.5)
 
 
 def test_a_large_heart_is_wide():
@@ -67,13 +71,16 @@ def test_a_large_heart_is_wide():
         bright = bright[np.abs(bright - SIZE / 2) < 0.35 * SIZE]
         return bright.max() - bright.min()
 
-    assert np.mean([width(("Cardiomegaly",), p) for p in range(6)]) > 1.2 * np.mean([width((), p) for p in range(6)])
+    wide, normal = (np.mean([width(findings, p) for p in range(6)])
+                    for findings in (("Cardiomegaly",), ()))
+    assert wide > 1.2 * normal
 
 
 def test_same_seed_same_bytes():
     args = (("Nodule", "Consolidation"), 5)
     image, _ = render(*args, size=SIZE, patient=3, view="AP")
-    assert image.dtype == np.float32 and image.shape == (SIZE, SIZE) and 0 <= image.min() and image.max() <= 1
+    assert image.dtype == np.float32 and image.shape == (SIZE, SIZE)
+    assert 0 <= image.min() and image.max() <= 1
     assert image.tobytes() == render(*args, size=SIZE, patient=3, view="AP")[0].tobytes()
     for other in (dict(patient=4, view="AP"), dict(patient=3, view="PA")):
         assert image.tobytes() != render(*args, size=SIZE, **other)[0].tobytes()
@@ -89,7 +96,8 @@ def test_what_cannot_be_drawn_is_refused():
 
 
 def test_the_corpus_draws_itself_where_there_is_nothing(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("data.phantom.corpus.make_phantom", lambda root: make_phantom(root, patients=10, size=64))
+    monkeypatch.setattr("data.phantom.corpus.make_phantom",
+                        lambda root: make_phantom(root, patients=10, size=64))
     (tmp_path / "empty").mkdir()
     first = CORPORA["phantom"](tmp_path / "new", tables_only=True)
     second = CORPORA["phantom"](tmp_path / "empty", tables_only=True)
@@ -100,7 +108,8 @@ def test_the_corpus_draws_itself_where_there_is_nothing(tmp_path, monkeypatch, c
     assert set(hashes(tmp_path / "other").values()).isdisjoint(hashes(tmp_path / "new").values())
     assert any("synthetic" in note for note in first.notes)
     (tmp_path / "new" / "phantom.csv").unlink()
-    with pytest.raises(FileNotFoundError, match="no phantom.csv"):  # images alone are not drawn over
+    # images alone are not drawn over
+    with pytest.raises(FileNotFoundError, match="no phantom.csv"):
         CORPORA["phantom"](tmp_path / "new", tables_only=True)
 
 
@@ -126,11 +135,12 @@ def test_the_tables_seed_redraws_image_and_mask(tmp_path):
     dataset = CORPORA["phantom"](tmp_path / "phantom", tables_only=True)
     lines = (tmp_path / "phantom" / "phantom.csv").read_text().splitlines()[1:]
     for i in (0, 7):
-        name, patient, view, _, seed, *y = next(line for line in lines
-                                                if line.startswith(dataset.table.image_id[i])).split(",")
+        line = next(line for line in lines if line.startswith(dataset.table.image_id[i]))
+        name, patient, view, _, seed, *y = line.split(",")
         findings = [label for label, value in zip(TABLE3["phantom"], y) if value == "1"]
         image, _ = render(findings, int(seed), size=64, patient=int(patient), view=view)
-        np.testing.assert_array_equal(np.asarray(Image.open(dataset.path(i))), np.round(image * 255))
+        np.testing.assert_array_equal(np.asarray(Image.open(dataset.path(i))),
+                                      np.round(image * 255))
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +148,8 @@ def layouts(tmp_path_factory):
     """A small tree in every layout, drawn once."""
     root = tmp_path_factory.mktemp("layouts")
     for corpus in CORPORA:
-        assert main(["--layout", corpus, "--out", str(root / corpus), "--patients", "20", "--size", "64"]) == 0
+        assert main(["--layout", corpus, "--out", str(root / corpus), "--patients", "20", "--size",
+                     "64"]) == 0
     return root
 
 
@@ -147,10 +158,13 @@ def test_every_layout_is_read_from_files_to_loss(layouts, tmp_path, corpus):
     if corpus == "vindr":
         pytest.importorskip("pydicom")
     options = dict(image_size=32, cache_dir=tmp_path, workers=1, progress=False)
-    parts = {split: CORPORA[corpus](layouts / corpus, split, **options) for split in ("train", "val", "test")}
+    parts = {split: CORPORA[corpus](layouts / corpus, split, **options)
+             for split in ("train", "val", "test")}
     for dataset in parts.values():
-        assert len(dataset) == len(dataset.table) > 0 and dataset.skipped == {"missing": [], "bad": []}
-        assert dataset.labels == list(TABLE3[corpus]) and not any("unknown" in note for note in dataset.notes)
+        assert len(dataset) == len(dataset.table) > 0 and dataset.skipped == {"missing": [],
+                                                                              "bad": []}
+        assert dataset.labels == list(TABLE3[corpus]) and not any("unknown" in note
+                                                                  for note in dataset.notes)
     images, labels = parts["train"].batch(np.arange(len(parts["train"])))
     assert images.float().std(dim=(1, 2, 3)).min() > 30  # equalised pictures, none of them blank
     logits = torch.nn.Linear(32 * 32, labels.shape[1])(images.flatten(1) / 255)
@@ -162,31 +176,37 @@ def test_every_layout_is_read_from_files_to_loss(layouts, tmp_path, corpus):
 
 @pytest.mark.parametrize("corpus", list(CORPORA))
 def test_a_layout_has_several_images_a_patient_and_the_release_quirks(layouts, corpus):
-    dataset = CORPORA[corpus](layouts / corpus, tables_only=True, labels="mimic-overlap", uncertain="ignore")
+    dataset = CORPORA[corpus](layouts / corpus, tables_only=True, labels="mimic-overlap",
+                              uncertain="ignore")
     table = dataset.cohort_table
     if corpus != "vindr":
         assert len(np.unique(table.patient_id)) < len(table)
     if corpus in ("chexpert", "mimic", "ukacxr"):
         assert np.isnan(table.y).any()  # uncertain labels
     if corpus in ("chexpert", "mimic", "padchest"):
-        assert any("lateral" in note or "LATERAL" in note or "view L" in note for note in dataset.notes)
+        assert any("lateral" in note or "LATERAL" in note or "view L" in note
+                   for note in dataset.notes)
     if corpus == "padchest":
         assert Image.open(layouts / corpus / table.path[0]).mode.startswith("I;16")
-        exact = CORPORA[corpus](layouts / corpus, tables_only=True, cohort="exact", labels="mimic-overlap")
+        exact = CORPORA[corpus](layouts / corpus, tables_only=True, cohort="exact",
+                                labels="mimic-overlap")
         assert (exact.cohort_table.y != table.y).any()
     if corpus == "vindr":
-        lines = (layouts / corpus / "annotations/image_labels_train.csv").read_text().splitlines()[1:]
+        table = layouts / corpus / "annotations/image_labels_train.csv"
+        lines = table.read_text().splitlines()[1:]
         votes = {}
         for line in lines:
             votes.setdefault(line.split(",")[0], set()).add(line.split(",", 2)[2])
-        assert {len(lines) / len(votes)} == {3.0} and any(len(readings) > 1 for readings in votes.values())
+        assert {len(lines) / len(votes)} == {3.0} and any(len(readings) > 1
+                                                          for readings in votes.values())
 
 
 def test_mimics_test_patients_are_those_of_the_cohorts_split(layouts):
     with gzip.open(layouts / "mimic/mimic-cxr-2.0.0-split.csv.gz", "rt") as file:
         released = {line["subject_id"] for line in csv.DictReader(file) if line["split"] == "test"}
     options = dict(root=layouts / "mimic", tables_only=True)
-    held_out = {cohort: set(CORPORA["mimic"](split="test", cohort=cohort, **options).table.patient_id)
+    held_out = {cohort: set(CORPORA["mimic"](split="test", cohort=cohort,
+                                             **options).table.patient_id)
                 for cohort in ("paper", "all", "official")}
     assert held_out["official"] == released and len(held_out["all"]) == 20 // 5
     for cohort in ("paper", "all"):  # drawn, and so not the release's
@@ -206,7 +226,8 @@ def test_vindr_without_pydicom_is_png(tmp_path, monkeypatch):
 
 def test_a_layout_is_repeatable(layouts, tmp_path):
     for corpus in ("mimic", "vindr"):
-        main(["--layout", corpus, "--out", str(tmp_path / corpus), "--patients", "20", "--size", "64"])
+        main(["--layout", corpus, "--out", str(tmp_path / corpus), "--patients", "20", "--size",
+              "64"])
         assert hashes(tmp_path / corpus) == hashes(layouts / corpus)
 
 
@@ -214,7 +235,8 @@ def test_labels_of_studies_are_known_and_healthy_is_alone():
     for corpus in CORPORA:
         if corpus != "phantom":
             for study in make_studies(corpus, 40, seed=1):
-                assert study.labels and ("No finding" not in study.labels or study.labels == {"No finding"})
+                assert study.labels and ("No finding" not in study.labels
+                                         or study.labels == {"No finding"})
 
 
 @pytest.mark.parametrize("arguments, message", [
@@ -237,5 +259,6 @@ def test_split_files_travel_without_images(layouts, tmp_path):
     here = CORPORA["chexpert"](layouts / "chexpert", tables_only=True, split_seed=9)
     here.write_split(tmp_path / "split.json")
     assert json.loads((tmp_path / "split.json").read_text())["split_hash"] == here.split_hash
-    there = CORPORA["chexpert"](layouts / "chexpert", "val", tables_only=True, split_file=tmp_path / "split.json")
+    there = CORPORA["chexpert"](layouts / "chexpert", "val", tables_only=True,
+                                split_file=tmp_path / "split.json")
     assert there.split_hash == here.split_hash

@@ -6,8 +6,9 @@ import pytest
 from data import CORPORA
 
 Uka = CORPORA["ukacxr"]
-COLUMNS = ["image", "patient_id", "view", "Cardiomegaly", "Pleural effusion right", "Pleural effusion left",
-           "Pneumonia right", "Pneumonia left", "Atelectasis right", "Atelectasis left", "Congestion"]
+COLUMNS = ["image", "patient_id", "view", "Cardiomegaly", "Pleural effusion right",
+           "Pleural effusion left", "Pneumonia right", "Pneumonia left", "Atelectasis right",
+           "Atelectasis left", "Congestion"]
 
 
 def write(root, rows, columns=COLUMNS, **extra):
@@ -26,32 +27,37 @@ def y_of(tmp_path, row, **options):
     return dict(zip(dataset.labels, dataset.cohort_table.y[0].tolist()))
 
 
-@pytest.mark.parametrize("heart, expected", [("normal", 0), ("uncertain", 0), ("borderline", 1), ("enlarged", 1),
-                                             ("massively enlarged", 1)])
+@pytest.mark.parametrize("heart, expected", [("normal", 0), ("uncertain", 0), ("borderline", 1),
+                                             ("enlarged", 1), ("massively enlarged", 1)])
 def test_heart_sizes(tmp_path, heart, expected):
     y = y_of(tmp_path, grades(heart=heart))
     assert y["Cardiomegaly"] == expected and y["No finding"] == 1 - expected
 
 
-@pytest.mark.parametrize("grade, expected", [("negative", 0), ("uncertain mild", 0), ("mild", 1), ("moderate", 1),
-                                             ("severe", 1)])
+@pytest.mark.parametrize("grade, expected", [("negative", 0), ("uncertain mild", 0), ("mild", 1),
+                                             ("moderate", 1), ("severe", 1)])
 def test_severities(tmp_path, grade, expected):
     y = y_of(tmp_path, grades(Pneumonia_left=grade))
-    assert y["Pneumonia left"] == expected and y["Pneumonia right"] == 0 and y["No finding"] == 1 - expected
+    assert y["Pneumonia left"] == expected
+    assert y["Pneumonia right"] == 0 and y["No finding"] == 1 - expected
 
 
-@pytest.mark.parametrize("policy, pneumonia, none", [("zeros", 0, 1), ("ones", 1, 0), ("ignore", np.nan, np.nan)])
+@pytest.mark.parametrize("policy, pneumonia, none",
+                         [("zeros", 0, 1), ("ones", 1, 0), ("ignore", np.nan, np.nan)])
 def test_no_finding_follows_the_policy(tmp_path, policy, pneumonia, none):
     y = y_of(tmp_path, grades(Pneumonia_left="uncertain mild"), uncertain=policy)
     np.testing.assert_array_equal([y["Pneumonia left"], y["No finding"]], [pneumonia, none])
-    y = y_of(tmp_path, grades(Pneumonia_left="uncertain mild", Congestion="severe"), uncertain=policy)
+    y = y_of(tmp_path, grades(Pneumonia_left="uncertain mild", Congestion="severe"),
+             uncertain=policy)
     assert y["No finding"] == 0
 
 
 def test_overlap_merges_the_sides(tmp_path):
-    y = y_of(tmp_path, grades(Pneumonia_left="mild", Atelectasis_right="uncertain mild", Congestion="mild"),
+    y = y_of(tmp_path, grades(Pneumonia_left="mild", Atelectasis_right="uncertain mild",
+                              Congestion="mild"),
              labels="mimic-overlap", uncertain="ignore")
-    expected = {"Cardiomegaly": 0, "Pleural effusion": 0, "Pneumonia": 1, "Atelectasis": np.nan, "No finding": 0}
+    expected = {"Cardiomegaly": 0, "Pleural effusion": 0, "Pneumonia": 1, "Atelectasis": np.nan,
+                "No finding": 0}
     assert list(y) == list(expected)
     np.testing.assert_array_equal(list(y.values()), list(expected.values()))
 
@@ -79,7 +85,8 @@ def test_grades_are_read_strictly(tmp_path, row, message):
 @pytest.mark.parametrize("spelling", ["./a/b.png", "a//b.png", "a/./b.png", "a/c/../b.png"])
 def test_one_file_has_one_spelling(tmp_path, spelling):
     with pytest.raises(ValueError, match=f"row 3: image is '{spelling}', expected 'a/b.png'"):
-        Uka(write(tmp_path, [["a/b.png", *grades()[1:]], [spelling, *grades(1)[1:]]]), tables_only=True)
+        Uka(write(tmp_path, [["a/b.png", *grades()[1:]], [spelling, *grades(1)[1:]]]),
+            tables_only=True)
 
 
 def test_columns_are_read_strictly(tmp_path):
@@ -91,4 +98,5 @@ def test_columns_are_read_strictly(tmp_path):
 
 def test_views(tmp_path):
     dataset = Uka(write(tmp_path, [grades(0), grades(1, view="LAT")]), tables_only=True)
-    assert len(dataset.cohort_table) == 1 and dataset.notes == ["1 images left out: unknown view 'LAT'"]
+    assert len(dataset.cohort_table) == 1
+    assert dataset.notes == ["1 images left out: unknown view 'LAT'"]

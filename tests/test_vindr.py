@@ -1,4 +1,5 @@
-"""VinDr-CXR: two of three readers, both spellings of other diseases, files in any of the formats."""
+"""VinDr-CXR: two of three readers, both spellings of other diseases, files in any of the
+formats."""
 
 import pytest
 from PIL import Image
@@ -7,10 +8,11 @@ from data import CORPORA
 from data.labels import TABLE3
 
 VinDr = CORPORA["vindr"]
-LABELS = ["Aortic enlargement", "Atelectasis", "Calcification", "Cardiomegaly", "Clavicle fracture", "Consolidation",
-          "Edema", "Emphysema", "Enlarged PA", "ILD", "Infiltration", "Lung Opacity", "Lung cavity", "Lung cyst",
-          "Mediastinal shift", "Nodule/Mass", "Pleural effusion", "Pleural thickening", "Pneumothorax",
-          "Pulmonary fibrosis", "Rib fracture", "Other lesion", "COPD", "Lung tumor", "Pneumonia", "Tuberculosis"]
+LABELS = ["Aortic enlargement", "Atelectasis", "Calcification", "Cardiomegaly", "Clavicle fracture",
+          "Consolidation", "Edema", "Emphysema", "Enlarged PA", "ILD", "Infiltration",
+          "Lung Opacity", "Lung cavity", "Lung cyst", "Mediastinal shift", "Nodule/Mass",
+          "Pleural effusion", "Pleural thickening", "Pneumothorax", "Pulmonary fibrosis",
+          "Rib fracture", "Other lesion", "COPD", "Lung tumor", "Pneumonia", "Tuberculosis"]
 TRAIN, TEST = [*LABELS, "Other diseases", "No finding"], [*LABELS, "Other disease", "No finding"]
 
 
@@ -24,7 +26,8 @@ def write(root, readings, test=(("t", ["Cardiomegaly"]),), labels=TRAIN):
     (root / "annotations/image_labels_train.csv").write_text(
         "\n".join([",".join(["image_id", "rad_id", *labels]), *rows]))
     rows = [line((image,), TEST, positive) for image, positive in test]
-    (root / "annotations/image_labels_test.csv").write_text("\n".join([",".join(["image_id", *TEST]), *rows]))
+    (root / "annotations/image_labels_test.csv").write_text("\n".join([",".join(["image_id",
+                                                                                 *TEST]), *rows]))
     return root
 
 
@@ -34,9 +37,12 @@ def three(image, *readings):
 
 def test_two_of_three_readers_decide(tmp_path):
     root = write(tmp_path, three("a", ["Cardiomegaly", "ILD"], ["Cardiomegaly"], ["Nodule/Mass"])
-                 + three("b", ["No finding"], ["No finding"], ["Lung Opacity", "Pulmonary fibrosis"])
-                 + three("c", ["Rib fracture"], ["Clavicle fracture", "Rib fracture"], ["Other diseases"])
-                 + three("d", ["Other diseases", "Pneumonia"], ["Other diseases", "Pneumonia"], ["Pneumonia"])
+                 + three("b", ["No finding"], ["No finding"],
+                         ["Lung Opacity", "Pulmonary fibrosis"])
+                 + three("c", ["Rib fracture"], ["Clavicle fracture", "Rib fracture"],
+                         ["Other diseases"])
+                 + three("d", ["Other diseases", "Pneumonia"], ["Other diseases", "Pneumonia"],
+                         ["Pneumonia"])
                  + three("e", ["Rib fracture"], ["Clavicle fracture"], []))  # neither has two votes
     dataset = VinDr(root, tables_only=True, val_fraction=0, labels=VinDr.all_labels())
     positives = {image: {label for label, value in zip(dataset.labels, y) if value}
@@ -44,7 +50,8 @@ def test_two_of_three_readers_decide(tmp_path):
     assert positives == {"a": {"Cardiomegaly"}, "b": {"No finding"}, "c": {"Fracture"},
                          "d": {"Other disease", "Pneumonia"}, "e": set()}
     assert VinDr(root, "test", tables_only=True).table.image_id.tolist() == ["t"]
-    assert set(TABLE3["vindr"]) < set(VinDr.all_labels()) and len(VinDr.all_labels()) == 27  # two fractures are one
+    # two fractures are one
+    assert set(TABLE3["vindr"]) < set(VinDr.all_labels()) and len(VinDr.all_labels()) == 27
 
 
 def test_every_image_is_a_patient_of_its_own(tmp_path):
@@ -58,7 +65,8 @@ def test_every_image_is_a_patient_of_its_own(tmp_path):
 @pytest.mark.parametrize("readings, message", [
     (three("a", [], []), "row 2: image a has 2 readers, expected 3"),
     (three("a", [], [], [], []), "image a has 4 readers, expected 3"),
-    ([("a", "R8", []), ("a", "R8", []), ("a", "R9", [])], "row 3: reader 'R8' of image a is blank or listed twice"),
+    ([("a", "R8", []), ("a", "R8", []), ("a", "R9", [])],
+     "row 3: reader 'R8' of image a is blank or listed twice"),
     (three("t", [], [], []), "image_labels_test.csv, row 2: image t is there a second time"),
 ])
 def test_bad_readings(tmp_path, readings, message):
@@ -76,7 +84,8 @@ def test_tables_of_another_version(tmp_path):
     write(tmp_path, three("a", [], [], []))
     path = tmp_path / "annotations/image_labels_train.csv"
     path.write_text(path.read_text().replace("R8,0", "R8,2"))
-    with pytest.raises(ValueError, match="row 2: Aortic enlargement is '2', expected one of '0', '1'"):
+    with pytest.raises(ValueError,
+                       match="row 2: Aortic enlargement is '2', expected one of '0', '1'"):
         VinDr(root, tables_only=True)
 
 
@@ -95,5 +104,6 @@ def test_converted_images_are_found(tmp_path):
     (root / "train").mkdir()
     for name in ("a.png", "b.jpg"):
         Image.linear_gradient("L").save(root / "train" / name)
-    dataset = VinDr(root, val_fraction=0, image_size=16, cache_dir=tmp_path / "cache", workers=1, progress=False)
+    dataset = VinDr(root, val_fraction=0, image_size=16, cache_dir=tmp_path / "cache", workers=1,
+                    progress=False)
     assert [dataset.path(i).name for i in range(2)] == ["a.png", "b.jpg"]

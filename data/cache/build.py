@@ -146,8 +146,9 @@ def build_cache(root, names, wanted, *, corpus, files=None, size=224, cache_dir=
             except OSError as error:
                 if store.writable:
                     raise
-                raise PermissionError(f"{store.folder}: is read-only, and lacks some of the {len(rows):,} "
-                                      "wanted images or has other versions of them") from error
+                raise PermissionError(f"{store.folder}: is read-only, and lacks some of the "
+                                      f"{len(rows):,} wanted images or has other versions of "
+                                      "them") from error
     if bad and on_bad == "error":
         reason = next(iter(bad.values()))
         raise ValueError(reason if len(bad) == 1
@@ -159,11 +160,12 @@ def build_cache(root, names, wanted, *, corpus, files=None, size=224, cache_dir=
 
 def _fresh(records, found):
     """Whether each record is of a file of this size and time."""
-    return (records["bytes"] > 0) & (records["bytes"] == found[:,
-                                                               0]) & (records["mtime_ns"] == found[:, 1])
+    size, time = found.T
+    return (records["bytes"] > 0) & (records["bytes"] == size) & (records["mtime_ns"] == time)
 
 
 def _job(row, path, index):
+    """What `fill_row` needs to know of a row."""
     record = index[row]
     known = (record["hash"].tobytes().hex(), int(record["checksum"])) if record["bytes"] else None
     return {"row": row, "path": path, "known": known}
@@ -176,8 +178,7 @@ def _fill(store, index, jobs, workers, progress):
     if store.writable and free < needed:
         raise OSError(errno.ENOSPC, f"{store.folder}: {new:,} images need {needed / 1e9:.1f} GB, "
                                     f"{free / 1e9:.1f} GB are free")
-    # Should we be killed between the new pixels of a row and their record, the old record must not
-    # fit them.
+    # If killed between a row's new pixels and their record, the old record must not fit them.
     stale = {job["row"]: index[job["row"]] for job in jobs if job["known"]}
     for record in stale.values():
         record["mtime_ns"] = -1

@@ -1,10 +1,9 @@
-"""Fill rows of a cache from image files, in this process or in several (`python -m data.cache.fill`
-is one).
+"""Fill rows of a cache from image files, in this process or in several.
 
-The workers are plain subprocesses that read jobs from their standard input as lines of JSON. Unlike
-multiprocessing's they do not import the caller's main module (and torch with it) and do not fork a
-process that has threads; they end by themselves when the caller is killed, and one that is killed
-is noticed at once.
+The workers are plain subprocesses (`python -m data.cache.fill`) that read jobs from their standard
+input as lines of JSON. Unlike multiprocessing's they do not import the caller's main module (and
+torch with it) and do not fork a process that has threads; they end by themselves when the caller
+is killed, and one that is killed is noticed at once.
 """
 
 import hashlib
@@ -121,8 +120,7 @@ def _record(answer):
 
 
 def _start_worker(fd, offset, size):
-    """Start a worker of one thread, in a session of its own, so that Ctrl-C reaches only the
-    caller."""
+    """Start a worker of one thread, in its own session: Ctrl-C reaches only the caller."""
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     modules = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
     # PYTHONSAFEPATH: not some other package "data" in the working folder
@@ -134,8 +132,7 @@ def _start_worker(fd, offset, size):
 
 
 def _feed(process, todo, done):
-    """Hand chunks to one worker and pass on its answers until none is left; an OSError takes the
-    job down."""
+    """Hand chunks to one worker and pass on its answers until none is left, or an OSError."""
     try:
         while True:
             chunk = todo.get_nowait()
@@ -153,17 +150,16 @@ def _feed(process, todo, done):
     except BrokenPipeError:
         code = process.wait()
         hint = " (killed; if memory ran out, fewer workers need less)" if code == -9 else ""
-        done.put(OSError(f"a preprocessing worker ended with code {code}{hint} at one of {len(chunk)} images "
-                         f"from {chunk[0]['path']} to {chunk[-1]['path']}; what was done is kept"))
+        done.put(OSError(f"a preprocessing worker ended with code {code}{hint} at one of "
+                         f"{len(chunk)} images from {chunk[0]['path']} to {chunk[-1]['path']}; "
+                         "what was done is kept"))
     except OSError as error:
         done.put(error)
 
 
 def main():
-    """Read chunks of jobs from standard input; answer each with its results, or the text of an
-    OSError."""
-    # a caller that was killed ends us without a traceback
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    """Answer each chunk of jobs on standard input with results, or the text of an OSError."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # no traceback when the caller was killed
     fd, offset, size = map(int, sys.argv[1:])
     for line in sys.stdin:
         try:

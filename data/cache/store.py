@@ -1,11 +1,9 @@
-"""The cache on disk: an array of pixels, a record for each row that vouches for them, and what they
-are of.
+"""The cache on disk: an array of pixels, and a record that vouches for each row.
 
 A cache is a folder of
 
 - `images.npy`: uint8 (N, size, size), a row for every image of the release; rows not filled are
-  holes in the
-  file and take no disk;
+  holes in the file and take no disk;
 - `index.npy`: a `RECORD` for each row, all zeros where the row is not filled;
 - `meta.json`: what the rows are; written last, so a folder without it is no cache yet.
 
@@ -65,8 +63,7 @@ class Store:
 
     @classmethod
     def create(cls, folder, meta):
-        """Open the cache at `folder`, laid out if it is not there; ValueError if it is of other
-        images."""
+        """Open the cache at `folder`, new if absent; ValueError if it is of other images."""
         folder = Path(folder)
         if not (folder / "meta.json").exists():
             folder.mkdir(parents=True, exist_ok=True)
@@ -85,7 +82,8 @@ class Store:
             if array.shape != shape or array.dtype != dtype:
                 raise ValueError(f"holds {array.dtype} {array.shape}, expected {dtype} {shape}")
         except (ValueError, EOFError, FileNotFoundError) as error:
-            raise ValueError(f"{path}: is damaged ({error}); delete its folder to build it again") from error
+            raise ValueError(f"{path}: is damaged ({error}); delete its folder to build it "
+                             "again") from error
         return array
 
     def read_index(self):
@@ -146,8 +144,7 @@ def _lay_out(folder, meta):
 
 @contextmanager
 def _lock(folder, start, stop, say):
-    """Hold bytes start..stop-1 of the file `lock`; the system lets go when the process ends in any
-    way."""
+    """Hold bytes start..stop-1 of the file `lock`; the system frees them when the process ends."""
     with open(folder / "lock", "a+b") as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, stop - start, start)
@@ -163,8 +160,7 @@ def _lock(folder, start, stop, say):
 
 
 def write_at(fd, data, offset):
-    """Write all of `data`; a full disk is an OSError here, where writing to mapped memory would
-    kill us."""
+    """Write all of `data`; a full disk is an OSError (in mapped memory it would kill us)."""
     while data:
         try:
             written = os.pwrite(fd, data, offset)
@@ -201,8 +197,8 @@ def merge_caches(target, sources):
     stores = [Store(source) for source in sources]
     for store in stores:
         if store.meta != stores[0].meta:
-            raise ValueError(f"{store.folder}: is a cache of {store.meta}; expected {stores[0].meta}, as in "
-                             f"{stores[0].folder}")
+            raise ValueError(f"{store.folder}: is a cache of {store.meta}; expected "
+                             f"{stores[0].meta}, as in {stores[0].folder}")
     target, copied, damaged = Store.create(target, stores[0].meta), 0, 0
     with target.lock(0, target.shape[0]), target.writing() as fd:
         filled = target.read_index()["bytes"] > 0
