@@ -9,8 +9,8 @@ import time
 
 import pytest
 import torch
-
 from conftest import REPOSITORY
+
 from models import create_model
 from models.checkpoint import atomic_write, load_checkpoint, restore_model, save_checkpoint, sha256
 

@@ -91,6 +91,16 @@ def test_no_patient_is_in_two_splits(tmp_path):
         check_disjoint(np.array(["a", "b", "a"]), np.array(["train", "test", "test"]))
 
 
+def test_a_handful_of_patients_leaves_no_set_empty(tmp_path):
+    """Where all patients drawn for testing are outside the cohort, it draws its own."""
+    patients = [f"p{i}" for i in range(10)]
+    root = ukacxr(tmp_path, patients)
+    table = root / "ukacxr.csv"
+    for patient in draw_patients(patients, 0.2, "test:0"):
+        table.write_text(table.read_text().replace(f",{patient},AP", f",{patient},LAT"))
+    assert CORPORA["ukacxr"](root, tables_only=True).splits == {"train": 5, "val": 1, "test": 2}
+
+
 def test_official_splits_are_kept():
     patients = np.array(list("abcdefghij"))
     official = np.array(["train"] * 8 + ["test"] * 2)
@@ -183,9 +193,11 @@ def test_items_are_the_preprocessed_files(options):
                                                           32) and labels.dtype == torch.float32
     np.testing.assert_array_equal(image[0].numpy(), load(dataset.path(3), 32))
     np.testing.assert_array_equal(labels.numpy(), dataset.table.y[3])
-    images, targets = dataset.batch([5, 0, 3])
-    assert images.shape == (3, 1, 32, 32) and targets.shape == (3, 6)
-    assert torch.equal(images[2], image) and torch.equal(images[1], dataset[0][0])
+    assert (dataset.table.y[5] != dataset.table.y[0]).any()
+    images, targets = dataset.batch([5, 3, 0])
+    for row, index in enumerate([5, 3, 0]):
+        np.testing.assert_array_equal(images[row, 0].numpy(), load(dataset.path(index), 32))
+        np.testing.assert_array_equal(targets[row].numpy(), dataset.table.y[index])
 
 
 def test_pos_weight_is_negatives_per_positive_of_this_split(options):
@@ -239,6 +251,7 @@ def test_bad_images(options):
         Phantom(**options)
     part = Phantom(on_bad="skip", **options)
     assert len(part) == len(whole) - 1 and torch.equal(part[0][0], expected)
+    assert part.table.image_id.tolist() == whole.table.image_id[1:].tolist()
     (name, reason), = part.skipped["bad"]
     assert name == f"images/{path.name}" and reason
 

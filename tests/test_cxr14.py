@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from data import CORPORA
@@ -64,8 +65,14 @@ def test_image_folders_as_released(tmp_path, folders):
                    val_fraction=0)
     dataset = Cxr14(root, **options)
     assert [dataset.path(i).is_file() for i in range(3)] == [True] * 3
-    # RGBA and grey of one picture are one image
+    # RGBA and gray of one picture are one image
     assert dataset.batch([0, 1])[0].eq(dataset[0][0]).all()
+    (root / "images_7").mkdir()  # the cache is the same wherever the images lie
+    for path in list(root.glob("**/*.png")):
+        path.rename(root / "images_7" / path.name)
+    again = Cxr14(root, **options)
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+    assert torch.equal(again[0][0], dataset[0][0])
 
 
 @pytest.mark.parametrize("change, message", [

@@ -166,7 +166,7 @@ def test_every_layout_is_read_from_files_to_loss(layouts, tmp_path, corpus):
         assert dataset.labels == list(TABLE3[corpus]) and not any("unknown" in note
                                                                   for note in dataset.notes)
     images, labels = parts["train"].batch(np.arange(len(parts["train"])))
-    assert images.float().std(dim=(1, 2, 3)).min() > 30  # equalised pictures, none of them blank
+    assert images.float().std(dim=(1, 2, 3)).min() > 30  # equalized pictures, none of them blank
     logits = torch.nn.Linear(32 * 32, labels.shape[1])(images.flatten(1) / 255)
     weight = torch.from_numpy(parts["train"].pos_weight())
     loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, labels, pos_weight=weight)
@@ -179,6 +179,7 @@ def test_a_layout_has_several_images_a_patient_and_the_release_quirks(layouts, c
     dataset = CORPORA[corpus](layouts / corpus, tables_only=True, labels="mimic-overlap",
                               uncertain="ignore")
     table = dataset.cohort_table
+    assert dataset.synthetic == (corpus != "phantom")
     if corpus != "vindr":
         assert len(np.unique(table.patient_id)) < len(table)
     if corpus in ("chexpert", "mimic", "ukacxr"):
