@@ -1,11 +1,33 @@
-"""Statistics for multi-label classifiers, on anybody's predictions: pure NumPy."""
+"""Statistics for multi-label classifiers, on anybody's predictions: pure NumPy.
 
-from stats.bootstrap import (METRICS, Bootstrap, PairedBootstrap, bootstrap, bootstrap_models, compare,
-                             paired_bootstrap, p_values)
+In the order of their use: `predictions` (files), `comparable` (which are compared with which),
+`roc`, `resampling` and `bootstrap`, `delong`, `fdr`; `study` puts one corpus's numbers together,
+with `paper_results` beside them; `report/` presents them. `curves` draws a training run's log.
+"""
+
+from stats.bootstrap import (
+    METRICS,
+    Bootstrap,
+    PairedBootstrap,
+    bootstrap,
+    bootstrap_models,
+    compare,
+    p_values,
+    paired_bootstrap,
+)
 from stats.delong import DeLong, delong_test
 from stats.fdr import benjamini_hochberg
-from stats.roc import (OperatingPoint, RocCurve, auroc, one_class, operating_point, roc_curve, youden)
+from stats.roc import (
+    OperatingPoint,
+    RocCurve,
+    auroc,
+    operating_point,
+    roc_curve,
+    undefined_reasons,
+    youden,
+)
 
-__all__ = ["METRICS", "Bootstrap", "DeLong", "OperatingPoint", "PairedBootstrap", "RocCurve", "auroc",
-           "benjamini_hochberg", "bootstrap", "bootstrap_models", "compare", "delong_test", "one_class",
-           "operating_point", "p_values", "paired_bootstrap", "roc_curve", "youden"]
+__all__ = [
+    "METRICS", "Bootstrap", "DeLong", "OperatingPoint", "PairedBootstrap", "RocCurve", "auroc",
+    "benjamini_hochberg", "bootstrap", "bootstrap_models", "compare", "delong_test",
+    "operating_point", "p_values", "paired_bootstrap", "roc_curve", "undefined_reasons", "youden"]

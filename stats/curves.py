@@ -2,7 +2,7 @@
 
 import math
 
-from stats.figures import OKABE_ITO
+from stats.palette import OKABE_ITO, STYLES
 
 
 def plot_curves(rows, path):
@@ -11,7 +11,8 @@ def plot_curves(rows, path):
     Parameters
     ----------
     rows : list of dict
-        The rows of `log.csv`: `epoch`, `train_loss`, `val_loss`, `val_auroc` and `auroc <label>` for each label.
+        The rows of `log.csv`: `epoch`, `train_loss`, `val_loss`, `val_auroc` and `auroc <label>`
+        for each label.
     path : path-like
         The PNG to write.
 
@@ -25,19 +26,17 @@ def plot_curves(rows, path):
     except ImportError:
         return "no curves.png: pip install matplotlib"
     epochs = [row["epoch"] for row in rows]
-    labels = [key for key in rows[0] if key.startswith("auroc ")]
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     loss, auc = figure.subplots(1, 2)
-    loss.plot(epochs, [row["train_loss"] for row in rows], "o-", ms=3, color="#0072B2", label="training")
-    loss.plot(epochs, [row["val_loss"] for row in rows], "o-", ms=3, color="#D55E00", label="validation")
+    for key, label, color in (("train_loss", "training", OKABE_ITO[0]),
+                              ("val_loss", "validation", OKABE_ITO[3])):
+        loss.plot(epochs, [row[key] for row in rows], "o-", ms=3, color=color, label=label)
     loss.set(xlabel="epoch", ylabel="weighted binary cross-entropy")
-    for number, key in enumerate(labels):
-        values = [math.nan if row[key] is None else row[key] for row in rows]
-        turn, colour = divmod(number, len(OKABE_ITO))
-        auc.plot(epochs, values, lw=1, color=OKABE_ITO[colour], ls=("-", "--", ":")[turn % 3],
-                 label=key.removeprefix("auroc "))
-    auc.plot(epochs, [math.nan if row["val_auroc"] is None else row["val_auroc"] for row in rows], "k-", lw=2.5,
-             label="mean")
+    looks = {key: {"lw": 1, "color": OKABE_ITO[at % 6], "ls": STYLES[at // 6 % 4]}
+             for at, key in enumerate(key for key in rows[0] if key.startswith("auroc "))}
+    for key, look in (looks | {"val_auroc": {"lw": 2.5, "color": "black"}}).items():
+        auc.plot(epochs, [math.nan if row[key] is None else row[key] for row in rows],
+                 label="mean" if key == "val_auroc" else key.removeprefix("auroc "), **look)
     auc.set(xlabel="epoch", ylabel="validation ROC-AUC")
     for axes in (loss, auc):
         axes.grid(alpha=0.3)

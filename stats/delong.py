@@ -1,9 +1,9 @@
 """DeLong's test: the analytic cross-check of the paired bootstrap.
 
-DeLong, DeLong and Clarke-Pearson, "Comparing the areas under two or more correlated receiver operating
-characteristic curves", Biometrics 44 (1988), in the O(n log n) form of Sun and Xu, "Fast implementation of DeLong's
-algorithm", IEEE Signal Processing Letters 21 (2014). It takes the radiographs to be independent; for several of one
-patient use `paired_bootstrap` with groups.
+DeLong, DeLong and Clarke-Pearson, "Comparing the areas under two or more correlated receiver
+operating characteristic curves", Biometrics 44 (1988), in the O(n log n) form of Sun and Xu, "Fast
+implementation of DeLong's algorithm", IEEE Signal Processing Letters 21 (2014). It takes the images
+to be independent; for several of one patient use `paired_bootstrap` with groups.
 """
 
 import math
@@ -12,7 +12,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from stats.roc import check_labels, check_scores
+from stats.roc import check_one_label, check_scores
 
 
 @dataclass(frozen=True)
@@ -57,12 +57,11 @@ def delong_test(y_true, y_score_a, y_score_b, level=0.95):
     Returns
     -------
     DeLong
-        All NaN where either class has fewer than two known members: its variance can't be estimated. Where the
-        difference has no variance (a model against itself, two perfect models), p is 1 for no difference, else 0.
+        All NaN where either class has fewer than two known members: its variance cannot be
+        estimated. Where the difference has no variance (a model against itself, two perfect
+        models), p is 1 for no difference, else 0.
     """
-    y = check_labels(y_true)
-    if y.shape[1] != 1:
-        raise ValueError(f"y_true: expected one label, shape (N,), found {np.shape(y_true)}")
+    y = check_one_label(y_true)
     scores = [check_scores(s, y.shape, f"y_score_{name}")[:, 0]
               for name, s in (("a", y_score_a), ("b", y_score_b))]
     y = y[:, 0]
@@ -80,7 +79,6 @@ def delong_test(y_true, y_score_a, y_score_b, level=0.95):
         below[model] = 1 - (ranks[positives:] - _midranks(controls)) / positives
     auc = above.mean(axis=1)
     covariance = np.cov(above) / positives + np.cov(below) / negatives  # (2, 2)
-    se_a, se_b = np.sqrt(np.diag(covariance))
     difference = auc[0] - auc[1]
     se = math.sqrt(max(0.0, covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]))
     if se > 0:
@@ -89,10 +87,10 @@ def delong_test(y_true, y_score_a, y_score_b, level=0.95):
         z = math.copysign(math.inf, difference) if difference else 0.0
     width = NormalDist().inv_cdf((1 + level) / 2)
 
-    def wald(centre, error):
-        return float(centre - width * error), float(centre + width * error)
+    def wald(center, error):
+        return float(center - width * error), float(center + width * error)
 
     ci_a, ci_b = (tuple(float(np.clip(end, 0, 1)) for end in wald(auc[model], error))
-                  for model, error in enumerate((se_a, se_b)))
-    return DeLong(float(auc[0]), float(auc[1]), float(difference), se, float(z), math.erfc(abs(z) / math.sqrt(2)),
-                  ci_a, ci_b, wald(difference, se))
+                  for model, error in enumerate(np.sqrt(np.diag(covariance))))
+    return DeLong(float(auc[0]), float(auc[1]), float(difference), se, float(z),
+                  math.erfc(abs(z) / math.sqrt(2)), ci_a, ci_b, wald(difference, se))

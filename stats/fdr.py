@@ -4,10 +4,10 @@ import numpy as np
 
 
 def benjamini_hochberg(p):
-    """Adjust p-values so that rejecting those up to q keeps the expected share of false rejections at q.
+    """Adjust p-values: rejecting those up to q keeps the expected share of false rejections at q.
 
-    Benjamini and Hochberg, "Controlling the false discovery rate", J R Stat Soc B 57 (1995): the adjusted p of the
-    i-th smallest of m is the least p_j m / j over j >= i, at most 1.
+    Benjamini and Hochberg, "Controlling the false discovery rate", J R Stat Soc B 57 (1995): the
+    adjusted p of the i-th smallest of m is the least p_j m / j over j >= i, at most 1.
 
     Parameters
     ----------
@@ -23,6 +23,11 @@ def benjamini_hochberg(p):
     ------
     ValueError
         For a p-value outside [0, 1].
+
+    Examples
+    --------
+    >>> benjamini_hochberg([0.01, 0.04, 0.03])
+    array([0.03, 0.04, 0.04])
     """
     p = np.asarray(p, dtype=np.float64)
     if p.ndim != 1:

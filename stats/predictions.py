@@ -1,7 +1,8 @@
 """Predictions as files, ours or anybody's, checked when read and aligned by image.
 
-A `.npz` of ours holds `image_id`, `patient_id`, `labels`, `y_true` (N, L) in {0, 1, NaN}, `y_score` (N, L) and `meta`
-(JSON). A `.csv` of anybody's has an id column first and a column per label; a `patient_id` column may follow the id:
+A `.npz` of ours holds `image_id`, `patient_id`, `labels`, `y_true` (N, L) in {0, 1, NaN}, `y_score`
+(N, L) and `meta` (JSON). A `.csv` of anybody's has an id column first and a column per label; a
+`patient_id` column may follow the id:
 
     image_id,patient_id,Edema,No finding        image_id,Edema,No finding
     00000013_006.png,13,0.81,0.07               00000013_006.png,1,0
@@ -12,13 +13,14 @@ Left the probabilities, right the truth (a file of its own, `truth`): 0, 1, or b
 
 import csv
 import json
-import os
 import zipfile
 import zlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+
+from stats.files import atomic_write
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,8 @@ class Predictions:
     labels : list of L str
     y_true : (N, L) float array in {0, 1, NaN}
     y_score : (N, L) float array in [0, 1]
-    meta : dict of plain values: `run`, `corpus`, `init`, `split_hash`, `checkpoint_sha256`, `thresholds` ...
+    meta : dict of plain values: `run`, `corpus`, `init`, `split_hash`, `checkpoint_sha256`,
+        `thresholds`, `synthetic` (radiographs drawn by a program) ...
     """
 
     image_id: np.ndarray
@@ -49,19 +52,13 @@ def save_predictions(path, predictions):
     ValueError
         For a probability outside [0, 1] or NaN, or a label that is not 0, 1 or NaN.
     """
-    path = Path(path)
-    _check_values(path, predictions.y_true, predictions.y_score, predictions.image_id, predictions.labels)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     p = predictions
-    patients = {} if p.patient_id is None else {"patient_id": np.asarray(p.patient_id, dtype=str)}
-    try:
-        with open(part, "wb") as file:
-            np.savez_compressed(
-                file, image_id=np.asarray(p.image_id, dtype=str), **patients, labels=np.asarray(p.labels, dtype=str),
-                y_true=p.y_true, y_score=p.y_score, meta=np.asarray(json.dumps(p.meta, sort_keys=True)))
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    _check_values(path, p.y_true, p.y_score, p.image_id, p.labels)
+    arrays = {"image_id": p.image_id, "patient_id": p.patient_id, "labels": p.labels,
+              "meta": json.dumps(p.meta, sort_keys=True)}
+    texts = {name: np.asarray(a, dtype=str) for name, a in arrays.items() if a is not None}
+    with atomic_write(path) as file:
+        np.savez_compressed(file, **texts, y_true=p.y_true, y_score=p.y_score)
 
 
 def load_predictions(path, truth=None):
@@ -72,8 +69,8 @@ def load_predictions(path, truth=None):
     path : path-like
         `.npz` or `.csv` (see the module).
     truth : path-like, optional
-        The CSV of true labels that a CSV of probabilities needs; its radiographs must be the same ones. Labels that
-        only one of the two has are left out (and listed in `meta["labels_left_out"]`).
+        The CSV of true labels that a CSV of probabilities needs; its images must be the same ones.
+        Labels that only one of the two has are left out (and listed in `meta["labels_left_out"]`).
 
     Returns
     -------
@@ -82,8 +79,9 @@ def load_predictions(path, truth=None):
     Raises
     ------
     FileNotFoundError, ValueError
-        Naming the file, and the row and column where that applies: an unreadable file, ids twice, a probability
-        outside [0, 1] or NaN, a label other than 0, 1 and blank, different radiographs in the two files.
+        Naming the file, and the row and column where that applies: an unreadable file, ids twice, a
+        probability outside [0, 1] or NaN, a label other than 0, 1 and blank, different images in
+        the two files.
     """
     path = Path(path)
     if not path.is_file():
@@ -93,7 +91,8 @@ def load_predictions(path, truth=None):
     if path.suffix != ".csv":
         raise ValueError(f"{path}: expected a .npz or .csv file")
     if truth is None:
-        raise ValueError(f"{path}: a CSV of probabilities needs the true labels in a second one (--truth)")
+        raise ValueError(f"{path}: a CSV of probabilities needs the true labels in a second one "
+                         "(--truth)")
     ids, patients, labels, y_score = _read_csv(path, "probability")
     true_ids, true_patients, true_labels, y_true = _read_csv(truth, "label")
     order = match_ids(true_ids, ids, truth, path)
@@ -105,8 +104,8 @@ def load_predictions(path, truth=None):
         raise ValueError(f"{path}: no label in common with {truth}: {', '.join(labels)} against "
                          f"{', '.join(true_labels)}")
     left_out = sorted(set(labels) ^ set(true_labels))
-    return Predictions(ids, patients, common, y_true[:, [true_labels.index(label) for label in common]],
-                       y_score[:, [labels.index(label) for label in common]],
+    return Predictions(ids, patients, common, y_true[:, [true_labels.index(c) for c in common]],
+                       y_score[:, [labels.index(c) for c in common]],
                        {"run": path.stem, "labels_left_out": left_out})
 
 
@@ -116,9 +115,10 @@ def match_ids(ids, wanted, name, wanted_name):
     missing = [image for image in wanted if image not in place]
     extra = set(ids) - set(wanted)
     if missing or extra:
-        example = (f"{missing[0]} is not in {name}" if missing else f"{sorted(extra)[0]} is not in {wanted_name}")
-        raise ValueError(f"{wanted_name} and {name} hold different radiographs: {len(missing) + len(extra)} are in "
-                         f"one only ({example})")
+        example = (f"{missing[0]} is not in {name}" if missing else
+                   f"{sorted(extra)[0]} is not in {wanted_name}")
+        raise ValueError(f"{wanted_name} and {name} hold different images: "
+                         f"{len(missing) + len(extra)} are in one only ({example})")
     return np.array([place[image] for image in wanted], dtype=np.intp)
 
 
@@ -139,7 +139,7 @@ def align(predictions):
     Raises
     ------
     ValueError
-        For different radiographs, no common label, or truths or patients that contradict each other.
+        For different images, no common label, or truths or patients that contradict each other.
     """
     first = predictions[0]
     ids = np.sort(first.image_id)
@@ -152,21 +152,25 @@ def align(predictions):
     for p in predictions:
         order = match_ids(p.image_id, ids, _name(p), _name(first))
         columns = [p.labels.index(label) for label in labels]
-        patients = None if p.patient_id is None else p.patient_id[order]
         thresholds = p.meta.get("thresholds")
-        meta = p.meta if thresholds is None else p.meta | {"thresholds": [thresholds[c] for c in columns]}
-        aligned.append(replace(p, image_id=ids, patient_id=patients, labels=labels, meta=meta,
-                               y_true=p.y_true[order][:, columns], y_score=p.y_score[order][:, columns]))
+        meta = {} if thresholds is None else {"thresholds": [thresholds[c] for c in columns]}
+        aligned.append(replace(
+            p, image_id=ids, patient_id=None if p.patient_id is None else p.patient_id[order],
+            labels=labels, y_true=p.y_true[order][:, columns], meta=p.meta | meta,
+            y_score=p.y_score[order][:, columns]))
+    truth, patients = aligned[0].y_true, aligned[0].patient_id
     for p in aligned[1:]:
-        differ = ~((p.y_true == aligned[0].y_true) | (np.isnan(p.y_true) & np.isnan(aligned[0].y_true)))
-        if differ.any():
-            row, column = np.argwhere(differ)[0]
-            raise ValueError(f"{_name(first)} and {_name(p)} disagree on the truth of {ids[row]}, {labels[column]}: "
-                             f"{aligned[0].y_true[row, column]:g} against {p.y_true[row, column]:g}")
-        if p.patient_id is not None and aligned[0].patient_id is not None:
-            differ = np.flatnonzero(p.patient_id != aligned[0].patient_id)
+        differ = np.argwhere((p.y_true != truth) & ~(np.isnan(p.y_true) & np.isnan(truth)))
+        if len(differ):
+            row, column = differ[0]
+            raise ValueError(f"{_name(first)} and {_name(p)} disagree on the truth of {ids[row]}, "
+                             f"{labels[column]}: {truth[row, column]:g} against "
+                             f"{p.y_true[row, column]:g}")
+        if p.patient_id is not None and patients is not None:
+            differ = np.flatnonzero(p.patient_id != patients)
             if len(differ):
-                raise ValueError(f"{_name(first)} and {_name(p)} disagree on the patient of {ids[differ[0]]}")
+                raise ValueError(f"{_name(first)} and {_name(p)} disagree on the patient of "
+                                 f"{ids[differ[0]]}")
     return aligned, left_out
 
 
@@ -175,7 +179,6 @@ def _name(predictions):
 
 
 def _load_npz(path):
-    needed = ("image_id", "labels", "y_true", "y_score", "meta")
     try:
         if not zipfile.is_zipfile(path):
             raise ValueError("truncated, or another kind of file")
@@ -183,18 +186,19 @@ def _load_npz(path):
             arrays = {name: file[name] for name in file.files}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path}: not an .npz of predictions: {error}") from None
-    missing = [name for name in needed if name not in arrays]
+    missing = [name for name in ("image_id", "labels", "y_true", "y_score", "meta")
+               if name not in arrays]
     if missing:
         raise ValueError(f"{path}: not an .npz of predictions: it has no {', '.join(missing)}")
     if arrays["image_id"].ndim != 1 or arrays["labels"].ndim != 1:
-        raise ValueError(f"{path}: image_id, labels: expected one axis, found shapes {arrays['image_id'].shape}, "
-                         f"{arrays['labels'].shape}")
+        raise ValueError(f"{path}: image_id, labels: expected one axis, found shapes "
+                         f"{arrays['image_id'].shape}, {arrays['labels'].shape}")
     ids, labels = arrays["image_id"].astype(str), [str(label) for label in arrays["labels"]]
     shape = (len(ids), len(labels))
     for name in ("y_true", "y_score"):
         if arrays[name].shape != shape or arrays[name].dtype.kind != "f":
-            raise ValueError(f"{path}: {name}: expected floats of shape {shape}, found {arrays[name].dtype} "
-                             f"{arrays[name].shape}")
+            raise ValueError(f"{path}: {name}: expected floats of shape {shape}, found "
+                             f"{arrays[name].dtype} {arrays[name].shape}")
     patients = arrays["patient_id"].astype(str) if "patient_id" in arrays else None
     if patients is not None and patients.shape != ids.shape:
         raise ValueError(f"{path}: patient_id: expected shape {ids.shape}, found {patients.shape}")
@@ -204,20 +208,23 @@ def _load_npz(path):
         meta = {"run": path.parent.name or path.stem} | dict(json.loads(str(arrays["meta"])))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: meta: expected a JSON object: {error}") from None
+    if "rehearsal" in meta:  # what version 1.0 called it
+        meta["synthetic"] = meta.pop("rehearsal")
     if meta.get("thresholds") is not None and len(meta["thresholds"]) != len(labels):
-        raise ValueError(f"{path}: meta: expected {len(labels)} thresholds, found {len(meta['thresholds'])}")
+        raise ValueError(f"{path}: meta: expected {len(labels)} thresholds, found "
+                         f"{len(meta['thresholds'])}")
     return Predictions(ids, patients, labels, arrays["y_true"], arrays["y_score"], meta)
 
 
 def _check_values(path, y_true, y_score, ids, labels):
-    """Labels in {0, 1, NaN} and probabilities in [0, 1], or an error that names the first that is not."""
-    for name, values, wrong, expected in (
-            ("y_true", y_true, ~(np.isnan(y_true) | (y_true == 0) | (y_true == 1)), "0, 1 or NaN"),
-            ("y_score", y_score, ~((y_score >= 0) & (y_score <= 1)), "a probability in [0, 1]")):
-        if wrong.any():
-            row, column = np.argwhere(wrong)[0]
-            raise ValueError(f"{path}: {name}: row {row} ({ids[row]}), {labels[column]}: expected {expected}, found "
-                             f"{values[row, column]:g}")
+    """Labels in {0, 1, NaN}, probabilities in [0, 1], or an error that names the first other."""
+    for name, values, right, expected in (
+            ("y_true", y_true, np.isnan(y_true) | (y_true == 0) | (y_true == 1), "0, 1 or NaN"),
+            ("y_score", y_score, (y_score >= 0) & (y_score <= 1), "a probability in [0, 1]")):
+        if not right.all():
+            row, column = np.argwhere(~right)[0]
+            raise ValueError(f"{path}: {name}: row {row} ({ids[row]}), {labels[column]}: expected "
+                             f"{expected}, found {values[row, column]:g}")
 
 
 def _check_ids(path, ids, places):
@@ -227,12 +234,13 @@ def _check_ids(path, ids, places):
     seen = {}
     for image, place in zip(ids.tolist(), places):
         if image in seen:
-            raise ValueError(f"{path}: {place}: id {image!r} is there twice, first at {seen[image]}")
+            raise ValueError(f"{path}: {place}: id {image!r} is there twice, first at "
+                             f"{seen[image]}")
         seen[image] = place
 
 
 def _read_csv(path, kind):
-    """Ids (N,), patients (N,) or None, label names and values (N, L) of a CSV of "probability" or "label" cells."""
+    """Ids (N,), patients (N,) or None, labels, values (N, L); `kind` "probability" or "label"."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
@@ -246,22 +254,23 @@ def _read_csv(path, kind):
     columns = [at for at, name in enumerate(header) if at > 0 and name != "patient_id"]
     labels = [header[at] for at in columns]
     if not labels or len(set(header)) != len(header) or not all(header):
-        raise ValueError(f"{path}: header: expected an id column, then a column per label with distinct names, found "
-                         f"{', '.join(header) or 'nothing'}")
+        raise ValueError(f"{path}: header: expected an id column, then a column per label with "
+                         f"distinct names, found {', '.join(header) or 'nothing'}")
     values = np.empty((len(rows), len(labels)))
     for at, (line, row) in enumerate(rows):
         if len(row) != len(header):
             raise ValueError(f"{path}: line {line}: expected {len(header)} cells, found {len(row)}")
-        for column, name, cell in zip(range(len(labels)), labels, (row[c].strip() for c in columns)):
-            values[at, column] = _cell(cell, kind, f"{path}: line {line}, {name}")
+        for place, (column, name) in enumerate(zip(columns, labels)):
+            where = f"{path}: line {line}, {name}"
+            values[at, place] = _cell(row[column].strip(), kind, where)
     ids = np.array([row[0].strip() for _, row in rows], dtype=str)
     _check_ids(path, ids, [f"line {line}" for line, _ in rows])
     patients = None
     if "patient_id" in header:
         patients = np.array([row[header.index("patient_id")].strip() for _, row in rows], dtype=str)
         if not all(patients):
-            raise ValueError(f"{path}: line {rows[list(patients).index('')][0]}: patient_id: expected a name, found "
-                             "nothing")
+            raise ValueError(f"{path}: line {rows[list(patients).index('')][0]}: patient_id: "
+                             "expected a name, found nothing")
     return ids, patients, labels, values
 
 

@@ -1,8 +1,8 @@
-"""ROC analysis of many labels at once: exact with ties, and unknown (NaN) labels are left out label by label.
+"""ROC analysis of many labels at once: exact with ties; unknown (NaN) labels are left out.
 
-Definitions: Fawcett, "An introduction to ROC analysis", Pattern Recognition Letters 27 (2006). Scores are called
-positive from the threshold on (`>=`). A label of which only one class is known has no ROC curve: its numbers are
-NaN, and `one_class` says why.
+Definitions: Fawcett, "An introduction to ROC analysis", Pattern Recognition Letters 27 (2006). A
+score is predicted positive from the threshold on (`>=`). A label of which only one class is known
+has no ROC curve: its numbers are NaN, and `undefined_reasons` says why.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ import numpy as np
 class RocCurve:
     """The ROC curve of one label, from (0, 0) to (1, 1), a point for each distinct score.
 
-    fpr, tpr, thresholds : (T,) float64 arrays; the first threshold is infinite: nothing is called positive.
+    fpr, tpr, thresholds : (T,) float64 arrays; the first threshold is infinite: no positives
     """
 
     fpr: np.ndarray
@@ -26,7 +26,7 @@ class RocCurve:
 class OperatingPoint:
     """What a threshold per label does: (L,) float64 arrays, NaN where undefined.
 
-    tp, fp, tn, fn : counts of radiographs
+    tp, fp, tn, fn : counts of images
     accuracy : (tp + tn) / all;  sensitivity : tp / (tp + fn);  specificity : tn / (tn + fp)
     f1 : 2 tp / (2 tp + fp + fn)
     """
@@ -57,7 +57,8 @@ def check_labels(y_true):
     wrong = ~((y == 0) | (y == 1) | np.isnan(y))
     if wrong.any():
         row, column = np.argwhere(wrong)[0]
-        raise ValueError(f"y_true: row {row}, column {column}: expected 0, 1 or NaN, found {y[row, column]}")
+        raise ValueError(f"y_true: row {row}, column {column}: expected 0, 1 or NaN, "
+                         f"found {y[row, column]}")
     return y
 
 
@@ -70,19 +71,28 @@ def check_scores(y_score, shape, name="y_score"):
         For another shape, or a score that is not finite (its row and column are named).
     """
     s = np.asarray(y_score)
-    s = s if s.dtype.kind == "f" else s.astype(np.float64)  # unsigned numbers can't be negated to sort them
+    s = s if s.dtype.kind == "f" else s.astype(np.float64)  # unsigned numbers cannot be negated
     s = s[:, None] if s.ndim == 1 else s
     if s.shape != shape:
         raise ValueError(f"{name}: expected the shape of y_true, {shape}, found {s.shape}")
     wrong = ~np.isfinite(s)
     if wrong.any():
         row, column = np.argwhere(wrong)[0]
-        raise ValueError(f"{name}: row {row}, column {column}: expected a finite number, found {s[row, column]}")
+        raise ValueError(f"{name}: row {row}, column {column}: expected a finite number, "
+                         f"found {s[row, column]}")
     return s
 
 
-def one_class(y_true):
-    """Why a label cannot be scored.
+def check_one_label(y_true):
+    """A single label as an (N, 1) array."""
+    y = check_labels(y_true)
+    if y.shape[1] != 1:
+        raise ValueError(f"y_true: expected one label, shape (N,), found {np.shape(y_true)}")
+    return y
+
+
+def undefined_reasons(y_true):
+    """Why a label has no ROC curve.
 
     Parameters
     ----------
@@ -94,12 +104,12 @@ def one_class(y_true):
     """
     y = check_labels(y_true)
     positives, negatives = (y == 1).sum(axis=0), (y == 0).sum(axis=0)
-    return ["no known label" if not p + n else "no positives" if not p else "no negatives" if not n else None
-            for p, n in zip(positives, negatives)]
+    return ["no known label" if not p + n else "no positives" if not p else
+            "no negatives" if not n else None for p, n in zip(positives, negatives)]
 
 
 def _cumulative(y, s):
-    """Distinct scores in descending order (T,), and the positives and negatives from each on (T,), of one label."""
+    """One label's distinct scores, descending (T,), with positives and negatives from each on."""
     known = ~np.isnan(y)
     y, s = y[known] == 1, s[known]
     order = np.argsort(-s)
@@ -127,19 +137,20 @@ def roc_curve(y_true, y_score):
     ValueError
         If only one class is known.
     """
-    y = check_labels(y_true)
-    if y.shape[1] != 1:
-        raise ValueError(f"y_true: expected one label, shape (N,), found {np.shape(y_true)}")
+    y = check_one_label(y_true)
     s = check_scores(y_score, y.shape)
-    reason, = one_class(y)
+    reason, = undefined_reasons(y)
     if reason:
         raise ValueError(f"y_true: {reason}, so there is no ROC curve")
     thresholds, tp, fp = _cumulative(y[:, 0], s[:, 0])
-    return RocCurve(np.append(0, fp / fp[-1]), np.append(0, tp / tp[-1]), np.append(np.inf, thresholds))
+    return RocCurve(np.append(0, fp / fp[-1]), np.append(0, tp / tp[-1]),
+                    np.append(np.inf, thresholds))
 
 
 def auroc(y_true, y_score):
-    """Area under the ROC curve: the chance that a positive scores above a negative, half of the ties counted.
+    """Area under the ROC curve: the chance that a positive scores above a negative.
+
+    Ties count half, so that this is Mann and Whitney's U over the number of pairs.
 
     Parameters
     ----------
@@ -151,35 +162,40 @@ def auroc(y_true, y_score):
     Returns
     -------
     (L,) float64 array
-        NaN where only one class is known (`one_class` gives the reason).
+        NaN where only one class is known (`undefined_reasons` says why).
+
+    Examples
+    --------
+    >>> auroc([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8])
+    array([0.75])
     """
     y = check_labels(y_true)
     s = check_scores(y_score, y.shape)
     area = np.full(y.shape[1], np.nan)
-    for label, reason in enumerate(one_class(y)):
+    for label, reason in enumerate(undefined_reasons(y)):
         if reason is None:
             _, tp, fp = _cumulative(y[:, label], s[:, label])
-            # Trapezoids between neighbouring points, in whole numbers; the halves come last.
+            # Trapezoids between neighboring points, in whole numbers; the halves come last.
             twice = np.sum(np.diff(fp, prepend=0) * (tp + np.append(0, tp[:-1])))
             area[label] = twice / (2 * int(tp[-1]) * int(fp[-1]))
     return area
 
 
 def youden(y_true, y_score, *, midway=False):
-    """The threshold of each label that maximises sensitivity + specificity - 1.
+    """The threshold of each label that maximizes sensitivity + specificity - 1.
 
-    Youden, "Index for rating diagnostic tests", Cancer 3 (1950). Of several best thresholds the highest is taken,
-    as by `argmax(tpr - fpr)` in the authors' code. It is infinite where no threshold is better than calling
-    nothing positive.
+    Youden, "Index for rating diagnostic tests", Cancer 3 (1950). Of several best thresholds the
+    highest is taken, as by `argmax(tpr - fpr)` in the authors' code. It is infinite where no
+    threshold is better than predicting no positives.
 
     Parameters
     ----------
     y_true, y_score : (N, L) arrays
         As in `auroc`.
     midway : bool
-        Give the middle between that score and the next lower one, to float32's precision, which calls the same
-        radiographs. A threshold that other programs will apply should be there: where it is a score itself, the last
-        bit of a computation decides about that radiograph.
+        Give the middle between that score and the next lower one, to float32's precision, which
+        predicts the same. A threshold that other programs will apply should be there: where it is
+        a score itself, the last bit of a computation decides about that image.
 
     Returns
     -------
@@ -189,20 +205,21 @@ def youden(y_true, y_score, *, midway=False):
     y = check_labels(y_true)
     s = check_scores(y_score, y.shape)
     threshold = np.full(y.shape[1], np.nan)
-    for label, reason in enumerate(one_class(y)):
+    for label, reason in enumerate(undefined_reasons(y)):
         if reason is None:
             curve = roc_curve(y[:, label], s[:, label])
-            best = np.argmax(curve.tpr - curve.fpr)  # never the lowest score, from which on all are called
+            best = np.argmax(curve.tpr - curve.fpr)  # never the lowest score
             threshold[label] = curve.thresholds[best]
             if midway and best:
                 above, below = (float(score) for score in curve.thresholds[best:best + 2])
                 middle = float(np.float32((above + below) / 2))
-                threshold[label] = middle if below < middle < above else above  # float32 has none between neighbours
+                # float32 has nothing between neighbors
+                threshold[label] = middle if below < middle < above else above
     return threshold
 
 
 def rates(tp, fp, positives, negatives):
-    """Accuracy, sensitivity, specificity and F1 of counts, as a dict of arrays; NaN where one divides by zero.
+    """Accuracy, sensitivity, specificity and F1 from counts; NaN where one divides by zero.
 
     Parameters
     ----------
@@ -210,6 +227,10 @@ def rates(tp, fp, positives, negatives):
         True and false positives.
     positives, negatives : arrays
         All of each class.
+
+    Returns
+    -------
+    dict of str -> array
     """
     with np.errstate(invalid="ignore", divide="ignore"):
         return {
@@ -221,14 +242,14 @@ def rates(tp, fp, positives, negatives):
 
 
 def operating_point(y_true, y_score, threshold):
-    """Counts and rates when each label is called positive from its threshold on (`>=`).
+    """Counts and rates when each label is predicted positive from its threshold on (`>=`).
 
     Parameters
     ----------
     y_true, y_score : (N, L) arrays
         As in `auroc`.
     threshold : (L,) array or float
-        NaN, as `youden` gives it for a label with one class, makes all of that label's numbers NaN.
+        NaN, as `youden` gives it for a label with one class, makes that label's numbers NaN.
 
     Returns
     -------
@@ -238,7 +259,8 @@ def operating_point(y_true, y_score, threshold):
     s = check_scores(y_score, y.shape)
     threshold = np.broadcast_to(np.asarray(threshold, dtype=np.float64), y.shape[1:])
     unknown = np.where(np.isnan(threshold), np.nan, 0.0)  # added to a count, it makes NaN of it
-    called = s >= threshold
-    positives, negatives = (y == 1).sum(axis=0) + unknown, (y == 0).sum(axis=0) + unknown
-    tp, fp = ((y == 1) & called).sum(axis=0) + unknown, ((y == 0) & called).sum(axis=0) + unknown
-    return OperatingPoint(threshold, tp, fp, negatives - fp, positives - tp, **rates(tp, fp, positives, negatives))
+    predicted = s >= threshold
+    positives, negatives = ((y == value).sum(axis=0) + unknown for value in (1, 0))
+    tp, fp = (((y == value) & predicted).sum(axis=0) + unknown for value in (1, 0))
+    return OperatingPoint(threshold, tp, fp, negatives - fp, positives - tp,
+                          **rates(tp, fp, positives, negatives))

@@ -12,6 +12,7 @@ from sklearn.metrics import roc_auc_score
 
 import evaluate
 from data.labels import MIMIC_OVERLAP, TABLE3
+from stats.comparable import comparison_groups, keep_labels
 from stats.predictions import Predictions, load_predictions, save_predictions
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -27,8 +28,10 @@ def write_csvs(folder, n=80, b_rows=slice(None), a_text=lambda text: text):
     """Two models' probabilities and the truth, as anybody might have them."""
     rng = np.random.default_rng(0)
     truth = rng.random((n, 2)) < 0.4
-    (folder / "truth.csv").write_text("study,patient_id,Edema,Effusion,Mass\n" + "".join(
-        f"s{i},{i // 2},{int(a)},{int(b)},0\n" for i, (a, b) in enumerate(truth)))
+    (folder / "truth.csv").write_text(
+        "study,patient_id,Edema,Effusion,Mass\n"
+        + "".join(f"s{i},{i // 2},{int(a)},{int(b)},0\n" for i, (a, b) in enumerate(truth))
+    )
     for name, skill, rows, change in (("A", 1.0, slice(None), a_text), ("B", 0.3, b_rows, str)):
         p = np.round(1 / (1 + np.exp(-(skill * truth + rng.normal(size=truth.shape)))), 3)
         lines = [f"s{i},{b},{a}\n" for i, (a, b) in enumerate(p)]
@@ -54,11 +57,14 @@ def test_anybodys_predictions(here, capsys):
     assert evaluate.main([*CSVS, "--out", "out"]) == 0
     found = json.loads((here / "out" / "report.json").read_text())["studies"][0]
     assert [m["name"] for m in found["models"]] == ["A", "B"] and found["patients"] == 40
-    truth, a = (np.loadtxt(here / f"{name}.csv", delimiter=",", skiprows=1, usecols=columns)
-                for name, columns in (("truth", (2, 3)), ("A", (2, 1))))
+    truth, a = (
+        np.loadtxt(here / f"{name}.csv", delimiter=",", skiprows=1, usecols=columns)
+        for name, columns in (("truth", (2, 3)), ("A", (2, 1)))
+    )
     for at, label in enumerate(("Edema", "Effusion")):
         assert found["models"][0]["labels"][label]["auroc"]["value"] == pytest.approx(
-            roc_auc_score(truth[:, at], a[:, at]), abs=1e-12)
+            roc_auc_score(truth[:, at], a[:, at]), abs=1e-12
+        )
     assert found["labels_left_out"] == ["Mass"]
     printed = capsys.readouterr().out
     assert "A minus B" in printed and printed.startswith((here / "out" / "report.md").read_text())
@@ -69,9 +75,19 @@ def test_the_same_bytes_each_time_and_without_torch(here):
     hashes = []
     for seed in ("1", "2"):
         done = subprocess.run(
-            [sys.executable, "-c", "import sys, evaluate\ncode = evaluate.main(sys.argv[1:])\n"
-             "assert 'torch' not in sys.modules\nsys.exit(code)", *CSVS, "--out", f"out{seed}"],
-            capture_output=True, text=True, env=os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": str(REPOSITORY)})
+            [
+                sys.executable,
+                "-c",
+                "import sys, evaluate\ncode = evaluate.main(sys.argv[1:])\n"
+                "assert 'torch' not in sys.modules\nsys.exit(code)",
+                *CSVS,
+                "--out",
+                f"out{seed}",
+            ],
+            capture_output=True,
+            text=True,
+            env=os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": str(REPOSITORY)},
+        )
         assert done.returncode == 0, done.stderr
         hashes.append({path.name: path.read_bytes() for path in (here / f"out{seed}").iterdir()})
     assert hashes[0] == hashes[1]
@@ -84,14 +100,16 @@ def test_settings_change_what_they_say(here):
 
     def report(*arguments):
         assert evaluate.main([*CSVS, *arguments]) == 0
-        return (here / "reports" / "report.md").read_text(), json.loads((here / "reports" / "report.json").read_text())
+        return (here / "reports" / "report.md").read_text(), json.loads(
+            (here / "reports" / "report.json").read_text()
+        )
 
     def mean(found):
         return found["studies"][0]["comparisons"][0]["mean"]
 
     text, plain = report()
-    assert "200 bootstrap redraws with seed 0, radiographs drawn singly" in text
-    assert "found anew in each redraw" in text and "two-sided" in text
+    assert "200 bootstrap resamples with seed 0, radiographs drawn singly" in text
+    assert "found anew in each resample" in text and "two-sided" in text
     text, by_patient = report("--resample", "patient")
     assert "patients drawn, each with all radiographs" in text
     assert mean(by_patient)["sd"] != mean(plain)["sd"]
@@ -110,29 +128,47 @@ def test_bad_input_ends_in_one_line(here, capsys):
     write_csvs(here)
     fails(capsys, [*CSVS, "runs/x"], "one or the other")
     fails(capsys, CSVS[:3], "A.csv", "--truth")
-    for flag, value, least in (("--bootstrap", "0", 1), ("--batch-size", "0", 1), ("--threads", "0", 1),
-                               ("--threads", "-1", 1), ("--seed", "-1", 0), ("--limit", "0", 1)):
+    for flag, value, least in (
+        ("--bootstrap", "0", 1),
+        ("--batch-size", "0", 1),
+        ("--threads", "0", 1),
+        ("--threads", "-1", 1),
+        ("--seed", "-1", 0),
+        ("--limit", "0", 1),
+    ):
         fails(capsys, [*CSVS, flag, value], f"{flag}: expected at least {least}, found {value}")
     fails(capsys, [*CSVS, "--thresholds", "val"], "A carries no validation thresholds")
     fails(capsys, [*CSVS, "--labels", "mimic-overlap"], "mimic-overlap")
-    fails(capsys, ["--predictions", "A.csv", "A.csv", *CSVS[3:]], "two predictions of the same name")
+    fails(
+        capsys, ["--predictions", "A.csv", "A.csv", *CSVS[3:]], "two predictions of the same name"
+    )
     write_csvs(here, b_rows=slice(1, None))
-    fails(capsys, CSVS, "B.csv and truth.csv hold different radiographs: 1 are in one only (s0 is not in B.csv)")
+    fails(
+        capsys,
+        CSVS,
+        "B.csv and truth.csv hold different images: 1 are in one only (s0 is not in B.csv)",
+    )
     write_csvs(here, a_text=lambda text: text.replace("s5,", "s4,"))
     fails(capsys, CSVS, "A.csv: line 7", "'s4' is there twice")
     write_csvs(here, a_text=lambda text: text.replace("\ns3,0", "\ns3,7"))
     fails(capsys, CSVS, "A.csv: line 5, Effusion", "expected a probability")
     write_csvs(here)
     truth = (here / "truth.csv").read_text().splitlines()
-    (here / "truth.csv").write_text("\n".join([truth[0], *(",".join([c[0], "one", *c[2:]]) for c in
-                                                            (line.split(",") for line in truth[1:]))]))
+    (here / "truth.csv").write_text(
+        "\n".join(
+            [
+                truth[0],
+                *(",".join([c[0], "one", *c[2:]]) for c in (line.split(",") for line in truth[1:])),
+            ]
+        )
+    )
     fails(capsys, [*CSVS, "--resample", "patient"], "at least 2, found only 'one'")
 
 
-def test_few_redraws_are_warned_about(here, capsys):
+def test_few_resamples_are_warned_about(here, capsys):
     write_csvs(here)
     assert evaluate.main([*CSVS[:-1], "50"]) == 0
-    assert "warning: with 50 redraws no p-value can go under 0.039" in capsys.readouterr().err
+    assert "warning: with 50 resamples no p-value can go under 0.039" in capsys.readouterr().err
 
 
 def test_without_matplotlib_everything_but_the_figures(here, capsys, monkeypatch):
@@ -140,21 +176,45 @@ def test_without_matplotlib_everything_but_the_figures(here, capsys, monkeypatch
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert evaluate.main(CSVS) == 0
     assert capsys.readouterr().err == "no figures: pip install matplotlib\n"
-    assert {p.name for p in (here / "reports").iterdir()} == {"report.md", "tables.tex", "metrics.csv",
-                                                             "comparisons.csv", "report.json"}
+    assert {p.name for p in (here / "reports").iterdir()} == {
+        "report.md",
+        "tables.tex",
+        "metrics.csv",
+        "comparisons.csv",
+        "report.json",
+    }
 
 
 def test_corpora_are_kept_apart_and_a_missing_label_is_listed(here):
     rng = np.random.default_rng(0)
-    truth = {corpus: (rng.random((60, len(TABLE3[corpus]))) < 0.5).astype(np.float32)
-             for corpus in ("cxr14", "padchest")}
-    for corpus, init, drop in (("padchest", "imagenet", 0), ("cxr14", "mimic", 2), ("cxr14", "dinov2", 0)):
+    truth = {
+        corpus: (rng.random((60, len(TABLE3[corpus]))) < 0.5).astype(np.float32)
+        for corpus in ("cxr14", "padchest")
+    }
+    for corpus, init, drop in (
+        ("padchest", "imagenet", 0),
+        ("cxr14", "mimic", 2),
+        ("cxr14", "dinov2", 0),
+    ):
         y = truth[corpus][:, drop:]
         Path(corpus + init).mkdir()
-        save_predictions(f"{corpus}{init}/predictions.npz", Predictions(
-            np.array([f"{corpus}{i}" for i in range(60)]), None, list(TABLE3[corpus])[drop:], y,
-            rng.random(y.shape, dtype=np.float32), {"corpus": corpus, "init": init, "run": corpus + init}))
-    assert evaluate.main(["--bootstrap", "100", "--predictions", *map(str, sorted(Path().glob("*/*.npz")))]) == 0
+        save_predictions(
+            f"{corpus}{init}/predictions.npz",
+            Predictions(
+                np.array([f"{corpus}{i}" for i in range(60)]),
+                None,
+                list(TABLE3[corpus])[drop:],
+                y,
+                rng.random(y.shape, dtype=np.float32),
+                {"corpus": corpus, "init": init, "run": corpus + init},
+            ),
+        )
+    assert (
+        evaluate.main(
+            ["--bootstrap", "100", "--predictions", *map(str, sorted(Path().glob("*/*.npz")))]
+        )
+        == 0
+    )
     found = json.loads(Path("reports/report.json").read_text())["studies"]
     assert [s["corpus"] for s in found] == ["cxr14", "padchest"]
     assert [m["name"] for m in found[0]["models"]] == ["dinov2", "mimic"]
@@ -169,15 +229,24 @@ def test_mimic_overlap_merges_sides():
     y = np.zeros((3, len(labels)), np.float32)
     y[0, labels.index("Pneumonia left")] = 1
     y[1, labels.index("Pneumonia right")] = np.nan
-    y[2, [labels.index("Pleural effusion right"), labels.index("Pleural effusion left")]] = 1, np.nan
+    y[2, [labels.index("Pleural effusion right"), labels.index("Pleural effusion left")]] = (
+        1,
+        np.nan,
+    )
     s = np.arange(27, dtype=np.float32).reshape(3, 9) / 27
-    whole = Predictions(np.array(list("abc")), None, labels, y, s, {"name": "x", "thresholds": [0.1] * 9})
-    found = evaluate.keep_overlap(whole, "ukacxr")
+    whole = Predictions(
+        np.array(list("abc")), None, labels, y, s, {"name": "x", "thresholds": [0.1] * 9}
+    )
+    found = keep_labels(whole, MIMIC_OVERLAP["ukacxr"])
     assert found.labels == list(MIMIC_OVERLAP["ukacxr"])
     at = found.labels.index("Pneumonia")
     np.testing.assert_array_equal(found.y_true[:, at], [1, np.nan, 0])
-    assert found.y_true[2, found.labels.index("Pleural effusion")] == 1  # whatever the other side is
-    np.testing.assert_array_equal(found.y_score[:, at], s[:, labels.index("Pneumonia left")])  # the larger
+    assert (
+        found.y_true[2, found.labels.index("Pleural effusion")] == 1
+    )  # whatever the other side is
+    np.testing.assert_array_equal(
+        found.y_score[:, at], s[:, labels.index("Pneumonia left")]
+    )  # the larger
     assert found.meta["thresholds"][at] is None and found.meta["thresholds"][0] == 0.1
 
 
@@ -194,36 +263,65 @@ def phantom(tmp_path_factory):
 def make_run(folder, phantom, init, seed, labels="table3", **changes):
     """A run folder with an untrained, tiny model."""
     import torch
+
     import data
     from models import VisionTransformer
     from models.checkpoint import save_checkpoint
 
-    config = {"data": "phantom", "init": init, "root": str(phantom / "phantom"), "arch": "tiny", "image_size": 32,
-              "labels": labels, "cache_dir": str(phantom / "cache"), "limit": 5, "workers": 1}
+    config = {
+        "data": "phantom",
+        "init": init,
+        "root": str(phantom / "phantom"),
+        "arch": "tiny",
+        "image_size": 32,
+        "labels": labels,
+        "cache_dir": str(phantom / "cache"),
+        "limit": 5,
+        "workers": 1,
+    }
     test_set = data.from_config(config, "test", tables_only=True)
     config["split_hash"] = test_set.split_hash
     torch.manual_seed(seed)
-    model = VisionTransformer(img_size=32, patch_size=16, embed_dim=16, depth=1, num_heads=2,
-                              num_classes=len(test_set.labels))
+    model = VisionTransformer(
+        img_size=32,
+        patch_size=16,
+        embed_dim=16,
+        depth=1,
+        num_heads=2,
+        num_classes=len(test_set.labels),
+    )
     torch.nn.init.normal_(model.head.weight)
     folder.mkdir(parents=True)
-    save_checkpoint(folder / "best.pt", {
-        "model": model.state_dict(), "model_config": model.config, "labels": test_set.labels,
-        "config": config | changes, "epoch": 1, "step": 1, "val_auroc": [None] * len(test_set.labels),
-        "thresholds": [0.5] * (len(test_set.labels) - 1) + [None],
-        "input_mean": None, "input_std": None})
+    save_checkpoint(
+        folder / "best.pt",
+        {
+            "model": model.state_dict(),
+            "model_config": model.config,
+            "labels": test_set.labels,
+            "config": config | changes,
+            "epoch": 1,
+            "step": 1,
+            "val_auroc": [None] * len(test_set.labels),
+            "thresholds": [0.5] * (len(test_set.labels) - 1) + [None],
+            "input_mean": None,
+            "input_std": None,
+        },
+    )
     return model.eval()
 
 
 def test_runs_from_image_files_to_report(here, phantom, capsys):
     import torch
+
     import data
 
     model = make_run(here / "runs" / "one", phantom, "dinov2", 0)
     make_run(here / "runs" / "two", phantom, "imagenet", 1)
     assert evaluate.main(["--bootstrap", "100", "--device", "cpu", "--batch-size", "3"]) == 0
     found = load_predictions(here / "runs" / "one" / "predictions.npz")
-    test_set = data.CORPORA["phantom"](phantom / "phantom", "test", image_size=32, cache_dir=phantom / "cache")
+    test_set = data.CORPORA["phantom"](
+        phantom / "phantom", "test", image_size=32, cache_dir=phantom / "cache"
+    )
     assert len(found.image_id) == len(test_set) > 5  # all of it: a limit is for training
     images, labels = test_set.batch(np.arange(len(test_set)))
     with torch.inference_mode():
@@ -232,15 +330,32 @@ def test_runs_from_image_files_to_report(here, phantom, capsys):
     np.testing.assert_array_equal(found.y_true, labels.numpy())
     np.testing.assert_array_equal(found.patient_id, test_set.table.patient_id)
     assert found.meta["thresholds"] == [0.5] * 5 + [None] and found.meta["corpus"] == "phantom"
-    assert found.meta["split_hash"] == test_set.split_hash and len(found.meta["checkpoint_sha256"]) == 64
+    assert (
+        found.meta["split_hash"] == test_set.split_hash
+        and len(found.meta["checkpoint_sha256"]) == 64
+    )
     report = {p.name: p.read_bytes() for p in (here / "reports").iterdir()}
     assert b"DINOv2 minus ImageNet-21k" in report["report.md"] and len(report) >= 5
-    for data_written in [*report.values(), (here / "runs" / "one" / "predictions.npz").read_bytes()]:
+    for data_written in [
+        *report.values(),
+        (here / "runs" / "one" / "predictions.npz").read_bytes(),
+    ]:
         assert str(phantom).encode() not in data_written
 
     capsys.readouterr()
-    assert evaluate.main(["runs/two", "runs/one", "--bootstrap", "100", "--device", "cpu", "--batch-size", "3"]) == 0
-    again = ["--predictions", "runs/one/predictions.npz", "runs/two/predictions.npz", "--bootstrap", "100"]
+    assert (
+        evaluate.main(
+            ["runs/two", "runs/one", "--bootstrap", "100", "--device", "cpu", "--batch-size", "3"]
+        )
+        == 0
+    )
+    again = [
+        "--predictions",
+        "runs/one/predictions.npz",
+        "runs/two/predictions.npz",
+        "--bootstrap",
+        "100",
+    ]
     assert evaluate.main(again) == 0
     assert {p.name: p.read_bytes() for p in (here / "reports").iterdir()} == report
 
@@ -249,16 +364,20 @@ def test_runs_that_cannot_be_scored(here, phantom, capsys):
     make_run(here / "runs" / "other-split", phantom, "dinov2", 0, split_hash="0" * 64)
     fails(capsys, ["--bootstrap", "100"], "other-split", "not split as it was in training")
     (here / "runs" / "cut").mkdir()
-    (here / "runs" / "cut" / "best.pt").write_bytes((here / "runs" / "other-split" / "best.pt").read_bytes()[:500])
+    (here / "runs" / "cut" / "best.pt").write_bytes(
+        (here / "runs" / "other-split" / "best.pt").read_bytes()[:500]
+    )
     fails(capsys, ["runs/cut"], "best.pt", "truncated")
     make_run(here / "runs" / "elsewhere", phantom, "dinov2", 0, data="cxr14", root=None)
     fails(capsys, ["runs/elsewhere", "--root", "nowhere"], "nowhere/cxr14")
     make_run(here / "runs" / "moved", phantom, "dinov2", 0)
-    fails(capsys, ["runs/moved", "--root", str(here)], f"{here}/phantom: no such folder")  # where one would be drawn
+    fails(
+        capsys, ["runs/moved", "--root", str(here)], f"{here}/phantom: no such folder"
+    )  # where one would be drawn
     (here / "runs" / "lost").mkdir()
     (here / "runs" / "lost" / "config.json").write_text("{}")
     assert evaluate.main(["--bootstrap", "100"]) == 2
-    assert "warning: runs/lost has no best.pt and is passed over" in capsys.readouterr().err
+    assert "warning: runs/lost has no best.pt and is skipped" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("key", ["data", "init", "arch", "split_hash", "labels", "thresholds"])
@@ -283,12 +402,23 @@ def test_runs_are_compared_with_runs_of_the_same_labels(here, phantom):
     make_run(here / "runs" / "third", phantom, "mimic", 3, labels=["Nodule", "Cardiomegaly"])
     assert evaluate.main([*quick, "--out", "all"]) == 0
 
-    alone, found = (json.loads((here / out / "report.json").read_text())["studies"] for out in ("table4", "all"))
-    assert found[0] == alone[0] and found[0]["title"] == "Phantom (synthetic)" and found[0]["label_set"] == "table3"
+    alone, found = (
+        json.loads((here / out / "report.json").read_text())["studies"] for out in ("table4", "all")
+    )
+    assert (
+        found[0] == alone[0]
+
+        and found[0]["label_set"] == "table3"
+    )
     assert [(s["name"], [m["run"] for m in s["models"]]) for s in found] == [
-        ("phantom", ["full-a", "full-b"]), ("phantom-labels-shared-with-mimic-cxr", ["shared"]),
-        ("phantom-other-labels-1", ["third"])]
-    assert found[1]["labels"] == list(MIMIC_OVERLAP["phantom"]) and found[1]["label_set"] == "mimic-overlap"
+        ("phantom", ["full-a", "full-b"]),
+        ("phantom-labels-shared-with-mimic-cxr", ["shared"]),
+        ("phantom-other-labels-1", ["third"]),
+    ]
+    assert (
+        found[1]["labels"] == list(MIMIC_OVERLAP["phantom"])
+        and found[1]["label_set"] == "mimic-overlap"
+    )
     assert all(s["labels_left_out"] == [] for s in found)
     report = (here / "all" / "report.md").read_text()
     headings = [line for line in report.splitlines() if line.startswith("## ")]
@@ -303,24 +433,32 @@ def test_runs_are_compared_with_runs_of_the_same_labels(here, phantom):
 
     (here / "runs" / "third" / "best.pt").unlink()
     assert evaluate.main([*quick, "--labels", "mimic-overlap", "--out", "table5"]) == 0
-    together, = json.loads((here / "table5" / "report.json").read_text())["studies"]
+    (together,) = json.loads((here / "table5" / "report.json").read_text())["studies"]
     assert [m["name"] for m in together["models"]] == ["dinov2", "imagenet", "mimic"]
-    assert together["labels"] == list(MIMIC_OVERLAP["phantom"]) and len(together["comparisons"]) == 3
+    assert (
+        together["labels"] == list(MIMIC_OVERLAP["phantom"]) and len(together["comparisons"]) == 3
+    )
     files = [f"runs/{run}/predictions.npz" for run in ("full-a", "shared")]
     assert evaluate.main(["--predictions", *files, "--bootstrap", "100", "--out", "files"]) == 0
-    common, = json.loads((here / "files" / "report.json").read_text())["studies"]
+    (common,) = json.loads((here / "files" / "report.json").read_text())["studies"]
     assert len(common["comparisons"]) == 1 and common["labels_left_out"] == ["Nodule"]
 
 
 def test_the_papers_numbers_stand_beside_each_set_of_labels():
     def run(init, labels):
         y = np.tile([[0.0], [1.0]], len(labels))
-        return Predictions(np.array(["a", "b"]), None, list(labels), y, y, {"corpus": corpus, "init": init})
+        return Predictions(
+            np.array(["a", "b"]), None, list(labels), y, y, {"corpus": corpus, "init": init}
+        )
 
-    for corpus, expected in (("cxr14", [("table3", ["dinov2", "imagenet"]), ("mimic-overlap", ["mimic"])]),
-                             ("chexpert", [("table3", ["dinov2", "imagenet", "mimic"])])):  # all of its are shared
-        found = evaluate.group([run("mimic", MIMIC_OVERLAP[corpus]), run("imagenet", TABLE3[corpus]),
-                                run("dinov2", TABLE3[corpus][::-1])], by_labels=True)
-        assert [[m.meta["name"] for m in models] for _, _, models in found] == [names for _, names in expected]
-        assert [evaluate.which_labels(c, models[0].labels, "mimic-overlap" if variant else "all")
-                for c, variant, models in found] == [label_set for label_set, _ in expected]
+    for corpus, expected in (
+        ("cxr14", [("table3", ["dinov2", "imagenet"]), ("mimic-overlap", ["mimic"])]),
+        ("chexpert", [("table3", ["dinov2", "imagenet", "mimic"])]),
+    ):  # all of its are shared
+        runs = [
+            run("mimic", MIMIC_OVERLAP[corpus]),
+            run("imagenet", TABLE3[corpus]),
+            run("dinov2", TABLE3[corpus][::-1]),
+        ]
+        found = comparison_groups(runs, TABLE3, MIMIC_OVERLAP, by_labels=True)
+        assert [(g.label_set, [m.meta["name"] for m in g.models]) for g in found] == expected

@@ -1,4 +1,4 @@
-"""Redraws against scikit-learn, one by one; what must not matter; what must be counted."""
+"""Replicates against scikit-learn, one by one; what must not matter; what must be counted."""
 
 import sys
 import tracemalloc
@@ -7,13 +7,23 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from stats import (METRICS, auroc, bootstrap, bootstrap_models, compare, delong_test, operating_point, p_values,
-                   paired_bootstrap, youden)
-from stats.redraws import draw_counts
+from stats import (
+    METRICS,
+    auroc,
+    bootstrap,
+    bootstrap_models,
+    compare,
+    delong_test,
+    operating_point,
+    p_values,
+    paired_bootstrap,
+    youden,
+)
+from stats.resampling import resample_counts
 
 
 def problem(seed, n=250, labels=4, decimals=2, unknown=0.1):
-    """Labels with NaN, two models' float32 scores with ties, patients of one to four radiographs."""
+    """Labels with NaN, two models' float32 scores with ties, patients of 1 to 4 images."""
     rng = np.random.default_rng(seed)
     y = (rng.random((n, labels)) < np.linspace(0.05, 0.6, labels)).astype(np.float32)
     a, b = (np.round(rng.normal(size=y.shape) + y, decimals).astype(np.float32) for _ in range(2))
@@ -22,7 +32,7 @@ def problem(seed, n=250, labels=4, decimals=2, unknown=0.1):
 
 
 def check_against_scikit_learn(values, y, s, counts, threshold=None):
-    """Every metric of every redraw, redrawn literally."""
+    """Every metric of every resample, drawn literally."""
     for b in range(counts.shape[1]):
         for label in range(y.shape[1]):
             drawn = np.repeat(np.arange(len(y)), counts[:, b])
@@ -33,71 +43,77 @@ def check_against_scikit_learn(values, y, s, counts, threshold=None):
                 assert np.isnan(list(found.values())).all()
                 continue
             fpr, tpr, thresholds = metrics.roc_curve(truth, score, drop_intermediate=False)
-            called = score >= (thresholds[np.argmax(tpr - fpr)] if threshold is None else threshold[label])
+            predicted = score >= (
+                thresholds[np.argmax(tpr - fpr)] if threshold is None else threshold[label]
+            )
             expected = {
-                "auroc": metrics.roc_auc_score(truth, score), "accuracy": metrics.accuracy_score(truth, called),
-                "sensitivity": metrics.recall_score(truth, called),
-                "specificity": metrics.recall_score(1 - truth, ~called),
-                "f1": metrics.f1_score(truth, called, zero_division=0)}
+                "auroc": metrics.roc_auc_score(truth, score),
+                "accuracy": metrics.accuracy_score(truth, predicted),
+                "sensitivity": metrics.recall_score(truth, predicted),
+                "specificity": metrics.recall_score(1 - truth, ~predicted),
+                "f1": metrics.f1_score(truth, predicted, zero_division=0),
+            }
             for metric, value in found.items():
                 assert abs(value - expected[metric]) < 1e-12, (metric, b, label)
 
 
 @pytest.mark.parametrize("decimals", [0, 1, 9])
 @pytest.mark.parametrize("fixed", [False, True])
-def test_every_redraw_equals_scikit_learn(decimals, fixed):
+def test_every_replicate_equals_scikit_learn(decimals, fixed):
     y, s, _, _ = problem(1, decimals=decimals)
     threshold = np.array([0.5, 0, 1, -1.0]) if fixed else None
-    found = bootstrap(y, s, redraws=12, seed=5, metrics=METRICS, thresholds=threshold)
-    check_against_scikit_learn(found.values, y, s, draw_counts(5, 0, 12, len(y)), threshold)
+    found = bootstrap(y, s, n_resamples=12, seed=5, metrics=METRICS, thresholds=threshold)
+    check_against_scikit_learn(found.values, y, s, resample_counts(5, 0, 12, len(y)), threshold)
 
 
-def test_every_redraw_of_patients_equals_scikit_learn():
+def test_every_replicate_of_patients_equals_scikit_learn():
     y, s, _, patient = problem(2)
     names = np.array([f"patient {p}" for p in patient])
-    found = bootstrap(y, s, redraws=12, groups=names, metrics=METRICS)
+    found = bootstrap(y, s, n_resamples=12, groups=names, metrics=METRICS)
     known, members = np.unique(names, return_inverse=True)
-    counts = draw_counts(0, 0, 12, len(known), members)
+    counts = resample_counts(0, 0, 12, len(known), members)
     check_against_scikit_learn(found.values, y, s, counts)
     for p in np.unique(patient):  # all radiographs of a patient or none, equally often
         assert (counts[patient == p] == counts[patient == p][0]).all()
 
 
 def test_long_runs_equal_scikit_learn():
-    """Few positives among many: runs past those that are summed side by side; and heavy ties of both classes."""
+    """Few positives among many: runs past those summed side by side; heavy ties of both classes."""
     rng = np.random.default_rng(0)
     y = (np.arange(3000) % 500 == 7).astype(np.float32)[:, None]
     for s in (rng.random((3000, 1)), np.round(rng.random((3000, 1)), 1), np.zeros((3000, 1))):
-        found = bootstrap(y, s, redraws=5, metrics=METRICS)
-        check_against_scikit_learn(found.values, y, s, draw_counts(0, 0, 5, 3000))
+        found = bootstrap(y, s, n_resamples=5, metrics=METRICS)
+        check_against_scikit_learn(found.values, y, s, resample_counts(0, 0, 5, 3000))
 
 
 @pytest.mark.parametrize("decimals", [2, 9])
-def test_curves_of_many_steps_equal_scikit_learn(decimals):
-    """More steps than are worked on at once, and more redraws than are weighed at once."""
+def test_curves_of_many_segments_equal_scikit_learn(decimals):
+    """More segments than are worked on at once, and more resamples than are weighed at once."""
     y, s, _, _ = problem(7, n=3000, labels=2, decimals=decimals)
     y[:, 1] = np.random.default_rng(0).random(3000) < 0.5
-    found = bootstrap(y, s, redraws=7, metrics=METRICS)
-    check_against_scikit_learn(found.values, y, s, draw_counts(0, 0, 7, 3000))
-    again = bootstrap(y, s, redraws=1030, metrics=METRICS)
+    found = bootstrap(y, s, n_resamples=7, metrics=METRICS)
+    check_against_scikit_learn(found.values, y, s, resample_counts(0, 0, 7, 3000))
+    again = bootstrap(y, s, n_resamples=1030, metrics=METRICS)
     for metric in METRICS:
         np.testing.assert_array_equal(again.values[metric][:7], found.values[metric])
-    check_against_scikit_learn({m: v[1024:] for m, v in again.values.items()}, y, s, draw_counts(0, 1024, 1030, 3000))
+    check_against_scikit_learn(
+        {m: v[1024:] for m, v in again.values.items()}, y, s, resample_counts(0, 1024, 1030, 3000)
+    )
 
 
-def test_redraws_are_draws_with_replacement():
-    counts = draw_counts(0, 0, 400, 500).astype(float)
+def test_resamples_are_draws_with_replacement():
+    counts = resample_counts(0, 0, 400, 500).astype(float)
     assert (counts.sum(axis=0) == 500).all()
     assert abs(counts.var() - (1 - 1 / 500)) < 0.02  # of a multinomial count; its SD is about 0.004
     assert len(np.unique(counts, axis=1).T) == 400
-    assert not (draw_counts(1, 0, 1, 500) == draw_counts(0, 0, 1, 500)).all()
+    assert not (resample_counts(1, 0, 1, 500) == resample_counts(0, 0, 1, 500)).all()
 
 
-def test_memory_threads_and_further_redraws_change_nothing():
+def test_memory_threads_and_further_resamples_change_nothing():
     y, a, _, patient = problem(3)
-    few = bootstrap(y, a, redraws=40, metrics=METRICS)
-    many = bootstrap(y, a, redraws=70, metrics=METRICS, memory_mb=1, threads=3)
-    small = bootstrap(y, a, redraws=70, metrics=METRICS, memory_mb=0, threads=1)
+    few = bootstrap(y, a, n_resamples=40, metrics=METRICS)
+    many = bootstrap(y, a, n_resamples=70, metrics=METRICS, memory_mb=1, threads=3)
+    small = bootstrap(y, a, n_resamples=70, metrics=METRICS, memory_mb=0, threads=1)
     for metric in METRICS:
         np.testing.assert_array_equal(few.values[metric], many.values[metric][:40])
         np.testing.assert_array_equal(small.values[metric], many.values[metric])
@@ -108,10 +124,10 @@ def test_memory_stays_within_the_budget():
     y = (rng.random((20_000, 3)) < 0.5).astype(np.float32)
     s = rng.random(y.shape, dtype=np.float32)
     tracemalloc.start()
-    bootstrap(y, s, redraws=2000, metrics=METRICS, memory_mb=24, threads=2)
+    bootstrap(y, s, n_resamples=2000, metrics=METRICS, memory_mb=24, threads=2)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 24 * 2**20  # 2,000 redraws of 20,000 counts would be 38 MiB
+    assert peak < 24 * 2**20  # 2,000 resamples of 20,000 counts would be 38 MiB
 
 
 def test_spread_agrees_with_delong():
@@ -119,74 +135,92 @@ def test_spread_agrees_with_delong():
     y = (rng.random(2000) < 0.2).astype(float)
     a, b = rng.normal(size=(2, 2000)) + y
     exact = delong_test(y, a, b)
-    found = paired_bootstrap(y, a, b, redraws=2000)
+    found = paired_bootstrap(y, a, b, n_resamples=2000)
     np.testing.assert_allclose(found.a.ci()[0], exact.ci_a, atol=0.003)
     assert np.std(found.difference) == pytest.approx(exact.se, rel=0.06)
     assert found.p_value[0] == pytest.approx(exact.p_value, abs=0.06)
     assert found.a.mean()[0] == pytest.approx(exact.auc_a, abs=0.002)
 
 
-def test_models_share_their_redraws():
+def test_models_share_their_resamples():
     y, a, b, _ = problem(4)
-    alone = [bootstrap(y, s, redraws=100) for s in (a, b)]
-    together = bootstrap_models(y, [a, b], redraws=100)
-    pair = paired_bootstrap(y, a, b, redraws=100)
+    alone = [bootstrap(y, s, n_resamples=100) for s in (a, b)]
+    together = bootstrap_models(y, [a, b], n_resamples=100)
+    pair = paired_bootstrap(y, a, b, n_resamples=100)
     for one, other in zip(alone, together):
         np.testing.assert_array_equal(one.values["auroc"], other.values["auroc"])
-    np.testing.assert_array_equal(pair.difference, alone[0].values["auroc"] - alone[1].values["auroc"])
+    np.testing.assert_array_equal(
+        pair.difference, alone[0].values["auroc"] - alone[1].values["auroc"]
+    )
     again = compare(*together)
     np.testing.assert_array_equal(again.p_value, pair.p_value)
-    with pytest.warns(UserWarning, match="with 30 redraws no p-value can go under 0.065"):
-        same = paired_bootstrap(y, a, a, redraws=30)
+    with pytest.warns(UserWarning, match="with 30 resamples no p-value can go under 0.065"):
+        same = paired_bootstrap(y, a, a, n_resamples=30)
     assert (same.p_value == 1).all() and same.mean_p_value == 1
 
 
 def test_p_values_by_hand():
-    difference = np.array([[1, 1, 0, np.nan], [1, -1, 0, np.nan], [1, 1, 0, np.nan], [1, 2, 0, np.nan]], dtype=float)
+    difference = np.array(
+        [[1, 1, 0, np.nan], [1, -1, 0, np.nan], [1, 1, 0, np.nan], [1, 2, 0, np.nan]], dtype=float
+    )
     np.testing.assert_allclose(p_values(difference), [2 * 1 / 5, 2 * 2 / 5, 1, np.nan])
     np.testing.assert_allclose(p_values(-difference), p_values(difference))
     np.testing.assert_allclose(p_values(difference, "paper"), [0, 1 / 4, 1, np.nan])
-    assert p_values(np.array([1.0, np.nan, 1.0])) == 2 / 3  # two redraws count
+    assert p_values(np.array([1.0, np.nan, 1.0])) == 2 / 3  # two replicates count
     with pytest.raises(ValueError, match="one-sided"):
         p_values(difference, "one-sided")
 
 
-def test_undefined_redraws_are_counted_and_left_out():
+def test_undefined_replicates_are_counted_and_left_out():
     y = np.zeros((60, 3), np.float32)
-    y[:2, 0] = 1  # often missed by a redraw
+    y[:2, 0] = 1  # often missed by a resample
     y[:30, 1] = 1  # label 2 has no positives at all
     s = np.random.default_rng(0).random(y.shape)
-    found = paired_bootstrap(y, s, s[::-1], redraws=400)
-    missed = (draw_counts(0, 0, 400, 60)[:2].sum(axis=0) == 0)
+    found = paired_bootstrap(y, s, s[::-1], n_resamples=400)
+    missed = resample_counts(0, 0, 400, 60)[:2].sum(axis=0) == 0
     assert 20 < missed.sum() < 90  # exp(-2) of 400 is 54
     np.testing.assert_array_equal(found.a.undefined, [missed.sum(), 0, 400])
     np.testing.assert_array_equal(np.isnan(found.difference[:, 0]), missed)
     assert found.a.reasons == [None, None, "no positives"]
-    assert np.isnan(found.p_value[2]) and np.isfinite(found.p_value[:2]).all() and np.isfinite(found.mean_p_value)
+    assert (
+        np.isnan(found.p_value[2])
+        and np.isfinite(found.p_value[:2]).all()
+        and np.isfinite(found.mean_p_value)
+    )
     assert found.a.mean()[0] == pytest.approx(np.nanmean(found.a.values["auroc"][:, 0]))
     assert found.a.sd()[0] == pytest.approx(np.nanstd(found.a.values["auroc"][:, 0]))
-    np.testing.assert_allclose(found.a.ci()[0], np.nanpercentile(found.a.values["auroc"][:, 0], [2.5, 97.5]))
-    np.testing.assert_allclose(found.a.mean_over_labels(), np.nanmean(found.a.values["auroc"], axis=1))
+    np.testing.assert_allclose(
+        found.a.ci()[0], np.nanpercentile(found.a.values["auroc"][:, 0], [2.5, 97.5])
+    )
+    np.testing.assert_allclose(
+        found.a.mean_over_labels(), np.nanmean(found.a.values["auroc"], axis=1)
+    )
 
 
-def test_a_redraw_of_everything_once_is_the_test_set_itself(monkeypatch):
+def test_a_resample_of_everything_once_is_the_test_set_itself(monkeypatch):
     y, s, _, _ = problem(6)
-    monkeypatch.setattr(sys.modules["stats.bootstrap"], "draw_counts",
-                        lambda seed, first, last, size, groups: np.ones((size, last - first), np.uint8))
-    found = bootstrap(y, s, redraws=2, metrics=METRICS)
+    monkeypatch.setattr(
+        sys.modules["stats.bootstrap"],
+        "resample_counts",
+        lambda seed, first, last, size, groups: np.ones((size, last - first), np.uint8),
+    )
+    found = bootstrap(y, s, n_resamples=2, metrics=METRICS)
     point = operating_point(y, s, youden(y, s))
     np.testing.assert_allclose(found.values["auroc"][1], auroc(y, s), atol=1e-15)
     for metric in METRICS[1:]:
         np.testing.assert_allclose(found.values[metric][1], getattr(point, metric), atol=1e-15)
 
 
-@pytest.mark.parametrize("change, message", [
-    ({"groups": np.zeros(250)}, "at least 2"),
-    ({"groups": np.zeros(3)}, r"expected shape \(250,\), found \(3,\)"),
-    ({"metrics": ("auc",)}, "found auc"),
-    ({"redraws": 0}, "at least 1"),
-    ({"thresholds": [1.0, 2.0]}, "broadcast"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"groups": np.zeros(250)}, "at least 2"),
+        ({"groups": np.zeros(3)}, r"expected shape \(250,\), found \(3,\)"),
+        ({"metrics": ("auc",)}, "found auc"),
+        ({"n_resamples": 0}, "at least 1"),
+        ({"thresholds": [1.0, 2.0]}, "broadcast"),
+    ],
+)
 def test_bad_arguments_are_named(change, message):
     y, a, _, _ = problem(0)
     with pytest.raises(ValueError, match=message):

@@ -8,7 +8,7 @@ from stats import delong_test
 
 
 def test_equals_proc():
-    """pROC 1.18.0: roc.test(roc(y, a, direction="<"), roc(y, b, direction="<"), method="delong"); ci.auc()."""
+    """pROC 1.18.0: roc.test(roc(y, a), roc(y, b), method="delong"), ci.auc(); direction="<"."""
     i = np.arange(80)
     y = ((i * 7) % 5 < 2).astype(int)
     found = delong_test(y, (i * 37) % 61 + 18 * y, (i * 17) % 23 + 6 * y)

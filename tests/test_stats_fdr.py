@@ -15,7 +15,9 @@ def test_equals_scipy(seed):
     with_untestable = np.insert(p, rng.integers(len(p) + 1), np.nan)
     adjusted = benjamini_hochberg(with_untestable)
     np.testing.assert_array_equal(np.isnan(adjusted), np.isnan(with_untestable))
-    np.testing.assert_allclose(adjusted[~np.isnan(adjusted)], false_discovery_control(p), rtol=1e-14)
+    np.testing.assert_allclose(
+        adjusted[~np.isnan(adjusted)], false_discovery_control(p), rtol=1e-14
+    )
 
 
 def test_nothing_to_adjust():

@@ -14,9 +14,16 @@ def example(name="run", order=(0, 1, 2), labels=("Edema", "No finding"), **chang
     y = np.array([[1, 0], [np.nan, 1], [0, 1]], np.float32)
     s = np.array([[0.75, 0.25], [0.5, 0.5], [0.125, 1]], np.float32)
     columns = [("Edema", "No finding").index(label) for label in labels]
-    arrays = {"image_id": np.array(["b.png", "a.png", "c.png"])[order], "patient_id": np.array(["2", "1", "1"])[order],
-              "y_true": y[order][:, columns], "y_score": s[order][:, columns]}
-    meta = {"run": name, "thresholds": [{"Edema": 0.5, "No finding": None}[label] for label in labels]}
+    arrays = {
+        "image_id": np.array(["b.png", "a.png", "c.png"])[order],
+        "patient_id": np.array(["2", "1", "1"])[order],
+        "y_true": y[order][:, columns],
+        "y_score": s[order][:, columns],
+    }
+    meta = {
+        "run": name,
+        "thresholds": [{"Edema": 0.5, "No finding": None}[label] for label in labels],
+    }
     return Predictions(labels=list(labels), meta=meta, **(arrays | changes))
 
 
@@ -42,9 +49,14 @@ def test_npz_round_trip(tmp_path):
 
 
 def test_csv_with_truth_in_another_order(tmp_path):
-    (tmp_path / "a.csv").write_text("image,patient_id,Edema,No finding,Mass\nb.png,2,0.75,0.25,0\n"
-                                    "a.png,1,0.5,0.5,0\n\nc.png,1,0.125,1,0\n", encoding="utf-8-sig")
-    (tmp_path / "truth.csv").write_text("image,Hernia,No finding,Edema\nc.png,,1,0\na.png,0,1,\nb.png,0,0.0,1\n")
+    (tmp_path / "a.csv").write_text(
+        "image,patient_id,Edema,No finding,Mass\nb.png,2,0.75,0.25,0\n"
+        "a.png,1,0.5,0.5,0\n\nc.png,1,0.125,1,0\n",
+        encoding="utf-8-sig",
+    )
+    (tmp_path / "truth.csv").write_text(
+        "image,Hernia,No finding,Edema\nc.png,,1,0\na.png,0,1,\nb.png,0,0.0,1\n"
+    )
     found = load_predictions(tmp_path / "a.csv", tmp_path / "truth.csv")
     assert_same(found, example())
     assert found.meta == {"run": "a", "labels_left_out": ["Hernia", "Mass"]}
@@ -53,24 +65,36 @@ def test_csv_with_truth_in_another_order(tmp_path):
 def test_patients_may_be_in_the_truth(tmp_path):
     (tmp_path / "a.csv").write_text("id,Edema\nx,0.5\ny,0.25\n")
     (tmp_path / "truth.csv").write_text("id,patient_id,Edema\ny,7,1\nx,8,0\n")
-    assert list(load_predictions(tmp_path / "a.csv", tmp_path / "truth.csv").patient_id) == ["8", "7"]
+    assert list(load_predictions(tmp_path / "a.csv", tmp_path / "truth.csv").patient_id) == [
+        "8",
+        "7",
+    ]
 
 
-@pytest.mark.parametrize("text, message", [
-    ("id,Edema\nx,0.5\ny,1.5\n", "line 3, Edema: expected a probability in .0, 1., found '1.5'"),
-    ("id,Edema\nx,0.5\ny,nan\n", "line 3, Edema: expected a probability in .0, 1., found 'nan'"),
-    ("id,Edema\nx,0.5\ny,\n", "line 3, Edema: expected a probability in .0, 1., found ''"),
-    ("id,Edema\nx,0.5\nx,0.5\n", "line 3: id 'x' is there twice, first at line 2"),
-    ("id,Edema\nx,0.5\ny\n", "line 3: expected 2 cells, found 1"),
-    ("id,Edema,Edema\nx,0.5,1\n", "header: expected an id column, then a column per label"),
-    ("id\nx\n", "header"),
-    ("", "header"),
-    ("id,Edema\n", "no rows"),
-    ("id,Edema\nx,0.5\nz,0.5\n", "hold different radiographs: 2 are in one only .z is not in"),
-    ("id,Edema\nx,0.5\n", "hold different radiographs: 1 are in one only .y is not in"),
-    ("id,Mass\nx,0.5\ny,0.5\n", "no label in common"),
-    ("id,patient_id,Edema\nx,1,0.5\ny,,0.5\n", "line 3: patient_id"),
-])
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        (
+            "id,Edema\nx,0.5\ny,1.5\n",
+            "line 3, Edema: expected a probability in .0, 1., found '1.5'",
+        ),
+        (
+            "id,Edema\nx,0.5\ny,nan\n",
+            "line 3, Edema: expected a probability in .0, 1., found 'nan'",
+        ),
+        ("id,Edema\nx,0.5\ny,\n", "line 3, Edema: expected a probability in .0, 1., found ''"),
+        ("id,Edema\nx,0.5\nx,0.5\n", "line 3: id 'x' is there twice, first at line 2"),
+        ("id,Edema\nx,0.5\ny\n", "line 3: expected 2 cells, found 1"),
+        ("id,Edema,Edema\nx,0.5,1\n", "header: expected an id column, then a column per label"),
+        ("id\nx\n", "header"),
+        ("", "header"),
+        ("id,Edema\n", "no rows"),
+        ("id,Edema\nx,0.5\nz,0.5\n", "hold different images: 2 are in one only .z is not in"),
+        ("id,Edema\nx,0.5\n", "hold different images: 1 are in one only .y is not in"),
+        ("id,Mass\nx,0.5\ny,0.5\n", "no label in common"),
+        ("id,patient_id,Edema\nx,1,0.5\ny,,0.5\n", "line 3: patient_id"),
+    ],
+)
 def test_bad_csv_is_named(tmp_path, text, message):
     (tmp_path / "a.csv").write_text(text)
     (tmp_path / "truth.csv").write_text("id,Edema\nx,1\ny,0\n")
@@ -83,7 +107,9 @@ def test_bad_csv_is_named(tmp_path, text, message):
 def test_bad_truth_is_named(tmp_path, cell):
     (tmp_path / "a.csv").write_text("id,Edema\nx,0.5\n")
     (tmp_path / "truth.csv").write_text(f"id,Edema\nx,{cell}\n")
-    with pytest.raises(ValueError, match=f"truth.csv: line 2, Edema: expected 0, 1 or nothing, found '{cell}'"):
+    with pytest.raises(
+        ValueError, match=f"truth.csv: line 2, Edema: expected 0, 1 or nothing, found '{cell}'"
+    ):
         load_predictions(tmp_path / "a.csv", tmp_path / "truth.csv")
 
 
@@ -100,8 +126,11 @@ def test_bad_files_are_named(tmp_path):
     with pytest.raises(ValueError, match="b.csv: not a UTF-8 CSV"):
         load_predictions(tmp_path / "b.csv", tmp_path / "a.csv")
     save_predictions(tmp_path / "whole.npz", example())
-    for name, data in (("cut.npz", (tmp_path / "whole.npz").read_bytes()[:300]), ("empty.npz", b""),
-                       ("text.npz", b"hello")):
+    for name, data in (
+        ("cut.npz", (tmp_path / "whole.npz").read_bytes()[:300]),
+        ("empty.npz", b""),
+        ("text.npz", b"hello"),
+    ):
         (tmp_path / name).write_bytes(data)
         with pytest.raises(ValueError, match=f"{name}: not an .npz of predictions"):
             load_predictions(tmp_path / name)
@@ -121,46 +150,86 @@ class Evil:
 
 def test_a_pickle_is_never_executed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    np.savez("evil.npz", image_id=np.array([Evil()], dtype=object), labels=1, y_true=1, y_score=1, meta=1)
+    np.savez(
+        "evil.npz", image_id=np.array([Evil()], dtype=object), labels=1, y_true=1, y_score=1, meta=1
+    )
     with pytest.raises(ValueError, match="evil.npz: not an .npz of predictions"):
         load_predictions("evil.npz")
     assert not (tmp_path / "executed").exists()
 
 
-@pytest.mark.parametrize("changes, message", [
-    ({"y_score": np.array([[0.5, 0.5], [0.5, np.nan], [0, 0]])}, r"row 1 \(a.png\), No finding: .* found nan"),
-    ({"y_score": np.array([[0.5, 0.5], [0.5, 0.1], [0, -1]])}, r"row 2 \(c.png\), No finding: .* found -1"),
-    ({"y_true": np.array([[0.5, 0], [0, 1], [0, 0]])}, r"row 0 \(b.png\), Edema: expected 0, 1 or NaN, found 0.5"),
-    ({"image_id": np.array(["a", "b", "a"])}, "entry 2: id 'a' is there twice, first at entry 0"),
-    ({"y_true": np.zeros((2, 2))}, r"y_true: expected floats of shape \(3, 2\)"),
-])
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (
+            {"y_score": np.array([[0.5, 0.5], [0.5, np.nan], [0, 0]])},
+            r"row 1 \(a.png\), No finding: .* found nan",
+        ),
+        (
+            {"y_score": np.array([[0.5, 0.5], [0.5, 0.1], [0, -1]])},
+            r"row 2 \(c.png\), No finding: .* found -1",
+        ),
+        (
+            {"y_true": np.array([[0.5, 0], [0, 1], [0, 0]])},
+            r"row 0 \(b.png\), Edema: expected 0, 1 or NaN, found 0.5",
+        ),
+        (
+            {"image_id": np.array(["a", "b", "a"])},
+            "entry 2: id 'a' is there twice, first at entry 0",
+        ),
+        ({"y_true": np.zeros((2, 2))}, r"y_true: expected floats of shape \(3, 2\)"),
+    ],
+)
 def test_bad_values_in_an_npz_are_named(tmp_path, changes, message):
     bad = example(**changes)
-    np.savez(tmp_path / "bad.npz", image_id=bad.image_id, labels=np.array(bad.labels), y_true=bad.y_true,
-             y_score=bad.y_score, meta=np.array("{}"))
+    np.savez(
+        tmp_path / "bad.npz",
+        image_id=bad.image_id,
+        labels=np.array(bad.labels),
+        y_true=bad.y_true,
+        y_score=bad.y_score,
+        meta=np.array("{}"),
+    )
     with pytest.raises(ValueError, match=f"bad.npz: .*{message}"):
         load_predictions(tmp_path / "bad.npz")
 
 
-@pytest.mark.parametrize("meta, message", [
-    ("[1]", "expected a JSON object"), ("nonsense", "expected a JSON object"),
-    ('{"thresholds": [0.5]}', "expected 2 thresholds, found 1")])
+@pytest.mark.parametrize(
+    "meta, message",
+    [
+        ("[1]", "expected a JSON object"),
+        ("nonsense", "expected a JSON object"),
+        ('{"thresholds": [0.5]}', "expected 2 thresholds, found 1"),
+    ],
+)
 def test_bad_meta_is_named(tmp_path, meta, message):
     p = example()
-    np.savez(tmp_path / "bad.npz", image_id=p.image_id, labels=np.array(p.labels), y_true=p.y_true, y_score=p.y_score,
-             meta=np.array(meta))
+    np.savez(
+        tmp_path / "bad.npz",
+        image_id=p.image_id,
+        labels=np.array(p.labels),
+        y_true=p.y_true,
+        y_score=p.y_score,
+        meta=np.array(meta),
+    )
     with pytest.raises(ValueError, match=f"bad.npz: meta: {message}"):
         load_predictions(tmp_path / "bad.npz")
 
 
 def test_a_model_that_gives_nan_is_not_written(tmp_path):
-    with pytest.raises(ValueError, match=r"row 1 \(a.png\), Edema: expected a probability in .0, 1., found nan"):
-        save_predictions(tmp_path / "p.npz", example(y_score=np.array([[0.5, 0.5], [np.nan, 1], [0, 0]])))
+    with pytest.raises(
+        ValueError, match=r"row 1 \(a.png\), Edema: expected a probability in .0, 1., found nan"
+    ):
+        save_predictions(
+            tmp_path / "p.npz", example(y_score=np.array([[0.5, 0.5], [np.nan, 1], [0, 0]]))
+        )
     assert not list(tmp_path.iterdir())
 
 
 def test_align_brings_rows_and_columns_together():
-    (a, b), left_out = align([example("a"), example("b", order=(2, 0, 1), labels=("No finding", "Edema"))])
+    (a, b), left_out = align(
+        [example("a"), example("b", order=(2, 0, 1), labels=("No finding", "Edema"))]
+    )
     assert_same(a, b)
     assert list(a.image_id) == ["a.png", "b.png", "c.png"] and list(a.patient_id) == ["1", "2", "1"]
     np.testing.assert_array_equal(a.y_score, [[0.5, 0.5], [0.75, 0.25], [0.125, 1]])
@@ -171,10 +240,14 @@ def test_align_brings_rows_and_columns_together():
 
 
 def test_align_refuses_what_does_not_belong_together():
-    with pytest.raises(ValueError, match="a and b hold different radiographs: 2 are in one only"):
+    with pytest.raises(ValueError, match="a and b hold different images: 2 are in one only"):
         align([example("a"), example("b", image_id=np.array(["b.png", "a.png", "d.png"]))])
-    with pytest.raises(ValueError, match="a and b disagree on the truth of c.png, Edema: 0 against 1"):
-        align([example("a"), example("b", y_true=np.array([[1, 0], [np.nan, 1], [1, 1]], np.float32))])
+    with pytest.raises(
+        ValueError, match="a and b disagree on the truth of c.png, Edema: 0 against 1"
+    ):
+        align(
+            [example("a"), example("b", y_true=np.array([[1, 0], [np.nan, 1], [1, 1]], np.float32))]
+        )
     with pytest.raises(ValueError, match="a and b disagree on the patient of a.png"):
         align([example("a"), example("b", patient_id=np.array(["2", "3", "1"]))])
     with pytest.raises(ValueError, match="no label in common: a has Edema; b has No finding"):

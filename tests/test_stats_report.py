@@ -1,4 +1,4 @@
-"""Studies, tables and figures: numbers against scikit-learn and SciPy, files that others can read."""
+"""Studies, tables and figures: numbers against scikit-learn and SciPy, files others can read."""
 
 import csv
 import io
@@ -11,15 +11,23 @@ from PIL import Image
 from scipy.stats import false_discovery_control
 from sklearn.metrics import roc_auc_score
 
-from stats.paper import TABLE4, TABLE5
+from stats.paper_results import TABLE4, TABLE5
 from stats.predictions import Predictions
-from stats.report import tex, to_latex, write_report
+from stats.report.formats import tex, to_latex
+from stats.report.result_tables import all_tables
+from stats.report.write import describe, write_report
 from stats.study import adjust, study
-from stats.tables import all_tables
 
 LABELS = ["Edema", "Hernia", "Mass & more_100%", "No finding"]
-SETTINGS = {"redraws": 150, "seed": 0, "resample": "image", "thresholds": "test", "alternative": "two-sided",
-            "family": "comparison", "labels": "all"}
+SETTINGS = {
+    "n_resamples": 150,
+    "seed": 0,
+    "resample": "image",
+    "thresholds": "test",
+    "alternative": "two-sided",
+    "family": "comparison",
+    "labels": "all",
+}
 
 
 def models(inits=("dinov2", "imagenet"), n=120, seed=0):
@@ -29,16 +37,38 @@ def models(inits=("dinov2", "imagenet"), n=120, seed=0):
     y[3, 0] = np.nan
     ids = np.array([f"{i:04d}.png" for i in range(n)])
     patients = np.array([f"p{i // 2}" for i in range(n)])
-    return [Predictions(ids, patients, LABELS, y,
-                        (1 / (1 + np.exp(-(0.6 * (at + 1) * y_known + rng.normal(size=y.shape))))).astype(np.float32),
-                        {"name": init, "init": init, "run": f"cxr14-{init}", "thresholds": [0.5, None, 0.4, None]})
-            for at, init in enumerate(inits) for y_known in [np.nan_to_num(y)]]
+    return [
+        Predictions(
+            ids,
+            patients,
+            LABELS,
+            y,
+            (1 / (1 + np.exp(-(0.6 * (at + 1) * y_known + rng.normal(size=y.shape))))).astype(
+                np.float32
+            ),
+            {
+                "name": init,
+                "init": init,
+                "run": f"cxr14-{init}",
+                "thresholds": [0.5, None, 0.4, None],
+            },
+        )
+        for at, init in enumerate(inits)
+        for y_known in [np.nan_to_num(y)]
+    ]
 
 
 def studies(**changes):
-    found = [study("cxr14", models(), redraws=150, **changes),
-             study("phantom", models(("imagenet", "mimic", "dinov2"), seed=1), redraws=150, left_out=["Nodule"],
-                   **changes)]
+    found = [
+        study("cxr14", models(), n_resamples=150, **changes),
+        study(
+            "phantom",
+            models(("imagenet", "mimic", "dinov2"), seed=1),
+            n_resamples=150,
+            left_out=["Nodule"],
+            **changes,
+        ),
+    ]
     adjust(found, "comparison")
     return found
 
@@ -52,10 +82,12 @@ def test_point_estimates_equal_scikit_learn():
             if at != 1:
                 areas.append(roc_auc_score(p.y_true[known, at], p.y_score[known, at]))
                 assert m["labels"][label]["auroc"]["value"] == pytest.approx(areas[-1], abs=1e-12)
-        assert np.isnan(m["labels"]["Hernia"]["auroc"]["value"]) and np.isnan(m["labels"]["Hernia"]["accuracy"]["mean"])
+        assert np.isnan(m["labels"]["Hernia"]["auroc"]["value"]) and np.isnan(
+            m["labels"]["Hernia"]["accuracy"]["mean"]
+        )
         assert m["mean"]["auroc"]["value"] == pytest.approx(np.mean(areas), abs=1e-12)
         # Spread over the labels dominates what is pooled; the mean's own is much smaller.
-        assert m["mean"]["auroc"]["sd"] < m["mean"]["auroc"]["sd_pooling_redraws_and_labels"]
+        assert m["mean"]["auroc"]["sd"] < m["mean"]["auroc"]["sd_over_replicates_and_labels"]
     assert found["reasons"] == [None, "no positives", None, None] and found["positives"][1] == 0
     assert found["patients"] == 60 and found["images"] == 120
 
@@ -65,12 +97,23 @@ def test_adjustment_is_over_the_declared_family(family):
     found = studies()
     adjust(found, family)
     comparisons = [c for s in found for c in s["comparisons"]]
-    tests = [[t for t in (*c["labels"].values(), c["mean"]) if not np.isnan(t["p"])] for c in comparisons]
-    assert [len(t) for t in tests] == [4, 4, 4, 4]  # three labels and the mean; three pairs of three models
+    tests = [
+        [t for t in (*c["labels"].values(), c["mean"]) if not np.isnan(t["p"])] for c in comparisons
+    ]
+    assert [len(t) for t in tests] == [
+        4,
+        4,
+        4,
+        4,
+    ]  # three labels and the mean; three pairs of three models
     for members in [sum(tests, [])] if family == "report" else tests:
-        np.testing.assert_allclose([t["p_adjusted"] for t in members],
-                                   false_discovery_control([t["p"] for t in members]))
-    assert all(c["untestable"] == ["Hernia"] and np.isnan(c["labels"]["Hernia"]["p_adjusted"]) for c in comparisons)
+        np.testing.assert_allclose(
+            [t["p_adjusted"] for t in members], false_discovery_control([t["p"] for t in members])
+        )
+    assert all(
+        c["untestable"] == ["Hernia"] and np.isnan(c["labels"]["Hernia"]["p_adjusted"])
+        for c in comparisons
+    )
     assert all(c["family_size"] == (16 if family == "report" else 4) for c in comparisons)
 
 
@@ -82,21 +125,30 @@ def test_validation_thresholds_are_held_and_the_report_says_so(tmp_path):
     assert edema["tp"] == ((p.y_true[:, 0] == 1) & (p.y_score[:, 0] >= 0.5)).sum()
     assert np.isnan(found[0]["models"][0]["labels"]["No finding"]["accuracy"]["mean"])
     text = write_report(tmp_path, found, SETTINGS | {"thresholds": "val"})
-    assert "threshold of the validation set, held fixed" in text and "Threshold: Youden's of the validation set" in text
+    assert (
+        "threshold of the validation set, held fixed" in text
+        and "Threshold: Youden's of the validation set" in text
+    )
     assert "No finding, dinov2: no threshold from validation" in text
     no_thresholds = models()
     no_thresholds[0].meta.pop("thresholds")
     with pytest.raises(ValueError, match="dinov2 carries no validation thresholds"):
-        study("cxr14", no_thresholds, redraws=100, thresholds="val")
+        study("cxr14", no_thresholds, n_resamples=100, thresholds="val")
 
 
 def test_patients_are_resampled_on_request():
-    by_image, by_patient = (study("cxr14", models(), redraws=150, resample=r) for r in ("image", "patient"))
+    by_image, by_patient = (
+        study("cxr14", models(), n_resamples=150, resample=r) for r in ("image", "patient")
+    )
     a, b = (s["models"][0]["labels"]["Edema"]["auroc"] for s in (by_image, by_patient))
     assert a["value"] == b["value"] and a["sd"] != b["sd"]
-    unknown = [Predictions(m.image_id, None, m.labels, m.y_true, m.y_score, m.meta) for m in models()]
-    with pytest.raises(ValueError, match="cxr14: resampling by patient needs patient_id, and dinov2 has none"):
-        study("cxr14", unknown, redraws=150, resample="patient")
+    unknown = [
+        Predictions(m.image_id, None, m.labels, m.y_true, m.y_score, m.meta) for m in models()
+    ]
+    with pytest.raises(
+        ValueError, match="cxr14: resampling by patient needs patient_id, and dinov2 has none"
+    ):
+        study("cxr14", unknown, n_resamples=150, resample="patient")
 
 
 def test_files_agree_and_are_the_same_each_time(tmp_path):
@@ -110,13 +162,19 @@ def test_files_agree_and_are_the_same_each_time(tmp_path):
     def refuse(constant):
         raise ValueError(constant)
 
-    whole = json.loads((tmp_path / "a" / "report.json").read_text(), parse_constant=refuse)  # no NaN: strict JSON
+    whole = json.loads(
+        (tmp_path / "a" / "report.json").read_text(), parse_constant=refuse
+    )  # no NaN: strict JSON
     edema = whole["studies"][0]["models"][1]["labels"]["Edema"]["auroc"]
     assert edema == studies()[0]["models"][1]["labels"]["Edema"]["auroc"]  # at full precision
     assert whole["studies"][0]["models"][1]["labels"]["Hernia"]["auroc"]["value"] is None
     rows = list(csv.DictReader(io.StringIO((tmp_path / "a" / "metrics.csv").read_text())))
-    row, = (r for r in rows if (r["corpus"], r["model"], r["label"], r["metric"]) ==
-            ("cxr14", "imagenet", "Edema", "auroc"))
+    (row,) = (
+        r
+        for r in rows
+        if (r["corpus"], r["model"], r["label"], r["metric"])
+        == ("cxr14", "imagenet", "Edema", "auroc")
+    )
     assert float(row["value"]) == edema["value"] and float(row["ci_high"]) == edema["ci"][1]
     assert len(rows) == (2 + 3) * (4 + 1) * 5
     rows = list(csv.DictReader(io.StringIO((tmp_path / "a" / "comparisons.csv").read_text())))
@@ -128,14 +186,16 @@ def test_files_agree_and_are_the_same_each_time(tmp_path):
 
 def test_a_pooled_spread_is_never_printed_without_saying_so():
     for table in all_tables(studies(), SETTINGS):
-        assert "±" not in str(table.rows) or "SD over redraws" in table.note
-    assert "SD over redraws and labels pooled" in all_tables(studies(), SETTINGS)[0].note
+        assert "±" not in str(table.rows) or "SD over replicates" in table.note
+    assert "SD over replicates and labels pooled" in all_tables(studies(), SETTINGS)[0].note
 
 
-@pytest.mark.parametrize("label_set, number", [
-    ("table3", "[79.79 ± 6.55]"), ("mimic-overlap", "[77.99 ± 6.38]"), ("all", None)])
+@pytest.mark.parametrize(
+    "label_set, number",
+    [("table3", "[79.79 ± 6.55]"), ("mimic-overlap", "[77.99 ± 6.38]"), ("all", None)],
+)
 def test_the_paper_stands_beside_our_number(label_set, number):
-    found = [study("cxr14", models(), redraws=100, label_set=label_set)]
+    found = [study("cxr14", models(), n_resamples=100, label_set=label_set)]
     adjust(found, "comparison")
     text = str(all_tables(found, SETTINGS)[0].rows)
     assert number in text if number else "[7" not in text
@@ -144,7 +204,10 @@ def test_the_paper_stands_beside_our_number(label_set, number):
 def test_table_5s_layout():
     found = studies(label_set="mimic-overlap")
     table = all_tables(found, SETTINGS | {"labels": "mimic-overlap"})[0]
-    assert table.header[1:3] == ["ChestX-ray14, DINOv2", "ChestX-ray14, ImageNet-21k"] and len(table.header) == 6
+    assert (
+        table.header[1:3] == ["ChestX-ray14, DINOv2", "ChestX-ray14, ImageNet-21k"]
+        and len(table.header) == 6
+    )
     rows = {row[0]: row[1:] for row in table.rows}
     assert rows["No finding"][0].endswith("[72.37 ± 0.33]") and "[" not in rows["No finding"][1]
     assert rows["Average"][0].endswith("[77.99 ± 6.38]") and rows["Hernia"] == ["– ± –"] * 5
@@ -153,21 +216,23 @@ def test_table_5s_layout():
 
 
 def test_the_papers_averages_are_those_of_its_labels():
-    """Table 5's last row follows from the others; Table 4 agrees with it where the labels are the same."""
+    """Table 5's last row follows from the others; Table 4 agrees where the labels are the same."""
     assert len(TABLE5) == 10 and len(TABLE4) == 12
     for (corpus, init), cells in TABLE5.items():
         labels = [mean for label, (mean, _) in cells.items() if label != "mean"]
         assert np.mean(labels) == pytest.approx(cells["mean"][0], abs=0.011), (corpus, init)
-    assert TABLE4["chexpert", "dinov2"]["auroc"][0] == pytest.approx(TABLE5["chexpert", "dinov2"]["mean"][0], abs=0.011)
+    assert TABLE4["chexpert", "dinov2"]["auroc"][0] == pytest.approx(
+        TABLE5["chexpert", "dinov2"]["mean"][0], abs=0.011
+    )
 
 
 def test_latex_is_well_formed():
-    text = to_latex(all_tables(studies(), SETTINGS), SETTINGS)
+    text = to_latex(all_tables(studies(), SETTINGS), describe(SETTINGS))
     assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 2 + 2 + 4
     assert r"Mass \& more\_100\%" in text and "±" not in text and "–" not in text
     for table in text.split(r"\begin{tabular}")[1:]:
         body = table.split(r"\end{tabular}")[0]
-        columns = body[1:body.index("}")]
+        columns = body[1 : body.index("}")]
         rows = [line for line in body.splitlines() if line.endswith(r"\\")]
         assert len({line.replace(r"\&", "").count("&") for line in rows} | {len(columns) - 1}) == 1
     assert tex("a_b & 5 % ± <") == r"a\_b \& 5 \% $\pm$ $<$"
@@ -175,13 +240,18 @@ def test_latex_is_well_formed():
 
 def test_figures_can_be_opened_and_are_the_same_each_time(tmp_path):
     pytest.importorskip("matplotlib")
-    from stats.figures import draw_figures
+    from stats.report.figures import draw_figures
 
     found = studies()
     aligned = [models(), models(("imagenet", "mimic", "dinov2"), seed=1)]
-    first = {name: (tmp_path / name).read_bytes() for name in draw_figures(tmp_path, found, aligned)}
-    assert set(first) == {f"{stem}.{kind}" for stem in ("figure3", "figure4-cxr14", "figure4-phantom")
-                          for kind in ("png", "svg")}
+    first = {
+        name: (tmp_path / name).read_bytes() for name in draw_figures(tmp_path, found, aligned)
+    }
+    assert set(first) == {
+        f"{stem}.{kind}"
+        for stem in ("figure3", "figure4-cxr14", "figure4-phantom")
+        for kind in ("png", "svg")
+    }
     draw_figures(tmp_path, found, aligned)
     for name, data in first.items():
         assert (tmp_path / name).read_bytes() == data

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from stats import auroc, one_class, operating_point, roc_curve, youden
+from stats import auroc, operating_point, roc_curve, undefined_reasons, youden
 
 
 def problem(seed, n=300, labels=5, decimals=2, unknown=0.1):
@@ -32,13 +32,24 @@ def test_equals_scikit_learn(decimals):
             np.testing.assert_array_equal(curve.thresholds, thresholds)
             assert abs(area[label] - metrics.roc_auc_score(truth, score)) < 1e-12
             assert threshold[label] == thresholds[np.argmax(tpr - fpr)]
-            called = score >= threshold[label]
-            tn, fp, fn, tp = metrics.confusion_matrix(truth, called, labels=[0, 1]).ravel()
-            assert (point.tn[label], point.fp[label], point.fn[label], point.tp[label]) == (tn, fp, fn, tp)
-            assert point.accuracy[label] == pytest.approx(metrics.accuracy_score(truth, called), abs=1e-12)
-            assert point.sensitivity[label] == pytest.approx(metrics.recall_score(truth, called), abs=1e-12)
-            assert point.specificity[label] == pytest.approx(metrics.recall_score(1 - truth, ~called), abs=1e-12)
-            assert point.f1[label] == pytest.approx(metrics.f1_score(truth, called), abs=1e-12)
+            predicted = score >= threshold[label]
+            tn, fp, fn, tp = metrics.confusion_matrix(truth, predicted, labels=[0, 1]).ravel()
+            assert (point.tn[label], point.fp[label], point.fn[label], point.tp[label]) == (
+                tn,
+                fp,
+                fn,
+                tp,
+            )
+            assert point.accuracy[label] == pytest.approx(
+                metrics.accuracy_score(truth, predicted), abs=1e-12
+            )
+            assert point.sensitivity[label] == pytest.approx(
+                metrics.recall_score(truth, predicted), abs=1e-12
+            )
+            assert point.specificity[label] == pytest.approx(
+                metrics.recall_score(1 - truth, ~predicted), abs=1e-12
+            )
+            assert point.f1[label] == pytest.approx(metrics.f1_score(truth, predicted), abs=1e-12)
 
 
 def test_by_hand():
@@ -50,7 +61,12 @@ def test_by_hand():
     np.testing.assert_array_equal(youden(y, s), [0.4])
     np.testing.assert_array_equal(youden(y, s, midway=True), [0.25])
     point = operating_point(y, s, 0.4)
-    assert (point.tp[0], point.fp[0], point.tn[0], point.fn[0]) == (2, 1, 1, 0)  # >= counts 0.4 itself
+    assert (point.tp[0], point.fp[0], point.tn[0], point.fn[0]) == (
+        2,
+        1,
+        1,
+        0,
+    )  # >= counts 0.4 itself
 
 
 def test_area_does_not_change_under_a_monotone_map_and_flips_with_the_sign():
@@ -76,7 +92,7 @@ def test_large_counts_do_not_overflow():
 def test_a_label_with_one_class_is_nan_with_the_reason():
     y = np.array([[1, 0, np.nan, 1], [1, 0, np.nan, 0]], dtype=np.float32)
     s = np.array([[0.2] * 4, [0.1] * 4])
-    assert one_class(y) == ["no negatives", "no positives", "no known label", None]
+    assert undefined_reasons(y) == ["no negatives", "no positives", "no known label", None]
     np.testing.assert_array_equal(auroc(y, s), [np.nan, np.nan, np.nan, 1])
     np.testing.assert_array_equal(np.isnan(youden(y, s)), [True, True, True, False])
     point = operating_point(y, s, youden(y, s))
@@ -86,12 +102,12 @@ def test_a_label_with_one_class_is_nan_with_the_reason():
         roc_curve(y[:, 1], s[:, 1])
 
 
-def test_worse_than_chance_is_best_called_by_nobody():
+def test_worse_than_chance_is_best_predicted_by_nobody():
     for midway in (False, True):
         assert youden([1, 1, 0, 0], [0.1, 0.2, 0.3, 0.4], midway=midway)[0] == np.inf
 
 
-def test_a_threshold_midway_is_no_score_and_makes_the_same_calls():
+def test_a_threshold_midway_is_no_score_and_predicts_the_same():
     for seed in range(20):
         y, s = problem(seed)
         at, midway = youden(y, s), youden(y, s, midway=True)
@@ -101,15 +117,20 @@ def test_a_threshold_midway_is_no_score_and_makes_the_same_calls():
         np.testing.assert_array_equal(midway, midway.astype(np.float32))
     low = np.float32(0.3)
     high = np.nextafter(low, np.float32(1))
-    assert youden([0, 1], np.array([low, high]), midway=True)[0] == high  # nothing is between the two
+    assert (
+        youden([0, 1], np.array([low, high]), midway=True)[0] == high
+    )  # nothing is between the two
 
 
-@pytest.mark.parametrize("y, s, message", [
-    ([0, 1, 2], [0.1, 0.2, 0.3], "row 2, column 0: expected 0, 1 or NaN, found 2"),
-    ([0, 1, 1], [0.1, np.nan, 0.3], "row 1, column 0: expected a finite number, found nan"),
-    ([0, 1, 1], [0.1, 0.3], r"expected the shape of y_true, \(3, 1\), found \(2, 1\)"),
-    ([], [], "expected shape"),
-])
+@pytest.mark.parametrize(
+    "y, s, message",
+    [
+        ([0, 1, 2], [0.1, 0.2, 0.3], "row 2, column 0: expected 0, 1 or NaN, found 2"),
+        ([0, 1, 1], [0.1, np.nan, 0.3], "row 1, column 0: expected a finite number, found nan"),
+        ([0, 1, 1], [0.1, 0.3], r"expected the shape of y_true, \(3, 1\), found \(2, 1\)"),
+        ([], [], "expected shape"),
+    ],
+)
 def test_bad_input_is_named(y, s, message):
     with pytest.raises(ValueError, match=message):
         auroc(np.array(y, dtype=float), np.array(s, dtype=float))

@@ -1,4 +1,4 @@
-"""What the p-values and intervals promise, held to thousands of simulated test sets (a label each)."""
+"""What the p-values and intervals promise, held to thousands of simulated test sets."""
 
 from statistics import NormalDist
 
@@ -14,9 +14,9 @@ TRUE_AREA = NormalDist().cdf(SHIFT / 2**0.5)
 
 
 def simulate(rng, patients, radiographs):
-    """Labels, and the scores of two models that are equally good: (patients * radiographs, AT_ONCE) arrays.
+    """Labels, and scores of two equally good models: (patients * radiographs, AT_ONCE) arrays.
 
-    A patient's radiographs have one label, and each model errs alike on them (with a correlation of 0.8).
+    A patient's radiographs have one label, and each model errs alike on them (correlation 0.8).
     """
     n = patients * radiographs
     group = np.repeat(np.arange(patients), radiographs)
@@ -38,7 +38,9 @@ def rejections(patients, radiographs, by_patient):
     rejected = 0
     for seed in range(SIMULATIONS // AT_ONCE):
         y, (a, b), group = simulate(np.random.default_rng(seed), patients, radiographs)
-        found = paired_bootstrap(y, a, b, redraws=399, seed=seed, groups=group if by_patient else None)
+        found = paired_bootstrap(
+            y, a, b, n_resamples=399, seed=seed, groups=group if by_patient else None
+        )
         rejected += (found.p_value <= 0.05).sum()
     return rejected / SIMULATIONS
 
@@ -48,7 +50,9 @@ def coverage(patients, radiographs, by_patient):
     covered = 0
     for seed in range(SIMULATIONS // AT_ONCE):
         y, (a, _), group = simulate(np.random.default_rng(seed), patients, radiographs)
-        low, high = bootstrap(y, a, redraws=399, seed=seed, groups=group if by_patient else None).ci().T
+        low, high = (
+            bootstrap(y, a, n_resamples=399, seed=seed, groups=group if by_patient else None).ci().T
+        )
         covered += ((low <= TRUE_AREA) & (TRUE_AREA <= high)).sum()
     return covered / SIMULATIONS
 
@@ -59,7 +63,9 @@ def test_null_comparisons_are_rejected_as_often_as_promised():
 
 def test_null_comparisons_of_several_radiographs_a_patient():
     assert 0.035 <= rejections(150, 3, by_patient=True) <= 0.065
-    assert rejections(150, 3, by_patient=False) > 0.10  # radiographs of one patient taken for independent
+    assert (
+        rejections(150, 3, by_patient=False) > 0.10
+    )  # radiographs of one patient taken for independent
 
 
 def test_intervals_cover_the_truth():

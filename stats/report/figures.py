@@ -1,22 +1,19 @@
-"""The paper's Figures 3 and 4, as PNG and SVG, in colours that the colour-blind tell apart.
+"""The paper's Figures 3 and 4, as PNG and SVG, in colors that the color-blind tell apart.
 
 Needs matplotlib. The same studies give the same bytes: no date and no random ids are written.
 """
 
-import io
 from pathlib import Path
 from string import ascii_lowercase
 
 import numpy as np
 
-from stats.report import write_whole
+from stats.files import atomic_write
+from stats.palette import OKABE_ITO, STYLES
+from stats.report.result_tables import p_text, show_corpus, show_model
 from stats.roc import roc_curve
-from stats.tables import INITS, p_text
 
-# Okabe and Ito, "Color Universal Design" (2008), without black, and without yellow, which is faint on white.
-OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7")
-STYLES = ("-", (0, (1, 1.2)), (0, (4, 1.5)), (0, (4, 1.5, 1, 1.5)))  # a model each
-MARKERS = (None, "o", "^", "s", "D")  # for the labels past the colours
+MARKERS = (None, "o", "^", "s", "D")  # for the labels past the colors
 LEVEL = 11  # points from one p-value over the boxes to the next
 WIDTH = 7.2  # inches, two columns of a journal
 POINTS = 400  # on a drawn curve; more can't be seen
@@ -44,8 +41,9 @@ def draw_figures(folder, studies, aligned):
     """
     import matplotlib
 
-    settings = {"font.family": "DejaVu Sans", "font.size": 7, "axes.linewidth": 0.6, "svg.hashsalt": "stats.figures",
-                "axes.spines.top": False, "axes.spines.right": False, "text.parse_math": False}
+    settings = {"font.family": "DejaVu Sans", "font.size": 7, "axes.linewidth": 0.6,
+                "svg.hashsalt": "stats.figures", "axes.spines.top": False,
+                "axes.spines.right": False, "text.parse_math": False}
     with matplotlib.rc_context(settings):
         figures = {"figure3": box_plots(studies)}
         for s, models in zip(studies, aligned):
@@ -54,42 +52,43 @@ def draw_figures(folder, studies, aligned):
         for name, figure in figures.items():
             for suffix, options in (("png", {"dpi": 300, "metadata": {"Software": None}}),
                                     ("svg", {"metadata": {"Date": None}})):
-                picture = io.BytesIO()
-                figure.savefig(picture, format=suffix, **options)
-                write_whole(Path(folder) / f"{name}.{suffix}", picture.getvalue())
                 names.append(f"{name}.{suffix}")
+                with atomic_write(Path(folder) / names[-1]) as file:
+                    figure.savefig(file, format=suffix, **options)
     return names
 
 
 def box_plots(studies):
-    """Figure 3: the labels' ROC-AUCs of each model, one panel a study, the adjusted p of the mean on top."""
+    """Figure 3: the labels' ROC-AUCs of each model, a panel a study; above it the mean's p."""
     from matplotlib.figure import Figure
 
     columns = min(3, len(studies))
     rows = -(-len(studies) // columns)
     most = max(len(s["models"]) for s in studies)
     height = 2.6 + LEVEL / 72 * max(len(s["comparisons"]) for s in studies)
-    figure = Figure(figsize=(min(WIDTH, columns * max(2.4, 1.0 + 0.7 * most)), height * rows + 0.15),
-                    layout="constrained")
-    figure.supxlabel("line: median; ×: mean; box: quartiles of the labels; whiskers: 1.5 times the box at most", fontsize=6)
+    width = min(WIDTH, columns * max(2.4, 1.0 + 0.7 * most))
+    figure = Figure(figsize=(width, height * rows + 0.15), layout="constrained")
+    figure.supxlabel("line: median; ×: mean; box: quartiles of the labels; "
+                     "whiskers: 1.5 times the box at most", fontsize=6)
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for panel, letter, s in zip(panels, ascii_lowercase, studies):
         for at, m in enumerate(s["models"]):
             auc = np.array([100 * m["labels"][label]["auroc"]["mean"] for label in s["labels"]])
-            colour = OKABE_ITO[at % len(OKABE_ITO)]
+            color = OKABE_ITO[at % len(OKABE_ITO)]
             panel.boxplot(
-                auc[~np.isnan(auc)], positions=[at], widths=0.55, patch_artist=True, showmeans=True, whis=1.5,
-                boxprops={"facecolor": colour, "alpha": 0.55, "linewidth": 0.8},
+                auc[~np.isnan(auc)], positions=[at], widths=0.55, patch_artist=True, showmeans=True,
+                whis=1.5, boxprops={"facecolor": color, "alpha": 0.55, "linewidth": 0.8},
                 medianprops={"color": "black", "linewidth": 1}, whiskerprops={"linewidth": 0.8},
-                capprops={"linewidth": 0.8}, flierprops={"marker": "o", "markersize": 3, "markeredgewidth": 0.6},
+                capprops={"linewidth": 0.8},
+                flierprops={"marker": "o", "markersize": 3, "markeredgewidth": 0.6},
                 meanprops={"marker": "x", "markeredgecolor": "black", "markersize": 4.5})
-        names = [INITS.get(m["name"], m["name"]) for m in s["models"]]
+        names = [show_model(m["name"]) for m in s["models"]]
         flat = most < 3 and max(map(len, names)) <= 12
         panel.set_xticks(range(len(names)), names, **({} if flat else {
             "rotation": 20, "rotation_mode": "anchor", "ha": "right"}))
         panel.set_ylabel("ROC-AUC of the labels, %")
-        panel.set_title(f"({letter}) " + s["title"].replace(", ", "\n", 1), loc="left", fontsize=8,
-                        pad=4 + LEVEL * len(s["comparisons"]))
+        title = f"({letter}) " + show_corpus(s).replace(", ", "\n", 1)
+        panel.set_title(title, loc="left", fontsize=8, pad=4 + LEVEL * len(s["comparisons"]))
         _brackets(panel, s)
     for panel in panels[len(studies):]:
         panel.axis("off")
@@ -104,40 +103,44 @@ def _brackets(panel, s):
     panel.set_xlim(-0.6, len(place) - 0.4)
     for level, c in enumerate(s["comparisons"]):
         # x in data, y in points above the axes
-        above = offset_copy(panel.get_xaxis_transform(), panel.figure, y=3 + LEVEL * level, units="points")
-        panel.plot([place[c["a"]], place[c["b"]]], [1, 1], color="black", linewidth=0.7, transform=above,
-                   clip_on=False)
+        above = offset_copy(panel.get_xaxis_transform(), panel.figure, y=3 + LEVEL * level,
+                            units="points")
+        panel.plot([place[c["a"]], place[c["b"]]], [1, 1], color="black", linewidth=0.7,
+                   transform=above, clip_on=False)
         p = p_text(c["mean"]["p_adjusted"])
-        panel.text((place[c["a"]] + place[c["b"]]) / 2, 1.003, f"p {p}" if p.startswith("<") else f"p = {p}",
-                   ha="center", va="bottom", transform=above, fontsize=6.5)
+        panel.text((place[c["a"]] + place[c["b"]]) / 2, 1.003,
+                   f"p {p}" if p.startswith("<") else f"p = {p}", ha="center", va="bottom",
+                   transform=above, fontsize=6.5)
 
 
 def roc_curves(s, models):
-    """Figure 4: every label's ROC curve of each model (solid, dotted, ...), AUC ± SD (95 % CI) in the legend."""
+    """Figure 4: each label's ROC curves, a line style a model; AUC ± SD (95 % CI) in the legend."""
     from matplotlib.figure import Figure
 
     labels = [label for label, reason in zip(s["labels"], s["reasons"]) if reason is None]
-    names = [INITS.get(m["name"], m["name"]) for m in s["models"]]
+    names = [show_model(m["name"]) for m in s["models"]]
     lines = 0.15 * (len(labels) + 3)  # inches, of the legend
     column = max(1.4, 0.75 + 0.065 * max(map(len, names)))  # and of a model's column in it
     if len(models) <= 2:
         figure = Figure(figsize=(WIDTH, max(3.7, lines + 0.4)), layout="constrained")
         panel, key = figure.subplots(1, 2, width_ratios=(1, 1.3))
     else:  # too wide to stand beside the curves
-        figure = Figure(figsize=(max(WIDTH, 1.7 + column * len(models)), 4.2 + lines), layout="constrained")
+        figure = Figure(figsize=(max(WIDTH, 1.7 + column * len(models)), 4.2 + lines),
+                        layout="constrained")
         panel, key = figure.subplots(2, 1, height_ratios=(4.2, lines))
     panel.plot([0, 1], [0, 1], color="0.6", linewidth=0.6)
     panel.set(xlim=(-0.01, 1), ylim=(0, 1.01), xlabel="False positive rate (1 - specificity)",
-              ylabel="True positive rate (sensitivity)", aspect="equal", title=s["title"])
+              ylabel="True positive rate (sensitivity)", aspect="equal", title=show_corpus(s))
     key.set(xlim=(0, 1), ylim=(max(len(labels) + 1.5, 20 if len(models) <= 2 else 0), -1.5))
     key.axis("off")
     wide = max(2, len(models))
-    first = 1.55 / (1.55 + (column - 0.08) * wide)  # where the models' columns begin; labels are left of it
+    first = 1.55 / (1.55 + (column - 0.08) * wide)  # labels, then the models' columns
     step = (1 - first) / wide
     key.text(first, -1, "ROC-AUC ± SD (95 % CI), %", va="center", fontsize=6.5)
     for at, name in enumerate(names):
         left = first + at * step
-        key.plot([left, left + 0.06], [0, 0], color="black", linewidth=1.2, linestyle=STYLES[at % len(STYLES)])
+        key.plot([left, left + 0.06], [0, 0], color="black", linewidth=1.2,
+                 linestyle=STYLES[at % len(STYLES)])
         key.text(left + 0.075, 0, name, va="center", fontsize=6.5, fontweight="bold")
     grid = np.linspace(0, 1, POINTS)
     for number, label in enumerate(labels):
@@ -149,7 +152,7 @@ def roc_curves(s, models):
         for at, (m, found) in enumerate(zip(models, s["models"])):
             curve = roc_curve(m.y_true[:, place], m.y_score[:, place])
             x, y = curve.fpr, curve.tpr
-            if len(x) > POINTS:  # on the grid a step leans by a 400th of the axis, which shows where steps are large
+            if len(x) > POINTS:  # a step leans by a 400th of the axis, which does not show
                 x, y = grid, np.interp(grid, x, y)
             panel.plot(x, y, linestyle=STYLES[at % len(STYLES)],
                        markevery=((10 + 7 * number % 60) / POINTS, 60 / POINTS), **look)

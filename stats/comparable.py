@@ -1,0 +1,128 @@
+"""Which predictions are compared with each other, and under which names."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from stats.predictions import align
+
+SHARED = "labels shared with MIMIC-CXR"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Models that are compared on the same images and labels.
+
+    corpus : str;  synthetic : bool, images drawn by a program in that corpus's layout
+    variant : str or None, which labels these are where they are not all of the corpus's
+    label_set : {"all", "table3", "mimic-overlap"}, which of the paper's tables has these labels
+    models : list of Predictions, aligned, with `meta["name"]`, the paper's inits first
+    left_out : list of str, labels that not all of them have
+    """
+
+    corpus: str
+    synthetic: bool
+    variant: str | None
+    label_set: str
+    models: list
+    left_out: list
+
+
+def comparison_groups(found, table3, overlap, *, by_labels, only_shared=False):
+    """Sort predictions into groups of the same test set.
+
+    Parameters
+    ----------
+    found : list of Predictions
+    table3, overlap : dict of corpus -> labels
+        All labels of the paper's corpora, in the order of its tables, and those that they share
+        with MIMIC-CXR.
+    by_labels : bool
+        Compare models of the same labels only, rather than on the labels that they have in common.
+    only_shared : bool
+        Keep the labels shared with MIMIC-CXR alone, of every model.
+
+    Returns
+    -------
+    list of Group
+    """
+    order = {corpus: at for at, corpus in enumerate(table3)}
+    corpora = {}
+    for p in sorted(found, key=lambda p: order.get(p.meta.get("corpus"), len(order))):
+        key = p.meta.get("corpus", "predictions"), bool(p.meta.get("synthetic"))
+        corpora.setdefault(key, []).append(p)
+    groups = []
+    for (corpus, synthetic), models in corpora.items():
+        variants = {None: models}
+        if by_labels and not only_shared:
+            variants = _by_labels(models, table3[corpus], overlap[corpus])
+        for variant, same in variants.items():
+            same = _named(same)
+            if only_shared:
+                if corpus not in overlap:
+                    raise ValueError("--labels mimic-overlap: "
+                                     f"{same[0].meta['name']} is of no known corpus")
+                same = [keep_labels(m, overlap[corpus]) for m in same]
+            same, left_out = align(same)
+            left_out = {*left_out, *(x for m in same for x in m.meta.get("labels_left_out", ()))}
+            named, wanted = (("mimic-overlap", overlap) if only_shared or variant == SHARED else
+                             ("table3", table3))
+            known = set(same[0].labels) == set(wanted.get(corpus, ()))
+            groups.append(Group(corpus, synthetic, variant, named if known else "all", same,
+                                sorted(left_out)))
+    return groups
+
+
+def _by_labels(models, table3, overlap):
+    """Models of the same labels: dict of variant -> models, those of all the labels first."""
+    variants = {frozenset(table3): None}
+    variants.setdefault(frozenset(overlap), SHARED)  # where these are not all
+    others = sorted({frozenset(m.labels) for m in models} - set(variants), key=sorted)
+    variants |= {labels: f"other labels {number}" for number, labels in enumerate(others, 1)}
+    found = {variant: [m for m in models if frozenset(m.labels) == labels]
+             for labels, variant in variants.items()}
+    return {variant: same for variant, same in found.items() if same}
+
+
+def _named(models):
+    """With `meta["name"]`: the init where that tells them apart, else the run; inits in order."""
+    order = {init: at for at, init in enumerate(("dinov2", "imagenet", "mimic"))}
+    models = sorted(models, key=lambda m: order.get(m.meta.get("init"), len(order)))
+    for key in ("init", "run"):
+        names = [m.meta.get(key) for m in models]
+        if None not in names and len(set(names)) == len(names):
+            return [replace(m, meta=m.meta | {"name": name}) for m, name in zip(models, names)]
+    raise ValueError(f"two predictions of the same name: {', '.join(sorted(map(str, names)))}")
+
+
+def keep_labels(model, wanted):
+    """Some of a model's labels; "X" is made of "X right" and "X left" where it has these.
+
+    The score is the larger of the two; the truth is positive if either side is, else unknown if
+    either is, else negative. A label made so has no threshold.
+
+    Parameters
+    ----------
+    model : Predictions
+    wanted : sequence of str
+        Labels that the model lacks are passed over.
+
+    Returns
+    -------
+    Predictions
+    """
+    known = model.meta.get("thresholds")
+    columns = {}
+    for label in wanted:
+        names = [label] if label in model.labels else [f"{label} right", f"{label} left"]
+        if set(names) <= set(model.labels):
+            columns[label] = [model.labels.index(name) for name in names]
+    if not columns:
+        raise ValueError(f"{model.meta['name']} has none of {', '.join(wanted)}")
+    y = [model.y_true[:, at] for at in columns.values()]
+    meta = {} if known is None else {
+        "thresholds": [known[at[0]] if len(at) == 1 else None for at in columns.values()]}
+    return replace(
+        model, labels=list(columns), meta=model.meta | meta,
+        y_true=np.stack([np.where((t == 1).any(axis=1), 1, t.max(axis=1)) for t in y], axis=1),
+        y_score=np.stack([model.y_score[:, at].max(axis=1) for at in columns.values()], axis=1))

@@ -1,0 +1,94 @@
+"""Tables and studies as Markdown, LaTeX, CSV and JSON text."""
+
+import csv
+import io
+import json
+import math
+
+from stats.report.result_tables import NAMES
+
+
+def to_markdown(table):
+    """A GitHub table under its heading."""
+    lines = [table.header, ["---"] * len(table.header), *table.rows]
+    cells = [" | ".join(cell.replace("|", "\\|") for cell in line) for line in lines]
+    return "\n".join([f"## {table.title}\n", *(f"| {line} |" for line in cells), "", table.note])
+
+
+def to_latex(tables, heading):
+    """The tables as booktabs `table` environments, for \\input."""
+    parts = ["% \\usepackage{booktabs}\n% " + heading]
+    for table in tables:
+        lines = [" & ".join(map(tex, line)) + r" \\" for line in (table.header, *table.rows)]
+        parts.append("\n".join([
+            r"\begin{table}", rf"\caption{{{tex(table.title)}. {tex(table.note)}}}",
+            rf"\begin{{tabular}}{{{'l' * len(table.header)}}}", r"\toprule", lines[0], r"\midrule",
+            *lines[1:], r"\bottomrule", r"\end{tabular}", r"\end{table}"]))
+    return "\n\n".join(parts) + "\n"
+
+
+def tex(text):
+    """Plain text with LaTeX's special characters spelled out."""
+    special = {"\\": r"\textbackslash{}", "±": r"$\pm$", "<": "$<$", ">": "$>$", "–": "--",
+               "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    special |= {c: "\\" + c for c in "%&_#${}"}
+    return "".join(special.get(c, c) for c in text)
+
+
+def to_json(value):
+    """Indented JSON; NaN, which JSON has not, becomes null, and infinity "inf"."""
+
+    def plain(value):
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [plain(item) for item in value]
+        if isinstance(value, float) and not math.isfinite(value):
+            return None if math.isnan(value) else "inf" if value > 0 else "-inf"
+        return value
+
+    return json.dumps(plain(value), indent=1, ensure_ascii=False) + "\n"
+
+
+def metrics_csv(studies):
+    """A row per study, model, label (and the mean over labels) and metric, at full precision."""
+    header = ["study", "corpus", "model", "init", "label", "metric", "value", "mean", "sd",
+              "ci_low", "ci_high", "sd_over_replicates_and_labels", "undefined_replicates",
+              "positives", "negatives"]
+    rows = []
+    for s in studies:
+        for m in s["models"]:
+            for label, found in (*m["labels"].items(), ("mean over labels", m["mean"])):
+                counts = [None, None, None]
+                if label in m["labels"]:
+                    at = s["labels"].index(label)
+                    counts = [found["undefined_replicates"], s["positives"][at], s["negatives"][at]]
+                rows += [[s["name"], s["corpus"], m["name"], m["init"], label, metric,
+                          *_numbers(found[metric]),
+                          found[metric].get("sd_over_replicates_and_labels"), *counts]
+                         for metric in NAMES]
+    return _csv(header, rows)
+
+
+def comparisons_csv(studies):
+    """A row per study, pair and label (and the mean over labels): differences in ROC-AUC."""
+    header = ["study", "corpus", "a", "b", "label", "difference", "mean", "sd", "ci_low", "ci_high",
+              "p", "p_adjusted", "delong_p", "family_size"]
+    return _csv(header, [
+        [s["name"], s["corpus"], c["a"], c["b"], label, *_numbers(test), test["p"],
+         test["p_adjusted"], test.get("delong_p"), c["family_size"]]
+        for s in studies for c in s["comparisons"]
+        for label, test in (*c["labels"].items(), ("mean over labels", c["mean"]))])
+
+
+def _numbers(cell):
+    return cell["value"], cell["mean"], cell["sd"], *cell["ci"]
+
+
+def _csv(header, rows):
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows([["" if isinstance(cell, float) and math.isnan(cell) else cell for cell in row]
+                      for row in rows])
+    return text.getvalue()

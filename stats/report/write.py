@@ -1,0 +1,89 @@
+"""The report's files. The same studies give the same bytes."""
+
+import math
+from pathlib import Path
+
+from stats.files import atomic_write
+from stats.report.formats import comparisons_csv, metrics_csv, to_json, to_latex, to_markdown
+from stats.report.result_tables import all_tables, show_corpus
+
+
+def write_report(folder, studies, settings):
+    """Write `report.md`, `tables.tex`, `metrics.csv`, `comparisons.csv` and `report.json`.
+
+    Parameters
+    ----------
+    folder : path-like
+        Made where it is not there; files of these names are replaced.
+    studies : list of dict
+        From `stats.study.study`, adjusted.
+    settings : dict
+        What was asked for: `n_resamples`, `seed`, `resample`, `thresholds`, `alternative`,
+        `family`, `labels`.
+
+    Returns
+    -------
+    str
+        The Markdown.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    tables, heading = all_tables(studies, settings), describe(settings)
+    parts = ["# Evaluation", heading, *map(to_markdown, tables), *left_out(studies)]
+    files = {"report.md": "\n\n".join(parts) + "\n", "tables.tex": to_latex(tables, heading),
+             "metrics.csv": metrics_csv(studies), "comparisons.csv": comparisons_csv(studies),
+             "report.json": to_json({"settings": settings, "studies": studies})}
+    for name, text in files.items():
+        with atomic_write(folder / name) as file:
+            file.write(text.encode())
+    return files["report.md"]
+
+
+def describe(settings):
+    """How the numbers came about, in sentences."""
+    drawn = {"image": "radiographs drawn singly (the paper's way; radiographs of one patient are "
+                      "not independent)",
+             "patient": "patients drawn, each with all radiographs"}[settings["resample"]]
+    threshold = {"test": "at Youden's threshold of the test set, found anew in each resample (the "
+                         "paper's way, which flatters)",
+                 "val": "at Youden's threshold of the validation set, held fixed"}
+    p = {"two-sided": "two-sided, from the paired replicates, min(1, 2(k+1)/(B+1)), so never under "
+                      f"{2 / (settings['n_resamples'] + 1):.2g}",
+         "paper": "the paper's one-sided share of replicates in which the first model is not above "
+                  "the second"}
+    family = {"comparison": "the labels of each comparison and their mean",
+              "report": "all comparisons of this report"}
+    return (f"{settings['n_resamples']:,} bootstrap resamples with seed {settings['seed']}, "
+            f"{drawn}, the same for every model and label. Accuracy, sensitivity, specificity and "
+            f"F1 {threshold[settings['thresholds']]}. Intervals are 95 % percentile intervals. "
+            f"p-values are {p[settings['alternative']]}; adjusted by Benjamini and Hochberg over "
+            f"{family[settings['family']]}.")
+
+
+def left_out(studies):
+    """What could not be scored or compared: a Markdown list a study, where there is anything."""
+    for s in studies:
+        lines = [f"{s[key]:,} test radiographs: {why}" for key, why in
+                 (("missing_images", "not on disk"), ("unreadable_images", "unreadable")) if s[key]]
+        for label, reason in zip(s["labels"], s["reasons"]):
+            undefined = s["models"][0]["labels"][label]["undefined_replicates"]
+            if reason:
+                lines.append(f"{label}: {reason}; neither scored nor compared")
+                continue
+            if undefined:
+                lines.append(f"{label}: {undefined:,} resamples lacked a class and are left out of "
+                             "its numbers")
+            lines += [f"{label}, {m['name']}: no threshold from validation, so ROC-AUC only"
+                      for m in s["models"] if math.isnan(m["labels"][label]["threshold"])]
+        if s["incomplete_replicates"]:
+            lines.append(f"{s['incomplete_replicates']:,} resamples lacked a class of some label; "
+                         "their means are over the other labels")
+        lines += [f"{label}: not in all of the files compared; left out"
+                  for label in s["labels_left_out"]]
+        if s["variant"]:
+            lines.append("models with other labels are not compared with these; --labels "
+                         "mimic-overlap compares all models of the corpus on the labels shared "
+                         "with MIMIC-CXR")
+        if lines:
+            heading = f"## {show_corpus(s)}: left out"
+            yield "\n".join([heading, "", *(f"- {line}" for line in lines)])
