@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -462,3 +463,19 @@ def test_the_papers_numbers_stand_beside_each_set_of_labels():
         ]
         found = comparison_groups(runs, TABLE3, MIMIC_OVERLAP, by_labels=True)
         assert [(g.label_set, [m.meta["name"] for m in g.models]) for g in found] == expected
+
+
+def test_a_run_of_version_1_is_scored_as_it_was_then(here, monkeypatch):
+    from data.phantom.corpus import make_phantom
+
+    old = REPOSITORY / "tests" / "fixtures" / "run-v1"
+    make_phantom(here / "phantom", patients=20, size=64)
+    shutil.copytree(old, here / "runs" / "phantom-random")
+    (here / "runs" / "phantom-random" / "predictions.npz").unlink()
+    assert evaluate.main(["--bootstrap", "100", "--device", "cpu"]) == 0
+    found = load_predictions(here / "runs" / "phantom-random" / "predictions.npz")
+    expected = load_predictions(old / "predictions.npz")
+    np.testing.assert_allclose(found.y_score, expected.y_score, atol=1e-6)
+    np.testing.assert_array_equal(found.y_true, expected.y_true)
+    np.testing.assert_array_equal(found.image_id, expected.image_id)
+    assert found.meta["split_hash"] == expected.meta["split_hash"]

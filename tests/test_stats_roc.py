@@ -1,5 +1,8 @@
 """ROC numbers against scikit-learn and by hand."""
 
+import doctest
+import importlib
+
 import numpy as np
 import pytest
 from sklearn import metrics
@@ -134,3 +137,10 @@ def test_a_threshold_midway_is_no_score_and_predicts_the_same():
 def test_bad_input_is_named(y, s, message):
     with pytest.raises(ValueError, match=message):
         auroc(np.array(y, dtype=float), np.array(s, dtype=float))
+
+
+@pytest.mark.parametrize("module", ["bootstrap", "fdr", "roc"])
+def test_examples_in_docstrings(module):
+    module = importlib.import_module(f"stats.{module}")
+    found = doctest.testmod(module, extraglobs=vars(module))
+    assert found.attempted and not found.failed

@@ -154,7 +154,7 @@ def label_table(s, settings):
                  ["Label", "Positive / negative", model_column([s]), "ROC-AUC of the test set",
                   "ROC-AUC ± SD", "95 % CI",
                   *(f"{NAMES[x]} ± SD" for x in (*PAPER_METRICS[1:], "f1"))], rows,
-                 f"{s['images']:,} radiographs{patients}. ± is the SD over a label's replicates. "
+                 f"{s['images']:,} radiographs{patients}. ± is the SD over replicates. "
                  f"Threshold: {THRESHOLD[settings['thresholds']]}.")
 
 
