@@ -63,7 +63,7 @@ def test_train_evaluate_export_predict(roots, corpus, tmp_path, capsys):
     report = (tmp_path / "reports" / "report.md").read_text()
     card = (tmp_path / run / "MODEL_CARD.md").read_text()
     assert json.loads((tmp_path / run / "config.json").read_text())["rehearsal"] == (corpus != "phantom")
-    assert ("phantoms" in report or corpus == "phantom") and "[" not in report and "paper's number" not in report
+    assert ("synthetic" in report or corpus == "phantom") and "[" not in report and "paper's number" not in report
     assert "Trained on synthetic phantoms" in card and "phantom" in card.split("fine-tuned on")[1].splitlines()[0]
 
 
