@@ -27,6 +27,7 @@ def card(metadata):
         f"| thresholds | {metadata['thresholds_from']} |",
         f"| calibration | {metadata['calibration']} |",
         f"| precision | {metadata['precision']} |",
+        f"| operators | {metadata['operators']} |",
         *([f"| precision check | {describe_check(check)} |"] if check else []),
         f"| checkpoint, sha256 | {metadata['checkpoint_sha256']} |",
         f"| versions | {versions} |",

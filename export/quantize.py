@@ -12,7 +12,7 @@ CALIBRATION_IMAGES = 64
 SMOOTHING = 0.5  # SmoothQuant's alpha
 
 
-def int8(model, state, images):
+def int8(model, state, images, operators="standard"):
     """What `export.graph.classifier` needs for an int8 model.
 
     Parameters
@@ -22,6 +22,9 @@ def int8(model, state, images):
         Its weights.
     images : Tensor, shape (n, 3, S, S), float32
         Training images as the model takes them.
+    operators : {"standard", "onnxruntime"}
+        QuantizeLinear and DequantizeLinear before a MatMul, which runtimes know to fuse, or
+        onnxruntime's own integer product.
 
     Returns
     -------
@@ -45,10 +48,14 @@ def int8(model, state, images):
         if (g, x) not in quantized:
             quantized[g, x] = g("QuantizeLinear", x, step, zero)
         weight_step = np.maximum(np.abs(weight).max(1), 1e-12) / 127  # (out,)
-        levels = np.round(weight / weight_step[:, None]).astype(np.int8)
-        return g("MatMulIntegerToFloat", quantized[g, x], levels.T, step,
-                 weight_step.astype(np.float32), zero, np.zeros(len(weight_step), np.int8), bias,
-                 domain="com.microsoft")
+        levels = np.round(weight / weight_step[:, None]).astype(np.int8).T
+        weight_step, symmetric = weight_step.astype(np.float32), np.zeros(len(bias), np.int8)
+        if operators == "onnxruntime":
+            return g("MatMulIntegerToFloat", quantized[g, x], levels, step, weight_step, zero,
+                     symmetric, bias, domain="com.microsoft")
+        x = g("DequantizeLinear", quantized[g, x], step, zero)
+        weight = g("DequantizeLinear", levels, weight_step, symmetric, axis=1)
+        return g("Add", g("MatMul", x, weight), bias)
 
     return state, linear
 

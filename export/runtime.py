@@ -29,7 +29,8 @@ FORMATS = ("radiograph-to-probability/1", FORMAT)
 CHECKSUM = "file_sha256"
 # what travels in a model's metadata: text as it is, all else as JSON
 TEXT_FIELDS = ("format", "intended_use", "corpus", "init", "architecture", "cohort", "label_set",
-               "thresholds_from", "precision", "input_type", "checkpoint_sha256", "calibration")
+               "thresholds_from", "precision", "operators", "input_type", "checkpoint_sha256",
+               "calibration")
 JSON_FIELDS = dict(labels=list, thresholds=list, image_size=int, synthetic=bool, versions=dict,
                    test_auroc=dict | None, precision_check=dict | None, reference=dict)
 INPUTS = {"float32": "tensor(float)", "uint8": "tensor(uint8)"}
@@ -315,5 +316,6 @@ def _from_format_1(metadata):
                  mean_fall="mean_auroc_loss", change="largest_change", calls="decisions",
                  changed_calls="changed_decisions", judged_on="device", unjudged="unchecked")
     return metadata | dict(
-        corpus=corpus.removesuffix(mark), synthetic=corpus == "phantom" or corpus.endswith(mark),
+        operators="onnxruntime", corpus=corpus.removesuffix(mark),
+        synthetic=corpus == "phantom" or corpus.endswith(mark),
         precision_check=check and {names.get(key, key): value for key, value in check.items()})

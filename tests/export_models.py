@@ -23,6 +23,7 @@ METADATA = dict(
     label_set="table3",
     thresholds_from="Youden's index on the validation set",
     precision="fp32",
+    operators="standard",
     input_type="float32",
     checkpoint_sha256="0" * 64,
     calibration="none",

@@ -1,15 +1,18 @@
 """The ONNX graph against PyTorch, Pillow and a histogram equalization written out."""
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
 from export_models import radiograph, random_model
 from onnx import TensorProto, helper
+from onnx.reference import ReferenceEvaluator
 from PIL import Image
 
 from data.preprocess import preprocess
-from export.graph import Graph, classifier, preprocessing
+from export.graph import OPERATORS, Graph, classifier, preprocessing
+from export.quantize import int8
 from models.inference import to_input
 
 torch.set_num_threads(1)
@@ -106,16 +109,17 @@ def test_a_faint_image_on_a_large_offset_keeps_its_levels(levels):
 NORM = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
 
+@pytest.mark.parametrize("operators", OPERATORS)
 @pytest.mark.parametrize("layer_scale, norm", [(False, {}), (True, {}), (True, NORM)])
 @pytest.mark.parametrize("dtype, tolerance", [(np.float32, 5e-4), (np.float16, 2e-2)])
-def test_probabilities_are_those_of_pytorch(layer_scale, norm, dtype, tolerance):
+def test_probabilities_are_those_of_pytorch(operators, layer_scale, norm, dtype, tolerance):
     model, state = random_model(layer_scale)
     images = np.stack([radiograph(150, 170, seed) for seed in range(4)])
     with torch.inference_mode():
         pictures = np.stack([preprocess(image, 64) for image in images])[:, None]
         inputs = to_input(torch.from_numpy(pictures), **norm)
         expected = model(inputs).sigmoid().numpy()
-    s = session(classifier(state, model.config, **norm, dtype=dtype))
+    s = session(classifier(state, model.config, **norm, dtype=dtype, operators=operators))
     found = s.run(["probability"], {"image": images[:, None].astype(np.float32)})[0]
     assert expected.std(0).max() > 0.02  # the images are told apart, or the test would say nothing
     assert np.abs(found - expected).max() < tolerance
@@ -140,3 +144,74 @@ def test_weights_of_the_caller_are_left_alone():
         all(np.array_equal(before[name], state[name]) for name in before)
         and before.keys() == state.keys()
     )
+
+
+# -- other runtimes --------------------------------------------------------------------------------
+
+PRECISIONS = ("fp32", "fp16", "int8")
+
+
+@pytest.fixture(scope="module")
+def portable():
+    """A file of each precision, six radiographs of one size, and onnxruntime's probabilities."""
+    model, state = random_model(True)
+    levels = torch.randint(0, 256, (8, 1, 64, 64), generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        smoothed, linear = int8(model, state, to_input(levels.to(torch.uint8)))
+    files = dict(
+        fp32=classifier(state, model.config),
+        fp16=classifier(state, model.config, dtype=np.float16),
+        int8=classifier(smoothed, model.config, block_linear=linear),
+    )
+    images = np.stack([radiograph(300, 270, seed) for seed in range(6)])[:, None]
+    images = images.astype(np.float32)
+    expected = {
+        name: session(proto).run(None, {"image": images})[0] for name, proto in files.items()
+    }
+    assert expected["fp32"].std(0).max() > 0.05
+    return files, images, expected
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_default_graph_is_of_standard_operators_alone(portable, precision):
+    proto = portable[0][precision]
+    assert {node.domain for node in proto.graph.node} == {""}
+    assert [opset.domain for opset in proto.opset_import] == [""]
+    onnx.checker.check_model(proto, full_check=True)
+    differing = {"Resize", "ScatterElements", "GatherElements"}  # from runtime to runtime
+    assert not differing & {node.op_type for node in proto.graph.node}
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_onnx_s_reference_evaluator_agrees(portable, precision):
+    files, images, expected = portable
+    found = ReferenceEvaluator(files[precision]).run(None, {"image": images})[0]
+    assert np.abs(found - expected[precision]).max() < (1e-5 if precision == "fp32" else 1e-2)
+
+
+@pytest.mark.parametrize("precision, tolerance", [("fp32", 1e-5), ("fp16", 2e-3), ("int8", 1e-2)])
+def test_openvino_in_float32_agrees(portable, precision, tolerance):
+    openvino = pytest.importorskip("openvino")
+    files, images, expected = portable
+    core = openvino.Core()
+    compiled = core.compile_model(
+        core.read_model(files[precision].SerializeToString()),
+        "CPU",
+        {"INFERENCE_PRECISION_HINT": "f32"},
+    )
+    found = compiled({"image": images})[0]
+    assert np.abs(found - expected[precision]).max() < tolerance
+
+
+def test_only_the_fused_graph_needs_onnxruntime():
+    model, state = random_model()
+    proto = classifier(state, model.config, operators="onnxruntime")
+    assert {node.domain for node in proto.graph.node} == {"", "com.microsoft"}
+
+
+def test_any_length_is_resized_as_pillow_does_it(levels):
+    """Lengths with the remainders that a rounding of the pixels' centers would get wrong."""
+    for height, width in ((225, 223), (449, 447), (1023, 1025), (3000, 17), (2, 2)):
+        image = radiograph(height, width, seed=height)
+        difference = np.abs(levels(image[None, None])[0, 0] - by_definition(image))
+        assert (difference > 0).mean() < 0.01

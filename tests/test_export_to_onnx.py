@@ -209,9 +209,9 @@ def test_the_precision_is_checked_where_it_was_asked_for(run, corpus, monkeypatc
 def test_int8_sees_training_images_alone(run, corpus, monkeypatch):
     seen, train = [], data.from_config(corpus, "train")
 
-    def watched(model, state, images):
+    def watched(model, state, images, operators):
         seen.append(images)
-        return int8(model, state, images)
+        return int8(model, state, images, operators)
 
     monkeypatch.setattr(to_onnx, "int8", watched)
     assert main([str(run), "--precision", "int8"]) == 0
