@@ -1,4 +1,4 @@
-"""Progress of a long job: a tqdm bar on a terminal where tqdm is installed, else a line every few seconds."""
+"""Progress of a long job: a tqdm bar on a terminal (where installed), else a line now and then."""
 
 import sys
 import time
@@ -23,8 +23,8 @@ class Progress:
     """
 
     def __init__(self, what, total, *, unit="images", start=0, seconds=5.0, enabled=True):
-        self.what, self.total, self.unit, self.start, self.seconds = what, total, unit, start, seconds
-        self.enabled = enabled
+        self.what, self.total, self.unit = what, total, unit
+        self.start, self.seconds, self.enabled = start, seconds, enabled
         self.began = self.shown = time.monotonic()
         self.bar = None
         if enabled and sys.stderr.isatty():
@@ -36,7 +36,8 @@ class Progress:
 
     def due(self):
         """Whether it is time for another line."""
-        return self.enabled and time.monotonic() - self.shown >= (0.2 if self.bar is not None else self.seconds)
+        least = 0.2 if self.bar is not None else self.seconds
+        return self.enabled and time.monotonic() - self.shown >= least
 
     def rate(self, done):
         """Units a second since the start."""
@@ -51,13 +52,20 @@ class Progress:
         elif self.enabled:
             rate = self.rate(done)
             left = duration((self.total - done) / rate) if rate else "?"
-            print(f"{self.what}  {done:,}/{self.total:,} {self.unit}  {rate:,.{0 if rate >= 10 else 1}f}/s  {left} left  {note}".rstrip(),
-                  file=sys.stderr, flush=True)
+            speed = f"{rate:,.{0 if rate >= 10 else 1}f}/s"
+            print(f"{self.what}  {done:,}/{self.total:,} {self.unit}  {speed}  {left} left  "
+                  f"{note}".rstrip(), file=sys.stderr, flush=True)
 
     def close(self):
         """Take the bar away; lines stay."""
         if self.bar is not None:
             self.bar.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        self.close()
 
 
 def duration(seconds):

@@ -1,6 +1,29 @@
-"""The vision transformer, its official weights and its checkpoints."""
+"""The vision transformer, its official weights and its training.
 
-from models.vit import VisionTransformer, create_model
-from models.weights import LoadReport, load_pretrained
+In reading order:
 
-__all__ = ["VisionTransformer", "create_model", "LoadReport", "load_pretrained"]
+    vit           the transformer
+    weights       every layout of published weights -> our state dict, loaded strictly
+    inits         the initializations that a run can start from
+    inference     from cached radiographs to probabilities
+    training      loss, learning rate, optimizer
+    distributed   several processes as one run
+    checkpoint    files of tensors, written whole or not at all
+    settings      every setting of a run, and its command line
+    run_folder    the folder of a run: its lock, its state, its log
+    plan          what a run would do and take
+
+The names below are imported when they are used, so that a command line is answered without torch.
+"""
+
+import importlib
+
+_HOMES = {"VisionTransformer": "vit", "create_model": "vit", "LoadReport": "weights",
+          "load_pretrained": "weights"}
+__all__ = list(_HOMES)
+
+
+def __getattr__(name):
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

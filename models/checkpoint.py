@@ -1,8 +1,10 @@
 """A run's checkpoints: written whole or not at all, read without executing anything.
 
-A checkpoint is a dict of tensors and plain Python values: `model` (state dict), `model_config` (constructor arguments),
-`labels`, `config` (what `config.json` holds), `epoch`, `step`, `thresholds` and `val_auroc` (one a label, None where
-undefined), `input_mean` and `input_std` (None, or three numbers); `last.pt` also has what training needs to go on.
+A checkpoint is a dict of tensors and plain Python values: `model` (state dict), `model_config`
+(constructor arguments), `labels`, `config` (what `config.json` holds), `epoch`, `step`,
+`thresholds` and `val_auroc` (one a label, None where undefined), `input_mean` and `input_std`
+(None, or three numbers). `last.pt` also has what training needs to go on: `progress` (a
+`models.run_folder.TrainState`), `optimizer`, `scaler` and `ema`.
 """
 
 import hashlib
@@ -15,9 +17,12 @@ import torch
 
 from models.vit import VisionTransformer
 
+OLD_NAMES = {("config", "rehearsal"): "synthetic", ("progress", "loss"): "loss_sum",
+             ("progress", "best"): "best_auroc", ("progress", "stale"): "epochs_since_best"}
+
 
 def save_checkpoint(path, state):
-    """Write a checkpoint so that a reader, or a crash, sees the old file or the new one and nothing between.
+    """Write a checkpoint so that a reader, or a crash, sees the old file or the new one whole.
 
     Parameters
     ----------
@@ -28,14 +33,14 @@ def save_checkpoint(path, state):
     try:
         with atomic_write(path) as file:
             torch.save(state, file)
-    except RuntimeError as error:  # what torch's writer says of itself after a full disk has stopped it
+    except RuntimeError as error:  # what torch's writer says after a full disk has stopped it
         if isinstance(error.__context__, OSError):
             raise OSError(error.__context__.errno, error.__context__.strerror, str(path)) from None
         raise
 
 
 class atomic_write:
-    """`with atomic_write(path) as file:` a binary file that replaces `path` when the block ends without an error."""
+    """`with atomic_write(path) as file:` a binary file that replaces `path` if all goes well."""
 
     def __init__(self, path):
         self.path = Path(path)
@@ -50,7 +55,7 @@ class atomic_write:
             with self.file as file:
                 if error is None:
                     file.flush()
-                    os.fsync(file.fileno())  # a full disk or a power cut must not leave an empty file under the name
+                    os.fsync(file.fileno())  # a full disk must not leave an empty file behind
             if error is None:
                 os.replace(self.part, self.path)
         finally:
@@ -72,20 +77,18 @@ def load_checkpoint(path):
     Raises
     ------
     FileNotFoundError, ValueError
-        The file is absent, truncated, not a checkpoint of this project, or would run code when read.
+        The file is absent, truncated, no checkpoint of this project, or would run code when read.
     """
     state = read_torch(path)
     wanted = ("model", "model_config", "labels", "config")
     absent = [key for key in wanted if not isinstance(state, dict) or key not in state]
     if absent:
         raise ValueError(f"{path}: not a checkpoint of this project (no {', '.join(absent)})")
+    for part in ("config", "progress"):  # names of the first version
+        if isinstance(state.get(part), dict):
+            state[part] = {OLD_NAMES.get((part, key), key): value
+                           for key, value in state[part].items()}
     return state
-
-
-def is_rehearsal(path):
-    """Whether a checkpoint was trained on phantoms in a corpus's layout."""
-    config = load_checkpoint(path)["config"]
-    return isinstance(config, dict) and bool(config.get("rehearsal"))
 
 
 def restore_model(checkpoint):
@@ -109,22 +112,25 @@ def restore_model(checkpoint):
         model = VisionTransformer(**checkpoint["model_config"])
         model.load_state_dict(checkpoint["model"], strict=True)
     except (RuntimeError, TypeError, AttributeError) as error:
-        raise ValueError(f"checkpoint of another architecture: {' '.join(str(error).split())[:300]}") from None
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(f"checkpoint of another architecture: {reason}") from None
     if len(checkpoint["labels"]) != model.config["num_classes"]:
-        raise ValueError(f"checkpoint has {len(checkpoint['labels'])} labels for {model.config['num_classes']} outputs")
+        raise ValueError(f"checkpoint has {len(checkpoint['labels'])} labels for "
+                         f"{model.config['num_classes']} outputs")
     return model.eval()
 
 
 def read_torch(path):
-    """Tensors and plain values of a `torch.save` file; a pickle that names any other code is refused unexecuted."""
+    """Tensors and plain values of a `torch.save` file; a pickle of more is not executed."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
-        with warnings.catch_warnings(action="ignore"):  # about pickle protocols; what matters is raised
+        with warnings.catch_warnings(action="ignore"):  # about pickle protocols
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).partition("WeightsUnpickler error:")[2].strip().partition(" was not")[0].partition("\n")[0]
+        reason = str(error).partition("WeightsUnpickler error:")[2].strip()
+        reason = reason.partition(" was not")[0].partition("\n")[0]
         raise ValueError(f"{path}: refused, not a file of tensors and plain values alone "
                          f"({reason or 'unpickling failed'})") from None
     except Exception as error:  # a damaged file can make the reader stumble in any way at all

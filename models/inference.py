@@ -12,8 +12,8 @@ def to_input(images, mean=None, std=None):
     Parameters
     ----------
     images : Tensor, shape (B, 1, H, W), uint8, or float in 0..255
-    mean, std : sequence of 3 float, optional
-        Subtracted and divided by after scaling.
+    mean, std : 3 float or Tensor of 3, optional
+        Subtracted and divided by after scaling. A tensor on the images' device saves the copy.
 
     Returns
     -------
@@ -21,7 +21,9 @@ def to_input(images, mean=None, std=None):
     """
     x = (images.float() / 255).expand(-1, 3, -1, -1)
     if mean is not None:
-        x = (x - x.new_tensor(mean).view(3, 1, 1)) / x.new_tensor(std).view(3, 1, 1)
+        mean, std = (torch.as_tensor(values, dtype=x.dtype, device=x.device).view(3, 1, 1)
+                     for values in (mean, std))
+        x = (x - mean) / std
     return x
 
 
@@ -31,7 +33,8 @@ def choose_device(name):
         try:
             device = torch.empty(0, device=name).device  # with its number, where there are several
         except (RuntimeError, AssertionError) as error:
-            raise ValueError(f"--device {name}: {str(error).strip().splitlines()[0][:200]}") from None
+            reason = str(error).strip().splitlines()[0][:200]
+            raise ValueError(f"--device {name}: {reason}") from None
         if device.type == "meta":
             raise ValueError("--device meta: computes nothing")
         return device
@@ -51,15 +54,16 @@ def choose_amp(name, device):
     Returns
     -------
     {"bf16", "fp16", "off"}
-        bf16 on CUDA from Ampere on, fp16 on older CUDA; on a CPU bf16 where it has instructions for it (AVX512-BF16,
-        AMX), else fp32, since emulated bf16 is slower; fp32 elsewhere.
+        bf16 on CUDA from Ampere on, fp16 on older CUDA; on a CPU bf16 where it has instructions for
+        it (AVX512-BF16, AMX), else fp32, since emulated bf16 is slower; fp32 elsewhere.
     """
     if name != "auto":
         if name == "fp16" and device.type != "cuda":
             raise ValueError("--amp fp16 needs CUDA; use bf16 or off")
         return name
     if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+        with torch.cuda.device(device):  # which is not the current one of --device cuda:1
+            return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     if device.type == "cpu":
         native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
         return "bf16" if native else "off"
@@ -73,6 +77,21 @@ def autocast(amp, device):
     return torch.autocast(device.type, torch.bfloat16 if amp == "bf16" else torch.float16)
 
 
+@contextlib.contextmanager
+def full_float32():
+    """Keep float32 at 24 bits: by default cuDNN rounds a convolution's inputs to TF32's 11."""
+    backends = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = [backend.allow_tf32 for backend in backends]
+    try:
+        for backend in backends:
+            backend.allow_tf32 = False
+        yield
+    finally:
+        for backend, allowed in zip(backends, before):
+            backend.allow_tf32 = allowed
+
+
+@full_float32()
 @torch.inference_mode()
 def predict(model, dataset, *, indices=None, batch_size=64, device="cpu", mean=None, std=None):
     """Probabilities of a dataset's images, computed in float32 whatever a model was trained in.
@@ -99,13 +118,15 @@ def predict(model, dataset, *, indices=None, batch_size=64, device="cpu", mean=N
     """
     device = torch.device(device)
     indices = np.arange(len(dataset)) if indices is None else np.asarray(indices)
+    if mean is not None:
+        mean, std = (torch.as_tensor(values, device=device) for values in (mean, std))
     was_training = model.training
     model.eval()
     truth, scores = [], []
     for start in range(0, len(indices), batch_size):
         images, labels = dataset.batch(indices[start:start + batch_size])
         logits = model(to_input(images.to(device, non_blocking=True), mean, std))
-        scores.append(logits.sigmoid())  # stays on the device: one synchronisation, at the end
+        scores.append(logits.sigmoid())  # stays on the device: one synchronization, at the end
         truth.append(labels)
     model.train(was_training)
     outputs = (0, model.config["num_classes"])

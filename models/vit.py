@@ -1,7 +1,7 @@
-"""The vision transformer of Dosovitskiy et al. 2021 (arXiv:2010.11929), with DINOv2's optional LayerScale.
+"""The vision transformer of Dosovitskiy et al. 2021 (arXiv:2010.11929), with optional LayerScale.
 
-Parameters are named as DINOv2 (Oquab et al. 2023, arXiv:2304.07193) and timm name them, so that the official
-DINOv2 file loads without renaming.
+Parameters are named as DINOv2 (Oquab et al. 2023, arXiv:2304.07193) and timm name them, so that
+the official DINOv2 file loads without renaming.
 """
 
 import torch
@@ -18,6 +18,8 @@ ARCHITECTURES = {
 
 
 class PatchEmbed(nn.Module):
+    """Non-overlapping patches as vectors: a linear map of each patch's pixels."""
+
     def __init__(self, patch_size, embed_dim):
         super().__init__()
         self.proj = nn.Conv2d(3, embed_dim, kernel_size=patch_size, stride=patch_size)
@@ -27,6 +29,8 @@ class PatchEmbed(nn.Module):
 
 
 class Attention(nn.Module):
+    """Multi-head self-attention."""
+
     def __init__(self, dim, num_heads):
         super().__init__()
         self.num_heads = num_heads
@@ -34,6 +38,7 @@ class Attention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x, first=None):
+        """Tokens (B, T, D) to (B, T, D); with `first`, only that many tokens ask."""
         B, T, D = x.shape
         qkv = self.qkv(x).view(B, T, 3, self.num_heads, D // self.num_heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (B, heads, T, D/heads)
@@ -42,6 +47,8 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
+    """Two linear layers with a GELU between."""
+
     def __init__(self, dim, hidden_dim):
         super().__init__()
         self.fc1 = nn.Linear(dim, hidden_dim)
@@ -52,32 +59,43 @@ class Mlp(nn.Module):
 
 
 class LayerScale(nn.Module):
+    """Adds a residual branch, each channel times a learned factor (Touvron et al. 2021)."""
+
     def __init__(self, dim):
         super().__init__()
         self.gamma = nn.Parameter(torch.ones(dim))
 
-    def forward(self, x):
-        return x * self.gamma
+    def forward(self, x, branch):
+        return torch.addcmul(x, branch, self.gamma)  # one kernel, and no copy of the product
+
+
+class Residual(nn.Module):
+    """Adds a residual branch."""
+
+    def forward(self, x, branch):
+        return x + branch
 
 
 class Block(nn.Module):
+    """Attention and MLP, each after a layer norm and added to its input."""
+
     def __init__(self, dim, num_heads, layer_scale):
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)
         self.attn = Attention(dim, num_heads)
-        self.ls1 = LayerScale(dim) if layer_scale else nn.Identity()
+        self.ls1 = LayerScale(dim) if layer_scale else Residual()
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
         self.mlp = Mlp(dim, 4 * dim)
-        self.ls2 = LayerScale(dim) if layer_scale else nn.Identity()
+        self.ls2 = LayerScale(dim) if layer_scale else Residual()
 
     def forward(self, x, first=None):
         """Tokens (B, T, D) to (B, T, D), or to (B, first, D): those alone, which attend to all."""
-        x = x[:, :first] + self.ls1(self.attn(self.norm1(x), first))
-        return x + self.ls2(self.mlp(self.norm2(x)))
+        x = self.ls1(x[:, :first], self.attn(self.norm1(x), first))
+        return self.ls2(x, self.mlp(self.norm2(x)))
 
 
 class VisionTransformer(nn.Module):
-    """A ViT with a class token, learned positions and pre-normalisation.
+    """A ViT with a class token, learned positions and pre-normalization.
 
     Parameters
     ----------
@@ -98,15 +116,16 @@ class VisionTransformer(nn.Module):
         The arguments above, enough to build the model again.
     """
 
-    def __init__(self, img_size=224, patch_size=16, embed_dim=768, depth=12, num_heads=12, num_classes=0,
-                 layer_scale=False):
+    def __init__(self, img_size=224, patch_size=16, embed_dim=768, depth=12, num_heads=12,
+                 num_classes=0, layer_scale=False):
         super().__init__()
         if img_size < patch_size or img_size % patch_size:
             raise ValueError(f"img_size {img_size} is not a multiple of patch_size {patch_size}")
         if embed_dim % num_heads:
             raise ValueError(f"embed_dim {embed_dim} is not a multiple of num_heads {num_heads}")
-        self.config = dict(img_size=img_size, patch_size=patch_size, embed_dim=embed_dim, depth=depth,
-                           num_heads=num_heads, num_classes=num_classes, layer_scale=layer_scale)
+        self.config = dict(img_size=img_size, patch_size=patch_size, embed_dim=embed_dim,
+                           depth=depth, num_heads=num_heads, num_classes=num_classes,
+                           layer_scale=layer_scale)
         self.patch_embed = PatchEmbed(patch_size, embed_dim)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + (img_size // patch_size) ** 2, embed_dim))
@@ -116,7 +135,7 @@ class VisionTransformer(nn.Module):
         self.init_weights()
 
     def init_weights(self, generator=None):
-        """Draw the weights anew: truncated normals of SD 0.02 and zero biases, as ViT and DINOv2 start.
+        """Draw the weights anew, as ViT and DINOv2 start: normals of SD 0.02, zero biases.
 
         Parameters
         ----------
@@ -131,7 +150,7 @@ class VisionTransformer(nn.Module):
         nn.init.normal_(self.cls_token, std=1e-6, generator=generator)
 
     def forward_features(self, images):
-        """The normalised class token.
+        """The normalized class token.
 
         Parameters
         ----------
@@ -143,12 +162,14 @@ class VisionTransformer(nn.Module):
         """
         size = self.config["img_size"]
         if images.shape[1:] != (3, size, size):
-            raise ValueError(f"images of shape {tuple(images.shape)}, expected (B, 3, {size}, {size})")
+            raise ValueError(f"images of shape {tuple(images.shape)}, "
+                             f"expected (B, 3, {size}, {size})")
         x = self.patch_embed(images)
-        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1) + self.pos_embed  # (B, 1 + patches, D)
+        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)  # (B, 1 + patches, D)
+        x = x + self.pos_embed
         for block in self.blocks[:-1]:
             x = block(x)
-        x = self.blocks[-1](x, first=1)  # the head reads the class token alone: 6 % less work in 12 blocks
+        x = self.blocks[-1](x, first=1)  # the head reads the class token alone: 6 % less work
         return self.norm(x[:, 0])
 
     def forward(self, images):
@@ -157,7 +178,7 @@ class VisionTransformer(nn.Module):
 
 
 def create_model(arch, patch_size=16, num_classes=0, *, img_size=224, layer_scale=False, seed=0):
-    """A `VisionTransformer` of a named size with reproducible random weights.
+    """Build a `VisionTransformer` of a named size with reproducible random weights.
 
     Parameters
     ----------
@@ -172,8 +193,9 @@ def create_model(arch, patch_size=16, num_classes=0, *, img_size=224, layer_scal
     VisionTransformer
     """
     if arch not in ARCHITECTURES:
-        raise ValueError(f"unknown architecture {arch!r}, expected one of {', '.join(ARCHITECTURES)}")
-    with torch.random.fork_rng(devices=[]):  # layers draw when constructed; leave the caller's state alone
+        raise ValueError(f"unknown architecture {arch!r}, expected one of "
+                         f"{', '.join(ARCHITECTURES)}")
+    with torch.random.fork_rng(devices=[]):  # layers draw when constructed: not from the caller's
         model = VisionTransformer(img_size=img_size, patch_size=patch_size, num_classes=num_classes,
                                   layer_scale=layer_scale, **ARCHITECTURES[arch])
     model.init_weights(torch.Generator().manual_seed(seed))

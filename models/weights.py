@@ -1,14 +1,11 @@
 """Official weights in their own layouts -> our state dict, loaded strictly.
 
-Each layout is a pure function from the file's arrays to our names; `load_pretrained` then insists that every
-parameter of the model but the head is there with its shape.
+Each layout is a pure function from the file's arrays to our names; `load_pretrained` then insists
+that every parameter of the model but the head is there with its shape.
 """
 
 import math
-import os
 import re
-import sys
-import urllib.request
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,29 +14,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from models.checkpoint import load_checkpoint, read_torch
-from models.vit import create_model
+from models.checkpoint import read_torch
 
-# What `--normalize pretrain` subtracts and divides by: as each public file was trained. The paper does neither.
-INPUT_STATS = {
-    "dinov2": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),  # ImageNet's
-    "imagenet": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),  # AugReg's
-}
-
-DINOV2_URL = "https://dl.fbaipublicfiles.com/dinov2/{0}/{0}_pretrain.pth"
-AUGREG_URL = "https://storage.googleapis.com/vit_models/augreg/{}.npz"
-URLS = {  # the files that torch.hub's DINOv2 and timm's *_in21k entries name
-    ("dinov2", "vit_small"): DINOV2_URL.format("dinov2_vits14"),
-    ("dinov2", "vit_base"): DINOV2_URL.format("dinov2_vitb14"),
-    ("dinov2", "vit_large"): DINOV2_URL.format("dinov2_vitl14"),
-    ("imagenet", "vit_tiny"): AUGREG_URL.format("Ti_16-i21k-300ep-lr_0.001-aug_none-wd_0.03-do_0.0-sd_0.0"),
-    ("imagenet", "vit_small"): AUGREG_URL.format("S_16-i21k-300ep-lr_0.001-aug_light1-wd_0.03-do_0.0-sd_0.0"),
-    ("imagenet", "vit_base"): AUGREG_URL.format("B_16-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.0-sd_0.0"),
-    ("imagenet", "vit_large"): AUGREG_URL.format("L_16-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.1-sd_0.1"),
-}
-
-# In the file but not in our encoder: the old classifier, the masked-image token, and the layer between
-# class token and classifier that some ImageNet-21k files carry. Anything else unexpected is an error.
+# In the file but not in our encoder: the old classifier, the masked-image token, and the layer
+# between class token and classifier of some ImageNet-21k files. All else unexpected is an error.
 NOT_ENCODER = re.compile(r"(head|head_dist|pre_logits|dino_head|ibot_head)\.|mask_token$")
 
 
@@ -65,9 +43,11 @@ class LoadReport:
     missing: list
 
     def __str__(self):
-        resized = [f"{name} {list(old)} -> {list(new)}" for name, (old, new) in self.resized.items()]
+        resized = [f"{name} {list(old)} -> {list(new)}"
+                   for name, (old, new) in self.resized.items()]
         return (f"{len(self.loaded)} tensors loaded; resized: {', '.join(resized) or 'none'}; "
-                f"skipped: {', '.join(self.skipped) or 'none'}; new: {', '.join(self.missing) or 'none'}")
+                f"skipped: {', '.join(self.skipped) or 'none'}; "
+                f"new: {', '.join(self.missing) or 'none'}")
 
 
 def load_pretrained(model, init, path):
@@ -78,8 +58,8 @@ def load_pretrained(model, init, path):
     model : VisionTransformer
         Built with the file's patch size, and with `layer_scale=True` for DINOv2.
     init : {"dinov2", "imagenet", "mimic"}
-        `dinov2`: Meta's `dinov2_vit*14_pretrain.pth`. `imagenet`: Google's AugReg `.npz`, or the same weights as a
-        timm or torchvision state dict. `mimic`: a checkpoint of this project.
+        `dinov2`: Meta's `dinov2_vit*14_pretrain.pth`. `imagenet`: Google's AugReg `.npz`, or the
+        same weights as a timm or torchvision state dict. `mimic`: a checkpoint of this project.
     path : path-like
 
     Returns
@@ -89,14 +69,15 @@ def load_pretrained(model, init, path):
     Raises
     ------
     FileNotFoundError, ValueError
-        The file is absent, unreadable or unsafe, or a tensor other than the head's is missing, unexpected,
-        of the wrong shape or not finite. The model is then unchanged.
+        The file is absent, unreadable or unsafe, or a tensor other than the head's is missing,
+        unexpected, of the wrong shape or not finite. The model is then unchanged.
 
     Notes
     -----
-    The position embedding is resized once, here: for `dinov2` as DINOv2's own hub model does at run time (bicubic,
-    scale factor (new + 0.1) / old, no antialiasing); for Google's `.npz` as timm's loader of these files does
-    (bilinear, no antialiasing); for state dicts as timm does (bicubic, antialiased).
+    The position embedding is resized once, here: for `dinov2` as DINOv2's own hub model does at run
+    time (bicubic, scale factor (new + 0.1) / old, no antialiasing); for Google's `.npz` as timm's
+    loader of these files does (bilinear, no antialiasing); for state dicts as timm does (bicubic,
+    antialiased).
     """
     if init not in ("dinov2", "imagenet", "mimic"):
         raise ValueError(f"unknown init {init!r}, expected dinov2, imagenet or mimic")
@@ -118,63 +99,73 @@ def load_pretrained(model, init, path):
             problems.append(f"unexpected {name} {list(value.shape)}")
             continue
         value = value.float()
-        if name == "pos_embed" and value.shape != own[name].shape and can_resize(value, own[name]):
+        wrong_shape = value.shape != own[name].shape
+        if name == "pos_embed" and wrong_shape and can_resize(value, own[name]):
             resized[name] = (tuple(value.shape), tuple(own[name].shape))
             value = resize(value, math.isqrt(own[name].shape[1] - 1))
         if value.shape != own[name].shape:
-            problems.append(f"{name} is {list(value.shape)}, the model's is {list(own[name].shape)}")
+            problems.append(f"{name} is {list(value.shape)}, expected {list(own[name].shape)}")
         elif not torch.isfinite(value).all():
             problems.append(f"{name} has values that are not finite")
         state[name] = value
     missing = [name for name in own if name not in state]
-    problems += [f"missing {name} {list(own[name].shape)}" for name in missing if not name.startswith("head.")]
+    problems += [f"missing {name} {list(own[name].shape)}" for name in missing
+                 if not name.startswith("head.")]
     if problems:
         more = f"; and {len(problems) - 6} more" if len(problems) > 6 else ""
-        raise ValueError(f"{path}: not the weights of this model ({init}): {'; '.join(problems[:6])}{more}")
+        raise ValueError(f"{path}: not the weights of this model ({init}): "
+                         f"{'; '.join(problems[:6])}{more}")
 
     model.load_state_dict(state | {name: own[name] for name in missing}, strict=True)
     return LoadReport(loaded=list(state), resized=resized, skipped=skipped, missing=missing)
 
 
-# -- position embedding -------------------------------------------------------------------------------------------
+# -- position embedding ---------------------------------------------------------------------------
 
 def can_resize(old, new):
     """Whether both are (1, 1 + n * n, D): a class token and a square grid."""
     def square(t):
-        return t.ndim == 3 and t.shape[1] > 1 and math.isqrt(t.shape[1] - 1) ** 2 == t.shape[1] - 1
+        patches = t.shape[1] - 1 if t.ndim == 3 else 0
+        return patches > 0 and math.isqrt(patches) ** 2 == patches
     return square(old) and square(new) and old.shape[2] == new.shape[2]
 
 
 def resize_grid(pos_embed, **how):
+    """Interpolate the grid of (1, 1 + n * n, D) positions; the class token's stays."""
     old = math.isqrt(pos_embed.shape[1] - 1)
-    cls, grid = pos_embed[:, :1], pos_embed[:, 1:].unflatten(1, (old, old)).permute(0, 3, 1, 2)  # (1, D, old, old)
+    cls, grid = pos_embed[:, :1], pos_embed[:, 1:].unflatten(1, (old, old))
+    grid = grid.permute(0, 3, 1, 2)  # (1, D, old, old)
     grid = F.interpolate(grid, align_corners=False, **how)
     return torch.cat([cls, grid.flatten(2).transpose(1, 2)], dim=1)
 
 
 def resize_as_dinov2(pos_embed, new):
-    """DINOv2's `interpolate_pos_encoding`; its 0.1 moves the sample points, so it matters to the last digit."""
+    """DINOv2's `interpolate_pos_encoding`; its 0.1 moves the sample points."""
     old = math.isqrt(pos_embed.shape[1] - 1)
     return resize_grid(pos_embed, scale_factor=((new + 0.1) / old,) * 2, mode="bicubic")
 
 
 def resize_as_augreg(pos_embed, new):
+    """As timm reads Google's files."""
     return resize_grid(pos_embed, size=(new, new), mode="bilinear")
 
 
 def resize_as_timm(pos_embed, new):
+    """As timm resizes a state dict."""
     return resize_grid(pos_embed, size=(new, new), mode="bicubic", antialias=True)
 
 
-# -- layouts ------------------------------------------------------------------------------------------------------
+# -- layouts --------------------------------------------------------------------------------------
 
 def from_augreg(arrays, path):
     """Google's AugReg names (Steiner et al. 2022, arXiv:2106.10270) -> ours.
 
-    JAX keeps a linear kernel as (in, out), a convolution as (H, W, in, out), and the heads as an axis of their own.
+    JAX keeps a linear kernel as (in, out), a convolution as (H, W, in, out), and the heads as an
+    axis of their own.
     """
     if "embedding/kernel" not in arrays or "Transformer/encoder_norm/scale" not in arrays:
-        raise ValueError(f"{path}: not Google's ViT layout (no embedding/kernel or Transformer/encoder_norm)")
+        raise ValueError(f"{path}: not Google's ViT layout "
+                         "(no embedding/kernel or Transformer/encoder_norm)")
     state = {
         "cls_token": arrays["cls"],
         "pos_embed": arrays["Transformer/posembed_input/pos_embedding"],
@@ -183,8 +174,8 @@ def from_augreg(arrays, path):
         "norm.weight": arrays["Transformer/encoder_norm/scale"],
         "norm.bias": arrays["Transformer/encoder_norm/bias"],
     }
-    depth = len({name.split("/")[1] for name in arrays if name.startswith("Transformer/encoderblock_")})
-    for n in range(depth):
+    blocks = {name.split("/")[1] for name in arrays if "/encoderblock_" in name}
+    for n in range(len(blocks)):
         theirs, ours = f"Transformer/encoderblock_{n}/", f"blocks.{n}."
         attention = theirs + "MultiHeadDotProductAttention_1/"
         dim = arrays["embedding/bias"].shape[0]
@@ -193,7 +184,8 @@ def from_augreg(arrays, path):
             [arrays[f"{attention}{part}/kernel"].reshape(dim, dim).T for part in qkv])
         state[ours + "attn.qkv.bias"] = np.concatenate(
             [arrays[f"{attention}{part}/bias"].reshape(dim) for part in qkv])
-        state[ours + "attn.proj.weight"] = arrays[attention + "out/kernel"].reshape(dim, dim).T  # (heads, dim/heads, dim)
+        out = arrays[attention + "out/kernel"]  # (heads, dim/heads, dim)
+        state[ours + "attn.proj.weight"] = out.reshape(dim, dim).T
         state[ours + "attn.proj.bias"] = arrays[attention + "out/bias"]
         for norm, layer in (("norm1", "LayerNorm_0"), ("norm2", "LayerNorm_2")):
             state[f"{ours}{norm}.weight"] = arrays[f"{theirs}{layer}/scale"]
@@ -225,25 +217,31 @@ TORCHVISION_NAMES = (  # applied in order
 def from_torch(content, path):
     """Every PyTorch layout we know -> our names.
 
-    DINOv2's release and timm's use our names. DINOv2's and DINO's training checkpoints keep the encoder in `teacher`
-    under `backbone.`, with the blocks in chunks (`blocks.0.3.` for block 3); timm, DeiT and this project keep it in
-    `model` or `state_dict`; DataParallel prefixes `module.`; torchvision has names of its own.
+    DINOv2's release and timm's use our names. DINOv2's and DINO's training checkpoints keep the
+    encoder in `teacher` under `backbone.`, with the blocks in chunks (`blocks.0.3.` for block 3);
+    timm, DeiT and this project keep it in `model` or `state_dict`; DataParallel prefixes `module.`;
+    torchvision has names of its own.
     """
     for wrapper in ("model", "state_dict", "teacher"):
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
-    if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
-        raise ValueError(f"{path}: not a state dict (found {type(content).__name__}, expected names and tensors)")
-    state = {re.sub(r"^(module\.)?(backbone\.)?", "", name): value for name, value in content.items()}
+    if not isinstance(content, dict) or not all(
+            isinstance(value, torch.Tensor) for value in content.values()):
+        raise ValueError(f"{path}: not a state dict (found {type(content).__name__}, expected "
+                         "names and tensors)")
+    state = {re.sub(r"^(module\.)?(backbone\.)?", "", name): value
+             for name, value in content.items()}
     if any(name.startswith(("register_tokens", "reg_token")) for name in state):
-        raise ValueError(f"{path}: a DINOv2 model with registers; use the file without (dinov2_vit*14_pretrain.pth)")
+        raise ValueError(f"{path}: a DINOv2 model with registers; use the file without "
+                         "(dinov2_vit*14_pretrain.pth)")
     if "class_token" in state:
         for pattern, ours in TORCHVISION_NAMES:
             state = {re.sub(pattern, ours, name): value for name, value in state.items()}
-    return {re.sub(r"^blocks\.\d+\.(\d+)\.", r"blocks.\1.", name): value for name, value in state.items()}
+    return {re.sub(r"^blocks\.\d+\.(\d+)\.", r"blocks.\1.", name): value
+            for name, value in state.items()}
 
 
-# -- files --------------------------------------------------------------------------------------------------------
+# -- files ----------------------------------------------------------------------------------------
 
 def is_npz(path):
     """Whether the file is a zip of `.npy` arrays; torch's files are zips too."""
@@ -264,111 +262,10 @@ def read_npz(path):
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such weight file") from None
     except Exception as error:  # a damaged file can make the reader stumble in any way at all
-        raise ValueError(f"{path}: not a readable .npz of plain arrays ({first_line(error)})") from None
+        raise ValueError(f"{path}: not a readable .npz of plain arrays ({first_line(error)})"
+                         ) from None
 
 
 def first_line(error):
+    """The first line of an exception's message, or its type."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def initialise(init, arch, *, weights=None, num_classes, image_size=224, seed=0, target=None, normalize=None,
-               download=True):
-    """A model as an experiment starts it.
-
-    Parameters
-    ----------
-    init : {"dinov2", "imagenet", "mimic", "random"}
-    arch : str
-        As in `create_model`.
-    weights : path-like, optional
-        The init's file. By default the official one, downloaded once into `weights/`; for `mimic` what
-        `pretrain_mimic.py --target <target>` wrote.
-    num_classes, image_size, seed
-        As in `create_model`.
-    target : str, optional
-        The corpus that will be fine-tuned on.
-    normalize : {None, "pretrain"}
-        Whether to feed the model what its init was trained with instead of [0, 1].
-    download : bool
-        False leaves the weights random where an official file would have to be downloaded; `weights` is then its URL.
-
-    Returns
-    -------
-    model : VisionTransformer
-    report : LoadReport or None
-    weights : Path or None
-        The file that was read.
-    mean, std : list of 3 float, or None
-        For `models.inference.to_input`.
-    """
-    shape, mean, std = dict(patch_size=16, layer_scale=False), None, None
-    if init == "random":
-        if weights:
-            raise ValueError("--weights is given, but --init is random")
-        mean, std = [0.5] * 3, [0.25] * 3  # a transformer learns next to nothing from scratch on inputs off centre
-    elif init == "mimic":
-        weights = Path(weights or f"weights/mimic-{target}/best.pt")
-        if not weights.is_file():
-            raise FileNotFoundError(f"{weights}: no such file; python pretrain_mimic.py --target {target} makes it, "
-                                    "or give --weights FILE")
-        checkpoint = load_checkpoint(weights)
-        shape = {key: checkpoint["model_config"][key] for key in shape}
-        mean, std = checkpoint.get("input_mean"), checkpoint.get("input_std")
-    else:
-        weights = Path(weights) if weights else fetch(init, arch, "weights", download)
-        if init == "dinov2":
-            shape = dict(patch_size=14, layer_scale=True)
-    if normalize == "pretrain" and init in INPUT_STATS:
-        mean, std = (list(values) for values in INPUT_STATS[init])
-    elif normalize == "pretrain" and init == "random":
-        raise ValueError("--normalize pretrain: random weights were trained with nothing")
-    model = create_model(arch, num_classes=num_classes, img_size=image_size, seed=seed, **shape)
-    report = load_pretrained(model, init, weights) if isinstance(weights, Path) else None
-    return model, report, weights, mean, std
-
-
-def fetch(init, arch, folder, download=True):
-    """The path of the official weight file, downloaded on first use; without `download`, an absent file's URL.
-
-    Parameters
-    ----------
-    init : {"dinov2", "imagenet"}
-    arch : str
-        As in `create_model`.
-    folder : path-like
-        Where the file is kept under its own name.
-
-    Returns
-    -------
-    Path or str
-
-    Raises
-    ------
-    ValueError
-        No official file exists, or it could not be fetched; says where to get it and which flag takes it.
-    """
-    if (init, arch) not in URLS:
-        known = ", ".join(f"{i} {a}" for i, a in URLS)
-        raise ValueError(f"no official weights for --init {init} --arch {arch} (there are: {known}); give --weights FILE")
-    url = URLS[init, arch]
-    path = Path(folder) / url.rsplit("/", 1)[1]
-    if path.exists() or not download:
-        return path if path.exists() else url
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with urllib.request.urlopen(url, timeout=30) as reply, open(part, "wb") as file:
-            total, done = int(reply.headers.get("Content-Length", 0)), 0
-            while chunk := reply.read(1 << 20):
-                done += file.write(chunk)
-                print(f"\r{path.name}: {done >> 20} of {total >> 20} MiB", end="", file=sys.stderr, flush=True)
-            print(file=sys.stderr)
-        if total and done != total:
-            raise OSError(f"connection closed after {done} of {total} bytes")
-        os.replace(part, path)
-    except OSError as error:
-        raise ValueError(f"could not download the {init} weights ({first_line(error)}): "
-                         f"get {url} elsewhere and pass it with --weights FILE") from None
-    finally:
-        part.unlink(missing_ok=True)
-    return path

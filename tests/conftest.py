@@ -8,13 +8,17 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
-# A shell starts background jobs with Ctrl-C ignored, and ignoring is inherited: tests that send it would wait for ever.
+# A shell starts background jobs with Ctrl-C ignored, and that is inherited: tests that send it
+# would wait for ever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
 def real_cxr14():
-    """Real ChestX-ray14 tables with a few of its images: `$CXR14_SAMPLE`, or `shared/cxr14` beside the repository."""
+    """Real ChestX-ray14 tables with a few of its images.
+
+    `$CXR14_SAMPLE`, or `shared/cxr14` beside the repository.
+    """
     root = Path(os.environ.get("CXR14_SAMPLE", REPOSITORY.parent / "shared" / "cxr14"))
     if not root.is_dir():
         pytest.skip(f"no real ChestX-ray14 sample at {root}")
@@ -42,8 +46,23 @@ def phantom(tmp_path_factory):
 @pytest.fixture
 def arguments(phantom, tmp_path):
     def build(out="run", **changes):
-        options = dict(root=phantom, out=tmp_path / out, cache_dir=phantom.parent / "cache", arch="vit_tiny", image_size=32,
-                       epochs=3, batch_size=8, lr=1e-3, amp="off", device="cpu", log_seconds=0, workers=1) | changes
+        options = (
+            dict(
+                root=phantom,
+                out=tmp_path / out,
+                cache_dir=phantom.parent / "cache",
+                arch="vit_tiny",
+                image_size=32,
+                epochs=3,
+                batch_size=8,
+                lr=1e-3,
+                amp="off",
+                device="cpu",
+                log_seconds=0,
+                workers=1,
+            )
+            | changes
+        )
         words = []
         for name, value in options.items():
             if value is not None and value is not False:
@@ -57,9 +76,32 @@ def unstopped(phantom, tmp_path_factory):
     """The folder of a run that nothing disturbed, on one thread."""
     from runs import start  # it imports torch, which most tests do without
     out = tmp_path_factory.mktemp("unstopped") / "run"
-    process = start(["--root", str(phantom), "--out", str(out), "--cache-dir", str(phantom.parent / "cache"), "--arch", "vit_tiny",
-                     "--image-size", "32", "--epochs", "3", "--batch-size", "8", "--lr", "1e-3", "--amp", "off", "--device", "cpu",
-                     "--workers", "1"])
+    process = start(
+        [
+            "--root",
+            str(phantom),
+            "--out",
+            str(out),
+            "--cache-dir",
+            str(phantom.parent / "cache"),
+            "--arch",
+            "vit_tiny",
+            "--image-size",
+            "32",
+            "--epochs",
+            "3",
+            "--batch-size",
+            "8",
+            "--lr",
+            "1e-3",
+            "--amp",
+            "off",
+            "--device",
+            "cpu",
+            "--workers",
+            "1",
+        ]
+    )
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     return out

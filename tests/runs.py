@@ -6,17 +6,21 @@ import sys
 import time
 
 import torch
-
 from conftest import REPOSITORY
+
 from models.checkpoint import load_checkpoint
 
 STATE = ("model", "optimizer", "progress", "step", "epoch", "thresholds", "val_auroc")
 
 
 def start(words, launcher=()):
-    return subprocess.Popen([sys.executable, *launcher, str(REPOSITORY / "train.py"), *words], text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)})
+    return subprocess.Popen(
+        [sys.executable, *launcher, str(REPOSITORY / "train.py"), *words],
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)},
+    )
 
 
 def same(a, b):
@@ -41,7 +45,9 @@ def kill_at(process, step, how, wait=0.0):
 
 def assert_same_run(a, b):
     x, y = load_checkpoint(a / "last.pt"), load_checkpoint(b / "last.pt")
-    assert all(same(x[key], y[key]) for key in STATE), [key for key in STATE if not same(x[key], y[key])]
+    assert all(same(x[key], y[key]) for key in STATE), [
+        key for key in STATE if not same(x[key], y[key])
+    ]
     x, y = load_checkpoint(a / "best.pt"), load_checkpoint(b / "best.pt")
     assert same(x["model"], y["model"]) and same(x["thresholds"], y["thresholds"])
     assert (a / "log.csv").read_bytes() == (b / "log.csv").read_bytes()

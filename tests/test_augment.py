@@ -8,7 +8,7 @@ import torch
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tv
 
-from data.augment import random_maps, transform
+from data.augment import RECIPES, apply_affine, random_affine
 
 
 class Fixed:
@@ -24,26 +24,34 @@ class Fixed:
         return np.where(self.flips, 0.0, 0.9)
 
 
+@pytest.mark.parametrize("flip_first", [False, True])
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
-def test_equals_torchvision_rotate_then_flip(dtype):
-    images = torch.randint(0, 256, (6, 1, 97, 97), generator=torch.Generator().manual_seed(0)).to(dtype)
-    angles, flips = [0.0, 8.0, 3.3, 0.0, 8.0, 5.5], [False, False, False, True, True, True]
-    ours = transform(images, random_maps(Fixed(angles, flips), 6))
+def test_equals_torchvisions_rotation_and_flip(dtype, flip_first):
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (6, 1, 97, 97), generator=generator).to(dtype)
+    angles, flips = [0.0, 8.0, 3.3, -7.0, 8.0, 5.5], [False, False, False, True, True, True]
+    ours = apply_affine(images, random_affine(Fixed(angles, flips), 6, flip_first=flip_first))
     for image, angle, flip, out in zip(images, angles, flips, ours):
-        expected = tv.rotate(image.float(), angle, InterpolationMode.BILINEAR)
-        expected = tv.hflip(expected) if flip else expected
-        torch.testing.assert_close(out, expected, rtol=0, atol=0.02)  # of 255: single-precision sample points
+        expected = tv.hflip(image.float()) if flip and flip_first else image.float()
+        expected = tv.rotate(expected, angle, InterpolationMode.BILINEAR)
+        expected = tv.hflip(expected) if flip and not flip_first else expected
+        # 0.02 of 255: single-precision sample points
+        torch.testing.assert_close(out, expected, rtol=0, atol=0.02)
 
 
-def test_draws_are_uniform_in_0_to_8_degrees_and_half_are_flipped():
-    maps = random_maps(np.random.default_rng(0), 20000).double()
-    flipped = maps[:, 0, 0] < 0
-    angle = torch.asin(-maps[:, 0, 1]) * 180 / math.pi
-    assert 0 <= angle.min() and angle.max() <= 8
-    assert abs(angle.mean() - 4) < 0.06 and abs(angle.std() - 8 / 12**0.5) < 0.03
+@pytest.mark.parametrize("recipe, low, high", [("paper", 0, 8), ("authors", -7, 7)])
+def test_draws_are_uniform_in_the_recipes_range_and_half_are_flipped(recipe, low, high):
+    theta = random_affine(np.random.default_rng(0), 20000, **RECIPES[recipe]).double()
+    flipped = theta[:, 0, 0] < 0
+    sine = theta[:, 1, 0] if recipe == "authors" else -theta[:, 0, 1]
+    angle = torch.asin(sine) * 180 / math.pi
+    assert low <= angle.min() < low + 0.1 and high - 0.1 < angle.max() <= high
+    assert abs(angle.mean() - (low + high) / 2) < 0.1
+    assert abs(angle.std() - (high - low) / 12**0.5) < 0.05
     assert abs(flipped.double().mean() - 0.5) < 0.012
     assert abs(np.corrcoef(angle, flipped)[0, 1]) < 0.03
 
 
-def test_same_generator_same_maps():
-    assert torch.equal(random_maps(np.random.default_rng([1, 2]), 5), random_maps(np.random.default_rng([1, 2]), 5))
+def test_same_generator_same_draws():
+    first, second, other = (random_affine(np.random.default_rng([1, n]), 5) for n in (2, 2, 3))
+    assert torch.equal(first, second) and not torch.equal(first, other)

@@ -1,4 +1,4 @@
-"""Checkpoints survive whatever happens while they are written, and are refused when they are not ours."""
+"""Checkpoints survive whatever happens while they are written; others are refused."""
 
 import errno
 import os
@@ -17,7 +17,15 @@ from models.checkpoint import atomic_write, load_checkpoint, restore_model, save
 
 def checkpoint(**changes):
     model = create_model("vit_tiny", 16, 2)
-    return dict(model=model.state_dict(), model_config=model.config, labels=["a", "b"], config={"data": "phantom"}) | changes
+    return (
+        dict(
+            model=model.state_dict(),
+            model_config=model.config,
+            labels=["a", "b"],
+            config={"data": "phantom"},
+        )
+        | changes
+    )
 
 
 def test_round_trip(tmp_path):
@@ -41,7 +49,9 @@ def test_another_architecture(tmp_path, change, said):
 
 def test_other_files(tmp_path):
     torch.save({"state_dict": {}}, tmp_path / "other.pt")
-    with pytest.raises(ValueError, match="other.pt: not a checkpoint of this project .no model, model_config"):
+    with pytest.raises(
+        ValueError, match="other.pt: not a checkpoint of this project .no model, model_config"
+    ):
         load_checkpoint(tmp_path / "other.pt")
     with pytest.raises(FileNotFoundError, match="none.pt"):
         load_checkpoint(tmp_path / "none.pt")
@@ -75,7 +85,9 @@ import torch
 from models.checkpoint import save_checkpoint
 n = 0
 while True:
-    save_checkpoint({str(tmp_path / 'c.pt')!r}, dict(model=dict(w=torch.full((1 << 20,), float(n))), model_config={{}}, labels=[], config={{}}))
+    weights = dict(w=torch.full((1 << 20,), float(n)))
+    state = dict(model=weights, model_config={{}}, labels=[], config={{}})
+    save_checkpoint({str(tmp_path / "c.pt")!r}, state)
     n += 1
 """
     for wait in (0.0, 0.013, 0.031, 0.047, 0.071):

@@ -10,12 +10,12 @@ import sys
 import time
 
 import pytest
+from conftest import REPOSITORY
+from runs import STATE, assert_same_run, kill_at, same, start
 
 import train
-from conftest import REPOSITORY
 from models.checkpoint import load_checkpoint
-from models.run import lock
-from runs import STATE, assert_same_run, kill_at, same, start
+from models.run_folder import lock
 
 
 def test_same_seed_same_bits_other_seed_other(arguments, tmp_path, unstopped):
@@ -29,7 +29,7 @@ def test_same_seed_same_bits_other_seed_other(arguments, tmp_path, unstopped):
 
 @pytest.mark.parametrize("how, step", [(signal.SIGTERM, 4), (signal.SIGINT, 6)])
 def test_stop_signal_then_resume_gives_the_same_bits(arguments, tmp_path, unstopped, how, step):
-    assert kill_at(start(arguments()), step, how) == train.RESUME_ME
+    assert kill_at(start(arguments()), step, how) == train.INTERRUPTED
     stopped = load_checkpoint(tmp_path / "run" / "last.pt")
     assert 0 < stopped["step"] < 18
     process = start(arguments(resume=True))
@@ -55,17 +55,32 @@ def random_kills(arguments, folder, unstopped, kills, seed):
 
 
 def test_kill_9_at_random_steps_then_resume_gives_the_same_bits(arguments, tmp_path, unstopped):
-    assert random_kills(arguments, tmp_path / "run", unstopped, kills=3, seed=int(time.time())) >= 2
+    assert random_kills(arguments, tmp_path / "run", unstopped, kills=3, seed=20240214) >= 2
 
 
 def test_disk_full_is_one_line_and_resume_gives_the_same_bits(arguments, tmp_path, unstopped):
-    """A file size limit between best.pt (22 MB) and last.pt (66 MB) stops the write as a full disk does."""
-    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (30 << 20, 30 << 20))
-    process = subprocess.run([sys.executable, str(REPOSITORY / "train.py"), *arguments(log_seconds=1000)], capture_output=True,
-                             text=True, preexec_fn=limit, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=240)
+    """A file size limit between best.pt (22 MB) and last.pt (66 MB) acts as a full disk."""
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (30 << 20, 30 << 20))
+
+    process = subprocess.run(
+        [sys.executable, str(REPOSITORY / "train.py"), *arguments(log_seconds=1000)],
+        capture_output=True,
+        text=True,
+        preexec_fn=limit,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        timeout=240,
+    )
     assert process.returncode == 2 and "Traceback" not in process.stderr, process.stderr
     assert "last.pt" in process.stderr and "too large" in process.stderr
-    assert {path.name for path in (tmp_path / "run").iterdir()} == {".lock", "config.json", "split.json", "log.csv", "best.pt"}
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {
+        ".lock",
+        "config.json",
+        "split.json",
+        "log.csv",
+        "best.pt",
+    }
     process = start(arguments(resume=True))
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
@@ -73,44 +88,60 @@ def test_disk_full_is_one_line_and_resume_gives_the_same_bits(arguments, tmp_pat
 
 
 def test_two_ranks_give_one_processs_losses(arguments, tmp_path, unstopped):
-    process = start(arguments(), launcher=("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"))
+    process = start(
+        arguments(), launcher=("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
+    )
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors[-2000:]
-    one, two = (load_checkpoint(folder / "last.pt")["progress"]["log"] for folder in (unstopped, tmp_path / "run"))
+    one, two = (
+        load_checkpoint(folder / "last.pt")["progress"]["log"]
+        for folder in (unstopped, tmp_path / "run")
+    )
     for a, b in zip(one, two, strict=True):
         assert b["train_loss"] == pytest.approx(a["train_loss"], rel=1e-5)
         assert b["val_loss"] == pytest.approx(a["val_loss"], rel=1e-4)
 
 
-def test_a_rank_that_dies_takes_the_job_down_with_its_error_and_resume_goes_on(arguments, tmp_path, unstopped):
+def test_a_rank_that_dies_takes_the_job_down_with_its_error_and_resume_goes_on(
+    arguments, tmp_path, unstopped
+):
     broken = tmp_path / "broken.py"
     broken.write_text(f"""
 import os, sys; sys.path.insert(0, {str(REPOSITORY)!r})
 import train
-step, calls = train.train_step, []
+to_input, calls = train.to_input, []
 def dies(*args, **kwargs):
     calls.append(1)
     if os.environ["RANK"] == "1" and len(calls) == 9:
         raise ValueError("this card fell off the bus")
-    return step(*args, **kwargs)
-train.train_step = dies
+    return to_input(*args, **kwargs)
+train.to_input = dies
 sys.exit(train.main(sys.argv[1:]))
 """)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    how = dict(capture_output=True, text=True, timeout=240, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    how = dict(
+        capture_output=True, text=True, timeout=240, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
     process = subprocess.run([*launch, str(broken), *arguments(checkpoint_minutes=0)], **how)
     assert process.returncode != 0 and "this card fell off the bus" in process.stderr
     step = load_checkpoint(tmp_path / "run" / "last.pt")["step"]
     assert 1 <= step <= 8
-    process = subprocess.run([*launch, str(REPOSITORY / "train.py"), *arguments(resume=True)], **how)
-    assert process.returncode == 0 and f"from step {step} " in process.stdout, process.stderr[-2000:]
-    one, two = (load_checkpoint(folder / "last.pt")["progress"]["log"] for folder in (unstopped, tmp_path / "run"))
+    process = subprocess.run(
+        [*launch, str(REPOSITORY / "train.py"), *arguments(resume=True)], **how
+    )
+    assert process.returncode == 0 and f"from step {step} " in process.stdout, process.stderr[
+        -2000:
+    ]
+    one, two = (
+        load_checkpoint(folder / "last.pt")["progress"]["log"]
+        for folder in (unstopped, tmp_path / "run")
+    )
     for a, b in zip(one, two, strict=True):
         assert b["train_loss"] == pytest.approx(a["train_loss"], rel=1e-5)
 
 
 def test_a_second_sigterm_does_not_tear_the_checkpoint(arguments, tmp_path):
-    """A cluster signals the processes and torchrun, and torchrun passes its own on: each gets several."""
+    """A cluster signals processes and torchrun, and torchrun passes its own on."""
     process = start(arguments(arch="vit_base", epochs=50, batch_size=2))
     for line in process.stderr:
         if line.startswith("training"):
@@ -120,7 +151,7 @@ def test_a_second_sigterm_does_not_tear_the_checkpoint(arguments, tmp_path):
             process.send_signal(signal.SIGTERM)
             time.sleep(0.02)
     process.communicate(timeout=120)
-    assert process.returncode == train.RESUME_ME
+    assert process.returncode == train.INTERRUPTED
     load_checkpoint(tmp_path / "run" / "last.pt")
     assert not list((tmp_path / "run").glob(".*.part"))
 
@@ -146,10 +177,22 @@ if os.environ["RANK"] == "1":
     sys.argv += ["--out", {str(tmp_path / "of-another-machine")!r}]
 sys.exit(train.main(sys.argv[1:]))
 """)
-    process = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(apart),
-                              *arguments(epochs=1, resume=True)], capture_output=True, text=True, timeout=120,
-                             env=os.environ | {"OMP_NUM_THREADS": "1"})
-    assert process.returncode != 0 and "file system that all machines share" in process.stderr
+    process = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc_per_node=2",
+            str(apart),
+            *arguments(epochs=1, resume=True),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert process.returncode != 0 and "all machines must see the same run folder" in process.stderr
 
 
 def test_one_folder_one_process(arguments, tmp_path, capsys):
@@ -180,6 +223,11 @@ def test_fifty_kills_and_none_lost(arguments, tmp_path, unstopped):
     """By hand: several minutes of starting and killing."""
     done = 0
     for attempt in range(17):
-        done += random_kills(lambda **how: arguments(f"run{attempt}", **how), tmp_path / f"run{attempt}", unstopped, kills=3,
-                             seed=attempt)
+        done += random_kills(
+            lambda name=f"run{attempt}", **how: arguments(name, **how),
+            tmp_path / f"run{attempt}",
+            unstopped,
+            kills=3,
+            seed=attempt,
+        )
     assert done >= 40

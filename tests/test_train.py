@@ -11,45 +11,61 @@ import numpy as np
 import pytest
 import sklearn.metrics
 import torch
+from layouts import augreg_arrays, dinov2_state
+from runs import assert_same_run
 
 import data
 import train
 from data.batches import epoch_batches, prefetch
+from data.phantom.__main__ import main as draw
 from data.splits import SPLITS
-from layouts import augreg_arrays, dinov2_state
 from models import create_model
 from models.checkpoint import load_checkpoint, restore_model
 from models.inference import predict
-from models.optim import create_optimizer, learning_rate
-from models.step import multilabel_loss, train_step
-from runs import assert_same_run
+from models.settings import Config
+from models.training import create_optimizer, learning_rate, multilabel_loss
+from models.vit import ARCHITECTURES
 
+# -- parts -----------------------------------------------------------------------------------------
 
-# -- parts --------------------------------------------------------------------------------------------------------
 
 def test_learning_rate():
     constant = [learning_rate(s, base=1.0, total=8, warmup=4) for s in range(8)]
     assert constant == [0.25, 0.5, 0.75, 1, 1, 1, 1, 1]
-    cosine = [learning_rate(s, base=2.0, total=5, warmup=1, schedule="cosine") for s in (0, 1, 3, 5)]
+    cosine = [
+        learning_rate(s, base=2.0, total=5, warmup=1, schedule="cosine") for s in (0, 1, 3, 5)
+    ]
     assert cosine == pytest.approx([2, 2, 1, 0])
 
 
 def test_optimizer_groups():
     model = create_model("vit_tiny", 16, 3)
     plain = create_optimizer(model, lr=1e-5, weight_decay=0.1)
-    assert sum(p.numel() for g in plain.param_groups for p in g["params"]) == sum(p.numel() for p in model.parameters())
+    assert sum(p.numel() for g in plain.param_groups for p in g["params"]) == sum(
+        p.numel() for p in model.parameters()
+    )
     assert {g["lr_scale"] for g in plain.param_groups} == {1.0}
     decayed = {id(p) for g in plain.param_groups if g["weight_decay"] for p in g["params"]}
-    assert id(model.head.weight) in decayed and id(model.head.bias) not in decayed and id(model.pos_embed) not in decayed
+    assert (
+        id(model.head.weight) in decayed
+        and id(model.head.bias) not in decayed
+        and id(model.pos_embed) not in decayed
+    )
 
     scaled = create_optimizer(model, lr=1e-5, layer_decay=0.5)
     scale = {id(p): g["lr_scale"] for g in scaled.param_groups for p in g["params"]}
     assert scale[id(model.head.weight)] == scale[id(model.norm.weight)] == 1
-    assert scale[id(model.blocks[11].mlp.fc1.weight)] == 0.5 and scale[id(model.blocks[0].norm1.bias)] == 0.5**12
+    assert (
+        scale[id(model.blocks[11].mlp.fc1.weight)] == 0.5
+        and scale[id(model.blocks[0].norm1.bias)] == 0.5**12
+    )
     assert scale[id(model.pos_embed)] == scale[id(model.patch_embed.proj.weight)] == 0.5**13
 
     frozen = create_optimizer(model, lr=1e-5, freeze=True)
-    assert {id(p) for g in frozen.param_groups for p in g["params"]} == {id(model.head.weight), id(model.head.bias)}
+    assert {id(p) for g in frozen.param_groups for p in g["params"]} == {
+        id(model.head.weight),
+        id(model.head.bias),
+    }
 
 
 def test_loss_weighs_positives_and_leaves_unknown_labels_out():
@@ -80,7 +96,10 @@ def test_processes_share_out_what_one_process_would_see(world):
     batches = epoch_batches(29, 8, seed=0, epoch=4)
     how = dict(seed=0, epoch=4, first=1)
     whole = list(prefetch(Numbers(), batches, torch.device("cpu"), **how))
-    parts = [list(prefetch(Numbers(), batches, torch.device("cpu"), rank=r, world=world, **how)) for r in range(world)]
+    parts = [
+        list(prefetch(Numbers(), batches, torch.device("cpu"), rank=r, world=world, **how))
+        for r in range(world)
+    ]
     assert len(whole) == 3
     for number, batch in enumerate(whole):
         for k in range(3):
@@ -90,8 +109,13 @@ def test_processes_share_out_what_one_process_would_see(world):
 def test_a_process_without_an_image_gets_one_that_counts_for_nothing():
     batches = epoch_batches(9, 8, seed=0, epoch=0)
     how = dict(seed=0, epoch=0, first=1, world=2)
-    idle, busy = (list(prefetch(Numbers(), batches, torch.device("cpu"), rank=rank, **how))[0] for rank in (0, 1))
-    assert idle[0].shape == (1, 1, 2, 2) and idle[1].isnan().all() and busy[1].item() == batches[1][0]
+    idle, busy = (
+        list(prefetch(Numbers(), batches, torch.device("cpu"), rank=rank, **how))[0]
+        for rank in (0, 1)
+    )
+    assert (
+        idle[0].shape == (1, 1, 2, 2) and idle[1].isnan().all() and busy[1].item() == batches[1][0]
+    )
     logits = torch.zeros(1, 1, requires_grad=True)
     loss = multilabel_loss(logits, idle[1], torch.ones(1))
     loss.backward()
@@ -103,61 +127,54 @@ def test_prefetch_hands_on_errors():
         def batch(self, indices):
             raise OSError("disk is gone")
     with pytest.raises(OSError, match="disk is gone"):
-        next(prefetch(Broken(), epoch_batches(4, 2, seed=0, epoch=0), torch.device("cpu"), seed=0, epoch=0))
+        next(
+            prefetch(
+                Broken(), epoch_batches(4, 2, seed=0, epoch=0), torch.device("cpu"), seed=0, epoch=0
+            )
+        )
 
 
-def test_accumulation_changes_nothing():
-    weights = []
-    for pieces in (1, 3):
-        model = create_model("vit_tiny", 16, 2, img_size=32)
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        rng = np.random.default_rng(0)
-        train_step(model, optimizer, torch.amp.GradScaler("cpu", enabled=False), torch.from_numpy(rng.random((7, 3, 32, 32))).float(),
-                   torch.from_numpy(rng.integers(0, 2, (7, 2))).float(), pos_weight=torch.ones(2), share=1 / 14, accumulate=pieces)
-        weights.append(model.blocks[5].attn.qkv.weight)
-    torch.testing.assert_close(*weights, rtol=1e-5, atol=1e-7)
+# -- runs ------------------------------------------------------------------------------------------
 
-
-def test_clip_bounds_the_gradient_and_keeps_its_direction():
-    moves = []
-    for clip in (None, 1e-3):
-        model = create_model("vit_tiny", 16, 2, img_size=32)
-        before = model.head.weight.detach().clone()
-        optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
-        train_step(model, optimizer, torch.amp.GradScaler("cpu", enabled=False), torch.ones(4, 3, 32, 32), torch.ones(4, 2),
-                   pos_weight=torch.ones(2), share=1.0, clip=clip)
-        moves.append((model.head.weight - before).detach().flatten())
-    free, clipped = moves
-    assert free.norm() > 1e-2 and clipped.norm() <= 1e-3
-    assert torch.cosine_similarity(free, clipped, dim=0) > 0.999
-
-
-# -- runs ---------------------------------------------------------------------------------------------------------
 
 def test_run_writes_its_folder_and_learns(unstopped, phantom):
     config = json.loads((unstopped / "config.json").read_text())
-    assert config["images_train"] == 42 and len(config["split_hash"]) == 64 and config["torch"] == torch.__version__
+    assert (
+        config["images_train"] == 42
+        and len(config["split_hash"]) == 64
+        and config["torch"] == torch.__version__
+    )
     with open(unstopped / "log.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [row["epoch"] for row in rows] == ["1", "2", "3"] and [row["step"] for row in rows] == ["6", "12", "18"]
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"] and [row["step"] for row in rows] == [
+        "6",
+        "12",
+        "18",
+    ]
     assert float(rows[2]["train_loss"]) < float(rows[0]["train_loss"])
     best = load_checkpoint(unstopped / "best.pt")
     scores = [float(row["val_auroc"]) for row in rows]
     assert best["epoch"] == 1 + scores.index(max(scores))
-    assert np.nanmean([a for a in best["val_auroc"] if a is not None]) == pytest.approx(max(scores), abs=1e-5)
+    assert np.nanmean([a for a in best["val_auroc"] if a is not None]) == pytest.approx(
+        max(scores), abs=1e-5
+    )
     assert (unstopped / "curves.png").stat().st_size > 5000
     split = json.loads((unstopped / "split.json").read_text())
-    assert split["split_hash"] == config["split_hash"] and [len(split["splits"][s]) for s in SPLITS] == [42, 6, 12]
+    assert split["split_hash"] == config["split_hash"] and [
+        len(split["splits"][s]) for s in SPLITS
+    ] == [42, 6, 12]
 
 
 def test_thresholds_lie_between_scores_of_the_model_as_it_is_deployed(arguments, phantom):
-    """In float32: those of a bf16 validation would lie elsewhere. On no score: its last bit would decide a call."""
+    """In float32: those of a bf16 validation would lie elsewhere. And on no score."""
     words = arguments(epochs=1, amp="bf16")
     assert train.main(words) == 0
     run = Path(next(word for word in words if word.startswith("--out=")).removeprefix("--out="))
     best = load_checkpoint(run / "best.pt")
     validation = data.from_config(best["config"], "val")
-    y, scores = predict(restore_model(best), validation, mean=best["input_mean"], std=best["input_std"])
+    y, scores = predict(
+        restore_model(best), validation, mean=best["input_mean"], std=best["input_std"]
+    )
     used = [i for i, t in enumerate(best["thresholds"]) if t is not None]
     assert used
     for i in used:
@@ -167,25 +184,33 @@ def test_thresholds_lie_between_scores_of_the_model_as_it_is_deployed(arguments,
         assert below > 0 and below == pytest.approx(above, abs=1e-6)
         called = scores[:, i] >= best["thresholds"][i]
         fpr, tpr, _ = sklearn.metrics.roc_curve(y[:, i], scores[:, i])
-        assert called[y[:, i] == 1].mean() - called[y[:, i] == 0].mean() == pytest.approx(max(tpr - fpr), abs=1e-12)
+        assert called[y[:, i] == 1].mean() - called[y[:, i] == 0].mean() == pytest.approx(
+            max(tpr - fpr), abs=1e-12
+        )
 
 
 def test_the_test_set_is_never_looked_at(arguments, monkeypatch):
     asked = []
     original = train.data.from_config
-    monkeypatch.setattr(train.data, "from_config", lambda config, split, **kw: asked.append(split) or original(config, split, **kw))
+    monkeypatch.setattr(
+        train.data,
+        "from_config",
+        lambda config, split, **kw: asked.append(split) or original(config, split, **kw),
+    )
     assert train.main(arguments(epochs=1)) == 0
     assert sorted(asked) == ["train", "val"]
 
 
-def test_non_finite_loss_stops_and_keeps_the_last_good_checkpoint(arguments, tmp_path, capsys, monkeypatch):
-    original, calls = train.train_step, []
+def test_non_finite_loss_stops_and_keeps_the_last_good_checkpoint(
+    arguments, tmp_path, capsys, monkeypatch
+):
+    original, calls = train.multilabel_loss, []
 
     def poisoned(*args, **kwargs):
         calls.append(1)
         loss = original(*args, **kwargs)
         return loss * float("nan") if len(calls) == 9 else loss
-    monkeypatch.setattr(train, "train_step", poisoned)
+    monkeypatch.setattr(train, "multilabel_loss", poisoned)
     assert train.main(arguments(checkpoint_minutes=1000)) == 1
     assert "non-finite loss at step 8; the last good checkpoint is" in capsys.readouterr().err
     kept = load_checkpoint(tmp_path / "run" / "last.pt")
@@ -195,7 +220,9 @@ def test_non_finite_loss_stops_and_keeps_the_last_good_checkpoint(arguments, tmp
 def test_weights_that_blow_up_are_not_saved(arguments, tmp_path, capsys):
     assert train.main(arguments(lr=1e38, checkpoint_minutes=0)) == 1
     assert "non-finite" in capsys.readouterr().err
-    assert not (tmp_path / "run" / "last.pt").exists() and not (tmp_path / "run" / "best.pt").exists()
+    assert (
+        not (tmp_path / "run" / "last.pt").exists() and not (tmp_path / "run" / "best.pt").exists()
+    )
 
 
 def test_images_that_are_left_out_are_listed(arguments, phantom, tmp_path, capsys):
@@ -206,7 +233,10 @@ def test_images_that_are_left_out_are_listed(arguments, phantom, tmp_path, capsy
     (tmp_path / "phantom" / bad).write_bytes(b"no image")
     options = dict(root=tmp_path / "phantom", epochs=1, on_missing="skip", on_bad="skip")
     assert train.main(arguments(**options, cache_dir=tmp_path / "cache")) == 0
-    assert f"2 images are left out, listed in {tmp_path / 'run' / 'skipped.csv'}" in capsys.readouterr().out
+    assert (
+        f"2 images are left out, listed in {tmp_path / 'run' / 'skipped.csv'}"
+        in capsys.readouterr().out
+    )
     with open(tmp_path / "run" / "skipped.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["image"] for row in rows] == [missing, bad] and rows[0]["reason"] == "not on disk"
@@ -233,63 +263,91 @@ def test_patience_stops_early_and_stays_stopped(arguments, tmp_path, monkeypatch
 
 def test_freeze_trains_the_head_alone(arguments, tmp_path):
     assert train.main(arguments(epochs=1, freeze=True)) == 0
-    trained, fresh = load_checkpoint(tmp_path / "run" / "last.pt")["model"], create_model("vit_tiny", 16, 6, img_size=32).state_dict()
-    assert {name for name in fresh if not torch.equal(fresh[name], trained[name])} == {"head.weight", "head.bias"}
+    trained, fresh = (
+        load_checkpoint(tmp_path / "run" / "last.pt")["model"],
+        create_model("vit_tiny", 16, 6, img_size=32).state_dict(),
+    )
+    assert {name for name in fresh if not torch.equal(fresh[name], trained[name])} == {
+        "head.weight",
+        "head.bias",
+    }
 
 
-def test_ema_is_what_is_validated_and_kept(arguments, tmp_path):
-    assert train.main(arguments("zero", epochs=1, ema=0.0)) == 0
-    best, last = (load_checkpoint(tmp_path / "zero" / name)["model"] for name in ("best.pt", "last.pt"))
-    assert all(torch.equal(best[name], last[name]) for name in best)  # decay 0: the average is the last weights
-    assert train.main(arguments("slow", epochs=1, ema=0.999)) == 0
-    best, last = (load_checkpoint(tmp_path / "slow" / name)["model"] for name in ("best.pt", "last.pt"))
-    start = create_model("vit_tiny", 16, 6, img_size=32).state_dict()
-    name = "blocks.3.mlp.fc1.weight"
-    assert (best[name] - start[name]).norm() < 0.5 * (last[name] - start[name]).norm()
-
-
-@pytest.mark.parametrize("options", [dict(clip=0.1), dict(accumulate=3), dict(schedule="cosine", warmup_epochs=1),
-                                     dict(layer_decay=0.7), dict(amp="bf16"), dict(deterministic=True), dict(ema=0.9)])
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(clip=0.1),
+        dict(accumulate=3),
+        dict(schedule="cosine", warmup_epochs=1),
+        dict(layer_decay=0.7),
+        dict(amp="bf16"),
+        dict(deterministic=True),
+        dict(ema=0.9),
+    ],
+)
 def test_options_resume_too(arguments, tmp_path, options):
     """Each option through a stop in the middle of an epoch: the same bits as without it."""
     def stopping(*args, **kwargs):
         calls.append(1)
-        loss = original(*args, **kwargs)
         if len(calls) == 4:
             os.kill(os.getpid(), signal.SIGTERM)
-        return loss
+        return original(*args, **kwargs)
 
-    original, calls = train.train_step, []
+    original, calls = train.to_input, []
     torch.use_deterministic_algorithms(False)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         assert train.main(arguments("whole", epochs=2, **options)) == 0
-        train.train_step = stopping
-        assert train.main(arguments("halves", epochs=2, **options)) == train.RESUME_ME
+        train.to_input = stopping
+        assert train.main(arguments("halves", epochs=2, **options)) == train.INTERRUPTED
         assert train.main(arguments("halves", epochs=2, resume=True, **options)) == 0
     finally:
-        train.train_step = original
+        train.to_input = original
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(False)
     assert_same_run(tmp_path / "whole", tmp_path / "halves")
 
 
 @pytest.mark.parametrize("init, size", [("dinov2", 28), ("imagenet", 48)])
-def test_initialised_from_official_layouts(arguments, tmp_path, capsys, init, size):
+def test_initialized_from_official_layouts(arguments, tmp_path, capsys, init, size):
     if init == "dinov2":
         torch.save(dinov2_state(), tmp_path / "w.pth")
     else:
         np.savez(tmp_path / "w.pth.npz", **augreg_arrays(classes=10))
     weights = tmp_path / ("w.pth" if init == "dinov2" else "w.pth.npz")
-    assert train.main(arguments(epochs=1, init=init, weights=weights, normalize="pretrain", image_size=size, lr=1e-6)) == 0
+    assert (
+        train.main(
+            arguments(
+                epochs=1, init=init, weights=weights, normalize="pretrain", image_size=size, lr=1e-6
+            )
+        )
+        == 0
+    )
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     out = capsys.readouterr().out
-    assert config["weights_sha256"][:12] in out and "pos_embed" in out and "new: head.weight, head.bias" in out
+    assert (
+        config["weights_sha256"][:12] in out
+        and "pos_embed" in out
+        and "new: head.weight, head.bias" in out
+    )
     best = load_checkpoint(tmp_path / "run" / "best.pt")
-    assert len(best["input_mean"]) == 3 and best["model_config"]["layer_scale"] == (init == "dinov2")
+    assert len(best["input_mean"]) == 3 and best["model_config"]["layer_scale"] == (
+        init == "dinov2"
+    )
     # and on as a MIMIC-style init of another size
-    assert train.main(arguments("next", epochs=1, init="mimic", weights=tmp_path / "run" / "best.pt", image_size=2 * size)) == 0
+    assert (
+        train.main(
+            arguments(
+                "next",
+                epochs=1,
+                init="mimic",
+                weights=tmp_path / "run" / "best.pt",
+                image_size=2 * size,
+            )
+        )
+        == 0
+    )
 
 
 def test_plan_does_nothing(arguments, tmp_path, capsys):
@@ -299,7 +357,10 @@ def test_plan_does_nothing(arguments, tmp_path, capsys):
     assert f"run folder  {tmp_path / 'run'}\n" in out and not (tmp_path / "run").exists()
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "last.pt").touch()
-    assert train.main(arguments(plan=True)) == 0 and "which holds a run: --resume" in capsys.readouterr().out
+    assert (
+        train.main(arguments(plan=True)) == 0
+        and "which holds a run: --resume" in capsys.readouterr().out
+    )
 
 
 @pytest.mark.parametrize("change, said", [
@@ -333,3 +394,67 @@ def test_unknown_choice_is_a_usage_error(capsys):
     with pytest.raises(SystemExit) as exit:
         train.main(["--data", "chestxray99"])
     assert exit.value.code == 2 and "chestxray99" in capsys.readouterr().err
+
+
+def test_an_undefined_auc_is_no_best_and_patience_ends(arguments, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(train, "auroc", lambda y, p: np.full(y.shape[1], np.nan))
+    assert train.main(arguments(epochs=9, patience=2)) == 0
+    out = capsys.readouterr().out
+    assert "AUC undefined over 0 of 6 labels" in out and "(best)" not in out
+    assert load_checkpoint(tmp_path / "run" / "last.pt")["progress"]["epoch"] == 2
+    assert load_checkpoint(tmp_path / "run" / "best.pt")["epoch"] == 2  # the latest
+
+
+def test_all_training_rows_and_the_last_epoch_as_the_authors_do(
+        arguments, tmp_path, capsys):
+    assert train.main(arguments(val_fraction=0)) == 2
+    assert "add --keep last" in capsys.readouterr().err
+    root = tmp_path / "cxr14"
+    assert draw(["--layout", "cxr14", "--out", str(root), "--patients", "12", "--size", "64"]) == 0
+    words = arguments(val_fraction=0, keep="last", epochs=2, data="cxr14", root=root)
+    assert train.main(words) == 0
+    best = load_checkpoint(tmp_path / "run" / "best.pt")
+    assert best["epoch"] == 2 and best["config"]["images_val"] == 0
+    official = (root / "train_val_list.txt").read_text().split()
+    assert best["config"]["images_train"] == len(official) and best["thresholds"] == [None] * 14
+    with open(tmp_path / "run" / "log.csv", newline="") as file:
+        assert [row["val_auroc"] for row in csv.DictReader(file)] == ["", ""]
+
+
+def test_keep_last_keeps_the_last_epoch(arguments, tmp_path, monkeypatch):
+    given = iter([0.9, 0.5])
+    monkeypatch.setattr(train, "auroc", lambda y, p: np.full(y.shape[1], next(given)))
+    assert train.main(arguments(keep="last", epochs=2)) == 0
+    assert load_checkpoint(tmp_path / "run" / "best.pt")["epoch"] == 2
+
+
+def test_resume_takes_what_changes_no_past_step(arguments, tmp_path, capsys):
+    assert train.main(arguments(epochs=1)) == 0
+    assert train.main(arguments(epochs=2, accumulate=2, patience=5, resume=True)) == 0
+    assert load_checkpoint(tmp_path / "run" / "last.pt")["progress"]["epoch"] == 2
+    assert train.main(arguments("cosine", epochs=1, schedule="cosine")) == 0
+    assert train.main(arguments("cosine", epochs=2, schedule="cosine", resume=True)) == 2
+    assert "epochs was 1 and is 2" in capsys.readouterr().err
+
+
+def test_a_disk_without_room_for_the_checkpoints_is_said_at_once(arguments, capsys, monkeypatch):
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10 << 20))
+    assert train.main(arguments()) == 2
+    assert "0.01 GiB are free, and the run's checkpoints take up to 0." in capsys.readouterr().err
+
+
+def test_a_seed_has_a_run_folder_of_its_own():
+    assert str(Config(data="cxr14", init="dinov2").folder) == "runs/cxr14-dinov2"
+    assert str(Config(data="cxr14", init="dinov2", seed=2).folder) == "runs/cxr14-dinov2-seed2"
+    assert str(Config(out="x", seed=2).folder) == "x"
+
+
+def test_a_mistyped_option_is_answered_with_the_nearest(capsys):
+    with pytest.raises(SystemExit) as end:
+        train.main(["--epoch", "3"])
+    assert end.value.code == 2 and "did you mean --epochs?" in capsys.readouterr().err
+
+
+def test_the_help_text_knows_every_architecture():
+    assert Config.__dataclass_fields__["arch"].metadata["choices"] == list(ARCHITECTURES)

@@ -35,14 +35,20 @@ def test_gradients_equal_timm():
 def test_base_has_the_papers_86_million_parameters():
     model = create_model("vit_base", 16, 14)
     assert 85e6 < sum(p.numel() for p in model.parameters()) < 87e6
-    assert len(create_model("vit_base", 14, layer_scale=True).state_dict()) == 174  # DINOv2's 175 less its mask token
+    assert (
+        len(create_model("vit_base", 14, layer_scale=True).state_dict()) == 174
+    )  # DINOv2's 175 less its mask token
 
 
 def test_seed_fixes_the_weights_and_the_global_state_is_left_alone():
     torch.manual_seed(5)
     expected = torch.rand(4)
     torch.manual_seed(5)
-    a, b, c = create_model("vit_tiny", seed=1), create_model("vit_tiny", seed=1), create_model("vit_tiny", seed=2)
+    a, b, c = (
+        create_model("vit_tiny", seed=1),
+        create_model("vit_tiny", seed=1),
+        create_model("vit_tiny", seed=2),
+    )
     assert torch.equal(torch.rand(4), expected)
     assert torch.equal(a.blocks[3].mlp.fc1.weight, b.blocks[3].mlp.fc1.weight)
     assert not torch.equal(a.blocks[3].mlp.fc1.weight, c.blocks[3].mlp.fc1.weight)
@@ -58,13 +64,19 @@ def test_no_classes_gives_features():
     assert create_model("vit_tiny", 16)(torch.zeros(2, 3, 224, 224)).shape == (2, 192)
 
 
-@pytest.mark.parametrize("call, said", [
-    (lambda: create_model("vit_gigantic"), "vit_gigantic"),
-    (lambda: VisionTransformer(img_size=225), "225 is not a multiple of patch_size 16"),
-    (lambda: VisionTransformer(embed_dim=100, num_heads=3), "embed_dim 100"),
-    (lambda: create_model("vit_tiny")(torch.zeros(1, 1, 224, 224)), r"\(1, 1, 224, 224\), expected \(B, 3, 224, 224\)"),
-    (lambda: create_model("vit_tiny")(torch.zeros(1, 3, 448, 448)), r"448, 448\), expected"),
-])
+@pytest.mark.parametrize(
+    "call, said",
+    [
+        (lambda: create_model("vit_gigantic"), "vit_gigantic"),
+        (lambda: VisionTransformer(img_size=225), "225 is not a multiple of patch_size 16"),
+        (lambda: VisionTransformer(embed_dim=100, num_heads=3), "embed_dim 100"),
+        (
+            lambda: create_model("vit_tiny")(torch.zeros(1, 1, 224, 224)),
+            r"\(1, 1, 224, 224\), expected \(B, 3, 224, 224\)",
+        ),
+        (lambda: create_model("vit_tiny")(torch.zeros(1, 3, 448, 448)), r"448, 448\), expected"),
+    ],
+)
 def test_refuses(call, said):
     with pytest.raises(ValueError, match=said):
         call()

@@ -10,12 +10,12 @@ import pytest
 import timm
 import torch
 import torchvision
+from layouts import augreg_arrays, dinov2_state
 from timm.models.vision_transformer import _load_weights as timm_load_npz
 
-from layouts import augreg_arrays, dinov2_state
 from models import create_model, load_pretrained
 from models.checkpoint import save_checkpoint
-from models.weights import fetch, initialise
+from models.inits import fetch, initialize
 
 IMAGES = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
 
@@ -38,7 +38,10 @@ def cubic(x, a=-0.75):
 
 
 def hub_pos_embed(pos_embed, new):
-    """DINOv2's interpolate_pos_encoding, spelt out: bicubic at (i + 0.5) / scale - 0.5 with scale (new + 0.1) / old."""
+    """DINOv2's interpolate_pos_encoding, written out.
+
+    Bicubic at (i + 0.5) / scale - 0.5 with scale (new + 0.1) / old.
+    """
     old = math.isqrt(pos_embed.shape[1] - 1)
     scale = (new + 0.1) / old
     weights = np.zeros((new, old))
@@ -59,7 +62,9 @@ def test_dinov2_gives_the_hub_models_features(tmp_path, arch):
     torch.save(state, tmp_path / "dinov2.pth")
     model = create_model(arch, 14, 14, layer_scale=True)
     report = load_pretrained(model, "dinov2", tmp_path / "dinov2.pth")
-    assert report.resized == {"pos_embed": (tuple(state["pos_embed"].shape), (1, 257, state["cls_token"].shape[2]))}
+    assert report.resized == {
+        "pos_embed": (tuple(state["pos_embed"].shape), (1, 257, state["cls_token"].shape[2]))
+    }
     assert report.skipped == ["mask_token"] and report.missing == ["head.weight", "head.bias"]
 
     name = {"vit_tiny": "vit_tiny_patch16_224", "vit_small": "vit_small_patch14_dinov2",
@@ -80,10 +85,14 @@ def test_dinov2_at_its_own_size_is_not_resized(tmp_path):
 
 
 def test_dinov2_training_checkpoint(tmp_path):
-    """The `teacher` of DINOv2's own training code: prefixed, blocks in chunks, with its projection heads."""
+    """The `teacher` of DINOv2's training code: prefixed, blocks in chunks, with its heads."""
     state = dinov2_state()
-    wrapped = {"backbone." + k.replace("blocks.", f"blocks.{int(k.split('.')[1]) // 3}.") if k.startswith("blocks.")
-               else "backbone." + k: v for k, v in state.items()}
+    wrapped = {
+        "backbone." + k.replace("blocks.", f"blocks.{int(k.split('.')[1]) // 3}.")
+        if k.startswith("blocks.")
+        else "backbone." + k: v
+        for k, v in state.items()
+    }
     wrapped["dino_head.mlp.0.weight"] = torch.zeros(3, 3)
     torch.save({"teacher": wrapped}, tmp_path / "teacher.pth")
     torch.save(state, tmp_path / "plain.pth")
@@ -93,14 +102,19 @@ def test_dinov2_training_checkpoint(tmp_path):
     assert torch.equal(features(a), features(b))
 
 
-@pytest.mark.parametrize("arch, img_size", [("vit_tiny", 224), ("vit_base", 224), ("vit_tiny", 384), ("vit_tiny", 160)])
+@pytest.mark.parametrize(
+    "arch, img_size", [("vit_tiny", 224), ("vit_base", 224), ("vit_tiny", 384), ("vit_tiny", 160)]
+)
 def test_augreg_npz_equals_timms_loader(tmp_path, arch, img_size):
     np.savez(tmp_path / "augreg.npz", **augreg_arrays(arch))
     oracle = timm.create_model(f"{arch}_patch16_224", img_size=img_size, num_classes=0)
     timm_load_npz(oracle, str(tmp_path / "augreg.npz"))
     model = create_model(arch, 16, 7, img_size=img_size)
     report = load_pretrained(model, "imagenet", tmp_path / "augreg.npz")
-    assert report.skipped == ["head.bias", "head.weight"] and report.missing == ["head.weight", "head.bias"]
+    assert report.skipped == ["head.bias", "head.weight"] and report.missing == [
+        "head.weight",
+        "head.bias",
+    ]
     assert bool(report.resized) == (img_size != 224)
     images = torch.rand(2, 3, img_size, img_size)
     with torch.inference_mode():
@@ -121,8 +135,13 @@ def test_timm_state_dict(tmp_path, wrapper):
 
 def test_timm_state_dict_at_another_size_equals_timms_resize(tmp_path):
     torch.save(timm.create_model("vit_tiny_patch16_224").state_dict(), tmp_path / "timm.pth")
-    oracle = timm.create_model("vit_tiny_patch16_224", img_size=320, num_classes=0,
-                               pretrained=True, pretrained_cfg_overlay=dict(file=str(tmp_path / "timm.pth")))
+    oracle = timm.create_model(
+        "vit_tiny_patch16_224",
+        img_size=320,
+        num_classes=0,
+        pretrained=True,
+        pretrained_cfg_overlay=dict(file=str(tmp_path / "timm.pth")),
+    )
     model = create_model("vit_tiny", 16, img_size=320)
     load_pretrained(model, "imagenet", tmp_path / "timm.pth")
     torch.testing.assert_close(model.pos_embed, oracle.pos_embed, rtol=1e-5, atol=1e-6)
@@ -142,7 +161,9 @@ def test_torchvision_state_dict(tmp_path):
 
 
 def checkpoint_of(model, path, labels):
-    save_checkpoint(path, dict(model=model.state_dict(), model_config=model.config, labels=labels, config={}))
+    save_checkpoint(
+        path, dict(model=model.state_dict(), model_config=model.config, labels=labels, config={})
+    )
 
 
 @pytest.mark.parametrize("img_size", [224, 288])
@@ -200,13 +221,25 @@ def write_bad(kind, path):
     return path
 
 
-@pytest.mark.parametrize("kind, said", [
-    ("evil", "refused, not a file of tensors"), ("evil torch file", "refused, .* GLOBAL io.open"), ("object array", "plain arrays"), ("truncated", "truncated"),
-    ("truncated npz", "not a readable .npz"), ("empty", "PyTorch file"), ("text", "not a file of tensors"), ("list", "not a state dict"),
-    ("missing", r"missing blocks.7.mlp.fc1.weight \[768, 192\]"), ("extra", "unexpected blocks.12.norm1.weight"),
-    ("shape", r"norm.weight is \[100\], the model's is \[192\]"), ("nan", "blocks.2.attn.proj.weight has values"),
-    ("registers", "registers"), ("odd grid", r"pos_embed is \[1, 300, 192\], the model's is \[1, 257, 192\]"),
-])
+@pytest.mark.parametrize(
+    "kind, said",
+    [
+        ("evil", "refused, not a file of tensors"),
+        ("evil torch file", "refused, .* GLOBAL io.open"),
+        ("object array", "plain arrays"),
+        ("truncated", "truncated"),
+        ("truncated npz", "not a readable .npz"),
+        ("empty", "PyTorch file"),
+        ("text", "not a file of tensors"),
+        ("list", "not a state dict"),
+        ("missing", r"missing blocks.7.mlp.fc1.weight \[768, 192\]"),
+        ("extra", "unexpected blocks.12.norm1.weight"),
+        ("shape", r"norm.weight is \[100\], expected \[192\]"),
+        ("nan", "blocks.2.attn.proj.weight has values"),
+        ("registers", "registers"),
+        ("odd grid", r"pos_embed is \[1, 300, 192\], expected \[1, 257, 192\]"),
+    ],
+)
 def test_bad_file_is_refused_and_the_model_left_alone(tmp_path, kind, said):
     path = write_bad(kind, tmp_path / "bad.pth")
     model = create_model("vit_tiny", 14, 2, layer_scale=True)
@@ -224,7 +257,9 @@ def test_wrong_model(tmp_path):
     with pytest.raises(ValueError, match="unexpected blocks.0.ls1.gamma"):
         load_pretrained(create_model("vit_tiny", 14), "dinov2", tmp_path / "w.pth")
     with pytest.raises(ValueError, match=r"patch_embed.proj.weight is \[192, 3, 16, 16\]"):
-        load_pretrained(create_model("vit_tiny", 14, layer_scale=True), "dinov2", tmp_path / "w.npz")
+        load_pretrained(
+            create_model("vit_tiny", 14, layer_scale=True), "dinov2", tmp_path / "w.npz"
+        )
     with pytest.raises(ValueError, match="unknown init 'dino'"):
         load_pretrained(create_model("vit_tiny", 14), "dino", tmp_path / "w.pth")
     with pytest.raises(FileNotFoundError, match="nowhere.pth"):
@@ -235,7 +270,9 @@ def test_no_network_says_where_the_file_is_had(tmp_path, monkeypatch):
     def offline(*args, **kwargs):
         raise urllib.error.URLError("Name or service not known")
     monkeypatch.setattr("urllib.request.urlopen", offline)
-    with pytest.raises(ValueError, match=r"dinov2_vitb14_pretrain.pth elsewhere and pass it with --weights FILE"):
+    with pytest.raises(
+        ValueError, match=r"dinov2_vitb14_pretrain.pth elsewhere and pass it with --weights FILE"
+    ):
         fetch("dinov2", "vit_base", tmp_path / "weights")
     assert list((tmp_path / "weights").iterdir()) == []
     with pytest.raises(ValueError, match="no official weights for --init dinov2 --arch vit_tiny"):
@@ -259,7 +296,9 @@ def test_download_happens_once_and_a_broken_one_leaves_nothing(tmp_path, monkeyp
             return self.body.pop(0)
 
     def serve(body, length):
-        monkeypatch.setattr("urllib.request.urlopen", lambda url, timeout: asked.append(url) or Reply(body, length))
+        monkeypatch.setattr(
+            "urllib.request.urlopen", lambda url, timeout: asked.append(url) or Reply(body, length)
+        )
 
     serve(b"half", 8)
     with pytest.raises(ValueError, match="4 of 8 bytes"):
@@ -267,19 +306,41 @@ def test_download_happens_once_and_a_broken_one_leaves_nothing(tmp_path, monkeyp
     assert list(tmp_path.iterdir()) == []
     serve(b"complete", 8)
     path = fetch("imagenet", "vit_base", tmp_path)
-    assert path.read_bytes() == b"complete" and fetch("imagenet", "vit_base", tmp_path) == path and len(asked) == 2
-    assert path.name == "B_16-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.0-sd_0.0.npz" and len(list(tmp_path.iterdir())) == 1
+    assert (
+        path.read_bytes() == b"complete"
+        and fetch("imagenet", "vit_base", tmp_path) == path
+        and len(asked) == 2
+    )
+    assert (
+        path.name == "B_16-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.0-sd_0.0.npz"
+        and len(list(tmp_path.iterdir())) == 1
+    )
 
 
-def test_initialise_takes_shape_and_statistics_from_the_init(tmp_path):
+def test_initialize_takes_shape_and_statistics_from_the_init(tmp_path):
     torch.save(dinov2_state(), tmp_path / "w.pth")
-    model, report, path, mean, _ = initialise("dinov2", "vit_tiny", weights=tmp_path / "w.pth", num_classes=3,
-                                              normalize="pretrain")
-    assert model.config["patch_size"] == 14 and model.config["layer_scale"] and mean == [0.485, 0.456, 0.406]
-    checkpoint_of(model, tmp_path / "mimic.pt", list("abc"))
-    again, _, _, mean, _ = initialise("mimic", "vit_tiny", weights=tmp_path / "mimic.pt", num_classes=5)
-    assert again.config["patch_size"] == 14 and again.config["layer_scale"] and mean is None
+    start = initialize("dinov2", "vit_tiny", weights=tmp_path / "w.pth", labels=list("abc"),
+                       normalize="pretrain")
+    assert start.model.config["patch_size"] == 14 and start.model.config["layer_scale"]
+    assert start.mean == [0.485, 0.456, 0.406]
+    checkpoint_of(start.model, tmp_path / "mimic.pt", list("abc"))
+    again = initialize("mimic", "vit_tiny", weights=tmp_path / "mimic.pt", labels=list("abcde"))
+    assert again.model.config["patch_size"] == 14 and again.model.config["layer_scale"]
+    assert again.mean is None and again.report.missing == ["head.weight", "head.bias"]
     with pytest.raises(FileNotFoundError, match="pretrain_mimic.py --target cxr14"):
-        initialise("mimic", "vit_tiny", num_classes=5, target="cxr14")
+        initialize("mimic", "vit_tiny", labels=list("abcde"), target="cxr14")
     with pytest.raises(ValueError, match="--weights is given"):
-        initialise("random", "vit_tiny", weights="x", num_classes=5)
+        initialize("random", "vit_tiny", weights="x", labels=list("abcde"))
+
+
+def test_the_head_is_kept_where_labels_and_their_order_agree(tmp_path):
+    model = create_model("vit_tiny", 16, 3, seed=7)
+    checkpoint_of(model, tmp_path / "mimic.pt", list("abc"))
+    kept = initialize("mimic", "vit_tiny", weights=tmp_path / "mimic.pt", labels=list("abc"),
+                      keep_head=True)
+    assert torch.equal(kept.model.head.weight, model.head.weight) and kept.report.missing == []
+    fresh = initialize("mimic", "vit_tiny", weights=tmp_path / "mimic.pt", labels=list("abc"))
+    assert not torch.equal(fresh.model.head.weight, model.head.weight)
+    with pytest.raises(ValueError, match="has the labels a, b, c; expected b, a, c"):
+        initialize("mimic", "vit_tiny", weights=tmp_path / "mimic.pt", labels=list("bac"),
+                   keep_head=True)

@@ -1,0 +1,178 @@
+"""The settings of a training run, and its command line (no torch: a typo is answered at once)."""
+
+import argparse
+import dataclasses
+import difflib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+def option(default, text, **how):
+    """A field of `Config`: its default, its help text, and what else argparse should know."""
+    return field(default=default, metadata=dict(help=text, **how))
+
+
+@dataclass
+class Config:
+    """Every setting of a run; the defaults are the paper's. Written to config.json."""
+
+    # the corpus
+    data: str = option("phantom", "corpus")
+    root: str = option(None, "folder of its release "
+                       "(default: $CXR_ROOT/<corpus>, else datasets/<corpus>)")
+    labels: str = option("table3", "the paper's labels, or those shared with MIMIC-CXR (Table 5)",
+                         choices=["table3", "mimic-overlap"])
+    uncertain: str = option("zeros", "uncertain labels: negative (paper), positive, or masked",
+                            choices=["zeros", "ones", "ignore"])
+    cohort: str = option("paper", "which images of the release, see the corpus's module")
+    val_fraction: float = option(0.05, "share of the training patients kept for validation; "
+                                 "0 (the authors' code) needs --keep last")
+    split_seed: int = option(0, "seed of the splits; leave it, so that runs share their test set")
+    split_file: str = option(None, "take the splits from this file")
+    limit: int = option(None, "use at most so many images of each split")
+    on_missing: str = option("error", "images of the table that are not on disk",
+                             choices=["error", "skip"])
+    on_bad: str = option("error", "images that cannot be read", choices=["error", "skip"])
+    cache_dir: str = option(None, "folder of preprocessed images "
+                            "(default: $CXR_CACHE, else ./cache)")
+    workers: int = option(None, "processes that preprocess (default: one a core)")
+    # the initialization
+    init: str = option("random", "initial weights",
+                       choices=["dinov2", "imagenet", "mimic", "random"])
+    weights: str = option(None, "weight file (default: the official one, downloaded once into "
+                          "./weights)")
+    keep_head: bool = option(False, "with --init mimic, keep its classifier too (the authors' "
+                             "code); both must have the same labels in the same order")
+    arch: str = option("vit_base", "size of the transformer",
+                       choices=["vit_tiny", "vit_small", "vit_base", "vit_large"])
+    image_size: int = option(224, "side of the input in pixels")
+    normalize: str = option(None, "'pretrain' subtracts the mean and SD that the init was trained "
+                            "with (paper: neither)", choices=["pretrain"])
+    freeze: bool = option(False, "train the head alone (linear probing)")
+    # the recipe
+    epochs: int = option(100, "the authors' code; the paper does not say")
+    batch_size: int = option(32, "images in a step, over all processes")
+    drop_last: bool = option(False, "leave out the last, partial batch of an epoch "
+                             "(the authors' code)")
+    accumulate: int = option(1, "pieces in which a process takes its part of a batch; "
+                             "more need less memory")
+    augment: str = option("paper", "rotate by 0 to 8 degrees, then flip (paper); flip, then "
+                          "rotate by -7 to 7 degrees (authors' code); or nothing",
+                          choices=["paper", "authors", "none"])
+    lr: float = option(1e-5, "AdamW's learning rate")
+    weight_decay: float = option(0.0, "the authors' code; the paper does not say")
+    schedule: str = option("constant", "of the learning rate", choices=["constant", "cosine"])
+    warmup_epochs: float = option(0.0, "linear warm-up of the learning rate")
+    layer_decay: float = option(1.0, "each layer learns this much slower than the next; "
+                                "0.65 to 0.9 is common")
+    clip: float = option(None, "clip the gradient's norm to this")
+    ema: float = option(None, "validate and keep a moving average of the weights with this "
+                        "decay, e.g. 0.999")
+    keep: str = option("best", "which epoch best.pt holds: the one of the best validation AUC, "
+                       "or the last (the authors' code)", choices=["best", "last"])
+    patience: int = option(None, "stop after so many epochs without a better validation AUC")
+    seed: int = option(0, "fixes initial head, order and augmentation")
+    # the machine
+    device: str = option("auto", "cuda, cpu, mps, cuda:1, ...")
+    amp: str = option("auto", "mixed precision", choices=["auto", "bf16", "fp16", "off"])
+    compile: bool = option(False, "torch.compile: a minute at the start for faster steps")
+    deterministic: bool = option(False, "bitwise repeatable on CUDA, a little slower")
+    # the run folder
+    out: str = option(None, "run folder (default: runs/<data>-<init>, with -seedN for --seed N)")
+    checkpoint_minutes: float = option(30.0, "write last.pt this often inside an epoch")
+    log_seconds: float = option(5.0, "a line of progress this often")
+    resume: bool = option(False, "go on with the run in the run folder, or start it")
+    plan: bool = option(False, "print what the run would do and take, and do nothing")
+
+    @property
+    def folder(self):
+        """The run folder (Path)."""
+        seed = f"-seed{self.seed}" if self.seed else ""
+        return Path(self.out or f"runs/{self.data}-{self.init}{seed}")
+
+
+# What a resumed run may change: it moves no step that was done.
+MAY_CHANGE = {"root", "split_file", "cache_dir", "workers", "weights", "accumulate", "patience",
+              "device", "compile", "out", "checkpoint_minutes", "log_seconds", "resume", "plan"}
+MUST_NOT_CHANGE = [f.name for f in dataclasses.fields(Config) if f.name not in MAY_CHANGE]
+MUST_NOT_CHANGE += ["split_hash", "weights_sha256", "images_train"]
+
+
+class _Parser(argparse.ArgumentParser):
+    """Suggests the nearest option for a mistyped one."""
+
+    def error(self, message):
+        if message.startswith("unrecognized arguments:"):
+            word = message.split()[2].partition("=")[0]
+            near = difflib.get_close_matches(word, self._option_string_actions, 1, 0.6)
+            message += f" (did you mean {near[0]}?)" if near else ""
+        self.exit(2, f"{self.prog}: error: {message}; --help lists the options\n")
+
+
+def build_parser(description, **changed):
+    """The command line of `Config`.
+
+    Parameters
+    ----------
+    description : str
+    **changed : dict
+        By setting: what argparse should be told otherwise (default, choices, help).
+
+    Returns
+    -------
+    argparse.ArgumentParser
+    """
+    parser = _Parser(description=description, usage="%(prog)s [--option value ...]",
+                     formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    for f in dataclasses.fields(Config):
+        how = dict(default=f.default) | f.metadata | changed.get(f.name, {})
+        is_flag = f.type is bool
+        shown = "" if how["default"] is None or is_flag else " (default: %(default)s)"
+        how["help"] = how["help"].replace("%", "%%") + shown
+        how |= dict(action="store_true") if is_flag else dict(type=f.type)
+        parser.add_argument("--" + f.name.replace("_", "-"), **how)
+    return parser
+
+
+RANGES = (
+    ("epochs batch_size accumulate image_size patience limit workers",
+     lambda x: x >= 1, "at least 1"),
+    ("lr weight_decay warmup_epochs seed split_seed checkpoint_minutes log_seconds",
+     lambda x: x >= 0, "at least 0"),
+    ("clip", lambda x: x > 0, "more than 0"),
+    ("layer_decay", lambda x: 0 < x <= 1, "more than 0, at most 1"),
+    ("ema val_fraction", lambda x: 0 <= x < 1, "at least 0, less than 1"),
+)
+
+
+def check_config(cfg):
+    """Raise a ValueError that names the flag of a setting no run can have."""
+    for names, holds, expected in RANGES:
+        for name in names.split():
+            value = getattr(cfg, name)
+            if value is not None and not holds(value):  # NaN holds nothing
+                raise ValueError(f"--{name.replace('_', '-')} {value}: expected {expected}")
+    if cfg.val_fraction == 0 and cfg.keep == "best" and not cfg.split_file:
+        raise ValueError("--val-fraction 0: without validation there is no best epoch; "
+                         "add --keep last")
+    if cfg.keep_head and cfg.init != "mimic":
+        raise ValueError(f"--keep-head: --init {cfg.init} has no classifier of these labels")
+
+
+def check_resumed(before, now, path):
+    """Raise a ValueError that lists which settings of a resumed run differ from the run's own.
+
+    Parameters
+    ----------
+    before, now : dict
+        What the checkpoint's config holds, and what this process would write.
+    path : path-like
+        The checkpoint, for the message.
+    """
+    default = {f.name: f.default for f in dataclasses.fields(Config)}  # of a setting that is new
+    differ = [f"{name} was {before.get(name, default.get(name))!r} and is {now.get(name)!r}"
+              for name in MUST_NOT_CHANGE
+              if before.get(name, default.get(name)) != now.get(name)
+              and not (name == "epochs" and now["schedule"] == "constant")]
+    if differ:
+        raise ValueError(f"{path}: cannot resume with other settings: {'; '.join(differ)}")
