@@ -7,7 +7,15 @@ import torch
 from torch.utils.data import Dataset
 
 from data.cache.build import build_cache
-from data.files import check_root, default_root, list_tree, locate, spare_images
+from data.files import (
+    check_root,
+    default_root,
+    find_elsewhere,
+    list_images,
+    list_tree,
+    locate,
+    spare_images,
+)
 from data.labels import RELEASE_NAMES, choose_labels, resolve_uncertain, select_labels
 from data.splits import SPLITS, assign, draw_subset, read_split, split_hash, write_split
 
@@ -183,10 +191,11 @@ class Corpus(Dataset):
         paths, present, folders = locate(root, names, candidates)
         folders = list_tree(root) if whole_tree else folders
         copies, strangers = spare_images(folders, names, paths, present, candidates)
-        notes = [(copies, "further copies, in another format or place,"),
-                 (strangers, "in no row of the tables")]
-        return paths, present, [f"{n:,} image files are {what} and are ignored"
-                                for n, what in notes if n]
+        elsewhere = find_elsewhere(strangers, names[~present].tolist())
+        counts = [(len(copies), "further copies, in another format or place,"),
+                  (len(strangers) - elsewhere.total(), "in no row of the tables")]
+        notes = [f"{n:,} image files are {what} and are ignored" for n, what in counts if n]
+        return paths, present, _where(elsewhere) + notes
 
     @classmethod
     def cache_rows(cls, root, release, paths, rows, **options):
@@ -202,10 +211,11 @@ class Corpus(Dataset):
     def _drop_missing(self, rows, paths, present, on_missing):
         missing = rows[~present[rows]]
         if len(missing) and on_missing == "error":
-            raise FileNotFoundError(
+            elsewhere = find_elsewhere(list_images(list_tree(self.root)), paths[missing].tolist())
+            raise FileNotFoundError("; ".join([
                 f"{self.root}: {len(missing):,} of the {len(rows):,} images of {self.corpus}'s "
-                f"{self.split} split are not on disk, the first is {paths[missing[0]]}; "
-                "--on-missing skip leaves them out")
+                f"{self.split} split are not on disk, the first is {paths[missing[0]]}",
+                *_where(elsewhere), "--on-missing skip leaves them out"]))
         self.skipped["missing"] = paths[missing].tolist()
         return rows[present[rows]]
 
@@ -239,6 +249,22 @@ class Corpus(Dataset):
         ratio = np.where(positive * negative > 0, negative / np.maximum(positive, 1), 1)
         return ratio.astype(np.float32)
 
+    def __getstate__(self):
+        """For another process, which opens the memory-mapped images by itself."""
+        images = getattr(self, "_images", None)
+        return self.__dict__ | {"_images": images if images is None else str(images.filename)}
+
+    def __setstate__(self, state):
+        self.__dict__ |= state
+        if self._images is not None:
+            self._images = np.load(self._images, mmap_mode="r")
+
     def write_split(self, path):
         """Write the whole cohort's split, for `split_file`; see `data.splits.write_split`."""
         write_split(path, self.corpus, self.cohort_table.image_id, self.cohort_split)
+
+
+def _where(elsewhere):
+    """What `find_elsewhere` found, in sentences."""
+    return [f"{n:,} of the missing images lie in {folder or 'the root'} as {suffix}"
+            for (folder, suffix), n in elsewhere.most_common(3)]

@@ -16,10 +16,12 @@ class ChestXray14(Corpus):
         Free to use with attribution, from the NIH Clinical Center:
         https://nihcc.app.box.com/v/ChestXray-NIHCC
     Tree
-        Data_Entry_2017_v2020.csv (or the older Data_Entry_2017.csv), train_val_list.txt,
-        test_list.txt, and images_001/images/*.png ... images_012/images/*.png or one images/*.png;
-        or either of them in images/, where the archives lie in the download; or all PNGs beside the
-        tables.
+        Data_Entry_2017_v2020.csv (or the older Data_Entry_2017.csv; also .csv.gz),
+        train_val_list.txt, test_list.txt (or, as on Kaggle, train_val_list_NIH.txt and
+        test_list_NIH.txt), and images_001/images/*.png ... images_012/images/*.png or one
+        images/*.png; or either of them in images/, where the archives lie in the download; or all
+        PNGs beside the tables. Kaggle's copies of 224 pixels a side, images-224/images-224/*.png,
+        are read where nothing else is.
     Columns read
         Image Index, Finding Labels, Patient ID, View Position.
     Cohort
@@ -37,7 +39,8 @@ class ChestXray14(Corpus):
     def read(cls, root, cohort):
         names = RELEASE_NAMES["cxr14"]
         labels = list(names.values())
-        table = find_table(root, "Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
+        tables = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
+        table = find_table(root, *tables, *(f"{name}.gz" for name in tables))
         official = _official_split(root)
         rows = Rows(table)
         columns = ("Image Index", "Finding Labels", "Patient ID", "View Position")
@@ -64,7 +67,8 @@ class ChestXray14(Corpus):
     @classmethod
     def candidate_paths(cls, root):
         folders = ["images", "images/images", ""]
-        for pattern in ("images_*/images", "images_*", "images/images_*/images", "images/images_*"):
+        for pattern in ("images_*/images", "images_*", "images/images_*/images", "images/images_*",
+                        "images-224/images-224", "images-224"):
             folders += sorted(entry.relative_to(root).as_posix() for entry in root.glob(pattern))
         # Most of these hold no image, and each would be asked for every image.
         folders = [f"{folder}/".lstrip("/") for folder in folders
@@ -76,7 +80,7 @@ def _official_split(root):
     """Image name -> "train" or "test"."""
     split = {}
     for name, file in (("train", "train_val_list.txt"), ("test", "test_list.txt")):
-        path = find_table(root, file)
+        path = find_table(root, file, file.replace(".txt", "_NIH.txt"))
         for image in read_lines(path):
             if split.setdefault(image, name) != name:
                 raise ValueError(f"{path}: {image} is in train_val_list.txt too")

@@ -1,7 +1,7 @@
 """What lies on disk under a corpus's root: found, counted, and never outside it (no torch)."""
 
 import os
-import stat
+from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -76,8 +76,14 @@ def locate(root, paths, candidate_paths):
     return np.array(found, object), present, folders
 
 
+def list_images(folders):
+    """The image files, as a set of paths, of {folder: file names}."""
+    return {f"{folder}/{name}".lstrip("/") for folder, names in folders.items() for name in names
+            if name.lower().endswith(IMAGE_SUFFIXES)}
+
+
 def spare_images(folders, paths, found, present, candidate_paths):
-    """Count the image files that no row is read from.
+    """The image files that no row is read from.
 
     Parameters
     ----------
@@ -88,22 +94,43 @@ def spare_images(folders, paths, found, present, candidate_paths):
 
     Returns
     -------
-    copies, strangers : int
+    copies, strangers : set of str
         Files that are a row's image too, in another format or place than the one read; and those
         of no row.
     """
-    images = {f"{folder}/{name}".lstrip("/") for folder, names in folders.items() for name in names
-              if name.lower().endswith(IMAGE_SUFFIXES)}
-    spare = images.difference(found[present])
+    spare = list_images(folders).difference(found[present])
     rows = paths.tolist() if spare else ()
     copies = spare.intersection(path for row in rows for path in candidate_paths(row))
-    return len(copies), len(spare) - len(copies)
+    return copies, spare - copies
+
+
+def find_elsewhere(images, missing):
+    """Count missing images that lie in another folder or format, by (folder, suffix).
+
+    An image is known by the end of its path without the suffix: its name, or where names repeat, as
+    in CheXpert, as many folders before it as make it unique.
+    """
+    def tails(paths):
+        return ["/".join(path.rpartition(".")[0].split("/")[-parts:]) for path in paths]
+
+    parts = 1
+    while parts < 4 and len(set(tails(missing))) < len(missing):
+        parts += 1
+    images, wanted = sorted(images), set(tails(missing))
+    return Counter((path.removesuffix(path[path.rindex("."):]).removesuffix(tail),
+                    path[path.rindex("."):])
+                   for path, tail in zip(images, tails(images)) if tail in wanted)
 
 
 def list_tree(root):
-    """The file names of every folder under `root`, by its relative path ("" for the root)."""
-    tree = {os.path.relpath(folder, root).replace(os.sep, "/"): set(names)
-            for folder, _, names in os.walk(root)}
+    """The file names of every folder under `root`, through links, by its relative path."""
+    tree, seen = {}, set()
+    for folder, folders, names in os.walk(root, followlinks=True):
+        if (real := os.path.realpath(folder)) in seen:  # a link may lead back up
+            folders.clear()
+            continue
+        seen.add(real)
+        tree[os.path.relpath(folder, root).replace(os.sep, "/")] = set(names)
     return tree | {"": tree.pop(".", set())}
 
 
@@ -116,14 +143,39 @@ def list_files(folder):
         return set()
 
 
+def look_around(root, names, levels=4, most=2_000):
+    """Folders some levels above or below `root` that have one of the files `names`."""
+    root = Path(root).absolute()
+    near, found = [*root.parents[:levels]], []
+    below = [root]
+    for _ in range(levels):
+        below = [Path(entry) for folder in below[:most] for entry in _subfolders(folder)]
+        near += below
+    for folder in near:
+        if any((folder / name).is_file() for name in names):
+            found.append(folder)
+    return found
+
+
+def _subfolders(folder):
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entry.path for entry in entries if entry.is_dir())
+    except OSError:
+        return []
+
+
 def leads_out(path):
-    """Whether a relative path may end up outside the folder it is joined to, on any system."""
-    return (path[:1] == "/" or "\\" in path or ":" in path or "\0" in path
-            or ".." in path and ".." in path.split("/"))
+    """Whether a table's path may lead out of the folder it is joined to, on any system.
+
+    A link under the root may lead out of it: its owner has put it there. What a table says may not.
+    """
+    return ("\\" in path or ":" in path or "\0" in path
+            or not {"", ".", ".."}.isdisjoint(path.split("/")))
 
 
 def stat_files(root, names):
-    """Size and modification time of each file, following links that stay inside `root`.
+    """Size and modification time of each file, following links.
 
     Returns
     -------
@@ -133,45 +185,20 @@ def stat_files(root, names):
     Raises
     ------
     ValueError
-        If a name is absolute, has a ".." or leads out of `root` by a link.
+        If a name leads out of `root`; see `leads_out`.
     FileNotFoundError
         If files are absent: how many, and the first.
     """
-    root = os.path.realpath(root)
-    folders = {"": root}
-
-    def refuse_outside(path, name):
-        target = os.path.realpath(path)
-        if os.path.commonpath([root, target]) != root:
-            raise ValueError(f"the path {name!r} leads out of {root}: {path} is a link to "
-                             f"{target}; move the files there, or mount their folder")
-
-    def resolve(folder, name):
-        if folder not in folders:
-            parent, _, last = folder.rpartition("/")
-            path = f"{resolve(parent, name)}/{last}"
-            if last in ("", ".", ".."):
-                raise ValueError(f"the path {name!r} leads out of {root}")
-            if os.path.islink(path):
-                refuse_outside(path, name)
-            folders[folder] = path
-        return folders[folder]
-
     result, missing = np.zeros((len(names), 2), np.int64), []
     for at, name in enumerate(names):
-        folder, _, last = name.rpartition("/")
-        if name.startswith("/") or last in ("", ".", ".."):
+        if leads_out(name):
             raise ValueError(f"the path {name!r} leads out of {root}")
-        path = f"{resolve(folder, name)}/{last}"
         try:
-            status = os.lstat(path)
-            if stat.S_ISLNK(status.st_mode):
-                refuse_outside(path, name)
-                status = os.stat(path)
+            status = os.stat(os.path.join(root, name))
         except (FileNotFoundError, NotADirectoryError):
             missing.append(name)
-            continue
-        result[at] = status.st_size, status.st_mtime_ns
+        else:
+            result[at] = status.st_size, status.st_mtime_ns
     if missing:
         raise FileNotFoundError(f"{root}: {len(missing):,} of {len(names):,} images are absent, "
                                 f"the first is {missing[0]}")

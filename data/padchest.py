@@ -68,9 +68,9 @@ class PadChest(Corpus):
     License and access
         PadChest Dataset Research Use Agreement: https://bimcv.cipf.es/bimcv-projects/padchest/
     Tree
-        PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv (or .csv.gz) and the 16-bit PNGs, in
-        the numbered folders of the release (0/ ... 54/, also 0/0/ ... as some archives unpack), in
-        images/, or flat beside the table.
+        PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv (or .csv.gz, or in a subfolder) and the
+        16-bit PNGs, in the numbered folders of the release (0/ ... 54/, also 0/0/ ... as some
+        archives unpack), in images/, or flat beside the table.
     Columns read
         ImageID, ImageDir, PatientID, Projection, Labels (the text of a Python list, with stray
         blanks).
@@ -96,7 +96,8 @@ class PadChest(Corpus):
 
     @classmethod
     def read(cls, root, cohort):
-        table = find_table(root, TABLE, TABLE + ".gz")
+        inside = sorted(path.relative_to(root).as_posix() for path in root.glob(f"*/{TABLE}*"))
+        table = find_table(root, TABLE, TABLE + ".gz", *inside)
         rows, notes, nameless, read_before = Rows(table), [], 0, {}
         columns = ("ImageID", "ImageDir", "PatientID", "Projection", "Labels")
         for row, (image, folder, patient, view, cell) in read_csv(table, columns, extra="ignore"):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from data.files import leads_out
+from data.files import leads_out, look_around
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,10 @@ def find_table(root, *names):
     for name in names:
         if (root / name).is_file():
             return root / name
-    raise FileNotFoundError(f"{root}: no {' or '.join(names)}, which is part of the release")
+    near = look_around(root, names)
+    hint = (f"; {' and '.join(map(str, near[:3]))} {'has' if len(near) == 1 else 'have'} it: pass "
+            f"{'that' if len(near) == 1 else 'one of them'} as --root") if near else ""
+    raise FileNotFoundError(f"{root}: no {' or '.join(names)}, which is part of the release{hint}")
 
 
 def read_lines(path):

@@ -7,6 +7,9 @@ from data.tables import BINARY, Rows, find_table, read_codes, read_csv, read_lin
 OTHER = ("Other diseases", "Other disease")  # both occur, one in a table
 COLUMNS = tuple(name for name in RELEASE_NAMES["vindr"] if name not in OTHER)
 READERS = 3
+TABLES = {part: tuple(f"{folder}image_labels_{part}.csv" for folder in ("annotations/", "",
+                                                                       f"{part}/"))
+          for part in ("train", "test")}
 
 
 class VinDrCXR(Corpus):
@@ -19,9 +22,9 @@ class VinDrCXR(Corpus):
         PhysioNet Credentialed Health Data License 1.5.0; training and signing needed:
         https://physionet.org/content/vindr-cxr/1.0.0/
     Tree
-        annotations/image_labels_train.csv, annotations/image_labels_test.csv, train/*.dicom,
-        test/*.dicom; the images may also be converted to .png, .jpg or .jpeg (or named .dcm) in the
-        same folders.
+        annotations/image_labels_train.csv, annotations/image_labels_test.csv (or beside train/ and
+        test/, or in them), train/*.dicom, test/*.dicom; the images may also be converted to .png,
+        .jpg or .jpeg (or named .dcm) in the same folders.
     Columns read
         image_id, rad_id (train only), and the 28 labels; "Other disease" and "Other diseases" both
         occur.
@@ -40,8 +43,12 @@ class VinDrCXR(Corpus):
     @classmethod
     def read(cls, root, cohort):
         names, of = cls.all_labels(), RELEASE_NAMES["vindr"]
-        train = find_table(root, "annotations/image_labels_train.csv")
-        test = find_table(root, "annotations/image_labels_test.csv")
+        boxes = root / "train.csv"
+        if boxes.is_file() and not any((root / name).is_file() for name in TABLES["train"]):
+            raise FileNotFoundError(f"{boxes}: Kaggle's VinBigData has boxes of the training "
+                                    f"images, but not the image-level labels. {cls.access}")
+        train = find_table(root, *TABLES["train"])
+        test = find_table(root, *TABLES["test"])
         rows = Rows(train)
         columns_of = [[i for i, column in enumerate((*COLUMNS, OTHER[0])) if of[column] == name]
                       for name in names]

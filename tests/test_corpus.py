@@ -5,6 +5,7 @@ import csv
 import gzip
 import hashlib
 import json
+import pickle
 import random
 import shutil
 
@@ -14,6 +15,8 @@ import torch
 from PIL import Image
 
 from data import CORPORA, default_root, from_config
+from data.cohort import main as cohort_main
+from data.files import find_elsewhere
 from data.phantom.__main__ import main as phantom_main
 from data.phantom.corpus import make_phantom
 from data.preprocess import load
@@ -254,6 +257,75 @@ def test_bad_images(options):
     assert part.table.image_id.tolist() == whole.table.image_id[1:].tolist()
     (name, reason), = part.skipped["bad"]
     assert name == f"images/{path.name}" and reason
+
+
+def test_links_to_another_disk_are_followed_by_all(options, tmp_path, capsys):
+    """A folder and a file, as a laboratory links them: counted, cached and trained on."""
+    images, disk = options["root"] / "images", tmp_path / "disk"
+    expected = Phantom(**options)[0][0]
+    images.rename(disk)
+    images.symlink_to(disk)
+    first = next(path for path in disk.iterdir() if path.stem == Phantom(
+        options["root"], tables_only=True).table.image_id[0])
+    first.rename(tmp_path / "first.png")
+    first.symlink_to(tmp_path / "first.png")
+    options["cache_dir"] = tmp_path / "new"
+    assert torch.equal(Phantom(**options)[0][0], expected)
+    assert cohort_main(["phantom", "--root", str(options["root"])]) == 0
+    assert "60 of the 60 images are on disk" in capsys.readouterr().out
+
+
+def test_it_is_said_where_missing_images_lie(options):
+    images = options["root"] / "images"
+    folder = options["root"] / "images-224" / "images"
+    folder.mkdir(parents=True)
+    whole = Phantom(**options)
+    for path in [whole.path(i) for i in range(5)]:
+        path.rename(folder / f"{path.stem}.jpg")
+    with pytest.raises(FileNotFoundError, match="; 5 of the missing images lie in images-224/"
+                                                "images/ as .jpg; --on-missing skip"):
+        Phantom(**options)
+    Image.new("L", (8, 8)).save(images / "stranger.png")
+    _, release = Phantom.open_release(options["root"], "paper")
+    _, _, notes = Phantom.find_files(options["root"], release, whole_tree=True)
+    assert notes == ["5 of the missing images lie in images-224/images/ as .jpg",
+                     "1 image files are in no row of the tables and are ignored"]
+
+
+def test_missing_images_whose_names_repeat_are_found_by_their_folders():
+    missing = [f"train/patient{p}/study1/view1_frontal.jpg" for p in range(3)]
+    images = {f"CheXpert-v1.0/{path}" for path in missing[:2]} | {"other/view1_frontal.jpg"}
+    assert find_elsewhere(images, missing) == {("CheXpert-v1.0/train/", ".jpg"): 2}
+
+
+@pytest.mark.parametrize("there", ["..", "files/mimic-cxr-jpg/2.1.0"])
+def test_a_root_some_levels_off_is_named(tmp_path, there):
+    root = tmp_path / "a" / "b"
+    right = root / there
+    root.mkdir(parents=True)
+    right.mkdir(parents=True, exist_ok=True)
+    (right / "mimic-cxr-2.0.0-chexpert.csv.gz").touch()
+    with pytest.raises(FileNotFoundError) as error:
+        CORPORA["mimic"](root, tables_only=True)
+    assert str(error.value).endswith(f"; {right.resolve()} has it: pass that as --root")
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_a_loader_with_workers(options, method):
+    dataset = Phantom(split="test", **options)
+    loader = torch.utils.data.DataLoader(dataset, 4, num_workers=2, multiprocessing_context=method)
+    images, labels = (torch.cat(parts) for parts in zip(*loader))
+    assert torch.equal(images, dataset.batch(range(len(dataset)))[0])
+    assert torch.equal(labels, torch.from_numpy(dataset.table.y))
+
+
+def test_a_pickle_holds_no_images(options):
+    dataset = Phantom(**options | {"image_size": 256})
+    content = pickle.dumps(dataset)
+    assert len(content) < 60 * 256 * 256 / 50
+    again = pickle.loads(content)
+    assert isinstance(again._images, np.memmap) and torch.equal(again[3][0], dataset[3][0])
+    assert len(pickle.loads(pickle.dumps(Phantom(options["root"], tables_only=True)))) == 42
 
 
 def test_images_of_no_row_are_counted(options):

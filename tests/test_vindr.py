@@ -107,3 +107,20 @@ def test_converted_images_are_found(tmp_path):
     dataset = VinDr(root, val_fraction=0, image_size=16, cache_dir=tmp_path / "cache", workers=1,
                     progress=False)
     assert [dataset.path(i).name for i in range(2)] == ["a.png", "b.jpg"]
+
+
+@pytest.mark.parametrize("folder", ["", "{part}"])
+def test_tables_beside_the_images(tmp_path, folder):
+    root = write(tmp_path, three("a", [], [], []))
+    for part in ("train", "test"):
+        target = root / folder.format(part=part)
+        target.mkdir(exist_ok=True)
+        (root / f"annotations/image_labels_{part}.csv").rename(target / f"image_labels_{part}.csv")
+    assert VinDr(root, tables_only=True, val_fraction=0).splits == {"train": 1, "val": 0, "test": 1}
+
+
+def test_kaggles_boxes_are_no_labels(tmp_path):
+    (tmp_path / "train.csv").write_text("image_id,class_name,class_id,rad_id,x_min\n")
+    with pytest.raises(FileNotFoundError, match="train.csv: Kaggle's VinBigData has boxes of the "
+                                                "training images, but not the image-level labels"):
+        VinDr(tmp_path, tables_only=True)
