@@ -75,7 +75,7 @@ def from_config(config, split, **overrides):
         If there is no such root.
     """
     names = ("root", "labels", "uncertain", "cohort", "image_size", "val_fraction", "split_seed",
-             "split_file", "limit", "on_missing", "on_bad", "cache_dir", "workers")
+             "split_file", "limit", "on_missing", "on_bad", "cache_dir", "cache_only", "workers")
     arguments = {name: config[name] for name in names if name in config} | overrides
     if config["data"] not in CORPORA:
         raise ValueError(f"data: expected one of {', '.join(CORPORA)}, found {config['data']!r}")

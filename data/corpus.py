@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from data.cache.build import build_cache
+from data.cache.build import build_cache, open_cache
 from data.files import (
     check_root,
     default_root,
@@ -53,6 +53,9 @@ class Corpus(Dataset):
         What to do about images that cannot be read.
     cache_dir, workers
         As in `data.cache.build.build_cache`.
+    cache_only : bool
+        Take the images from the cache, without looking for their files: the release's tables are
+        enough. Whether an image has changed since it was cached is then not checked.
     tables_only : bool
         Touch no image: the tables are there, items are not.
     progress : bool
@@ -85,7 +88,7 @@ class Corpus(Dataset):
     def __init__(self, root=None, split="train", *, labels="table3", uncertain="zeros",
                  cohort="paper", image_size=224, val_fraction=0.05, split_seed=0, split_file=None,
                  limit=None, on_missing="error", on_bad="error", cache_dir=None, workers=None,
-                 tables_only=False, progress=True):
+                 cache_only=False, tables_only=False, progress=True):
         if split not in SPLITS:
             raise ValueError(f"split: expected one of {', '.join(SPLITS)}, found {split!r}")
         if not {on_missing, on_bad} <= {"error", "skip"}:
@@ -124,23 +127,32 @@ class Corpus(Dataset):
         self.split_hash = split_hash(table.image_id, self.cohort_split)
 
         rows = np.flatnonzero(self.cohort_split == split)
-        if not tables_only:
+        place = dict(size=image_size, cache_dir=cache_dir)
+        if cache_only and not tables_only:
+            cache = self.cached(release, inside, **place)
+            self.notes.append("cache only: the images were not compared with their files")
+            rows = self._drop_missing(rows, table.path, cache.rows >= 0, on_missing, "in the cache")
+        elif not tables_only:
             paths, present, notes = self.find_files(self.root, release)
             self.notes += notes
             table = replace(table, path=paths[inside].astype(str))
-            rows = self._drop_missing(rows, table.path, present[inside], on_missing)
+            rows = self._drop_missing(rows, table.path, present[inside], on_missing, "on disk")
         if limit is not None and limit < len(rows):
             subset = draw_subset(table.image_id[rows].tolist(), limit, f"limit:{split_seed}")
             rows = rows[subset]
         if not len(rows):
+            where = " in the cache" if cache_only else " on disk"
             raise ValueError(f"{self.root}: the split {split!r} of {self.corpus} has no images"
-                             + (" on disk" if self.skipped["missing"] else ""))
+                             + (where if self.skipped["missing"] else ""))
         if not tables_only:
-            cache = self.cache_rows(self.root, release, paths, inside[rows], size=image_size,
-                                    cache_dir=cache_dir, workers=workers, on_bad=on_bad,
-                                    progress=progress)
+            if cache_only:
+                cached = cache.rows[rows]
+            else:
+                cache = self.fill_cache(self.root, release, paths, inside[rows], workers=workers,
+                                        on_bad=on_bad, progress=progress, **place)
+                cached = cache.rows
             self.skipped["bad"] = list(cache.bad)
-            rows, self._cache_rows = rows[cache.rows >= 0], cache.rows[cache.rows >= 0]
+            rows, self._cache_rows = rows[cached >= 0], cached[cached >= 0]
             self._images = cache.images
         self.release = release if tables_only else None
         self.cohort_table, self.table = table, table.take(rows)
@@ -198,7 +210,7 @@ class Corpus(Dataset):
         return paths, present, _where(elsewhere) + notes
 
     @classmethod
-    def cache_rows(cls, root, release, paths, rows, **options):
+    def fill_cache(cls, root, release, paths, rows, **options):
         """Bring the cached images of these rows of a release up to date; see `build_cache`.
 
         The rows are named by the tables' own paths, so that the cache stays the same while a
@@ -208,13 +220,20 @@ class Corpus(Dataset):
         return build_cache(root, names.tolist(), names[rows].tolist(), files=paths[rows].tolist(),
                            corpus=cls.corpus, **options)
 
-    def _drop_missing(self, rows, paths, present, on_missing):
+    @classmethod
+    def cached(cls, release, rows, **options):
+        """What is in the cache of these rows of a release; see `data.cache.build.open_cache`."""
+        names = release.table.path
+        return open_cache(names.tolist(), names[rows].tolist(), corpus=cls.corpus, **options)
+
+    def _drop_missing(self, rows, paths, present, on_missing, where):
         missing = rows[~present[rows]]
         if len(missing) and on_missing == "error":
-            elsewhere = find_elsewhere(list_images(list_tree(self.root)), paths[missing].tolist())
+            images = list_images(list_tree(self.root)) if where == "on disk" else ()
+            elsewhere = find_elsewhere(images, paths[missing].tolist())
             raise FileNotFoundError("; ".join([
                 f"{self.root}: {len(missing):,} of the {len(rows):,} images of {self.corpus}'s "
-                f"{self.split} split are not on disk, the first is {paths[missing[0]]}",
+                f"{self.split} split are not {where}, the first is {paths[missing[0]]}",
                 *_where(elsewhere), "--on-missing skip leaves them out"]))
         self.skipped["missing"] = paths[missing].tolist()
         return rows[present[rows]]

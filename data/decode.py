@@ -31,6 +31,9 @@ def read_image(path):
     LUT (or rescale), then the VOI LUT (or first window) are applied, and MONOCHROME1 is inverted:
     dense tissue is bright.
 
+    A truncated file is refused, with one exception: in a JPEG that was cut within its pixels and
+    closed again with an end marker, the rest is flat or blurred, and Pillow cannot tell.
+
     Parameters
     ----------
     path : str or Path

@@ -95,8 +95,8 @@ def make_files(folder, root):
                 if picture.size == (1024, 1024):
                     originals[picture.mode].append(path)
         sets["ChestX-ray14, all originals"] = originals["L"] + originals["RGBA"]
-        sets["ChestX-ray14, grey"], sets["ChestX-ray14, RGBA"] = originals["L"], originals["RGBA"]
-    shapes = {"made: grey PNG 1024x1024": (1024, 1024, 255, "png", {}),
+        sets["ChestX-ray14, gray"], sets["ChestX-ray14, RGBA"] = originals["L"], originals["RGBA"]
+    shapes = {"made: gray PNG 1024x1024": (1024, 1024, 255, "png", {}),
               "made: 16-bit PNG 2048x2500 (PadChest)": (2048, 2500, 65535, "png", {}),
               "made: JPEG 3056x2544, quality 95 (MIMIC)": (3056, 2544, 255, "jpg", {"quality": 95}),
               "made: JPEG 320x390 (CheXpert-small)": (320, 390, 255, "jpg", {"quality": 90})}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from PIL import Image
 
 from data.cache.__main__ import main
-from data.cache.build import build_cache
+from data.cache.build import build_cache, open_cache
 from data.cache.store import Store, merge_caches
 from data.files import stat_files
 from data.preprocess import preprocess
@@ -95,7 +96,7 @@ def test_a_changed_image_is_done_again_and_a_touched_one_is_not_decoded(corpus, 
 
     monkeypatch.setattr("data.cache.fill.load_bytes", decode)
     cache = build()
-    assert decoded == [str(root / names[3])] and cache.filled == 2
+    assert decoded == [str(root / names[3])] and cache.filled == 1
     assert np.array_equal(cache.images[cache.rows[3]], preprocess(picture(100), SIZE))
     assert build().filled == 0
 
@@ -311,6 +312,22 @@ def test_the_command_on_the_official_layout(tmp_path, capsys, real_cxr14):
                   arguments + ["--workers", "0"], arguments + ["--image-size", "-1"]):
         assert main(wrong) == 2
         assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_cache_opens_without_its_images(corpus):
+    root, names, build = corpus
+    whole = build(names[:5])
+    shutil.rmtree(root)
+    options = dict(corpus="toy", size=SIZE, cache_dir=whole.folder.parent)
+    cache = open_cache(names, names[3:7], **options)
+    assert (cache.rows >= 0).tolist() == [True, True, False, False]
+    assert np.array_equal(cache.images[cache.rows[:2]], content(whole)[3:])
+    with pytest.raises(FileNotFoundError, match="toy-32-.*: no such cache; fill it with `python -m "
+                                                "data.cache toy` where the images are"):
+        open_cache(names[1:], names[3:7], **options)
+    damage(whole, whole.rows[3])
+    with pytest.raises(ValueError, match="1 images do not match their checksums; copy the cache"):
+        open_cache(names, names[3:7], **options)
 
 
 def test_every_start_asks_the_disk_once_a_file_and_folder(tmp_path, monkeypatch):

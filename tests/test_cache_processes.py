@@ -17,6 +17,7 @@ from data.cache import fill
 from data.cache.build import build_cache
 from data.cache.fill import fill_rows
 from data.cache.store import RECORD, Store
+from data.phantom.corpus import make_phantom
 from data.preprocess import preprocess
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -87,6 +88,19 @@ def wait_for_rows(folder, count):
                 return
         time.sleep(0.005)
     raise AssertionError(f"not {count} rows in 30 s")
+
+
+def test_ctrl_c_ends_the_command_in_one_line(tmp_path):
+    make_phantom(tmp_path / "phantom", patients=80, size=256)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "data.cache", "phantom", "--root", str(tmp_path / "phantom"),
+         "--cache-dir", str(tmp_path / "cache"), "--workers", "1"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY)
+    wait_for_rows(tmp_path / "cache", 0)
+    process.send_signal(signal.SIGINT)
+    out, error = process.communicate(timeout=60)
+    assert (out, process.returncode) == ("", 130)
+    assert error == "data.cache: interrupted; what was done is kept\n"
 
 
 @pytest.mark.parametrize("rows", [0, 40, 200])

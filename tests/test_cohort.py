@@ -9,6 +9,7 @@ from data import CORPORA
 from data.cohort import compare, count, main
 from data.labels import TABLE3
 from data.paper_cohorts import NOT_EXPECTED, TABLE1, TABLE2
+from data.phantom.__main__ import main as phantom_main
 from data.phantom.corpus import make_phantom
 from data.tables import Table
 
@@ -55,6 +56,44 @@ def test_chexperts_support_devices_are_those_of_the_release():
     sizes, positives = as_in_the_paper("chexpert")
     positives["Support devices"] = 90_868 + 99
     assert {remark for *_, remark in compare("chexpert", sizes, positives)} == {""}
+
+
+@pytest.fixture
+def small_chexpert(tmp_path, monkeypatch):
+    """Phantoms in CheXpert's layout that pass for the paper's cohort."""
+    root = tmp_path / "chexpert"
+    assert phantom_main(["--layout", "chexpert", "--out", str(root), "--patients", "20", "--size",
+                         "64"]) == 0
+    dataset = CORPORA["chexpert"](root, tables_only=True, labels=CORPORA["chexpert"].all_labels())
+    sizes, positives = count(dataset.cohort_table, dataset.cohort_split, dataset.labels)
+    monkeypatch.setitem(TABLE1, "chexpert", sizes)
+    monkeypatch.setitem(TABLE2, "chexpert", positives)
+    return root
+
+
+def test_strict_counts_images_that_are_not_on_disk(small_chexpert, capsys):
+    command = ["chexpert", "--root", str(small_chexpert), "--strict"]
+    (small_chexpert / "PHANTOM.txt").unlink()
+    assert main(command) == 0
+    next(small_chexpert.glob("train/*/*/view1_frontal.jpg")).unlink()
+    assert main(command) == 1 and main([*command, "--tables-only"]) == 0
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "Exit code: 0; 1 with --strict" in " ".join(capsys.readouterr().out.split())
+
+
+def test_synthetic_data_is_not_set_beside_the_paper(small_chexpert, capsys):
+    assert main(["chexpert", "--root", str(small_chexpert), "--strict", "--tables-only"]) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"^images +\d+ +-$", printed, re.M) and "differs" not in printed
+
+
+def test_the_tables_are_read_once(small_chexpert, monkeypatch):
+    calls, corpus = [], CORPORA["chexpert"]
+    real = corpus.read
+    monkeypatch.setattr(corpus, "read", lambda *args: calls.append(args) or real(*args))
+    assert main(["chexpert", "--root", str(small_chexpert)]) == 0 and len(calls) == 1
 
 
 def test_one_image_more_differs():
@@ -136,9 +175,9 @@ def test_read_images_counts_what_is_there(tmp_path, capsys):
     """A release of which a split has not been downloaded yet."""
     import shutil
 
-    from data.phantom.__main__ import main as phantom
     root = tmp_path / "vindr"
-    phantom(["--layout", "vindr", "--out", str(root), "--size", "64", "--patients", "10"])
+    phantom_main(["--layout", "vindr", "--out", str(root), "--size", "64", "--patients", "10"])
+    (root / "PHANTOM.txt").unlink()
     images = sum(1 for _ in (root / "train").iterdir())
     shutil.rmtree(root / "test")
     assert main(["vindr", "--root", str(root), "--read-images", "--cache-dir",
@@ -147,9 +186,9 @@ def test_read_images_counts_what_is_there(tmp_path, capsys):
 
 
 def test_command_is_strict_about_a_cut_table(tmp_path, capsys):
-    from data.phantom.__main__ import main as phantom
-    phantom(["--layout", "chexpert", "--out", str(tmp_path / "chexpert"), "--size", "64",
-             "--patients", "10"])
+    phantom_main(["--layout", "chexpert", "--out", str(tmp_path / "chexpert"), "--size", "64",
+                  "--patients", "10"])
+    (tmp_path / "chexpert" / "PHANTOM.txt").unlink()
     arguments = ["chexpert", "--root", str(tmp_path / "chexpert"), "--tables-only"]
     assert main(arguments) == 0 and main([*arguments, "--strict"]) == 1
     assert "differs" in capsys.readouterr().out

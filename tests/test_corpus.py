@@ -328,6 +328,27 @@ def test_a_pickle_holds_no_images(options):
     assert len(pickle.loads(pickle.dumps(Phantom(options["root"], tables_only=True)))) == 42
 
 
+def test_training_from_the_cache_alone(options):
+    whole = Phantom(**options)
+    shutil.rmtree(options["root"] / "images")
+    with pytest.raises(FileNotFoundError, match="are not on disk"):
+        Phantom(**options)
+    config = {"data": "phantom", **options, "cache_only": True}
+    dataset = from_config(config, "train")
+    assert dataset.notes[-1] == "cache only: the images were not compared with their files"
+    assert torch.equal(dataset.batch(range(42))[0], whole.batch(range(42))[0])
+    assert dataset.table.image_id.tolist() == whole.table.image_id.tolist()
+    assert dataset.split_hash == whole.split_hash
+    assert torch.equal(from_config(config, "train", limit=5)[0][0],
+                       whole[whole.table.image_id.tolist().index(from_config(
+                           config, "train", limit=5).table.image_id[0])][0])
+    with pytest.raises(FileNotFoundError, match="12 of the 12 images of phantom's test split are "
+                                                "not in the cache, .*--on-missing skip"):
+        from_config(config, "test")
+    with pytest.raises(ValueError, match="has no images in the cache"):
+        from_config(config, "test", on_missing="skip")
+
+
 def test_images_of_no_row_are_counted(options):
     Image.new("L", (8, 8)).save(options["root"] / "images" / "stranger.png")
     assert "1 image files are in no row of the tables and are ignored" in Phantom(**options).notes

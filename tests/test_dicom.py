@@ -226,7 +226,7 @@ def test_lossless_jpeg(tmp_path, bits):
     ({"Rows": 0}, "x 0 pixels"),
     ({"Rows": 21}, "less than expected"),
 ])
-def test_what_is_no_grey_radiograph_is_refused(tmp_path, elements, reason):
+def test_what_is_no_gray_radiograph_is_refused(tmp_path, elements, reason):
     frames = elements.get("NumberOfFrames", 1)
     shape = (20, 10, 3) if elements.get("photometric") == "RGB" else (frames, 20, 10)[frames == 1 :]
     path = write(tmp_path / "x.dcm", RNG.integers(0, 255, shape).astype(np.uint8), **elements)

@@ -26,7 +26,7 @@ def save(path, image, **options):
     return path
 
 
-def equalise_by_hand(levels):
+def equalize_by_hand(levels):
     """OpenCV's equalizeHist, literally: first occupied bin skipped, cumulative sums scaled and
     rounded."""
     histogram = [0] * 256
@@ -45,13 +45,13 @@ def preprocess_by_hand(image, size):
     resized = np.asarray(Image.fromarray(image.astype(np.float32)).resize((size, size),
                                                                           Image.BILINEAR))
     scaled = (resized - resized.min()) / (resized.max() - resized.min())
-    return equalise_by_hand(np.floor(255 * scaled + np.float32(0.5)).astype(int))
+    return equalize_by_hand(np.floor(255 * scaled + np.float32(0.5)).astype(int))
 
 
 @pytest.mark.parametrize("shape", [(1024, 1024), (448, 448), (300, 517), (2000, 1601), (224, 224),
                                    (223, 225), (50, 61), (1, 40), (40, 1), (2, 2)])
 @pytest.mark.parametrize("size", [224, 64])
-def test_preprocess_is_resize_minmax_equalise(shape, size):
+def test_preprocess_is_resize_minmax_equalize(shape, size):
     image = RNG.integers(0, 4096, shape).astype(np.uint16)
     ours, expected = preprocess(image, size), preprocess_by_hand(image, size)
     # float32 and Pillow's double sums may round a pixel to a neighbouring level, and so move a
@@ -71,7 +71,7 @@ def test_preprocess_has_pytorchs_resize(shape):
     resized = resized[0, 0].numpy()
     levels = np.floor(255 * (resized - resized.min()) / (resized.max() - resized.min())
                       + 0.5).astype(int)
-    assert (preprocess(image) != equalise_by_hand(levels)).mean() < 0.002
+    assert (preprocess(image) != equalize_by_hand(levels)).mean() < 0.002
 
 
 @pytest.mark.parametrize("dtype, low, step", [
@@ -107,15 +107,15 @@ def test_values_that_are_not_finite_are_refused(value):
 
 
 @pytest.mark.parametrize("shape", [(0, 5), (5, 0), (4, 4, 3), (9,)])
-def test_shapes_that_are_no_grey_image_are_refused(shape):
+def test_shapes_that_are_no_gray_image_are_refused(shape):
     with pytest.raises(ValueError, match="expected .H, W."):
         preprocess(np.zeros(shape, np.uint8))
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "P", "1"])
 def test_png_modes_become_pillows_luma(tmp_path, mode):
-    colour = Image.fromarray(RNG.integers(0, 256, (60, 50, 3), np.uint8))
-    picture = colour.convert(mode) if mode != "LA" else colour.convert("L").convert("LA")
+    color = Image.fromarray(RNG.integers(0, 256, (60, 50, 3), np.uint8))
+    picture = color.convert(mode) if mode != "LA" else color.convert("L").convert("LA")
     if mode in ("LA", "RGBA"):
         picture.putalpha(Image.fromarray(RNG.integers(0, 256, (60, 50), np.uint8)))
     picture.save(tmp_path / "x.png")
@@ -134,11 +134,11 @@ def test_16_bit_png_is_not_clipped(tmp_path):
     assert (load(save(tmp_path / "y.png", deep)) != preprocess(SMOOTH)).mean() < 0.001
 
 
-def png(width, height, depth, colour, rows, interlace=0):
+def png(width, height, depth, color, rows, interlace=0):
     def chunk(kind, body):
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I",
                                                                         zlib.crc32(kind + body))
-    header = struct.pack(">2I5B", width, height, depth, colour, 0, 0, interlace)
+    header = struct.pack(">2I5B", width, height, depth, color, 0, 0, interlace)
     chunks = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + chunks
 
@@ -176,12 +176,12 @@ def test_a_last_row_of_one_value(tmp_path, value):
     assert np.array_equal(read_image(save(tmp_path / "x.png", image)), image)
 
 
-def test_jpeg_grey_and_colour_and_no_cmyk(tmp_path):
-    grey = Image.open(save(tmp_path / "grey.jpg", SMOOTH, quality=95))
-    assert np.array_equal(read_image(tmp_path / "grey.jpg"), np.asarray(grey))
-    colour = Image.open(save(tmp_path / "rgb.jpg", np.stack([SMOOTH, SMOOTH // 2, SMOOTH], 2),
+def test_jpeg_gray_and_color_and_no_cmyk(tmp_path):
+    gray = Image.open(save(tmp_path / "gray.jpg", SMOOTH, quality=95))
+    assert np.array_equal(read_image(tmp_path / "gray.jpg"), np.asarray(gray))
+    color = Image.open(save(tmp_path / "rgb.jpg", np.stack([SMOOTH, SMOOTH // 2, SMOOTH], 2),
                              quality=95))
-    assert np.array_equal(read_image(tmp_path / "rgb.jpg"), np.asarray(colour.convert("L")))
+    assert np.array_equal(read_image(tmp_path / "rgb.jpg"), np.asarray(color.convert("L")))
     Image.fromarray(SMOOTH).convert("CMYK").save(tmp_path / "cmyk.jpg")
     with pytest.raises(ValueError, match="cmyk.jpg.*CMYK"):
         read_image(tmp_path / "cmyk.jpg")
@@ -265,6 +265,17 @@ def test_truncated_files_fail_even_where_pillow_was_told_to_accept_them(tmp_path
             read_image(tmp_path / kind)
 
 
+def test_a_jpeg_that_was_cut_and_closed_again_is_the_documented_exception(tmp_path):
+    path = save(tmp_path / "a.jpg", SMOOTH, quality=95)
+    data = path.read_bytes()
+    path.write_bytes(data[:len(data) // 2])
+    with pytest.raises(ValueError, match="truncated"):
+        read_image(path)
+    path.write_bytes(data[:len(data) // 2] + b"\xff\xd9")
+    assert np.ptp(read_image(path)[-8:]) == 0
+    assert "closed again with an end marker" in " ".join(read_image.__doc__.split())
+
+
 def test_torch_is_not_imported():
     code = ("import sys, data.preprocess; "
             "sys.exit('torch' in sys.modules or 'pydicom' in sys.modules)")
@@ -276,9 +287,9 @@ def test_real_radiographs(real_cxr14):
     differences = []
     for file in sorted((real_cxr14 / "images").glob("*.png"))[:40]:
         with Image.open(file) as picture:
-            grey = np.asarray(picture.convert("L"))
-        assert np.array_equal(read_image(file), grey)
-        differences.append(np.abs(load(file).astype(int) - preprocess_by_hand(grey, 224)).mean())
+            gray = np.asarray(picture.convert("L"))
+        assert np.array_equal(read_image(file), gray)
+        differences.append(np.abs(load(file).astype(int) - preprocess_by_hand(gray, 224)).mean())
     # Halving 448 leaves values exactly between two levels, where a last bit decides; most files
     # have none.
     assert np.median(differences) == 0 and max(differences) < 0.5

@@ -36,7 +36,7 @@ def fill_corpus(args):
     root, release = corpus.open_release(args.root, args.cohort)
     paths, present, _ = corpus.find_files(root, release)
     inside = release.left_out == ""
-    cache = corpus.cache_rows(root, release, paths, inside & present, size=args.image_size,
+    cache = corpus.fill_cache(root, release, paths, inside & present, size=args.image_size,
                               cache_dir=args.cache_dir, workers=args.workers, on_bad="skip",
                               shard=(int(part) - 1, int(parts)), verify=args.verify)
     for name, reason in cache.bad:
@@ -72,6 +72,9 @@ def main(argv=None):
     except (ValueError, OSError) as error:
         print(f"data.cache: error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("data.cache: interrupted; what was done is kept", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -110,28 +110,15 @@ def build_cache(root, names, wanted, *, corpus, files=None, size=224, cache_dir=
     workers = available_cores() if workers is None else workers
     if size < 1 or workers < 1:
         raise ValueError(f"size, workers: expected at least 1, found {size} and {workers}")
-    names = sorted(set(names))
-    row_of = dict(zip(names, range(len(names))))
-    unknown = next((name for name in wanted if name not in row_of), None)
-    if unknown is not None:
-        raise ValueError(f"{unknown} is not among the {len(names):,} images of {corpus}")
-    rows = np.fromiter(map(row_of.get, wanted), np.int64, len(wanted))
+    names, rows = _rows_of(names, wanted, corpus)
     files = wanted if files is None else files
     found = stat_files(root, files)
-
-    meta = {"corpus": corpus, "size": size, "images": len(names),
-            "preprocessing": PREPROCESSING_VERSION,
-            "names_sha256": hashlib.sha256("\n".join(names).encode()).hexdigest()}
-    key = hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()[:12]
-    caches = Path(cache_dir or os.environ.get("CXR_CACHE") or "cache")
-    store = Store.create(caches / f"{corpus}-{size}-{key}", meta)
+    store = Store.create(*_place(names, corpus, size, cache_dir))
 
     start, stop = len(names) * part // parts, len(names) * (part + 1) // parts
     mine = (start <= rows) & (rows < stop)
     index = store.read_index()
-    ready = rows[mine & _fresh(index[rows], found)]
-    spots = ready[:: max(len(ready) // SPOT_CHECKS, 1)]
-    damaged = store.damaged(index, ready if verify or store.damaged(index, spots) else ready[:0])
+    damaged = _spot_check(store, index, rows[mine & _fresh(index[rows], found)], verify)
     bad, filled = {}, 0
     if damaged or not _fresh(index[rows[mine]], found[mine]).all():
         with store.lock(start, stop):
@@ -158,6 +145,64 @@ def build_cache(root, names, wanted, *, corpus, files=None, size=224, cache_dir=
     return Cache(store.folder, store.images, rows, bad, filled, len(damaged))
 
 
+def open_cache(names, wanted, *, corpus, size=224, cache_dir=None, verify=False):
+    """Open a cache without the images that it was made of; parameters as in `build_cache`.
+
+    Nothing is compared with files: an image that has changed since is not noticed.
+
+    Returns
+    -------
+    Cache
+        A row is -1 where the image is not in the cache.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such cache.
+    ValueError
+        If cached pixels do not match their checksums.
+    """
+    names, rows = _rows_of(names, wanted, corpus)
+    folder, _ = _place(names, corpus, size, cache_dir)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such cache; fill it with `python -m data.cache "
+                                f"{corpus}` where the images are, and copy the folder here")
+    store = Store(folder)
+    index = store.read_index()
+    rows = np.where(index["bytes"][rows] > 0, rows, -1)
+    damaged = _spot_check(store, index, rows[rows >= 0], verify)
+    if damaged:
+        raise ValueError(f"{folder}: {len(damaged):,} images do not match their checksums; copy "
+                         "the cache again")
+    return Cache(folder, store.images, rows, [], 0, 0)
+
+
+def _rows_of(names, wanted, corpus):
+    """The release's names in the order of the cache's rows, and the rows of the wanted ones."""
+    names = sorted(set(names))
+    row_of = dict(zip(names, range(len(names))))
+    unknown = next((name for name in wanted if name not in row_of), None)
+    if unknown is not None:
+        raise ValueError(f"{unknown} is not among the {len(names):,} images of {corpus}")
+    return names, np.fromiter(map(row_of.get, wanted), np.int64, len(wanted))
+
+
+def _place(names, corpus, size, cache_dir):
+    """The folder of the cache of these images, and what its meta.json says."""
+    meta = {"corpus": corpus, "size": size, "images": len(names),
+            "preprocessing": PREPROCESSING_VERSION,
+            "names_sha256": hashlib.sha256("\n".join(names).encode()).hexdigest()}
+    key = hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()[:12]
+    caches = Path(cache_dir or os.environ.get("CXR_CACHE") or "cache")
+    return caches / f"{corpus}-{size}-{key}", meta
+
+
+def _spot_check(store, index, rows, verify):
+    """Damaged ones of these rows: of some of them, of all if one of these is or with `verify`."""
+    spots = rows[:: max(len(rows) // SPOT_CHECKS, 1)]
+    return store.damaged(index, rows) if verify or store.damaged(index, spots) else []
+
+
 def _fresh(records, found):
     """Whether each record is of a file of this size and time."""
     size, time = found.T
@@ -172,7 +217,7 @@ def _job(row, path, index):
 
 
 def _fill(store, index, jobs, workers, progress):
-    """Do the jobs; returns the bad rows with their reasons, and how many were filled."""
+    """Do the jobs; returns the bad rows with their reasons, and how many were preprocessed."""
     new = sum(job["known"] is None for job in jobs)
     free, needed = shutil.disk_usage(store.folder).free, new * store.shape[1] * store.shape[2]
     if store.writable and free < needed:
@@ -187,20 +232,21 @@ def _fill(store, index, jobs, workers, progress):
     if len(jobs) < SMALL:
         workers, progress = 1, False
     shown = Progress(f"preprocessing {store.meta['corpus']}", len(jobs), enabled=progress)
-    bad, records, filled, marked = {}, {}, 0, time.monotonic()
+    bad, records, done, filled, marked = {}, {}, 0, 0, time.monotonic()
     with store.writing() as fd:
         try:
-            for row, answer in fill_rows(fd, store.offset(0), store.shape[1], jobs, workers):
+            for row, answer, stale in fill_rows(fd, store.offset(0), store.shape[1], jobs, workers):
                 if isinstance(answer, str):
                     bad[row] = answer
                 else:
                     records[row] = np.array(answer, RECORD)
+                done, filled = done + 1, filled + stale
                 if len(records) >= BATCH or time.monotonic() - marked > SECONDS:
                     store.mark(records)
-                    filled, records, marked = filled + len(records), {}, time.monotonic()
+                    records, marked = {}, time.monotonic()
                 if shown.due():
-                    shown.show(filled + len(records) + len(bad))
+                    shown.show(done)
         finally:
             store.mark(records)
             shown.close()
-    return bad, filled + len(records)
+    return bad, filled

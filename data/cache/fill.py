@@ -47,7 +47,8 @@ def fill_row(fd, offset, size, job):
     Returns
     -------
     tuple or str
-        The fields of a `data.cache.store.RECORD`, the hash in hex; or, for a bad image, the reason.
+        The fields of a `data.cache.store.RECORD`, the hash in hex, and whether the image had to be
+        preprocessed; or, for a bad image, the reason.
     """
     path, place, length = job["path"], offset + job["row"] * size * size, size * size
     try:
@@ -60,13 +61,14 @@ def fill_row(fd, offset, size, job):
         # a touched or copied file: the row may still do
         if job["known"] and job["known"][0] == digest:
             checksum = zlib.crc32(os.pread(fd, length, place))
-        if checksum is None or checksum != job["known"][1]:
+        stale = checksum is None or checksum != job["known"][1]
+        if stale:
             pixels = load_bytes(data, path, size).tobytes()
             checksum = zlib.crc32(pixels)
             write_at(fd, pixels, place)
     except ValueError as error:
         return str(error)
-    return len(data), checksum, after.st_mtime_ns, digest
+    return len(data), checksum, after.st_mtime_ns, digest, stale
 
 
 def fill_rows(fd, offset, size, jobs, workers):
@@ -76,7 +78,9 @@ def fill_rows(fd, offset, size, jobs, workers):
     ------
     row : int
     answer : tuple or str
-        The row's record, or the reason why its image is bad. In the order in which they are done.
+        The fields of the row's record, or the reason why its image is bad.
+    stale : bool
+        Whether the image had to be preprocessed.
 
     Raises
     ------
@@ -85,7 +89,7 @@ def fill_rows(fd, offset, size, jobs, workers):
     """
     if workers == 1:
         for job in jobs:
-            yield job["row"], _record(fill_row(fd, offset, size, job))
+            yield job["row"], *_record(fill_row(fd, offset, size, job))
         return
 
     todo, done = queue.SimpleQueue(), queue.SimpleQueue()
@@ -102,7 +106,7 @@ def fill_rows(fd, offset, size, jobs, workers):
             if isinstance(answers, OSError):
                 raise answers
             for row, answer in answers:
-                yield row, _record(answer)
+                yield row, *_record(answer)
     finally:
         for process in processes:
             process.kill()
@@ -115,8 +119,11 @@ def fill_rows(fd, offset, size, jobs, workers):
 
 
 def _record(answer):
-    """The answer of `fill_row`, with its hash as bytes if it is a record."""
-    return answer if isinstance(answer, str) else (*answer[:3], bytes.fromhex(answer[3]))
+    """The answer of `fill_row` as (record with the hash as bytes, stale), or (reason, False)."""
+    if isinstance(answer, str):
+        return answer, False
+    *fields, digest, stale = answer
+    return (*fields, bytes.fromhex(digest)), stale
 
 
 def _start_worker(fd, offset, size):
