@@ -1,0 +1,342 @@
+"""What only a GPU can show: `python -m pytest -m cuda`, under five minutes on one card.
+
+`CXR_CUDA_TESTS_ON=cpu python -m pytest -m cuda` goes through the same tests on the CPU, so that a
+mistake in one of them need not wait for a card; what has no counterpart there is skipped.
+"""
+
+import functools
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from runs import assert_same_run, kill_at, start
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.parallel import DistributedDataParallel
+
+import train
+from data import from_config
+from data.batches import epoch_batches, prefetch
+from models import create_model
+from models.checkpoint import load_checkpoint, restore_model
+from models.inference import choose_amp, predict, to_input
+from models.training import create_optimizer, multilabel_loss
+from models.vit import Block
+
+DEVICE = os.environ.get("CXR_CUDA_TESTS_ON", "cuda")
+ON_GPU = DEVICE == "cuda"
+cuda = [pytest.mark.cuda, pytest.mark.skipif(ON_GPU and not torch.cuda.is_available(),
+                                             reason="no CUDA device")]
+gpu_alone = [*cuda, pytest.mark.skipif(not ON_GPU, reason="has no counterpart on a CPU")]
+two_gpus = [*cuda, pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")]
+
+
+def marked(marks):
+    """The decorator of several marks."""
+    return lambda test: functools.reduce(lambda test, mark: mark(test), marks, test)
+
+
+def last(folder):
+    return load_checkpoint(folder / "last.pt")
+
+
+@pytest.fixture
+def fit(arguments, tmp_path):
+    """Train in this process on the device; the folder and its log."""
+    def run(out, **options):
+        torch.use_deterministic_algorithms(False)
+        assert train.main(arguments(out, **dict(device=DEVICE) | options)) == 0
+        return tmp_path / out, last(tmp_path / out)["progress"]["log"]
+    return run
+
+
+# -- mixed precision ------------------------------------------------------------------------------
+
+@marked(cuda)
+@pytest.mark.parametrize("amp", ["bf16", pytest.param("fp16", marks=gpu_alone)])
+def test_mixed_precision_follows_float32_on_a_cpu(fit, amp):
+    """The same batches and updates to the precision of the format, and not to the bit."""
+    whole = fit("whole", amp="off", device="cpu", lr=1e-4)
+    mixed = fit("mixed", amp=amp, lr=1e-4)
+    assert json.loads((mixed[0] / "config.json").read_text())["amp"] == amp
+    for ours, theirs in zip(mixed[1], whole[1]):
+        assert ours["train_loss"] == pytest.approx(theirs["train_loss"], rel=0.02)
+        assert ours["val_loss"] == pytest.approx(theirs["val_loss"], rel=0.05)
+        assert ours["train_loss"] != theirs["train_loss"]
+
+
+@marked(cuda)
+def test_an_overflowing_fp16_step_is_skipped(fit, monkeypatch):
+    """The scaler starts too high: those steps change nothing, and the run goes on below."""
+    monkeypatch.setattr(torch.amp, "GradScaler",
+                        functools.partial(torch.amp.GradScaler, init_scale=2.0**28))
+    if not ON_GPU:
+        monkeypatch.setattr(train, "choose_amp", lambda name, device: name)
+    folder, _ = fit("run", amp="fp16", epochs=4, clip=1.0)
+    found = last(folder)
+    skipped = 28 - np.log2(found["scaler"]["scale"])
+    assert 0 < skipped < found["step"] == 24
+    for state in found["optimizer"]["state"].values():
+        assert float(state["step"]) == found["step"] - skipped
+    assert all(value.isfinite().all() for value in found["model"].values())
+
+
+# -- attention ------------------------------------------------------------------------------------
+
+@marked(cuda)
+@pytest.mark.parametrize("tokens", [197, 257])
+@pytest.mark.parametrize("backend", [None, "MATH", "FLASH_ATTENTION", "EFFICIENT_ATTENTION",
+                                     "CUDNN_ATTENTION"])
+def test_one_query_under_every_attention_backend(backend, tokens):
+    """The last block asks for the class token alone; forward and backward against float64.
+
+    PyTorch refuses a backend that cannot do it, and chooses another by itself; one that it takes
+    must be right. (Should cuDNN's be wrong: `torch.backends.cuda.enable_cudnn_sdp(False)`.)
+    """
+    torch.manual_seed(0)
+    block, x = Block(768, 12, layer_scale=True), torch.randn(4, tokens, 768)
+    exact, inputs = block.double(), x.double().requires_grad_()
+    expected = exact(inputs, first=1)
+    expected.square().sum().backward()
+    wanted = [inputs.grad, *(p.grad for p in exact.parameters())]
+
+    block = Block(768, 12, layer_scale=True)
+    block.load_state_dict({name: value.float() for name, value in exact.state_dict().items()})
+    block.to(DEVICE)
+    inputs = x.to(DEVICE).requires_grad_()
+    try:
+        with torch.autocast(DEVICE, torch.bfloat16):
+            if backend is None:
+                out = block(inputs, first=1)
+            else:
+                with sdpa_kernel(getattr(SDPBackend, backend)):
+                    out = block(inputs, first=1)
+    except RuntimeError as error:
+        assert backend not in (None, "MATH"), error
+        assert "No available kernel" in str(error) or "No viable backend" in str(error)
+        pytest.skip(f"PyTorch does not take {backend} for one query on this device")
+    out.float().square().sum().backward()
+    for ours, theirs in zip([out, inputs.grad, *(p.grad for p in block.parameters())],
+                            [expected, *wanted]):
+        ours = ours.detach().double().cpu()
+        assert (ours - theirs).norm() < 0.02 * theirs.norm() + 1e-6
+
+
+# -- the input ------------------------------------------------------------------------------------
+
+class Numbered:
+    """Images that are full of their own number."""
+
+    def batch(self, indices):
+        images = np.broadcast_to((indices % 251)[:, None, None, None], (len(indices), 1, 224, 224))
+        return (torch.from_numpy(images.astype(np.uint8)),
+                torch.from_numpy(indices[:, None].astype(np.float32)))
+
+
+@marked(cuda)
+def test_prefetch_under_load():
+    """Batches arrive whole and in order, though the device is behind with its work."""
+    device, n, size = torch.empty(0, device=DEVICE).device, 1280 if ON_GPU else 256, 64
+    batches = epoch_batches(n, size, seed=1, epoch=0)
+    work = torch.randn(4096 if ON_GPU else 128, 4096 if ON_GPU else 128, device=device)
+    seen = []
+    for images, labels, _ in prefetch(Numbered(), batches, device, seed=1, epoch=0):
+        for _ in range(8):
+            work = (work @ work).tanh()
+        seen.append((images.float().mean((1, 2, 3)), labels[:, 0], images.float().std((1, 2, 3))))
+    assert len(seen) == len(batches)
+    for batch, (mean, label, spread) in zip(batches, seen):
+        assert label.tolist() == batch.tolist() and mean.tolist() == (batch % 251).tolist()
+        assert spread.abs().max() == 0
+
+
+# -- the same answer twice ------------------------------------------------------------------------
+
+@pytest.fixture
+def words(arguments):
+    return lambda out: arguments(out, device=DEVICE, amp="bf16", deterministic=True)
+
+
+@marked(cuda)
+def test_deterministic_twice_and_resumed(words, tmp_path):
+    """Three processes: whole, whole again, and stopped in the middle and resumed."""
+    for out in ("one", "two"):
+        process = start(words(out))
+        _, errors = process.communicate(timeout=200)
+        assert process.returncode == 0, errors
+    assert kill_at(start(words("resumed")), 4, signal.SIGTERM) == train.INTERRUPTED
+    stopped = last(tmp_path / "resumed")["step"]
+    process = start([*words("resumed"), "--resume"])
+    _, errors = process.communicate(timeout=200)
+    assert process.returncode == 0, errors
+    assert 0 < stopped < last(tmp_path / "resumed")["step"] == 18
+    assert_same_run(tmp_path / "one", tmp_path / "two")
+    assert_same_run(tmp_path / "one", tmp_path / "resumed")
+
+
+@marked(cuda)
+def test_compiled_follows_eager(fit, monkeypatch):
+    """`--compile` compiles, a partial last batch included, and computes the same."""
+    compiled = []
+    original = torch.compile
+    monkeypatch.setattr(torch, "compile",
+                        lambda net, **how: compiled.append(net) or original(net, **how))
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    eager, fast = fit("eager", lr=1e-4), fit("fast", lr=1e-4, compile=True)
+    assert len(compiled) == 1 and torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
+    for ours, theirs in zip(fast[1], eager[1]):
+        assert ours["train_loss"] == pytest.approx(theirs["train_loss"], rel=1e-3)
+
+
+# -- processes and cards --------------------------------------------------------------------------
+
+@marked(cuda)
+def test_torchrun_with_one_process(fit, arguments, tmp_path):
+    """NCCL (gloo on a CPU) joins, and the run is the same."""
+    _, alone = fit("alone", epochs=1)
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=1"]
+    process = start(arguments("group", epochs=1, device=DEVICE), launcher)
+    _, errors = process.communicate(timeout=200)
+    assert process.returncode == 0, errors
+    found = last(tmp_path / "group")["progress"]["log"]
+    assert found[0]["train_loss"] == pytest.approx(alone[0]["train_loss"], rel=1e-4)
+
+
+@marked(cuda)
+def test_distributed_data_parallel_with_one_process(tmp_path):
+    """Gradients through NCCL and DDP's buckets are those without."""
+    device = torch.empty(0, device=DEVICE).device
+    dist.init_process_group("nccl" if ON_GPU else "gloo", rank=0, world_size=1,
+                            init_method=f"file://{tmp_path / 'store'}")
+    try:
+        x, y = torch.rand(6, 3, 32, 32, device=device), torch.ones(6, 3, device=device)
+        grads = []
+        for wrap in (False, True):
+            model = create_model("vit_tiny", 16, 3, img_size=32).to(device)
+            net = model
+            if wrap:
+                net = DistributedDataParallel(model, [device] if ON_GPU else None,
+                                              gradient_as_bucket_view=True)
+            for is_last in (False, True):  # gradients are exchanged once, with the last piece
+                net.require_backward_grad_sync = is_last
+                multilabel_loss(net(x), y, torch.ones(3, device=device)).backward()
+            grads.append([p.grad.clone() for p in model.parameters()])
+            create_optimizer(model, lr=1e-3).step()
+            assert all(p.isfinite().all() for p in model.parameters())
+        for ours, theirs in zip(*grads):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    finally:
+        dist.destroy_process_group()
+
+
+@marked(two_gpus)
+def test_two_gpus_are_as_one(fit, arguments, tmp_path):
+    _, alone = fit("alone", epochs=1)
+    process = start(arguments("group", epochs=1, device="cuda"),
+                    ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"])
+    _, errors = process.communicate(timeout=200)
+    assert process.returncode == 0, errors
+    found = last(tmp_path / "group")["progress"]["log"]
+    assert found[0]["train_loss"] == pytest.approx(alone[0]["train_loss"], rel=1e-3)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_the_card_of_the_run_is_asked_for_bf16(monkeypatch, number):
+    """An old card 0 beside a new card 1: `--device cuda:1` trains in bf16."""
+    entered = [0]
+
+    class Entered:
+        def __init__(self, device):
+            self.index = torch.device(device).index
+
+        def __enter__(self):
+            entered.append(self.index)
+
+        def __exit__(self, *error):
+            entered.pop()
+
+    monkeypatch.setattr(torch.cuda, "device", Entered)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **how: entered[-1] == 1)
+    assert choose_amp("auto", torch.device("cuda", number)) == ("bf16" if number else "fp16")
+
+
+@marked(two_gpus)
+def test_the_second_card_trains(fit):
+    folder, _ = fit("run", epochs=1, device="cuda:1")
+    assert json.loads((folder / "config.json").read_text())["device"] == "cuda:1"
+    assert torch.cuda.max_memory_allocated(1) > 0
+
+
+# -- evaluation and export ------------------------------------------------------------------------
+
+def error_of_patches(model, images):
+    """How far the patch embedding inside `predict` is from float64, relatively."""
+    class Images:
+        def __len__(self):
+            return len(images)
+
+        def batch(self, indices):
+            return images[indices], torch.zeros(len(indices), 3)
+
+    seen = []
+    hook = model.patch_embed.proj.register_forward_hook(lambda *call: seen.append(call[2]))
+    predict(model, Images(), device=DEVICE)
+    hook.remove()
+    conv = model.patch_embed.proj
+    exact = torch.nn.functional.conv2d(to_input(images).double(), conv.weight.double().cpu(),
+                                       conv.bias.double().cpu(), stride=conv.stride)
+    found = seen[0].double().cpu()
+    return ((found - exact).norm() / exact.norm()).item()
+
+
+@pytest.fixture
+def tf32_allowed():
+    backends = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = [backend.allow_tf32 for backend in backends]
+    for backend in backends:
+        backend.allow_tf32 = True
+    yield backends
+    for backend, allowed in zip(backends, before):
+        backend.allow_tf32 = allowed
+
+
+@marked(cuda)
+def test_evaluation_is_true_float32(tf32_allowed):
+    """cuDNN convolves in TF32 unless told otherwise, and matrix products may be allowed to."""
+    model = create_model("vit_tiny", 14, 3, img_size=224).to(DEVICE)
+    images = torch.randint(0, 256, (4, 1, 224, 224), dtype=torch.uint8)
+    assert error_of_patches(model, images) < 3e-6
+    assert all(backend.allow_tf32 for backend in tf32_allowed)  # left as it was found
+    if ON_GPU and torch.cuda.get_device_capability() >= (8, 0):  # this test can fail
+        conv, x = model.patch_embed.proj, to_input(images.to(DEVICE))
+        rounded = conv(x).double()
+        exact = conv.double()(x.double())
+        assert (rounded - exact).norm() / exact.norm() > 3e-5
+
+
+@marked(cuda)
+def test_the_exported_file_on_the_gpu(fit, phantom):
+    """fp32 and fp16 files, on onnxruntime's CUDA provider, against PyTorch."""
+    import onnxruntime
+
+    from export.runtime import Predictor
+    from export.to_onnx import main as to_onnx
+    if ON_GPU and "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        pytest.skip("this onnxruntime has no CUDA provider")
+    folder, _ = fit("run", epochs=1)
+    dataset = from_config(json.loads((folder / "config.json").read_text()), "test")
+    state = load_checkpoint(folder / "best.pt")
+    _, expected = predict(restore_model(state), dataset, mean=state["input_mean"],
+                          std=state["input_std"])
+    pictures = [dataset.path(i) for i in range(len(dataset))]
+    for precision, within in (("fp32", 1e-3), ("fp16", 1e-2)):
+        assert to_onnx([str(folder), "--precision", precision, "--check-on", "train"]) == 0
+        name = "model.onnx" if precision == "fp32" else "model-fp16.onnx"
+        predictor = Predictor(folder / name, DEVICE)
+        assert predictor.provider == DEVICE
+        assert np.abs(predictor(pictures) - expected).max() < within
+
