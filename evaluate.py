@@ -53,6 +53,8 @@ def build_parser():
     add("--root", type=Path, help="folder of the corpora, in place of where the runs found theirs")
     add("--cache-dir", type=Path,
         help="where preprocessed images are kept, in place of the runs' own")
+    add("--cache-only", action="store_true",
+        help="take the images from the cache alone: of the release, the tables suffice")
     add("--limit", type=int, help="test on so many images only, to try things out")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
     add("--batch-size", type=int, default=64, help="images predicted at once (default: 64)")
@@ -145,7 +147,7 @@ def predict_run(folder, args):
     missing += [key for key in ("labels", "thresholds") if checkpoint.get(key) is None]
     if missing:
         raise ValueError(f"{path}: not written by train.py: it has no {', '.join(missing)}")
-    moved = {"limit": args.limit}
+    moved = {"limit": args.limit, "cache_only": args.cache_only}
     if args.root is not None:
         moved["root"] = args.root / config["data"]
     if args.cache_dir is not None:

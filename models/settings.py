@@ -35,6 +35,8 @@ class Config:
     on_bad: str = option("error", "images that cannot be read", choices=["error", "skip"])
     cache_dir: str = option(None, "folder of preprocessed images "
                             "(default: $CXR_CACHE, else ./cache)")
+    cache_only: bool = option(False, "take the images from the cache alone: of the release, the "
+                              "tables suffice; changed images are not noticed")
     workers: int = option(None, "processes that preprocess (default: one a core)")
     # the initialization
     init: str = option("random", "initial weights",
@@ -92,8 +94,9 @@ class Config:
 
 
 # What a resumed run may change: it moves no step that was done.
-MAY_CHANGE = {"root", "split_file", "cache_dir", "workers", "weights", "accumulate", "patience",
-              "device", "compile", "out", "checkpoint_minutes", "log_seconds", "resume", "plan"}
+MAY_CHANGE = {"root", "split_file", "cache_dir", "cache_only", "workers", "weights", "accumulate",
+              "patience", "device", "compile", "out", "checkpoint_minutes", "log_seconds", "resume",
+              "plan"}
 MUST_NOT_CHANGE = [f.name for f in dataclasses.fields(Config) if f.name not in MAY_CHANGE]
 MUST_NOT_CHANGE += ["split_hash", "weights_sha256", "images_train"]
 

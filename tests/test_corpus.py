@@ -14,6 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
+import evaluate
+import train
 from data import CORPORA, default_root, from_config
 from data.cohort import main as cohort_main
 from data.files import find_elsewhere
@@ -22,6 +24,7 @@ from data.phantom.corpus import make_phantom
 from data.preprocess import load
 from data.splits import assign, check_disjoint, draw_patients, read_split, split_hash
 from data.tables import read_csv
+from stats.predictions import load_predictions
 
 Phantom = CORPORA["phantom"]
 
@@ -347,6 +350,24 @@ def test_training_from_the_cache_alone(options):
         from_config(config, "test")
     with pytest.raises(ValueError, match="has no images in the cache"):
         from_config(config, "test", on_missing="skip")
+
+
+def test_the_commands_work_from_the_cache_alone(options, tmp_path, capsys):
+    """Train and evaluate where the cache and the tables are, and no image."""
+    for split in ("train", "val", "test"):
+        Phantom(split=split, **options)
+    shutil.rmtree(options["root"] / "images")
+    given = ["--cache-dir", str(options["cache_dir"]), "--device", "cpu"]
+    command = [*given, "--root", str(options["root"]), "--out", str(tmp_path / "run"), "--arch",
+               "vit_tiny", "--image-size", "32", "--epochs", "1", "--limit", "6"]
+    assert train.main(command) == 2
+    assert "are not on disk" in capsys.readouterr().err
+    assert train.main([*command, "--cache-only"]) == 0
+    assert "the images were not compared with their files" in capsys.readouterr().out
+    scored = [str(tmp_path / "run"), *given, "--bootstrap", "10", "--out", str(tmp_path / "report")]
+    assert evaluate.main(scored) == 2
+    assert evaluate.main([*scored, "--cache-only"]) == 0
+    assert len(load_predictions(tmp_path / "run" / "predictions.npz").y_true) == 12
 
 
 def test_images_of_no_row_are_counted(options):
