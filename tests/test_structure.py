@@ -1,42 +1,63 @@
-"""The direction of the imports: release -> table -> images -> cache -> model -> predictions -> statistics -> export."""
+"""The direction of the imports, from release and table to predictions, statistics and export."""
 
 import ast
+import graphlib
 
 import pytest
-
 from conftest import REPOSITORY
 
 OURS = {"data", "models", "stats", "export", "train", "evaluate", "pretrain_mimic"}
 
-# which of our packages each part may import; the first match counts
+# Which of our packages each part may import; the first match counts.
 ALLOWED = [
-    ("data/decode.py", set()), ("data/preprocess.py", {"data.decode"}), ("data/labels.py", set()),
-    ("data/augment.py", set()), ("data/progress.py", set()), ("data/files.py", set()), ("data/splits.py", {"data.files"}),
-    ("data/tables.py", {"data.files"}), ("data/phantom/render.py", set()),
-    ("data/cache/__main__.py", {"data"}), ("data/__init__.py", {"data.files"}),
-    ("data/cache/", {"data.cache", "data.decode", "data.preprocess", "data.files", "data.progress"}), ("data/", {"data"}),
-    ("models/vit.py", set()), ("models/", {"models"}),
+    ("data/decode.py", set()),
+    ("data/preprocess.py", {"data.decode"}),
+    ("data/labels.py", set()),
+    ("data/augment.py", set()),
+    ("data/progress.py", set()),
+    ("data/files.py", set()),
+    ("data/splits.py", {"data.files"}),
+    ("data/tables.py", {"data.files"}),
+    ("data/phantom/render.py", set()),
+    ("data/cache/__main__.py", {"data"}),
+    ("data/__init__.py", {"data.files"}),
+    ("data/cache/", {"data.cache", "data.decode", "data.preprocess", "data.files",
+                     "data.progress"}),
+    ("data/", {"data"}),
+    ("models/vit.py", set()),
+    ("models/", {"models"}),
     ("stats/", {"stats"}),
-    ("export/runtime.py", {"data.decode", "data.preprocess"}), ("export/verify.py", {"data.decode"}),
-    ("export/card.py", set()), ("export/graph.py", set()), ("export/output.py", set()),
-    ("export/quantize.py", set()), ("export/batch.py", {"data.decode", "export.runtime"}),
+    ("export/runtime.py", {"data.decode", "data.preprocess"}),
+    ("export/verify.py", {"data.decode"}),
+    ("export/card.py", set()),
+    ("export/graph.py", set()),
+    ("export/output.py", set()),
+    ("export/quantize.py", set()),
+    ("export/batch.py", {"data.decode", "export.runtime"}),
     ("export/explain.py", {"export.output", "export.runtime"}),
     ("export/precision.py", {"models", "stats", "export.verify"}),
     ("export/calibrate.py", {"models", "export.output"}),
     ("export/predict.py", {"export.batch", "export.card", "export.explain", "export.output",
                            "export.runtime", "export.verify"}),
     # all but export.predict: a command imports no other command
-    ("export/to_onnx.py", {"models", "data", "stats"} | {f"export.{name}" for name in (
-        "batch", "calibrate", "card", "graph", "output", "precision", "quantize", "runtime", "verify")}),
+    ("export/to_onnx.py", {"models", "data", "stats", "export.batch", "export.calibrate",
+                           "export.card", "export.graph", "export.output", "export.precision",
+                           "export.quantize", "export.runtime", "export.verify"}),
     ("export/", set()),
-    ("train.py", {"models", "data", "stats"}), ("evaluate.py", {"models", "data", "stats"}),
+    ("train.py", {"models", "data", "stats"}),
+    ("evaluate.py", {"models", "data", "stats"}),
     ("pretrain_mimic.py", {"train", "models", "data"}),
 ]
-NEVER_TORCH = ("stats/", "data/__init__.py", "data/decode.py", "data/preprocess.py", "data/labels.py", "data/cache/",
-               "data/phantom/render.py", "data/files.py", "data/tables.py", "data/splits.py", "export/runtime.py", "export/predict.py", "export/explain.py",
-               "export/batch.py", "export/card.py", "export/output.py", "export/verify.py", "export/graph.py", "evaluate.py")
-FILES = sorted(str(path.relative_to(REPOSITORY)) for path in REPOSITORY.glob("*.py")) + sorted(
-    str(path.relative_to(REPOSITORY)) for folder in ("data", "models", "stats", "export") for path in (REPOSITORY / folder).rglob("*.py"))
+NEVER_TORCH = (
+    "stats/", "data/__init__.py", "data/decode.py", "data/preprocess.py", "data/labels.py",
+    "data/cache/", "data/phantom/render.py", "data/files.py", "data/tables.py", "data/splits.py",
+    "export/runtime.py", "export/predict.py", "export/explain.py", "export/batch.py",
+    "export/card.py", "export/output.py", "export/verify.py", "export/graph.py", "evaluate.py")
+FILES = sorted(
+    str(path.relative_to(REPOSITORY))
+    for path in [*REPOSITORY.glob("*.py"), *(
+        path for folder in ("data", "models", "stats", "export")
+        for path in (REPOSITORY / folder).rglob("*.py"))])
 
 
 def imports(file):
@@ -53,16 +74,30 @@ def test_imports_run_one_way(file):
     allowed = next(allowed for prefix, allowed in ALLOWED if file.startswith(prefix))
     for module in imports(file):
         if module.split(".")[0] in OURS:
-            assert any(module == name or module.startswith(name + ".") for name in allowed), f"{file} imports {module}"
+            assert any(module == name or module.startswith(name + ".") for name in allowed), (
+                f"{file} imports {module}")
         if file.startswith(NEVER_TORCH):
             assert module.split(".")[0] not in ("torch", "torchvision"), f"{file} imports {module}"
 
 
 def test_the_program_needs_only_its_requirements():
-    """Third-party imports outside the tests are those of requirements.txt and requirements-optional.txt."""
+    """Third-party imports outside the tests are those of the two requirements files."""
     listed = {"torch", "numpy", "PIL", "onnx", "onnxruntime", "matplotlib", "tqdm", "pydicom"}
     standard = __import__("sys").stdlib_module_names
     for file in FILES:
         for module in imports(file):
             top = module.split(".")[0]
             assert top in listed | OURS or top in standard, f"{file} imports {module}"
+
+
+def test_no_import_circles():
+    """Among files, and through the packages that one runs on its way into another."""
+    modules = {file.removesuffix(".py").removesuffix("/__init__").replace("/", "."): file
+               for file in FILES}
+    graph = {}
+    for module, file in modules.items():
+        used = set(imports(file)) & set(modules)
+        packages = {".".join(name.split(".")[:n]) for name in used for n in (1, 2)}
+        own = {module, *(".".join(module.split(".")[:n]) for n in (1, 2))}
+        graph[module] = (used | packages & set(modules) - own) - {module}
+    graphlib.TopologicalSorter(graph).prepare()  # raises a CycleError that names the circle

@@ -1,13 +1,13 @@
 """Break one line at a time and see a test turn red.
 
-    python tests/mutants/run.py                      # every list beside this file
-    python tests/mutants/run.py train evaluate       # train.toml and evaluate.toml
-    python tests/mutants/run.py train -k clip        # the mutants of train.toml with "clip" in their name
+    python tests/mutants/run.py                  # every list beside this file
+    python tests/mutants/run.py train evaluate   # train.toml and evaluate.toml
+    python tests/mutants/run.py train -k clip    # the mutants of train.toml that "clip" names
 
-A list is a TOML file of `[[mutant]]` tables: `name`; `file`; `old`, a text that stands exactly once in
-that file; `new`, what takes its place; and `killed_by`, the tests that must fail (pytest's node ids). Each
-mutant lives in a copy of the repository, so that the checkout is never touched. The exit code is 1 if
-one survives.
+A list is a TOML file of `[[mutant]]` tables: `name`; `file`; `old`, a text that stands exactly once
+in that file; `new`, what takes its place; and `killed_by`, the tests that must fail (pytest's node
+ids). Each mutant lives in a copy of the repository, so that the checkout is never touched. The exit
+code is 1 if one survives.
 """
 
 import argparse
@@ -19,6 +19,7 @@ import time
 import tomllib
 from pathlib import Path
 
+LEFT_OUT = {".git", ".venv", "cache", "datasets", "runs", "reports", "weights"}
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
 
@@ -42,14 +43,16 @@ def is_killed(mutant, copy):
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("lists", nargs="*", default=sorted(path.stem for path in HERE.glob("*.toml")))
+    parser.add_argument("lists", nargs="*",
+                        default=sorted(path.stem for path in HERE.glob("*.toml")))
     parser.add_argument("-k", default="", help="only the mutants whose name has this in it")
     args = parser.parse_args(argv)
     survived = 0
-    with tempfile.TemporaryDirectory(dir=REPOSITORY.parent) as folder:  # beside it: shared/ is found
+    # A copy beside the repository: shared/ is found there too.
+    with tempfile.TemporaryDirectory(dir=REPOSITORY.parent) as folder:
         copy = Path(folder)
         for entry in REPOSITORY.iterdir():
-            if entry.name not in {".git", ".venv", "cache", "datasets", "runs", "reports", "weights"}:
+            if entry.name not in LEFT_OUT:
                 target = copy / entry.name
                 shutil.copytree(entry, target) if entry.is_dir() else shutil.copy(entry, target)
         for name in args.lists:
