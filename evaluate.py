@@ -18,6 +18,8 @@ import numpy as np
 from data.labels import MIMIC_OVERLAP, TABLE3
 from stats.comparable import comparison_groups
 from stats.predictions import Predictions, load_predictions, save_predictions
+from stats.report.answers import answers, brief_table
+from stats.report.formats import to_text
 from stats.report.write import write_report
 from stats.study import adjust, study
 
@@ -44,7 +46,7 @@ def build_parser():
     add("--p-value", choices=("two-sided", "paper"), default="two-sided",
         help="two-sided, or the paper's one-sided proportion (default: %(default)s)")
     add("--family", choices=("comparison", "report"), default="comparison",
-        help="adjust p-values over the labels and mean of each comparison, or over the whole "
+        help="adjust the labels' p-values over the labels of each comparison, or of the whole "
              "report (default: %(default)s)")
     add("--labels", choices=("all", "mimic-overlap"), default="all",
         help="all of a run's, compared with runs of the same labels (Table 4), or those that the "
@@ -78,7 +80,8 @@ def evaluate(args):
     if args.predictions:
         found = [load_predictions(path, args.truth) for path in args.predictions]
     else:
-        found = [predict_run(folder, args) for folder in find_runs(args.runs)]
+        folders = find_runs(args.runs)
+        found = [predict_run(folder, args) for folder in folders]
     groups = comparison_groups(found, TABLE3, MIMIC_OVERLAP, by_labels=not args.predictions,
                                only_shared=args.labels == "mimic-overlap")
     studies = [study(
@@ -90,16 +93,20 @@ def evaluate(args):
     settings = {"n_resamples": args.bootstrap, "seed": args.seed, "resample": args.resample,
                 "thresholds": args.thresholds, "alternative": args.p_value, "family": args.family,
                 "labels": args.labels, "limit": args.limit}
-    markdown = write_report(args.out, studies, settings)
+    write_report(args.out, studies, settings)
     try:
         from stats.report.figures import draw_figures
         figures = draw_figures(args.out, studies, [g.models for g in groups])
     except ImportError:
         figures = []
         print("no figures: pip install matplotlib", file=sys.stderr)
-    print(markdown)
-    files = "report.md", "tables.tex", "metrics.csv", "comparisons.csv", "report.json", *figures
-    print(f"{args.out}: {', '.join(files)}")
+    print("\n" + "\n".join(answers(studies)) + "\n\n" + to_text(brief_table(studies)) + "\n")
+    if "forest.png" in figures:
+        print(f"forest plot: {args.out / 'forest.png'}")
+    print(f"report: {args.out / 'report.md'}, beside it tables.tex, metrics.csv, comparisons.csv, "
+          f"report.json{' and the figures' if figures else ''}")
+    if not args.predictions:
+        print(f"next, to deploy the best: python -m export.to_onnx {best_run(folders, studies)}")
 
 
 def check(args):
@@ -114,6 +121,13 @@ def check(args):
     if args.bootstrap < 100:
         print(f"warning: with {args.bootstrap} resamples no p-value can go under "
               f"{2 / (args.bootstrap + 1):.2g}", file=sys.stderr)
+
+
+def best_run(folders, studies):
+    """The folder of the run with the highest mean ROC-AUC."""
+    models = [m for s in studies for m in s["models"]]
+    best = max(models, key=lambda m: np.nan_to_num(m["mean"]["auroc"]["value"]))["run"]
+    return next(folder for folder in folders if folder.resolve().name == best)
 
 
 def find_runs(folders):

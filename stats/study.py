@@ -90,25 +90,25 @@ def study(corpus, models, *, variant=None, synthetic=False, n_resamples=1000, se
 
 
 def adjust(studies, family):
-    """Fill in every comparison's Benjamini-Hochberg adjusted p-values; list what was not tested.
+    """Fill in every comparison's Benjamini-Hochberg adjusted p-values.
+
+    The mean over labels is the primary endpoint of a comparison: it is adjusted over the means of
+    all comparisons, and over these alone. The labels are families of their own.
 
     Parameters
     ----------
     studies : list of dict
         From `study`; changed in place.
     family : {"comparison", "report"}
-        What p-values are adjusted over: the labels of a comparison and their mean, or all of those
-        of all comparisons.
+        What a label's p-value is adjusted over: the labels of its comparison, or of all of them.
     """
     comparisons = [c for s in studies for c in s["comparisons"]]
-    for members in [comparisons] if family == "report" else [[c] for c in comparisons]:
-        tests = [test for c in members for test in (*c["labels"].values(), c["mean"])]
+    labels = [list(c["labels"].values()) for c in comparisons]
+    families = labels if family == "comparison" else [sum(labels, [])]
+    for tests in [[c["mean"] for c in comparisons], *families]:
         adjusted = benjamini_hochberg([test["p"] for test in tests])
         for test, p in zip(tests, adjusted):
-            test["p_adjusted"] = float(p)
-        for c in members:
-            c["family_size"] = int((~np.isnan(adjusted)).sum())
-            c["untestable"] = [x for x, test in c["labels"].items() if np.isnan(test["p"])]
+            test |= {"p_adjusted": float(p), "family_size": int((~np.isnan(adjusted)).sum())}
 
 
 def _validation_thresholds(model):
@@ -156,12 +156,12 @@ def _comparison(a, drawn_a, b, drawn_b, alternative):
     """Differences in ROC-AUC, a - b, their p-values, and DeLong's beside them."""
     paired = compare(drawn_a, drawn_b, "auroc", alternative)
     difference = auroc(a.y_true, a.y_score) - auroc(b.y_true, b.y_score)
-    labels = {}
+    labels, floor = {}, {"p_floor": 2 / (len(paired.difference) + 1)}  # of `p_values`
     for at, label in enumerate(a.labels):
         delong = delong_test(a.y_true[:, at], a.y_score[:, at], b.y_score[:, at])
         labels[label] = _summary(difference[at], paired.difference[:, at]) | {
             "p": float(paired.p_value[at]), "delong_p": delong.p_value,
-            "delong_ci": list(delong.ci)}
+            "delong_ci": list(delong.ci)} | floor
     mean = _summary(nanmean(difference, axis=0), nanmean(paired.difference, axis=1))
-    return {"a": a.meta["name"], "b": b.meta["name"], "labels": labels,
-            "mean": mean | {"p": paired.mean_p_value}}
+    return {"a": a.meta["name"], "b": b.meta["name"], "runs_a": 1, "runs_b": 1, "labels": labels,
+            "mean": mean | {"p": paired.mean_p_value} | floor}

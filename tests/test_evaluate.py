@@ -68,7 +68,15 @@ def test_anybodys_predictions(here, capsys):
         )
     assert found["labels_left_out"] == ["Mass"]
     printed = capsys.readouterr().out
-    assert "A minus B" in printed and printed.startswith((here / "out" / "report.md").read_text())
+    answer, _, header, *rows = printed.strip().splitlines()
+    mean = found["comparisons"][0]["mean"]
+    assert answer.startswith(f"A − B on predictions: {100 * mean['value']:+.2f} points (95 % CI ")
+    assert (here / "out" / "report.md").read_text().startswith(f"**{answer}.**\n")
+    assert header.split()[2:] == ["A", "B", "Difference", "95", "%", "CI", "p,", "adjusted"]
+    shown = {row.split("  ")[0]: row.split() for row in rows[:3]}
+    assert shown["Edema"][1] == f"{100 * roc_auc_score(truth[:, 0], a[:, 0]):.2f}"
+    assert f"{100 * mean['value']:+.2f}" in shown["Mean over labels"]
+    assert f"forest plot: {Path('out') / 'forest.png'}" in rows
 
 
 def test_the_same_bytes_each_time_and_without_torch(here):
@@ -120,7 +128,7 @@ def test_settings_change_what_they_say(here):
     _, other = report("--seed", "1")
     assert mean(other)["sd"] != mean(plain)["sd"]
     text, _ = report("--family", "report")
-    assert "over all comparisons of this report" in text
+    assert "of a label over the labels of all comparisons of this report" in text
 
 
 def test_bad_input_ends_in_one_line(here, capsys):

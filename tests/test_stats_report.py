@@ -13,8 +13,9 @@ from sklearn.metrics import roc_auc_score
 
 from stats.paper_results import TABLE4, TABLE5
 from stats.predictions import Predictions
+from stats.report.answers import answers
 from stats.report.formats import tex, to_latex
-from stats.report.result_tables import all_tables
+from stats.report.result_tables import all_tables, p_text
 from stats.report.write import describe, write_report
 from stats.study import adjust, study
 
@@ -93,28 +94,62 @@ def test_point_estimates_equal_scikit_learn():
 
 
 @pytest.mark.parametrize("family", ["comparison", "report"])
-def test_adjustment_is_over_the_declared_family(family):
+def test_the_mean_is_primary_and_labels_are_adjusted_over_the_declared_family(family):
     found = studies()
     adjust(found, family)
     comparisons = [c for s in found for c in s["comparisons"]]
-    tests = [
-        [t for t in (*c["labels"].values(), c["mean"]) if not np.isnan(t["p"])] for c in comparisons
-    ]
-    assert [len(t) for t in tests] == [
-        4,
-        4,
-        4,
-        4,
-    ]  # three labels and the mean; three pairs of three models
-    for members in [sum(tests, [])] if family == "report" else tests:
-        np.testing.assert_allclose(
-            [t["p_adjusted"] for t in members], false_discovery_control([t["p"] for t in members])
-        )
-    assert all(
-        c["untestable"] == ["Hernia"] and np.isnan(c["labels"]["Hernia"]["p_adjusted"])
-        for c in comparisons
+    labels = [[t for t in c["labels"].values() if not np.isnan(t["p"])] for c in comparisons]
+    assert [len(t) for t in labels] == [3, 3, 3, 3]  # nobody has a hernia; three and one pairs
+    means = [c["mean"] for c in comparisons]
+    for tests in [means, *([sum(labels, [])] if family == "report" else labels)]:
+        expected = false_discovery_control([t["p"] for t in tests])
+        np.testing.assert_allclose([t["p_adjusted"] for t in tests], expected)
+        assert all(t["family_size"] == len(tests) for t in tests)
+    assert all(np.isnan(c["labels"]["Hernia"]["p_adjusted"]) for c in comparisons)
+    assert {len(means), *map(len, labels)} == {4, 3}
+
+
+def test_a_single_comparison_has_the_p_of_its_mean():
+    """However many labels there are: they are a family of their own."""
+    found = [study("cxr14", models(), n_resamples=150)]
+    adjust(found, "report")
+    mean = found[0]["comparisons"][0]["mean"]
+    assert mean["p_adjusted"] == mean["p"]
+
+
+def test_the_answer_is_a_sentence():
+    found = studies()[:1]
+    mean = found[0]["comparisons"][0]["mean"]
+    mean |= {"value": 0.0069, "ci": [0.0042, 0.0095], "p": 0.0021, "p_adjusted": 0.0021}
+    mean["p_floor"] = 0.001
+    expected = (
+        "DINOv2 − ImageNet-21k on ChestX-ray14: +0.69 points (95 % CI 0.42 to 0.95), p = 0.002, "
     )
-    assert all(c["family_size"] == (16 if family == "report" else 4) for c in comparisons)
+    assert answers(found) == [expected + "1 run each"]
+    mean |= {"value": -0.001, "ci": [-0.003, 0.001], "p": 0.3, "p_adjusted": 0.3}
+    sentence, = answers(found)
+    assert "−0.10 points (95 % CI −0.30 to 0.10), p = 0.300" in sentence
+    assert sentence.endswith("; no significant difference")
+    assert len(answers(studies())) == 4 and "adjusted p" in answers(studies())[0]
+    alone = study("cxr14", models()[:1], n_resamples=150)
+    assert "no other to compare it with" in answers([alone])[0]
+    area = alone["models"][0]["mean"]["auroc"]["value"]
+    assert f"DINOv2 on ChestX-ray14: mean ROC-AUC {100 * area:.2f} %" in answers([alone])[0]
+
+
+@pytest.mark.parametrize(
+    "p, floor, text",
+    [
+        (0.04567, 0.002, "0.046"),
+        (0.0004, 0.0002, "< 0.001"),
+        (2 / 1001, 2 / 1001, "≤ 0.002"),
+        (2 / 151, 2 / 151, "≤ 0.014"),  # 0.01325: rounded up
+        (0.0, 2 / 101, "≤ 0.02"),  # the paper's proportion can be 0
+        (np.nan, 0.002, "–"),
+    ],
+)
+def test_a_p_value_at_its_floor_is_a_bound(p, floor, text):
+    assert p_text({"p": p, "p_floor": floor}) == text
 
 
 def test_validation_thresholds_are_held_and_the_report_says_so(tmp_path):
@@ -247,14 +282,13 @@ def test_figures_can_be_opened_and_are_the_same_each_time(tmp_path):
     first = {
         name: (tmp_path / name).read_bytes() for name in draw_figures(tmp_path, found, aligned)
     }
+    stems = ["forest", "forest-cxr14", "forest-phantom", "figure3", "figure4-cxr14"]
     assert set(first) == {
-        f"{stem}.{kind}"
-        for stem in ("figure3", "figure4-cxr14", "figure4-phantom")
-        for kind in ("png", "svg")
+        f"{stem}.{kind}" for stem in [*stems, "figure4-phantom"] for kind in ("png", "svg")
     }
     draw_figures(tmp_path, found, aligned)
     for name, data in first.items():
-        assert (tmp_path / name).read_bytes() == data
+        assert (tmp_path / name).read_bytes() == data, name
         if name.endswith("png"):
             with Image.open(tmp_path / name) as picture:
                 picture.load()

@@ -1,4 +1,4 @@
-"""The paper's Figures 3 and 4, as PNG and SVG, in colors that the color-blind tell apart.
+"""The forest plot and the paper's Figures 3 and 4, as PNG and SVG.
 
 Needs matplotlib. The same studies give the same bytes: no date and no random ids are written.
 """
@@ -10,6 +10,7 @@ import numpy as np
 
 from stats.files import atomic_write
 from stats.palette import OKABE_ITO, STYLES
+from stats.report.forest import forest_plots
 from stats.report.result_tables import p_text, show_corpus, show_model
 from stats.roc import roc_curve
 
@@ -20,7 +21,7 @@ POINTS = 400  # on a drawn curve; more can't be seen
 
 
 def draw_figures(folder, studies, aligned):
-    """Write `figure3` and, for each study, `figure4-<its name>`.
+    """Write `forest`, `figure3` and, for each study, `figure4-<its name>`.
 
     Parameters
     ----------
@@ -45,17 +46,26 @@ def draw_figures(folder, studies, aligned):
                 "svg.hashsalt": "stats.figures", "axes.spines.top": False,
                 "axes.spines.right": False, "text.parse_math": False}
     with matplotlib.rc_context(settings):
-        figures = {"figure3": box_plots(studies)}
+        figures = forest_plots(studies) | {"figure3": box_plots(studies)}
         for s, models in zip(studies, aligned):
             figures[f"figure4-{s['name']}"] = roc_curves(s, models)
         names = []
         for name, figure in figures.items():
+            _fix_layout(figure)
             for suffix, options in (("png", {"dpi": 300, "metadata": {"Software": None}}),
                                     ("svg", {"metadata": {"Date": None}})):
                 names.append(f"{name}.{suffix}")
                 with atomic_write(Path(folder) / names[-1]) as file:
                     figure.savefig(file, format=suffix, **options)
     return names
+
+
+def _fix_layout(figure):
+    """Lay out once and round: the solver's last bits differ from one time to the next."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for axes in figure.axes:
+        axes.set_position(np.round(axes.get_position(original=True).bounds, 5))
 
 
 def box_plots(studies):
@@ -107,9 +117,9 @@ def _brackets(panel, s):
                             units="points")
         panel.plot([place[c["a"]], place[c["b"]]], [1, 1], color="black", linewidth=0.7,
                    transform=above, clip_on=False)
-        p = p_text(c["mean"]["p_adjusted"])
+        p = p_text(c["mean"], "p_adjusted")
         panel.text((place[c["a"]] + place[c["b"]]) / 2, 1.003,
-                   f"p {p}" if p.startswith("<") else f"p = {p}", ha="center", va="bottom",
+                   f"p {p}" if p[0] in "<≤" else f"p = {p}", ha="center", va="bottom",
                    transform=above, fontsize=6.5)
 
 

@@ -15,6 +15,15 @@ def to_markdown(table):
     return "\n".join([f"## {table.title}\n", *(f"| {line} |" for line in cells), "", table.note])
 
 
+def to_text(table):
+    """A table for the terminal: columns in line, numbers to the right."""
+    lines = [table.header, *table.rows]
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    return "\n".join("  ".join(
+        cell.ljust(width) if at == 0 else cell.rjust(width)
+        for at, (cell, width) in enumerate(zip(line, widths))).rstrip() for line in lines)
+
+
 def to_latex(tables, heading):
     """The tables as booktabs `table` environments, for \\input."""
     parts = ["% \\usepackage{booktabs}\n% " + heading]
@@ -73,10 +82,11 @@ def metrics_csv(studies):
 def comparisons_csv(studies):
     """A row per study, pair and label (and the mean over labels): differences in ROC-AUC."""
     header = ["study", "corpus", "a", "b", "label", "difference", "mean", "sd", "ci_low", "ci_high",
-              "p", "p_adjusted", "delong_p", "family_size"]
+              "p", "p_adjusted", "p_floor", "delong_p", "family_size", "runs_a", "runs_b"]
     return _csv(header, [
         [s["name"], s["corpus"], c["a"], c["b"], label, *_numbers(test), test["p"],
-         test["p_adjusted"], test.get("delong_p"), c["family_size"]]
+         test["p_adjusted"], test["p_floor"], test.get("delong_p"),
+         test["family_size"], c["runs_a"], c["runs_b"]]
         for s in studies for c in s["comparisons"]
         for label, test in (*c["labels"].items(), ("mean over labels", c["mean"]))])
 

@@ -62,9 +62,26 @@ def mean_sd(cell, sd="sd"):
     return f"{percent(cell['mean'])} ± {percent(cell[sd])}"
 
 
-def p_text(p):
-    """A p-value as journals print it."""
-    return "–" if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
+def points(value):
+    """A difference in percentage points, with its sign, as text."""
+    return "–" if math.isnan(value) else f"{100 * value:+.2f}".replace("-", "−")
+
+
+def ends(ci):
+    """The interval of a difference in percentage points, as text."""
+    return "–" if math.isnan(ci[0]) else f"{points(ci[0])} to {points(ci[1])}".replace("+", "")
+
+
+def p_text(test, key="p"):
+    """A test's p-value as journals print it; "≤" where the number of resamples allows no less."""
+    p, floor = test[key], test.get("p_floor", 0)
+    if math.isnan(p):
+        return "–"
+    if test["p"] <= floor:  # rounded up, or it would not be true
+        p = max(p, floor)
+        digits = 1 - math.floor(math.log10(p))
+        return f"≤ {math.ceil(round(p * 10**digits, 9)) / 10**digits:.{digits}f}".rstrip("0")
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def in_paper(cell):
@@ -102,7 +119,7 @@ def model_column(studies):
 
 def mean_p_values(studies):
     """The adjusted p of the mean over labels, as text: dict of pair -> one cell a study."""
-    found = [{(c["a"], c["b"]): p_text(c["mean"]["p_adjusted"]) for c in s["comparisons"]}
+    found = [{(c["a"], c["b"]): p_text(c["mean"], "p_adjusted") for c in s["comparisons"]}
              for s in studies]
     return {pair: [of_study.get(pair, "N/A") for of_study in found]
             for pair in dict.fromkeys(pair for of_study in found for pair in of_study)}
@@ -160,11 +177,13 @@ def label_table(s, settings):
 
 def comparison_table(s, c):
     """One pair of models: differences in ROC-AUC and their p-values."""
-    rows = [[name, percent(test["value"]), interval(test["ci"]), p_text(test["p"]),
-             p_text(test["p_adjusted"]), p_text(test["delong_p"]) if "delong_p" in test else ""]
+    rows = [[name, points(test["value"]), ends(test["ci"]), p_text(test),
+             p_text(test, "p_adjusted"), p_text({"p": test.get("delong_p", math.nan)})]
             for name, test in (*c["labels"].items(), ("Mean over labels", c["mean"]))]
     pair = f"{show_model(c['a'])} minus {show_model(c['b'])}"
+    family = max(test["family_size"] for test in c["labels"].values())
     return Table(f"{show_corpus(s)}: {pair}, ROC-AUC in percentage points",
                  ["Label", "Difference", "95 % CI", "p", "p, adjusted", "DeLong's p"], rows,
-                 f"Adjusted over {c['family_size']} tests. DeLong's p, not adjusted, takes the "
+                 f"Labels are adjusted over {family} tests, the mean over those of "
+                 f"{c['mean']['family_size']} comparisons. DeLong's p, not adjusted, takes the "
                  "radiographs to be independent.")

@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 
 from stats.files import atomic_write
+from stats.report.answers import answers
 from stats.report.formats import comparisons_csv, metrics_csv, to_json, to_latex, to_markdown
 from stats.report.result_tables import all_tables, show_corpus
 
@@ -29,7 +30,8 @@ def write_report(folder, studies, settings):
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tables, heading = all_tables(studies, settings), describe(settings)
-    parts = ["# Evaluation", heading, *map(to_markdown, tables), *left_out(studies)]
+    parts = [*(f"**{answer}.**" for answer in answers(studies)), "# Evaluation", heading,
+             *map(to_markdown, tables), *left_out(studies)]
     files = {"report.md": "\n\n".join(parts) + "\n", "tables.tex": to_latex(tables, heading),
              "metrics.csv": metrics_csv(studies), "comparisons.csv": comparisons_csv(studies),
              "report.json": to_json({"settings": settings, "studies": studies})}
@@ -51,12 +53,13 @@ def describe(settings):
                       f"{2 / (settings['n_resamples'] + 1):.2g}",
          "paper": "the paper's one-sided share of replicates in which the first model is not above "
                   "the second"}
-    family = {"comparison": "the labels of each comparison and their mean",
-              "report": "all comparisons of this report"}
+    family = {"comparison": "of a label over the labels of its comparison",
+              "report": "of a label over the labels of all comparisons of this report"}
     return (f"{settings['n_resamples']:,} bootstrap resamples with seed {settings['seed']}, "
             f"{drawn}, the same for every model and label. Accuracy, sensitivity, specificity and "
             f"F1 {threshold[settings['thresholds']]}. Intervals are 95 % percentile intervals. "
-            f"p-values are {p[settings['alternative']]}; adjusted by Benjamini and Hochberg over "
+            f"p-values are {p[settings['alternative']]}; adjusted by Benjamini and Hochberg: of "
+            "the mean over labels, the primary endpoint, over the comparisons of this report, "
             f"{family[settings['family']]}.")
 
 
