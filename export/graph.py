@@ -125,7 +125,7 @@ def preprocessing(g, image, size):
     level = g("Floor", g("Add", g("Mul", scaled, 255.0), 0.5))
 
     # counted by the upper and the lower four bits: (N, 16, S*S) times (N, S*S, 16)
-    upper = g("Floor", g("Div", level, 16.0))
+    upper = g("Floor", g("Mul", level, 1 / 16))  # exact, unlike a division on a GPU
     lower = g("Sub", level, g("Mul", upper, 16.0))
     digits = np.arange(16, dtype=np.float32)
     upper = g("Equal", g("Unsqueeze", upper, [1]), digits[:, None])
@@ -147,15 +147,15 @@ def preprocessing(g, image, size):
 def triangle_weights(g, length, size):
     """The matrix (S, length) of Pillow's antialiased bilinear filter from `length` pixels to S.
 
-    Distances are counted in units in which pixel centers are whole numbers, so that float32 holds
-    them exactly.
+    Distances are counted in units in which pixel centers are whole numbers, so that the weights are
+    exact up to their normalization; and in int64, which WebGPU leaves to the CPU: onnxruntime-web
+    1.30 mixes up the two lengths on the way to the GPU.
     """
-    length = g("Cast", length, to=TensorProto.FLOAT)  # (1,)
-    source = g("Range", 1.0, g("Squeeze", g("Add", g("Mul", length, 2.0), 1.0)), 2.0)  # (length,)
-    target = g("Mul", np.arange(1, 2 * size, 2, dtype=np.float32)[:, None], length)  # (S, 1)
-    distance = g("Abs", g("Sub", g("Mul", source, float(size)), target))
-    reach = g("Mul", g("Max", length, float(size)), 2.0)
-    weights = g("Relu", g("Sub", 1.0, g("Div", distance, reach)))
+    source = g("Mul", g("Range", 1, g("Squeeze", g("Mul", length, 2)), 2), size)  # (length,)
+    target = g("Mul", np.arange(1, 2 * size, 2)[:, None], length)  # (S, 1)
+    reach = g("Mul", g("Max", length, np.array([size])), 2)
+    weights = g("Max", g("Sub", reach, g("Abs", g("Sub", source, target))), 0)
+    weights = g("Cast", weights, to=TensorProto.FLOAT)
     return g("Div", weights, g("ReduceSum", weights, [1], keepdims=1))
 
 
