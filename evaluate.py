@@ -192,8 +192,9 @@ def predict_run(folder, args):
             "thresholds_from": "Youden's on the validation set",
             "synthetic": test_set.synthetic or bool(config.get("rehearsal")),
             "missing": len(test_set.skipped["missing"]), "bad": len(test_set.skipped["bad"])}
+    sex, age = test_set.demographics()
     predictions = Predictions(test_set.table.image_id, test_set.table.patient_id, test_set.labels,
-                              y_true, y_score, meta)
+                              y_true, y_score, meta, sex, age, test_set.table.view)
     save_predictions(folder / "predictions.npz", predictions)
     return predictions
 

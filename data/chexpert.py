@@ -1,9 +1,11 @@
 """CheXpert of Stanford Hospital."""
 
+import numpy as np
+
 from data.corpus import Corpus
 from data.files import list_files
 from data.labels import RELEASE_NAMES
-from data.tables import CERTAINTY, Rows, find_table, read_codes, read_csv
+from data.tables import CERTAINTY, Rows, find_table, read_age, read_codes, read_csv, read_sex
 
 # The paper's cohort has none that are uncertain here (recovered: its Tables 1 and 2 then match to
 # the last image).
@@ -33,8 +35,8 @@ class CheXpert(Corpus):
         The root may also be the folder that holds one of CheXpert-v1.0, CheXpert-v1.0-small and
         chexpertchestxrays-u20210408.
     Columns read
-        Path, Frontal/Lateral, AP/PA, and the 14 labels (1.0, 0.0, -1.0 or blank). Sex and Age are
-        not.
+        Path, Sex, Age (0 is unknown), Frontal/Lateral, AP/PA, and the 14 labels (1.0, 0.0, -1.0 or
+        blank).
     Cohort
         paper: frontal images, without those of train.csv that are uncertain in any of Cardiomegaly,
         Lung Opacity, Lung Lesion, Edema or Pneumonia. These 157,676 are split 80/20 by patient, as
@@ -73,7 +75,8 @@ class CheXpert(Corpus):
         rows = Rows(tables[0][0])
         for table, official in tables:
             wanted = ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *columns)
-            for row, (path, _, _, plane, view, *cells) in read_csv(table, wanted, extra="error"):
+            for row, cells in read_csv(table, wanted, extra="error"):
+                path, sex, age, plane, view, *cells = cells
                 y = read_codes(cells, CERTAINTY, columns, table, row)
                 parts = path.split("/")
                 start = next((i for i, part in enumerate(parts) if part in PARTS), 0)
@@ -87,7 +90,7 @@ class CheXpert(Corpus):
                 elif cohort == "paper" and not official and any(y[i] == -1 for i in certain):
                     left_out = UNCERTAIN
                 rows.add(row, path.rpartition(".")[0], patient, view or plane, path, y, official,
-                         left_out, table)
+                         left_out, table, sex=read_sex(sex), age=read_age(age) or np.nan)
         release = rows.release(cls.all_labels(), [])
         expert = int(((release.official == "val") & (release.left_out == "")).sum())
         release.notes.append(f"{expert:,} frontal images of valid.csv join the validation set")

@@ -1,10 +1,12 @@
-"""The base of every corpus: cohort, split, files and cache, handed out as a PyTorch Dataset."""
+"""The base of every corpus: cohort, split, files and cache, handed out as a map-style Dataset.
+
+It has what PyTorch's DataLoader asks of a Dataset. PyTorch itself is imported with the first item,
+so that whatever reads tables alone starts fast.
+"""
 
 from dataclasses import replace
 
 import numpy as np
-import torch
-from torch.utils.data import Dataset
 
 from data.cache.build import build_cache, open_cache
 from data.files import (
@@ -22,7 +24,7 @@ from data.splits import SPLITS, assign, draw_subset, read_split, split_hash, wri
 PHANTOM_MARK = "PHANTOM.txt"  # in the root of phantoms that have a corpus's layout
 
 
-class Corpus(Dataset):
+class Corpus:
     """One split of a corpus as pairs of (image uint8 (1, S, S), labels float32 (L,)).
 
     A subclass sets `corpus`, `access` and `cohorts`, and reads its release in `read`.
@@ -246,7 +248,9 @@ class Corpus(Dataset):
         return image[0], labels[0]
 
     def batch(self, indices):
-        """Images (B, 1, S, S) uint8 and labels (B, L) float32 of these rows."""
+        """Images (B, 1, S, S) uint8 and labels (B, L) float32 of these rows, as tensors."""
+        import torch
+
         indices = np.asarray(indices)
         images = self._images[self._cache_rows[indices]]
         return torch.from_numpy(images[:, None]), torch.from_numpy(self.table.y[indices])
@@ -254,6 +258,11 @@ class Corpus(Dataset):
     def path(self, index):
         """The raw image file of a row."""
         return self.root / str(self.table.path[index])
+
+    def demographics(self, table=None):
+        """Sex and age of the rows of a table, by default of this split's; see `Table`."""
+        table = self.table if table is None else table
+        return table.sex, table.age
 
     def pos_weight(self):
         """Negatives per positive of each label over this split's rows, for the loss.

@@ -3,7 +3,7 @@
 from data.corpus import Corpus
 from data.files import list_files
 from data.labels import RELEASE_NAMES
-from data.tables import Rows, find_table, read_csv, read_lines
+from data.tables import Rows, find_table, read_age, read_csv, read_lines, read_sex
 
 
 class ChestXray14(Corpus):
@@ -23,7 +23,7 @@ class ChestXray14(Corpus):
         PNGs beside the tables. Kaggle's copies of 224 pixels a side, images-224/images-224/*.png,
         are read where nothing else is.
     Columns read
-        Image Index, Finding Labels, Patient ID, View Position.
+        Image Index, Finding Labels, Patient ID, View Position, Patient Gender, Patient Age.
     Cohort
         paper: every row, AP and PA. The official lists are the split; both were drawn by patient.
         Validation patients come out of train_val_list.txt. Table 2 of the paper is matched to the
@@ -44,7 +44,9 @@ class ChestXray14(Corpus):
         official = _official_split(root)
         rows = Rows(table)
         columns = ("Image Index", "Finding Labels", "Patient ID", "View Position")
-        for row, (image, findings, patient, view) in read_csv(table, columns, extra="ignore"):
+        optional = ("Patient Gender", "Patient Age")
+        for row, cells in read_csv(table, columns, optional, extra="ignore"):
+            image, findings, patient, view, sex, age = cells
             y = [0] * len(labels)
             for finding in findings.split("|"):
                 if finding not in names:
@@ -57,7 +59,8 @@ class ChestXray14(Corpus):
                 raise ValueError(f"{table}, row {row}: {image} is in neither train_val_list.txt "
                                  "nor test_list.txt")
             left_out = "" if view in ("AP", "PA") else f"unknown view {view!r}"
-            rows.add(row, image, patient, view, f"images/{image}", y, official[image], left_out)
+            rows.add(row, image, patient, view, f"images/{image}", y, official[image], left_out,
+                     sex=read_sex(sex), age=read_age(age))
         lacking = [image for image in official if image not in rows.seen]
         if lacking:
             raise ValueError(f"{table}: lacks {len(lacking):,} images of the official lists, the "

@@ -1,9 +1,11 @@
 """MIMIC-CXR-JPG of Beth Israel Deaconess Medical Center."""
 
+import numpy as np
+
 from data.chexpert import CERTAIN_IN_PAPER, UNCERTAIN
 from data.corpus import Corpus
 from data.labels import RELEASE_NAMES
-from data.tables import CERTAINTY, Rows, find_table, read_codes, read_csv
+from data.tables import CERTAINTY, Rows, find_table, read_age, read_codes, read_csv, read_sex
 
 OFFICIAL = {"train": "train", "validate": "val", "test": "test"}
 # Views of the release that are no plain AP or PA (metadata 2.0.0); any other is unknown.
@@ -23,12 +25,14 @@ class MimicCXR(Corpus):
         https://physionet.org/content/mimic-cxr-jpg/
     Tree
         mimic-cxr-2.0.0-chexpert.csv.gz, mimic-cxr-2.0.0-metadata.csv.gz,
-        mimic-cxr-2.0.0-split.csv.gz (each also unpacked),
-        files/p10/p10000032/s50414267/<dicom_id>.jpg.
+        mimic-cxr-2.0.0-split.csv.gz (each also unpacked), files/p10/p10000032/s50414267/
+        <dicom_id>.jpg; for sex and age, which it does not have, MIMIC-IV's patients.csv.gz where
+        you put it beside the tables.
     Columns read
         chexpert: subject_id, study_id and the 14 labels; metadata: dicom_id, subject_id, study_id,
         ViewPosition;
-        split: dicom_id, split.
+        split: dicom_id, split. patients: subject_id, gender, anchor_age and anchor_year (with
+        StudyDate of the metadata the age, which above 89 is 91).
     Cohort
         Views AP and PA.
         paper: CheXpert's rule, no study that is uncertain in Cardiomegaly, Lung Opacity, Lung
@@ -62,8 +66,9 @@ class MimicCXR(Corpus):
 
         rows = Rows(metadata)
         blank = (0.0,) * len(columns)
-        wanted = ("dicom_id", "subject_id", "study_id", "ViewPosition")
-        for row, (image, subject, study, view) in read_csv(metadata, wanted, extra="ignore"):
+        wanted, people = ("dicom_id", "subject_id", "study_id", "ViewPosition"), _patients(root)
+        for row, cells in read_csv(metadata, wanted, ("StudyDate",), extra="ignore"):
+            image, subject, study, view, date = cells
             y = studies.get((subject, study)) if subject else blank  # `Rows` refuses no subject
             left_out = ""
             if view not in ("AP", "PA"):
@@ -76,7 +81,9 @@ class MimicCXR(Corpus):
                 raise ValueError(f"{metadata}, row {row}: image {image} is not in the split table")
             path = f"files/p{subject[:2]}/p{subject}/s{study}/{image}.jpg"
             split = official[image] if official else ""
-            rows.add(row, image, subject, view, path, y or blank, split, left_out)
+            sex, age, year = people.get(subject, ("", np.nan, 0))
+            age = read_age(f"{age + int(date[:4]) - year}" if year and date[:4].isdecimal() else "")
+            rows.add(row, image, subject, view, path, y or blank, split, left_out, sex=sex, age=age)
         notes = ["cohort paper is a guess for MIMIC-CXR: CheXpert's rule"]
         return rows.release(cls.all_labels(), notes if cohort == "paper" else [])
 
@@ -84,6 +91,19 @@ class MimicCXR(Corpus):
 def _find_table(root, name):
     """A table of the release, gzip or unpacked."""
     return find_table(root, f"mimic-cxr-2.0.0-{name}.csv.gz", f"mimic-cxr-2.0.0-{name}.csv")
+
+
+def _patients(root):
+    """subject_id -> (sex, age in the year, year), from MIMIC-IV, where it is there."""
+    table = next((path for name in ("patients.csv.gz", "patients.csv", "hosp/patients.csv.gz")
+                  if (path := root / name).is_file()), None)
+    wanted = ("subject_id", "gender", "anchor_age", "anchor_year")
+    rows = read_csv(table, wanted, extra="ignore") if table else ()
+    try:
+        return {subject: (read_sex(sex), int(age), int(year))
+                for row, (subject, sex, age, year) in rows}
+    except ValueError as error:
+        raise ValueError(f"{table}: {error}") from None
 
 
 def _official_split(root):

@@ -1,10 +1,11 @@
 """PadChest of Hospital Universitario de San Juan, Alicante."""
 
+import math
 import re
 from ast import literal_eval
 
 from data.corpus import Corpus
-from data.tables import Rows, find_table, read_csv
+from data.tables import Rows, find_table, read_age, read_csv, read_sex
 
 TABLE = "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv"
 FRONTAL = ("PA", "AP", "AP_horizontal")
@@ -73,7 +74,7 @@ class PadChest(Corpus):
         archives unpack), in images/, or flat beside the table.
     Columns read
         ImageID, ImageDir, PatientID, Projection, Labels (the text of a Python list, with stray
-        blanks).
+        blanks), PatientSex_DICOM; the age is the year of StudyDate_DICOM less PatientBirth.
     Cohort
         Projections PA, AP and AP_horizontal with a non-empty Labels cell: 110,554 images, of which
         the paper could read 110,525. 80/20 by patient.
@@ -100,7 +101,9 @@ class PadChest(Corpus):
         table = find_table(root, TABLE, TABLE + ".gz", *inside)
         rows, notes, nameless, read_before = Rows(table), [], 0, {}
         columns = ("ImageID", "ImageDir", "PatientID", "Projection", "Labels")
-        for row, (image, folder, patient, view, cell) in read_csv(table, columns, extra="ignore"):
+        optional = ("PatientSex_DICOM", "StudyDate_DICOM", "PatientBirth")
+        for row, cells in read_csv(table, columns, optional, extra="ignore"):
+            image, folder, patient, view, cell, sex, date, birth = cells
             if image in ("", "nan"):
                 nameless += 1
                 continue
@@ -113,7 +116,8 @@ class PadChest(Corpus):
             if cell not in read_before:
                 read_before[cell] = _read_labels(cell, cohort, table, row)
             path = f"{folder.removesuffix('.0')}/{image}" if folder else image
-            rows.add(row, image, patient, view, path, read_before[cell], "", left_out)
+            rows.add(row, image, patient, view, path, read_before[cell], "", left_out,
+                     sex=read_sex(sex), age=_years(date, birth))
         if nameless:
             notes.append(f"{nameless:,} rows without an ImageID are ignored")
         return rows.release(cls.all_labels(), notes)
@@ -124,6 +128,13 @@ class PadChest(Corpus):
             folder, _, name = path.rpartition("/")
             return path, f"images/{path}", f"images/{name}", name, f"{folder}/{path}".lstrip("/")
         return places
+
+
+def _years(date, birth):
+    """The age in a study of 20140915 of someone born in 1930.0; NaN where it is not known."""
+    if not (date[:4].isdecimal() and birth[:4].isdecimal()):
+        return math.nan
+    return read_age(str(int(date[:4]) - int(birth[:4])))
 
 
 def _read_labels(cell, cohort, table, row):

@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import re
 import sys
 import zlib
 from collections import Counter
@@ -23,6 +24,10 @@ class Table:
         Relative to the corpus's root, with forward slashes. NumPy's fixed width would take 400
         bytes for each.
     y : (N, L) float32 array
+    sex : (N,) array of str
+        "F", "M", or "" where it is not known.
+    age : (N,) float32 array
+        Years, NaN where it is not known or impossible.
     """
 
     image_id: np.ndarray
@@ -30,6 +35,8 @@ class Table:
     view: np.ndarray
     path: np.ndarray
     y: np.ndarray
+    sex: np.ndarray
+    age: np.ndarray
 
     def __len__(self):
         return len(self.image_id)
@@ -37,7 +44,8 @@ class Table:
     def take(self, rows):
         """The table of these rows (an index or mask), ids and views in NumPy's own str type."""
         texts = (self.image_id, self.patient_id, self.view)
-        return Table(*(text[rows].astype(str) for text in texts), self.path[rows], self.y[rows])
+        return Table(*(text[rows].astype(str) for text in texts), self.path[rows], self.y[rows],
+                     self.sex[rows].astype("<U1"), self.age[rows])
 
 
 @dataclass(frozen=True)
@@ -176,6 +184,24 @@ def read_codes(cells, codes, names, path, row):
                          f"{expected}") from None
 
 
+SEX = {"f": "F", "female": "F", "m": "M", "male": "M"}
+OLDEST = 120
+
+
+def read_sex(cell):
+    """ "F", "M", or "" for anything else."""
+    return SEX.get(cell.lower(), "")
+
+
+def read_age(cell):
+    """Years from a cell as 58, 58.0 or DICOM's 058Y, 018M, 006W, 010D; NaN for anything else."""
+    match = re.fullmatch(r"(\d{1,3})(?:\.0)?([YMWD]?)", cell, re.ASCII | re.IGNORECASE)
+    if match is None:
+        return np.nan
+    age = int(match[1]) / {"M": 12, "W": 52.18, "D": 365.25}.get(match[2].upper(), 1)
+    return age if age <= OLDEST else np.nan
+
+
 class Rows:
     """Collects the rows of a release and checks each as it comes."""
 
@@ -184,7 +210,8 @@ class Rows:
         self.rows = []
         self.seen = set()
 
-    def add(self, row, image_id, patient_id, view, path, y, official="", left_out="", file=None):
+    def add(self, row, image_id, patient_id, view, path, y, official="", left_out="", file=None,
+            sex="", age=np.nan):
         """Append one image.
 
         Raises ValueError, naming file and row, for a blank or repeated image id, a blank patient id
@@ -198,14 +225,15 @@ class Rows:
             raise ValueError(f"{file or self.file}, row {row}: {error}")
         self.seen.add(image_id)
         # Text that repeats is kept once.
-        self.rows.append((image_id, sys.intern(patient_id), sys.intern(view), path, y, official,
-                          sys.intern(left_out)))
+        self.rows.append((image_id, sys.intern(patient_id), sys.intern(view), path, y, sex, age,
+                          official, sys.intern(left_out)))
 
     def release(self, labels, notes):
         """What was collected, as a Release."""
         if not self.seen:
             raise ValueError(f"{self.file}: no rows")
-        *texts, y, official, left_out = zip(*self.rows)
-        table = Table(*(np.array(text, object) for text in texts), np.array(y, np.float32))
+        *texts, y, sex, age, official, left_out = zip(*self.rows)
+        table = Table(*(np.array(text, object) for text in texts), np.array(y, np.float32),
+                      np.array(sex, "<U1"), np.array(age, np.float32))
         return Release(table, tuple(labels), np.array(official, object), np.array(left_out, object),
                        notes)

@@ -5,7 +5,7 @@ import posixpath
 from data.corpus import Corpus
 from data.labels import NOT_UNCERTAIN, TABLE3
 from data.splits import SPLITS
-from data.tables import Rows, find_table, read_codes, read_csv
+from data.tables import Rows, find_table, read_age, read_codes, read_csv, read_sex
 
 SEVERITY = {"negative": 0, "uncertain mild": -1, "mild": 1, "moderate": 1, "severe": 1}
 HEART_SIZE = {"normal": 0, "uncertain": -1, "borderline": 1, "enlarged": 1, "massively enlarged": 1}
@@ -28,7 +28,7 @@ class UkaCXR(Corpus):
         uncertain, borderline, enlarged, massively enlarged), and Pleural effusion right, Pleural
         effusion left, Pneumonia right, Pneumonia left, Atelectasis right, Atelectasis left,
         Congestion (negative, uncertain mild, mild, moderate, severe); optionally split (train, val,
-        test) in every row. No other column, no blank grade.
+        test) in every row, sex (F or M) and age (years). No other column, no blank grade.
     Cohort
         paper: every AP and PA row. Uncertain and below is negative, the rest positive. No finding
         is an image without a positive finding; if one is uncertain it follows the policy:
@@ -48,8 +48,8 @@ class UkaCXR(Corpus):
         table = find_table(root, "ukacxr.csv")
         rows = Rows(table)
         columns = ("image", "patient_id", "view", *FINDINGS)
-        for row, cells in read_csv(table, columns, ("split",), "error"):
-            image, patient, view, heart, *grades, split = cells
+        for row, cells in read_csv(table, columns, ("split", "sex", "age"), "error"):
+            image, patient, view, heart, *grades, split, sex, age = cells
             plain = posixpath.normpath(image) if image else image
             if plain != image and not plain.startswith(".."):  # two spellings would be two images
                 raise ValueError(f"{table}, row {row}: image is {image!r}, expected {plain!r}")
@@ -60,7 +60,8 @@ class UkaCXR(Corpus):
                                  f"{', '.join(SPLITS)}")
             healthy = 0 if 1 in y else NOT_UNCERTAIN if -1 in y else 1
             left_out = "" if view in ("AP", "PA") else f"unknown view {view!r}"
-            rows.add(row, image, patient, view, image, [*y, healthy], split, left_out)
+            rows.add(row, image, patient, view, image, [*y, healthy], split, left_out,
+                     sex=read_sex(sex), age=read_age(age))
         release = rows.release((*FINDINGS, "No finding"), [])
         if 0 < (release.official == "").sum() < len(release.official):
             raise ValueError(f"{table}: the split is blank in some rows and given in others")

@@ -2,7 +2,16 @@
 
 from data.corpus import Corpus
 from data.labels import RELEASE_NAMES
-from data.tables import BINARY, Rows, find_table, read_codes, read_csv, read_lines
+from data.tables import (
+    BINARY,
+    Rows,
+    find_table,
+    read_age,
+    read_codes,
+    read_csv,
+    read_lines,
+    read_sex,
+)
 
 OTHER = ("Other diseases", "Other disease")  # both occur, one in a table
 COLUMNS = tuple(name for name in RELEASE_NAMES["vindr"] if name not in OTHER)
@@ -27,7 +36,7 @@ class VinDrCXR(Corpus):
         .jpg or .jpeg (or named .dcm) in the same folders.
     Columns read
         image_id, rad_id (train only), and the 28 labels; "Other disease" and "Other diseases" both
-        occur.
+        occur. Sex and age are read from the DICOM headers when they are asked for.
     Cohort
         paper: every image. In the training set a label is positive when at least 2 of the 3 readers
         gave it; the test labels are the release's. Fracture is a clavicle or a rib fracture that is
@@ -75,6 +84,25 @@ class VinDrCXR(Corpus):
             rows.add(row, image, image, "PA", f"test/{image}.dicom", merge(y), "test", file=test)
         note = "the release has no patient ids: splits and bootstrap resamples are by image"
         return rows.release(names, [note])
+
+    def demographics(self, table=None):
+        """Sex and age from the headers of the DICOM files, where these have them."""
+        table = self.table if table is None else table
+        try:
+            from pydicom import dcmread
+            from pydicom.errors import InvalidDicomError
+        except ImportError:
+            return super().demographics(table)
+        sexes, ages = table.sex.copy(), table.age.copy()
+        for i, path in enumerate(table.path.tolist()):
+            try:
+                header = dcmread(self.root / path, stop_before_pixels=True,
+                                 specific_tags=["PatientSex", "PatientAge"])
+            except (OSError, InvalidDicomError):  # absent, or converted
+                continue
+            sexes[i] = read_sex(str(header.get("PatientSex", "")))
+            ages[i] = read_age(str(header.get("PatientAge", "")))
+        return sexes, ages
 
     @classmethod
     def candidate_paths(cls, root):

@@ -34,6 +34,8 @@ class Predictions:
     y_score : (N, L) float array in [0, 1]
     meta : dict of plain values: `run`, `corpus`, `init`, `split_hash`, `checkpoint_sha256`,
         `thresholds`, `synthetic` (radiographs drawn by a program) ...
+    sex, age, view : (N,) arrays, or None where they are not known
+        "F", "M" or ""; years or NaN; "PA", "AP", ...
     """
 
     image_id: np.ndarray
@@ -42,6 +44,9 @@ class Predictions:
     y_true: np.ndarray
     y_score: np.ndarray
     meta: dict = field(default_factory=dict)
+    sex: np.ndarray | None = None
+    age: np.ndarray | None = None
+    view: np.ndarray | None = None
 
 
 def save_predictions(path, predictions):
@@ -55,10 +60,11 @@ def save_predictions(path, predictions):
     p = predictions
     _check_values(path, p.y_true, p.y_score, p.image_id, p.labels)
     arrays = {"image_id": p.image_id, "patient_id": p.patient_id, "labels": p.labels,
-              "meta": json.dumps(p.meta, sort_keys=True)}
+              "sex": p.sex, "view": p.view, "meta": json.dumps(p.meta, sort_keys=True)}
     texts = {name: np.asarray(a, dtype=str) for name, a in arrays.items() if a is not None}
+    age = {} if p.age is None else {"age": p.age}
     with atomic_write(path) as file:
-        np.savez_compressed(file, **texts, y_true=p.y_true, y_score=p.y_score)
+        np.savez_compressed(file, **texts, **age, y_true=p.y_true, y_score=p.y_score)
 
 
 def load_predictions(path, truth=None):
@@ -154,10 +160,11 @@ def align(predictions):
         columns = [p.labels.index(label) for label in labels]
         thresholds = p.meta.get("thresholds")
         meta = {} if thresholds is None else {"thresholds": [thresholds[c] for c in columns]}
+        known = {name: values[order] for name in ("patient_id", "sex", "age", "view")
+                 if (values := getattr(p, name)) is not None}
         aligned.append(replace(
-            p, image_id=ids, patient_id=None if p.patient_id is None else p.patient_id[order],
-            labels=labels, y_true=p.y_true[order][:, columns], meta=p.meta | meta,
-            y_score=p.y_score[order][:, columns]))
+            p, image_id=ids, **known, labels=labels, meta=p.meta | meta,
+            y_true=p.y_true[order][:, columns], y_score=p.y_score[order][:, columns]))
     truth, patients = aligned[0].y_true, aligned[0].patient_id
     for p in aligned[1:]:
         differ = np.argwhere((p.y_true != truth) & ~(np.isnan(p.y_true) & np.isnan(truth)))
@@ -199,9 +206,14 @@ def _load_npz(path):
         if arrays[name].shape != shape or arrays[name].dtype.kind != "f":
             raise ValueError(f"{path}: {name}: expected floats of shape {shape}, found "
                              f"{arrays[name].dtype} {arrays[name].shape}")
-    patients = arrays["patient_id"].astype(str) if "patient_id" in arrays else None
-    if patients is not None and patients.shape != ids.shape:
-        raise ValueError(f"{path}: patient_id: expected shape {ids.shape}, found {patients.shape}")
+    known = {name: arrays.get(name) for name in ("patient_id", "sex", "age", "view")}
+    for name, values in known.items():
+        if values is None:
+            continue
+        if values.shape != ids.shape or (name == "age" and values.dtype.kind != "f"):
+            raise ValueError(f"{path}: {name}: expected shape {ids.shape}, found {values.dtype} "
+                             f"{values.shape}")
+        known[name] = values if name == "age" else values.astype(str)
     _check_ids(path, ids, [f"entry {row}" for row in range(len(ids))])
     _check_values(path, arrays["y_true"], arrays["y_score"], ids, labels)
     try:
@@ -213,7 +225,8 @@ def _load_npz(path):
     if meta.get("thresholds") is not None and len(meta["thresholds"]) != len(labels):
         raise ValueError(f"{path}: meta: expected {len(labels)} thresholds, found "
                          f"{len(meta['thresholds'])}")
-    return Predictions(ids, patients, labels, arrays["y_true"], arrays["y_score"], meta)
+    return Predictions(image_id=ids, labels=labels, y_true=arrays["y_true"],
+                       y_score=arrays["y_score"], meta=meta, **known)
 
 
 def _check_values(path, y_true, y_score, ids, labels):

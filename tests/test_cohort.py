@@ -36,7 +36,8 @@ def test_the_papers_tables_hang_together():
 def test_counts_by_hand():
     table = Table(np.array(list("abcd")), np.array(["1", "1", "2", "3"]),
                   np.array(["AP", "PA", "AP_horizontal", "PA"]), np.array(list("abcd")),
-                  np.array([[1, 0], [np.nan, 1], [1, 1], [0, 0]], np.float32))
+                  np.array([[1, 0], [np.nan, 1], [1, 1], [0, 0]], np.float32),
+                  np.array(list("FMFM")), np.array([20, 30, 40, np.nan], np.float32))
     sizes, positives = count(table, np.array(["train", "val", "train", "test"]), ["x", "y"])
     assert sizes == {"images": 4, "patients": 3, "ap": 50.0, "train": 3, "val": 1, "test": 1}
     assert positives == {"x": 2, "y": 2}

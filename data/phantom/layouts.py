@@ -46,6 +46,16 @@ class Study:
     test: bool
     rng: np.random.Generator
 
+    @property
+    def sex(self):
+        """ "F" or "M", the same for all studies of a patient."""
+        return "FM"[self.patient // 2 % 2]
+
+    @property
+    def age(self):
+        """Years, the same for all studies of a patient."""
+        return 20 + 7 * self.patient % 70
+
     def image(self, size, lateral=False):
         """Float image (size, size) in [0, 1]."""
         if lateral:
@@ -105,7 +115,7 @@ def _save(image, path, bits=8, mode=None):
     (picture.convert(mode) if mode else picture).save(path)
 
 
-def _save_dicom(image, path, inverted):
+def _save_dicom(image, path, inverted, study):
     """A 12-bit DICOM file, MONOCHROME1 where inverted."""
     import pydicom
     from pydicom.uid import ExplicitVRLittleEndian, generate_uid
@@ -115,6 +125,7 @@ def _save_dicom(image, path, inverted):
     dataset.SOPClassUID = "1.2.840.10008.5.1.4.1.1.1.1"  # digital X-ray for presentation
     dataset.SOPInstanceUID = generate_uid(entropy_srcs=[path.name])
     dataset.PatientID, dataset.Modality, dataset.ImageComments = "", "DX", "synthetic phantom"
+    dataset.PatientSex, dataset.PatientAge = study.sex, f"{study.age:03d}Y"
     dataset.Rows, dataset.Columns = image.shape
     dataset.SamplesPerPixel, dataset.PixelRepresentation = 1, 0
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 12, 11
@@ -141,7 +152,8 @@ def _vindr(root, studies, size):
         image = _hash_id("vindr", study.patient)[:32]
         folder = root / ("test" if study.test else "train")
         if pydicom:
-            _save_dicom(study.image(size), folder / f"{image}.dicom", study.rng.random() < 0.2)
+            path = folder / f"{image}.dicom"
+            _save_dicom(study.image(size), path, study.rng.random() < 0.2, study)
         else:
             _save(study.image(size), folder / f"{image}.png")
         truth = np.array([RELEASE_NAMES["vindr"][name] in study.labels for name in columns])
@@ -163,8 +175,8 @@ def _cxr14(root, studies, size):
         folder = root / f"images_{1 + 2 * i // len(studies):03d}" / "images"
         _save(study.image(size), folder / image, mode="RGBA" if study.rng.random() < 0.05 else None)
         findings = "|".join(name for name in names if names[name] in study.labels)
-        rows.append((image, findings, study.number, study.patient, 50, "F", study.view, size, size,
-                     0.143, 0.143))
+        rows.append((image, findings, study.number, study.patient, study.age, study.sex, study.view,
+                     size, size, 0.143, 0.143))
         lists[study.test].append(image)
     _write_csv(root / "Data_Entry_2017_v2020.csv", CXR14_HEADER, rows)
     (root / "train_val_list.txt").write_text("\n".join(lists[False]))
@@ -197,7 +209,9 @@ def _chexpert(root, studies, size):
                     f"view{1 + lateral}_{view}.jpg")
             _save(study.image(size, lateral), root / path)
             plane = ("Lateral", "") if lateral else ("Frontal", study.view)
-            tables[part].append((f"CheXpert-v1.0-small/{path}", "Female", 50, *plane, *labels))
+            tables[part].append((f"CheXpert-v1.0-small/{path}",
+                                 {"F": "Female", "M": "Male"}[study.sex], study.age, *plane,
+                                 *labels))
     for part, rows in tables.items():
         header = ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *names)
         _write_csv(root / f"{part}.csv", header, rows)
@@ -247,9 +261,9 @@ def _padchest(root, studies, size):
             folder = study.patient % 3
             _save(study.image(size, lateral), root / str(folder) / image, bits=16)
             rows.append((len(rows), image, folder, 20100101,
-                         _hash_id(study.patient, study.number)[:20], f"{study.patient:09d}", 1950,
-                         "F", view, "Manual review of DICOM fields", "No", "Physician",
-                         "informe sintetico", cell))
+                         _hash_id(study.patient, study.number)[:20], f"{study.patient:09d}",
+                         2010 - study.age, study.sex, view, "Manual review of DICOM fields", "No",
+                         "Physician", "informe sintetico", cell))
     header = ("", "ImageID", "ImageDir", "StudyDate_DICOM", "StudyID", "PatientID", "PatientBirth",
               "PatientSex_DICOM", "Projection", "MethodProjection", "Pediatric", "MethodLabel",
               "Report", "Labels")
@@ -268,8 +282,9 @@ def _ukacxr(root, studies, size):
                 grades.append(str(study.rng.choice(high)))
             else:
                 grades.append(unsure if study.rng.random() < 0.06 else low)
-        rows.append((image, study.patient, "AP", *grades))
-    _write_csv(root / "ukacxr.csv", ("image", "patient_id", "view", *UKACXR_FINDINGS), rows)
+        rows.append((image, study.patient, "AP", study.sex, study.age, *grades))
+    header = ("image", "patient_id", "view", "sex", "age", *UKACXR_FINDINGS)
+    _write_csv(root / "ukacxr.csv", header, rows)
 
 
 WRITERS = {"vindr": _vindr, "cxr14": _cxr14, "chexpert": _chexpert, "mimic": _mimic,
