@@ -7,7 +7,9 @@ Two commands that know nothing of each other:
 
 What both stand on:
 
-    runtime     `Predictor`: a model file for programs; its metadata and its checksum
+    metadata    what travels in the file, and its checksum
+    runtime     `Predictor`: a model file for programs
+    dicom       what a DICOM header says beside the pixels
     batch       find the files, decode them ahead of the model, predict them in batches
     verify      reference images and the probabilities that they must give
     card        the metadata as a Markdown page

@@ -2,37 +2,46 @@
 
 import os
 import sys
-import threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import NamedTuple
 
-from data.decode import read_image
-from export.runtime import WINDOW_BYTES
+from export.dicom import read_uids
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".dic", ".ima"}
 
 
-def expand(arguments):
+class Result(NamedTuple):
+    """One file's prediction: `probability` (L,) or the `error`, the other None; `uids` of DICOM."""
+
+    path: str
+    probability: object
+    error: str | None
+    uids: dict
+
+
+def expand(arguments, separator="\n"):
     """The image files that arguments name: files, folders (searched), and - for a list on stdin.
 
-    A folder that cannot be read is among them, so that its error has a row.
+    Each as it was given, so that a list can be joined with what comes out. A folder that cannot be
+    read is among them, so that its error has a row.
     """
     paths = []
-    for argument in arguments:
+    for argument in map(str, arguments):
         if argument == "-":
-            if hasattr(sys.stdin, "reconfigure"):
-                sys.stdin.reconfigure(errors="surrogateescape")  # file names need not be UTF-8
-            paths += [Path(line.rstrip("\r\n")) for line in sys.stdin if line.strip()]
-        elif Path(argument).is_dir():
+            content = sys.stdin.buffer.read().removeprefix(b"\xef\xbb\xbf")  # Windows' mark
+            lines = os.fsdecode(content).split(separator)  # file names need not be UTF-8
+            paths += [line for line in (line.rstrip("\r\n") for line in lines) if line.strip()]
+        elif os.path.isdir(argument):
             images = search(argument)
             if not images:
                 raise ValueError(f"{argument}: holds no image (DICOM, "
                                  f"{', '.join(sorted(SUFFIXES))})")
             paths += images
         else:
-            paths.append(Path(argument))
+            paths.append(argument)
     if not paths:
         raise ValueError("no image given")
     return paths
@@ -47,12 +56,13 @@ def search(top):
             folders.clear()
             continue
         seen.add(real)
-        found += [path for path in (Path(folder, name) for name in files) if is_image(path)]
-    return sorted(found + [Path(error.filename) for error in errors])
+        found += [path for name in files if is_image(path := os.path.join(folder, name))]
+    return sorted(found + [error.filename for error in errors])
 
 
 def is_image(path):
     """Whether a file has an image's suffix, or, as in archives, none and DICOM's mark inside."""
+    path = Path(path)
     if path.name.startswith("._") or path.name == "DICOMDIR":  # macOS's notes; a list of files
         return False
     known = path.suffix.lower() in SUFFIXES
@@ -67,24 +77,29 @@ def is_image(path):
         return known
 
 
-def predictions(model, paths, batch_size=8, workers=None):
-    """Predict many files: yields (path, image, probability (L,) or None, error or None).
+def predictions(model, paths, batch_size=8, workers=None, any_modality=False):
+    """Predict many files; yields a `Result` each, in order.
 
-    The radiographs of an archive differ in size and only equal ones can share a batch, so that the
-    images of several batches are sorted together while the next are decoded.
+    Files are decoded and brought to the model's size on other threads, a few batches ahead.
     """
-    window, held, together = [], 0, 3 * batch_size
-    with closing(decoded(paths, model.check, workers or os.cpu_count(), ahead=together)) as files:
+    def read(path):
+        try:
+            image, header = model.read(path, path, any_modality)
+            return path, model.shrink(image), None, read_uids(header)
+        except (ValueError, OSError) as reason:
+            return path, None, str(reason).replace("\n", " "), read_uids(None)
+
+    with closing(ahead(read, paths, workers or os.cpu_count(), 2 * batch_size)) as files:
+        batch = []
         for n, item in enumerate(files, start=1):
-            window.append(item)
-            held += size(item[1])
-            if len(window) == together or held >= WINDOW_BYTES or n == len(paths):
-                scores = iter(score(model, [image for _, image, _ in window if image is not None],
-                                    batch_size))  # a list of its own would keep the images alive
-                for path, image, error in window:
+            batch.append(item)
+            if len(batch) == batch_size or n == len(paths):
+                scores = iter(score(model, [image for _, image, _, _ in batch if image is not None],
+                                    batch_size))
+                for path, image, error, uids in batch:
                     probability, reason = (None, None) if image is None else next(scores)
-                    yield path, image, probability, error or reason and f"{path}: {reason}"
-                window, held = [], 0
+                    yield Result(path, probability, error or reason and f"{path}: {reason}", uids)
+                batch = []
 
 
 def score(model, images, batch_size):
@@ -97,47 +112,15 @@ def score(model, images, batch_size):
         return [result for image in images for result in score(model, [image], 1)]
 
 
-def decoded(paths, check, workers, ahead):
-    """Yield (path, image, error) in order, one of the last two None; decoded on other threads.
-
-    At most `ahead` images wait, in at most `WINDOW_BYTES` and one image a thread.
-    """
-    room, held, turn = threading.Condition(), 0, 0
-
-    def read(n, path):
-        nonlocal held
-        with room:
-            room.wait_for(lambda: held < WINDOW_BYTES or n <= turn)  # the next in turn never waits
-        try:
-            image, error = check(read_image(path), path), None
-        except (ValueError, OSError) as reason:
-            image, error = None, str(reason).replace("\n", " ")
-        with room:
-            held += size(image)
-        return path, image, error
-
-    def take():
-        nonlocal held, turn
-        item = pending.popleft().result()
-        with room:
-            held, turn = held - size(item[1]), turn + 1
-            room.notify_all()
-        return item
-
+def ahead(function, items, workers, count):
+    """``map(function, items)`` on threads, with `count` results at most waiting to be taken."""
     pool, pending = ThreadPoolExecutor(workers), deque()
     try:
-        for n, path in enumerate(paths):
-            pending.append(pool.submit(read, n, path))
-            if len(pending) > ahead:
-                yield take()
+        for item in items:
+            pending.append(pool.submit(function, item))
+            if len(pending) > count:
+                yield pending.popleft().result()
         while pending:
-            yield take()
+            yield pending.popleft().result()
     finally:
-        with room:
-            turn = len(paths)
-            room.notify_all()
         pool.shutdown(cancel_futures=True)
-
-
-def size(image):
-    return 0 if image is None else image.nbytes

@@ -2,25 +2,31 @@
 
 Training with positive class weights inflates probabilities. The map is
 sigmoid(slope * logit + offset) with a positive slope, so that no ranking, and no AUC, changes. It
-is folded into the model's head.
+is folded into the model's head. Where validation has too little of a label for a fit, the prior
+shift of the training is taken back: the loss with a positive weight w is least at the odds w times
+those of the data, so that log(w) is subtracted from the logit.
 """
 
 import numpy as np
 import torch
 
+from export.metadata import UNCALIBRATED
 from export.output import atomic_write
 from models.inference import predict
+from stats import auroc
 
 BINS = 10
 FOLDS = 5
+MAX_SLOPE = 5.0  # a steeper map follows the noise of a few patients
 
 
-def calibrate(model, dataset, thresholds, norm):
-    """Fit a map for each label on a dataset and put it into the model's head; print what it does.
+def calibrate(model, dataset, thresholds, norm, pos_weight):
+    """Choose a map for each label on a dataset and put it into the model's head; print them.
 
-    A label keeps its probabilities where maps fitted without a patient do not bring the patient's
-    nearer to the frequencies: with few positives a map may only follow their noise. So does one
-    with fewer than `FOLDS` patients who have it, or who have not.
+    A label gets Platt's map if at least `FOLDS` patients have it and `FOLDS` have not, its AUC is
+    at least 0.5, the slope is above 0 and at most `MAX_SLOPE`, and maps fitted without a patient
+    bring the patient's probability nearer to the frequencies. Else it gets the prior shift, if
+    nothing can be measured or if that brings it nearer, or keeps its probabilities.
 
     Parameters
     ----------
@@ -32,86 +38,97 @@ def calibrate(model, dataset, thresholds, norm):
         One a label, on uncalibrated probabilities.
     norm : dict
         `mean` and `std` of the model's input, as `models.inference.to_input` takes them.
+    pos_weight : ndarray, shape (L,)
+        The class weights of the training's loss.
 
     Returns
     -------
     metadata : dict
-        `thresholds`, moved so that every decision stays the same, and `calibration` in words.
+        `thresholds`, moved so that every decision stays the same, and `calibration`.
     y_true, before, after : ndarray, shape (N, L)
-        For `draw`.
+        For `draw`; `after` is NaN for labels that keep their probabilities.
     """
     y_true, before = predict(model, dataset, **norm)
-    logit = to_logit(before)
-    after = before.astype(np.float64)
-    slopes, offsets = np.ones(len(dataset.labels)), np.zeros(len(dataset.labels))
+    logit, after = to_logit(before), np.full(before.shape, np.nan)
+    chosen = []
     print(f"{'label':<24} {'slope':>7} {'offset':>7}  ECE before  after (out of fold, by patient)")
-    for i, label in enumerate(dataset.labels):
+    for i, (label, weight) in enumerate(zip(dataset.labels, pos_weight)):
         known = ~np.isnan(y_true[:, i])
-        y = y_true[known, i]
-        fold, patients = folds(y, dataset.table.patient_id[known])
-        if min(patients) < FOLDS:
-            print(f"{label:<24} left as it is: {patients[0]} patients with it and {patients[1]} "
-                  f"without; {FOLDS} of each are needed")
-            continue
-        slope, offset = fit(y, logit[known, i])
-        mapped = out_of_fold(y, logit[known, i], fold)
-        errors = [calibration_error(y, p) for p in (before[known, i], mapped)]
-        if helps := errors[1] < errors[0]:
-            slopes[i], offsets[i], after[known, i] = slope, offset, mapped
-        print(f"{label:<24} {slope:7.3f} {offset:7.3f}  {errors[0]:10.4f}  {errors[1]:6.4f}"
-              + ("" if helps else "  left as it is: no nearer"))
+        y, x = y_true[known, i], logit[known, i]
+        one, after[known, i], errors, reason = choose(
+            y, x, dataset.table.patient_id[known], float(weight))
+        if one["method"] == "none":
+            after[:, i] = np.nan
+        how = dict(platt="", prior="  class weight taken back: ", none="  left as it is: ")
+        print(f"{label:<24} {one['slope']:7.3f} {one['offset']:7.3f}  {errors[0]:10.4f}  "
+              f"{errors[1]:6.4f}{how[one['method']]}{reason}")
+        chosen.append(one)
+    if all(one["method"] == "none" for one in chosen):
+        raise ValueError("--calibrate: no label's probabilities come nearer to the frequencies on "
+                         f"{len(dataset)} validation images; nothing written")
+    slopes, offsets = (np.array([one[key] for one in chosen]) for key in ("slope", "offset"))
     with torch.no_grad():
         model.head.weight.mul_(torch.tensor(slopes[:, None]))
         model.head.bias.mul_(torch.tensor(slopes)).add_(torch.tensor(offsets))
     moved = [None if t is None else float(sigmoid(slope * to_logit(t) + offset))
              for t, slope, offset in zip(thresholds, slopes, offsets)]
-    mapped = [label for label, slope, offset in zip(dataset.labels, slopes, offsets)
-              if (slope, offset) != (1, 0)]
-    words = (f"logistic (Platt), fitted on {len(dataset)} validation images, of {len(mapped)} of "
-             f"{len(dataset.labels)} labels: {', '.join(mapped)}")
-    if not mapped:
-        raise ValueError("--calibrate: no label's probabilities come nearer to the frequencies on "
-                         f"{len(dataset)} validation images; nothing written")
-    return dict(thresholds=moved, calibration=words), y_true, before, after
+    return dict(thresholds=moved, calibration=chosen), y_true, before, after
+
+
+def choose(y_true, logit, patients, weight):
+    """One label's map, its probabilities (out of fold), ECE before and after, and why no fit."""
+    prior = dict(method="prior", slope=1.0, offset=-float(np.log(weight)))
+    before, shifted = sigmoid(logit), sigmoid(logit + prior["offset"])
+    fold, (ill, well) = folds(y_true, patients)
+    if min(ill, well) < FOLDS:
+        reason = f"{ill} patients with it and {well} without; {FOLDS} of each are needed"
+        return (prior if weight != 1 else UNCALIBRATED), shifted, (np.nan, np.nan), reason
+    error = calibration_error(y_true, before)
+    area = auroc(y_true[:, None], logit[:, None])[0]
+    slope, offset = platt(y_true, logit)
+    if area < 0.5:
+        reason = f"its AUC on validation is {area:.3f}, below 0.5"
+    elif not 0 < slope <= MAX_SLOPE:
+        reason = f"a slope of {slope:.1f} would be fitted; expected at most {MAX_SLOPE:g}"
+    else:
+        mapped = out_of_fold(y_true, logit, fold)
+        if (nearer := calibration_error(y_true, mapped)) < error:
+            return dict(method="platt", slope=slope, offset=offset), mapped, (error, nearer), ""
+        reason = "maps fitted without a patient bring it no nearer"
+    if (nearer := calibration_error(y_true, shifted)) < error:
+        return prior, shifted, (error, nearer), reason
+    return UNCALIBRATED, before, (error, error), reason
 
 
 def draw(path, y_true, before, after):
-    """The reliability diagram of all labels together, before and after."""
+    """The reliability diagram of the calibrated labels, before and after, with the counts."""
     try:
         from matplotlib.figure import Figure
     except ModuleNotFoundError:
         print("no reliability.png: pip install matplotlib")
         return
-    known = ~np.isnan(y_true)
-    axes = (figure := Figure(figsize=(4, 4), layout="constrained")).subplots()
+    known = ~np.isnan(y_true) & ~np.isnan(after)
+    figure = Figure(figsize=(5, 5.6), layout="constrained")
+    axes, below = figure.subplots(2, sharex=True, height_ratios=(4, 1))
     axes.plot([0, 1], [0, 1], color="0.7", linewidth=1)
-    for name, probability, color in (("before", before, "#d55e00"), ("after", after, "#0072b2")):
-        _, frequency, mean = reliability(y_true[known], probability[known])
-        axes.plot(mean, frequency, "o-", color=color, markersize=4, label=name)
-    axes.set(xlabel="mean probability in a bin", ylabel="frequency of positives", aspect=1)
-    axes.set(xlim=(0, 1), ylim=(0, 1))
-    axes.set_title(f"all labels of {len(y_true):,} validation images\n"
-                   "(after: each patient by maps fitted without)", fontsize=8)
+    for name, probability, color, style in (("before", before, "#d55e00", "s--"),
+                                            ("after", after, "#0072b2", "o-")):
+        counts, frequency, mean = reliability(y_true[known], probability[known])
+        center = (frequency + 1.92 / counts) / (1 + 3.84 / counts)  # Wilson's interval
+        half = 1.96 * np.sqrt(frequency * (1 - frequency) / counts + 0.96 / counts ** 2)
+        half /= 1 + 3.84 / counts
+        spread = np.abs([frequency - (center - half), center + half - frequency])
+        axes.errorbar(mean, frequency, spread, fmt=style, color=color, markersize=4, capsize=2,
+                      label=f"{name} calibration")
+        below.plot(mean, counts, style, color=color, markersize=4)
+    axes.set(ylabel="frequency of positives", xlim=(0, 1), ylim=(0, 1))
+    labels = int((~np.isnan(after)).any(0).sum())
+    axes.set_title(f"{labels} calibrated labels on {len(y_true):,} validation images, with 95 %\n"
+                   "intervals; after: each patient by a map fitted without them", fontsize=8)
     axes.legend(frameon=False)
+    below.set(xlabel="mean probability in a bin", ylabel="predictions", yscale="log")
     with atomic_write(path, "wb") as file:
         figure.savefig(file, dpi=200, format="png")
-
-
-def fit(y_true, logit):
-    """Slope, above 0, and offset of one label's map.
-
-    `platt`'s, or, where that would reverse the ranking, 1 and the shift that makes the mean
-    probability the frequency of positives.
-    """
-    slope, offset = platt(y_true, logit)
-    if slope > 0:
-        return slope, offset
-    low, high = -100.0, 100.0
-    while high - low > 1e-9:
-        offset = (low + high) / 2
-        too_high = sigmoid(logit + offset).mean() > y_true.mean()
-        low, high = (low, offset) if too_high else (offset, high)
-    return 1.0, offset
 
 
 def platt(y_true, logit):
@@ -201,6 +218,6 @@ def out_of_fold(y_true, logit, fold):
     """Calibrated probability of each image, by a map that was fitted on the other folds."""
     probability = np.empty(len(logit))
     for k in range(FOLDS):
-        slope, offset = fit(y_true[fold != k], logit[fold != k])
+        slope, offset = platt(y_true[fold != k], logit[fold != k])
         probability[fold == k] = sigmoid(slope * logit[fold == k] + offset)
     return probability

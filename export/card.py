@@ -10,6 +10,7 @@ def card(metadata):
     auroc, size, check = metadata["test_auroc"], metadata["image_size"], metadata["precision_check"]
     versions = ", ".join(f"{name} {number}" for name, number in metadata["versions"].items())
     intensities = "8-bit range, 0 to 255" if metadata["input_type"] == "uint8" else "any range"
+    calibrated = describe_calibration(metadata)
     warning = ["**Trained on synthetic phantoms: nothing it says is about patients.**", ""]
     corpus = metadata["corpus"]
     if metadata["synthetic"] and corpus != "phantom":
@@ -25,7 +26,7 @@ def card(metadata):
         f"| cohort rule | {metadata['cohort']} |",
         f"| label set | {metadata['label_set']} |",
         f"| thresholds | {metadata['thresholds_from']} |",
-        f"| calibration | {metadata['calibration']} |",
+        f"| calibration | {calibrated} |",
         f"| precision | {metadata['precision']} |",
         f"| operators | {metadata['operators']} |",
         *([f"| precision check | {describe_check(check)} |"] if check else []),
@@ -36,7 +37,7 @@ def card(metadata):
         f"tissue bright; {intensities}; any N, H and W.",
         "**Output** `probability`: (N, labels), in the order below.", "",
     ]
-    changed = metadata["precision"] != "fp32" or metadata["calibration"] != "none"
+    changed = metadata["precision"] != "fp32" or calibrated != "none"
     whose = " of the PyTorch fp32 checkpoint before calibration, not of this file,"
     if auroc:
         lines += [f"AUC{whose if changed else ''} on the test set ({auroc['images']} images) with "
@@ -51,6 +52,18 @@ def card(metadata):
         ci = "–" if None in (low, high) else f"{low:.3f} to {high:.3f}"
         lines.append(f"| {label} | {rounded(threshold, 4)} | {rounded(value, 3)} | {ci} |")
     return "\n".join(lines) + "\n"
+
+
+def describe_calibration(metadata):
+    """The labels of each kind of calibration, in words."""
+    kinds = dict(platt="logistic map (Platt) fitted on validation: ",
+                 prior="logarithm of the training's class weight subtracted: ",
+                 none="none: ")
+    found = {kind: [label for label, one in zip(metadata["labels"], metadata["calibration"])
+                    if one["method"] == kind] for kind in kinds}
+    if len(found["none"]) == len(metadata["labels"]):
+        return "none"
+    return "; ".join(kinds[kind] + ", ".join(labels) for kind, labels in found.items() if labels)
 
 
 def describe_check(check):

@@ -6,14 +6,17 @@ at the radiograph's mean level and at its dark level: the one hides air that sho
 the other what is too dense. tests/bench_explain.py has the evidence for this choice.
 """
 
+from pathlib import Path
+
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from export.output import atomic_write
-from export.runtime import resize
 
 WINDOW = 1 / 6  # side of what is hidden, in parts of the image's side
 STEP = 0.5  # of a window
+COUNT = round(1 / (WINDOW * STEP)) + 1  # windows along a side
+INFERENCES = 2 * COUNT ** 2 + 1
 DARK = 5  # percentile of the intensities
 HEADER, GAP, BAR = 64, 8, 92  # pixels: height above the radiograph, widths between and of the scale
 CANVAS, SCALE = 640, 160  # least width and least height of the scale, so that the text fits
@@ -39,27 +42,28 @@ def occlusion(model, image, batch_size=8):
     Returns
     -------
     ndarray, shape (L, S, S), float32
-        Fall of the log-odds where the image is hidden, at least 0: a mean over the two levels and
-        over the windows that cover a place. S is the model's image size.
+        Fall of the log-odds, before a calibration, where the image is hidden, at least 0: a mean
+        over the two levels and over the windows that cover a place. S is the model's image size.
     """
     size = model.metadata["image_size"]
-    small = resize(model.check(image), size)  # the graph's own resize then does nothing
+    small = model.resize(model.check(image))  # the graph's own resize then does nothing
     windows = grid(size)  # (n, S, S)
     hidden = [small + window * (level - small)
               for level in (small.mean(), np.percentile(small, DARK)) for window in windows]
     pictures = [picture.round().astype(np.uint8) if model.input_dtype == np.uint8 else picture
                 for picture in (small, *hidden)]
     log_odds = to_log_odds(model.predict(pictures, batch_size))
-    fall = np.maximum(log_odds[0] - log_odds[1:], 0).reshape(2, len(windows), -1).mean(0)  # (n, L)
+    slopes = np.array([one["slope"] or 1 for one in model.metadata["calibration"]])
+    fall = np.maximum(log_odds[0] - log_odds[1:], 0) / slopes
+    fall = fall.reshape(2, len(windows), -1).mean(0)  # (n, L)
     weights = windows.reshape(len(windows), -1)
     return (fall.T @ weights / weights.sum(0)).reshape(-1, size, size).astype(np.float32)
 
 
 def grid(size):
     """Soft windows (n, size, size) of values 0 to 1: bells of the width `WINDOW`, on a grid."""
-    count = round(1 / (WINDOW * STEP)) + 1
     axis = (np.arange(size) + 0.5) / size
-    distance = (axis - np.linspace(0, 1, count)[:, None]) / (WINDOW / 2)
+    distance = (axis - np.linspace(0, 1, COUNT)[:, None]) / (WINDOW / 2)
     bells = np.exp(-0.5 * distance ** 2).astype(np.float32)
     return (bells[:, None, :, None] * bells[None, :, None, :]).reshape(-1, size, size)
 
@@ -89,7 +93,8 @@ def overlay(image, heat, name, label, probability, threshold, side=640):
     Returns
     -------
     PIL.Image.Image
-        The radiograph as it is on the left, with the map on the right.
+        The radiograph as it is on the left, with the map on the right: colors, and a black and
+        white line, which reads the same on bone and on lung, around the hotter half of the scale.
     """
     height, width = (max(1, round(n * side / max(image.shape))) for n in image.shape)
     low, high = np.percentile(image, (0.5, 99.5))
@@ -102,21 +107,26 @@ def overlay(image, heat, name, label, probability, threshold, side=640):
     length = max(height, SCALE)
     picture = Image.new("RGB", (max(scale + BAR, CANVAS), HEADER + length), "black")
     picture.paste(gray, (0, HEADER))
-    picture.paste(blend(np.asarray(gray), strength), (right, HEADER))
+    picture.paste(outlined(blend(np.asarray(gray), strength), strength > 0.5), (right, HEADER))
     steps = np.linspace(1, 0, length)[:, None].repeat(16, 1)
     picture.paste(blend(np.full((length, 16, 3), 128), steps), (scale, HEADER))  # as on mid-gray
 
     verdict = ""
     if threshold is not None:
         verdict = f"  (threshold {threshold:.3f}: {'yes' if probability >= threshold else 'no'})"
-    faint = f" (nowhere over {heat.max():.2g})" if heat.max() < FAINT else ""
     draw = ImageDraw.Draw(picture)
     for y, text, size, color in (
             (3, f"{label}  p = {probability:.3f}{verdict}", 18, "white"), (26, name, 13, "white"),
-            (44, f"right: fall of the log-odds when a place is hidden{faint}. Research, not a "
-             "medical device.", 13, "#aaaaaa")):
+            (44, "right: fall of the log-odds when a place is hidden. Research, not a medical "
+             "device.", 13, "#aaaaaa")):
         font = ImageFont.load_default(size)
         draw.text((8, y), shortened(text, font, picture.width - 16), fill=color, font=font)
+    if heat.max() < FAINT:
+        middle = right + width / 2, HEADER + height / 2
+        text, font = f"nowhere over {heat.max():.2g}: nothing to show", ImageFont.load_default(14)
+        text = shortened(text, font, width)
+        draw.rectangle(draw.textbbox(middle, text, font, anchor="mm"), fill="black")
+        draw.text(middle, text, font=font, fill="white", anchor="mm")
     for value in (0, top / 2, top):
         y = HEADER + (length - 1) * (1 - value / top)
         draw.text((scale + 22, y), f"{value:.3g}", fill="white", font=ImageFont.load_default(15),
@@ -129,6 +139,18 @@ def blend(base, strength):
     opacity = 0.75 * np.clip(strength * 2 - 0.3, 0, 1)[..., None]
     blended = base * (1 - opacity) + inferno(strength) * opacity
     return Image.fromarray(blended.round().astype(np.uint8))
+
+
+def outlined(picture, mask):
+    """A picture with a white line, black on the inside, along the border of a mask (H, W)."""
+    def inner(mask):  # less one pixel all around
+        padded = np.pad(mask, 1, constant_values=True)
+        return (mask & padded[2:, 1:-1] & padded[:-2, 1:-1] & padded[1:-1, 2:] & padded[1:-1, :-2])
+
+    once = inner(mask)
+    pixels = np.array(picture)
+    pixels[mask & ~once], pixels[once & ~inner(once)] = 255, 0
+    return Image.fromarray(pixels)
 
 
 def shortened(text, font, width):
@@ -147,21 +169,41 @@ def inferno(values):
     return np.stack([np.interp(values, at, INFERNO[:, channel]) for channel in range(3)], axis=-1)
 
 
-def write_overlays(model, path, image, probability, folder, taken):
-    """Write one overlay per label as `folder`/<stem of path>--<label>.png; gives their paths.
+def write_sheet(model, result, folder, taken, all_labels=False):
+    """Write the overlays of a radiograph, one below the other, as `folder`/<its stem>.png.
 
-    `taken` holds the names that this run's pictures have, without their case: one more of a name
-    gets a number, since images of several folders may be called the same.
+    Parameters
+    ----------
+    model : export.runtime.Predictor
+    result : export.batch.Result
+        Without an error.
+    folder : Path
+    taken : set of str
+        The names that this run's pictures have, in lower case: one more of a name gets a number,
+        since images of several folders may be called the same.
+    all_labels : bool
+        Not only those whose probability reaches the threshold.
+
+    Returns
+    -------
+    Path or None
+        None where there is no such label.
     """
-    paths = []
-    for i, heat in enumerate(occlusion(model, image)):
-        label, threshold = model.labels[i], model.thresholds[i]
-        name = unused(f"{path.stem}--{label.replace(' ', '_').replace('/', '_')}", taken)
-        picture = overlay(image, heat, path.name, label, float(probability[i]), threshold)
-        paths.append(folder / f"{name}.png")
-        with atomic_write(paths[-1], "wb") as file:
-            picture.save(file, format="PNG")
-    return paths
+    shown = [i for i, yes in enumerate(model.predict_labels(result.probability))
+             if yes or all_labels]
+    if not shown:
+        return None
+    image, _ = model.read(result.path, result.path, any_modality=True)
+    source, heats = Path(result.path), occlusion(model, image)
+    panels = [overlay(image, heats[i], source.name, model.labels[i], float(result.probability[i]),
+                      model.thresholds[i]) for i in shown]
+    sheet = Image.new("RGB", (panels[0].width, sum(panel.height for panel in panels)))
+    for n, panel in enumerate(panels):
+        sheet.paste(panel, (0, n * panel.height))
+    path = folder / f"{unused(source.stem, taken)}.png"
+    with atomic_write(path, "wb") as file:
+        sheet.save(file, format="PNG")
+    return path
 
 
 def unused(name, taken):

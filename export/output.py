@@ -1,8 +1,10 @@
 """Files that are written whole or not at all, and scripts that end in one line and an exit code."""
 
+import csv
 import os
 import signal
 import sys
+from collections import Counter
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -42,6 +44,38 @@ def atomic_write(path, mode="w"):
     finally:
         with suppress(OSError):
             part.unlink()
+
+
+def kept_rows(path, columns, checksum, labels):
+    """Make a CSV of `export.predict` ready to be continued; gives the images that are done.
+
+    What a stop left unfinished is dropped from the file: rows of an image that has not one for each
+    of its labels, and those of images that failed, which are tried again.
+
+    Raises
+    ------
+    ValueError
+        The file holds something else, or another model's predictions.
+    """
+    if not os.path.isfile(path):
+        return set()
+    with open(path, newline="", encoding="utf-8") as file:
+        table = csv.reader(file)
+        found = next(table, columns)
+        if found != columns:
+            raise ValueError(f"{path}: has the columns {', '.join(found)}; expected "
+                             f"{', '.join(columns)}")
+        image, model, error = (columns.index(name) for name in ("image", "model", "error"))
+        rows = [row for row in table if len(row) == len(columns)]
+    others = {row[model] for row in rows} - {checksum}
+    if others:
+        raise ValueError(f"{path}: holds predictions of another model ({min(others)[:12]}); "
+                         f"expected {checksum[:12]}")
+    count = Counter(row[image] for row in rows if not row[error])
+    rows = [row for row in rows if not row[error] and count[row[image]] % labels == 0]
+    with atomic_write(path) as file:
+        csv.writer(file, lineterminator="\n").writerows([columns, *rows])
+    return {row[image] for row in rows}
 
 
 @contextmanager

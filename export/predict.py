@@ -2,7 +2,8 @@
 
     python -m export.predict model.onnx a.png b.dcm FOLDER            # a table
     python -m export.predict model.onnx FOLDER --csv out.csv          # or --jsonl out.jsonl
-    find /archive -name '*.dcm' | python -m export.predict model.onnx - --csv out.csv
+    find /archive -name '*.dcm' | python -m export.predict model.onnx - --csv out.csv --resume
+    python -m export.predict model.onnx FOLDER --wide wide.csv        # for evaluate.py
     python -m export.predict model.onnx --card                        # what the model is
     python -m export.predict model.onnx --verify                      # does it compute as exported?
 
@@ -21,12 +22,14 @@ from pathlib import Path
 
 from export.batch import expand, predictions
 from export.card import card
-from export.explain import write_overlays
-from export.output import atomic_write, check_target, run_script
+from export.dicom import UIDS
+from export.explain import INFERENCES, write_sheet
+from export.output import atomic_write, check_target, kept_rows, run_script
 from export.runtime import Predictor, cuda_problem
 from export.verify import differences
 
-COLUMNS = ("image", "label", "probability", "threshold", "positive", "error")
+COLUMNS = ("image", "label", "probability", "threshold", "positive", "calibration", "model",
+           *UIDS, "error")
 
 
 def build_parser():
@@ -38,8 +41,29 @@ def build_parser():
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--csv", metavar="FILE",
                       help="write CSV, a row per image and label (- for stdout)")
+    form.add_argument("--wide", metavar="FILE",
+                      help="write CSV, a row per image, known by its file's name, and a column "
+                      "per label, as evaluate.py --predictions reads; leaves failed images out")
     form.add_argument("--jsonl", metavar="FILE",
                       help="write JSON lines, one per image (- for stdout)")
+    form.add_argument("--card", action="store_true", help="print the model card and stop")
+    form.add_argument("--verify", action="store_true", help="compare the probabilities of the "
+                      "reference images with those of the export and stop; reference radiographs "
+                      "among IMAGES are recognized by their hash")
+    parser.add_argument("--resume", action="store_true",
+                        help="with --csv: write rows as they come, and on a rerun skip the images "
+                        "that FILE has; those that failed are tried again")
+    parser.add_argument("-0", dest="separator", action="store_const", const="\0", default="\n",
+                        help="the list on stdin is separated by NUL, as of find -print0")
+    parser.add_argument("--no-uids", action="store_true",
+                        help="leave out the DICOM UIDs of instance, study and series")
+    parser.add_argument("--any-modality", action="store_true",
+                        help="take DICOM files that say that they are not frontal radiographs")
+    parser.add_argument("--explain", metavar="DIR", type=Path,
+                        help="also write a picture per image of where the model looked, for the "
+                        f"labels above their threshold; {INFERENCES} inferences an image")
+    parser.add_argument("--explain-all", action="store_true",
+                        help="with --explain: for all labels")
     parser.add_argument("--provider", default="auto", choices=["auto", "cuda", "cpu"],
                         help="cuda fails where onnxruntime would run on the CPU (default: auto)")
     parser.add_argument("--batch-size", type=positive, default=8,
@@ -48,12 +72,6 @@ def build_parser():
                         help="CPU threads of one inference (default: all cores)")
     parser.add_argument("--workers", type=positive, default=os.cpu_count(),
                         help="threads that decode images ahead of the model (default: a core each)")
-    form.add_argument("--card", action="store_true", help="print the model card and stop")
-    form.add_argument("--verify", action="store_true", help="compare the probabilities of the "
-                      "reference images with those of the export and stop; reference radiographs "
-                      "among IMAGES are recognized by their hash")
-    parser.add_argument("--explain", metavar="DIR", type=Path,
-                        help="also write a picture per image and label of where the model looked")
     return parser
 
 
@@ -64,13 +82,19 @@ def positive(text):
     return number
 
 
-def rows(model, path, probability, error):
+def columns(args):
+    return [name for name in COLUMNS if not (args.no_uids and name in UIDS)]
+
+
+def rows(model, result):
     """The output rows of one image: one per label, or one with the error."""
-    if error:
-        return [dict(image=str(path), error=error)]
-    findings = zip(model.labels, probability, model.thresholds, model.predict_labels(probability))
-    return [dict(image=str(path), label=label, probability=float(p), threshold=t, positive=above)
-            for label, p, t, above in findings]
+    common = dict(image=result.path, model=model.checksum) | result.uids
+    if result.error:
+        return [common | dict(error=result.error)]
+    above = model.predict_labels(result.probability)
+    findings = zip(model.labels, result.probability, model.thresholds, above, model.calibration)
+    return [common | dict(label=label, probability=float(p), threshold=t, positive=yes,
+                          calibration=how) for label, p, t, yes, how in findings]
 
 
 def progress(items, total):
@@ -85,31 +109,43 @@ def progress(items, total):
     return tqdm(items, total=total, unit="image")
 
 
-def write(model, results, args, file):
-    """Write all results in the form asked for; gives the number of failed images."""
-    failed, taken = 0, set()
-    table = csv.DictWriter(file, COLUMNS, lineterminator="\n") if args.csv else None
-    if table:
-        table.writeheader()
-    for path, image, probability, error in results:
-        failed += error is not None
-        lines = rows(model, path, probability, error)
-        if table:
+def writer(model, args, file):
+    """A function that writes one image's rows in the form asked for."""
+    if args.csv:
+        table = csv.DictWriter(file, columns(args), lineterminator="\n", extrasaction="ignore")
+        if not args.resume or not file.tell():
+            table.writeheader()
+
+        def write(result, lines):
             table.writerows(lines)
-        elif args.jsonl:
-            findings = [{k: v for k, v in line.items() if k != "image"} for line in lines]
-            entry = dict(error=error) if error else dict(findings=findings)
-            print(json.dumps(dict(image=str(path)) | entry), file=file)
-        else:
-            print(path, error and f"  error: {error}" or "", sep="", file=file)
-            for line in lines if not error else []:
+            if args.resume:
+                file.flush()
+    elif args.wide:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["image_id", *model.labels])
+
+        def write(result, lines):
+            if not result.error:
+                table.writerow([os.path.basename(result.path), *map(float, result.probability)])
+    elif args.jsonl:
+        shared, kept = {"image", "model", *UIDS}, columns(args)
+
+        def write(result, lines):
+            entry = {k: lines[0][k] for k in lines[0] if k in shared & {*kept} or k == "error"}
+            if not result.error:
+                entry["findings"] = [{k: v for k, v in line.items() if k not in shared}
+                                     for line in lines]
+            print(json.dumps(entry), file=file)
+    else:
+        def write(result, lines):
+            print(result.path, *([f"  error: {result.error}"] if result.error else []), sep="",
+                  file=file)
+            for line in lines if not result.error else []:
                 answer = {True: "yes", False: "no", None: "-"}[line["positive"]]
                 threshold = "   -  " if line["threshold"] is None else f"{line['threshold']:6.4f}"
                 print(f"  {line['label']:<24} {line['probability']:6.4f}  threshold {threshold}"
                       f"  {answer}", file=file)
-        if args.explain and not error:
-            write_overlays(model, path, image, probability, args.explain, taken)
-    return failed
+    return write
 
 
 def verify(model, paths):
@@ -128,12 +164,14 @@ def main(argv=None):
     args = parser.parse_intermixed_args(argv)  # options may stand before the images
     if args.explain and (args.card or args.verify):
         parser.error("argument --explain: not allowed with --card and --verify")
+    if args.resume and args.csv in (None, "-"):
+        parser.error("argument --resume: needs --csv FILE")
     return run_script("predict", lambda: predict(args))
 
 
 def predict(args):
     """The script's work; gives its exit code."""
-    target = args.csv or args.jsonl or "-"
+    target = args.csv or args.wide or args.jsonl or "-"
     if target != "-":
         check_target(target)
     model = Predictor(args.model, args.provider, args.threads)
@@ -141,8 +179,14 @@ def predict(args):
         print(card(model.metadata), end="")
         return 0
     if args.verify:
-        return 0 if verify(model, expand(args.images) if args.images else []) else 1
-    paths = expand(args.images)
+        files = expand(args.images, args.separator) if args.images else []
+        return 0 if verify(model, files) else 1
+    paths = expand(args.images, args.separator)
+    names = [os.path.basename(path) for path in paths]
+    if args.wide and len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"--wide: two images are called {twice}, and a row is known by its name "
+                         "alone; predict the folders one by one")
     to_stdout = target in ("-", "/dev/stdout")  # the latter may be a file that others write to
     if to_stdout and sys.stdout is None:
         raise ValueError("standard output is closed; --csv FILE or --jsonl FILE writes to a file")
@@ -152,17 +196,44 @@ def predict(args):
         except (FileExistsError, NotADirectoryError):
             raise ValueError(f"--explain {args.explain}: there is a file in its place; expected a "
                              "folder") from None
+    if args.resume:
+        done = kept_rows(target, columns(args), model.checksum, len(model.labels))
+        paths = [path for path in paths if path not in done]
+        print(f"{len(names) - len(paths)} images are in {target} already", file=sys.stderr)
+    say_start(model, args, len(paths))
+    failed, taken, bare = 0, set(), 0
+    opened = (nullcontext(sys.stdout) if to_stdout else atomic_write(target) if not args.resume
+              else open(target, "a", newline="", encoding="utf-8", errors="backslashreplace"))
+    results = predictions(model, paths, args.batch_size, args.workers, args.any_modality)
+    with opened as file, closing(results):
+        write = writer(model, args, file)
+        for result in progress(results, len(paths)):
+            failed += result.error is not None
+            write(result, rows(model, result))
+            if args.explain and not result.error:
+                bare += not write_sheet(model, result, args.explain, taken, args.explain_all)
+    if bare:
+        print(f"{bare} images have no picture, since no label reaches its threshold; --explain-all "
+              "draws all labels", file=sys.stderr)
+    if not args.csv and not args.wide and not args.jsonl:
+        print("threshold: from which probability on the answer is yes, chosen on validation; - "
+              "where validation gave none. --card says more", file=sys.stderr)
+    if args.wide:
+        print(f"next: python evaluate.py --predictions {target} --truth TRUTH.csv",
+              file=sys.stderr)
+    if failed:
+        print(f"predict: {failed} of {len(paths)} images failed", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def say_start(model, args, count):
+    """One line on what begins, and what --explain will cost."""
     why = ""
     if args.provider == "auto" and model.provider == "cpu":
         problem = cuda_problem() or "onnxruntime found no usable GPU"
         why = f" (no CUDA: {problem.partition(';')[0]})"
-    print(f"{len(paths)} images on {model.provider}{why}", file=sys.stderr)
-    with (nullcontext(sys.stdout) if to_stdout else atomic_write(target) as file,
-          closing(predictions(model, paths, args.batch_size, args.workers)) as results):
-        failed = write(model, progress(results, len(paths)), args, file)
-    if failed:
-        print(f"predict: {failed} of {len(paths)} images failed", file=sys.stderr)
-    return 1 if failed else 0
+    cost = f"; --explain takes {INFERENCES} inferences an image" if args.explain else ""
+    print(f"{count} images on {model.provider}{why}{cost}", file=sys.stderr)
 
 
 if __name__ == "__main__":

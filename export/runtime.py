@@ -8,33 +8,22 @@
 """
 
 import ctypes
-import hashlib
-import json
-import mmap
 import os
-from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
 from PIL import Image
 
-from data.decode import read_image
+from data.decode import decode_image, read_file
 from data.preprocess import to_float32
+from export.dicom import check_frontal, read_header, to_bytes
+from export.metadata import CHECKSUM, decode_metadata, named, verified
 
 ort.disable_telemetry_events()  # some builds would send usage events
 
-FORMAT = "radiograph-to-probability/2"
-FORMATS = ("radiograph-to-probability/1", FORMAT)
-CHECKSUM = "file_sha256"
-# what travels in a model's metadata: text as it is, all else as JSON
-TEXT_FIELDS = ("format", "intended_use", "corpus", "init", "architecture", "cohort", "label_set",
-               "thresholds_from", "precision", "operators", "input_type", "checkpoint_sha256",
-               "calibration")
-JSON_FIELDS = dict(labels=list, thresholds=list, image_size=int, synthetic=bool, versions=dict,
-                   test_auroc=dict | None, precision_check=dict | None, reference=dict)
-INPUTS = {"float32": "tensor(float)", "uint8": "tensor(uint8)"}
-WINDOW_BYTES = 2**28  # of decoded images that are held together, and of one inference's pixels
+BATCH_BYTES = 2**28  # of pixels in one inference
+MIN_SIDE = 16  # pixels; no radiograph is smaller
 
 
 class Predictor:
@@ -54,8 +43,12 @@ class Predictor:
     labels : list of str
     thresholds : list of float or None
         One a label; None where validation did not yield one.
+    calibration : list of {"platt", "prior", "none"}
+        One a label: a logistic map, a shift by the class weight of the training, or neither.
     metadata : dict
-        Everything that travels with the model, see `TEXT_FIELDS` and `JSON_FIELDS`.
+        Everything that travels with the model, see `export.metadata`.
+    checksum : str
+        Of the file's bytes, see `export.metadata`.
     provider : {"cuda", "cpu"}
         The one in use.
 
@@ -70,6 +63,8 @@ class Predictor:
         self.session, self.provider = open_session(verified(path), provider, threads)
         self.metadata = decode_metadata(path, self.session)
         self.labels, self.thresholds = self.metadata["labels"], self.metadata["thresholds"]
+        self.calibration = [one["method"] for one in self.metadata["calibration"]]
+        self.checksum = self.metadata.pop(CHECKSUM)
         self.input_dtype = np.uint8 if self.metadata["input_type"] == "uint8" else np.float32
 
     def __call__(self, images, batch_size=8):
@@ -77,8 +72,8 @@ class Predictor:
 
         Parameters
         ----------
-        images : sequence of path-like, or of ndarray of shape (H, W)
-            Files, or raw gray intensities (dense tissue bright). Those of one size share batches.
+        images : sequence of path-like, bytes, pydicom.Dataset, or ndarray of shape (H, W)
+            Files, their content, or raw gray intensities (dense tissue bright).
         batch_size : int
 
         Returns
@@ -91,30 +86,67 @@ class Predictor:
             An image cannot be read or predicted, or onnxruntime failed (out of memory, say).
         """
         lone = isinstance(images, str | bytes | os.PathLike) or getattr(images, "ndim", 1) in (0, 2)
-        if lone or not hasattr(images, "__iter__"):
+        if lone or hasattr(images, "file_meta") or not hasattr(images, "__iter__"):
             raise ValueError(f"images: {type(images).__name__}; expected a sequence of files or of "
                              "(H, W) arrays")
         if batch_size < 1:
             raise ValueError(f"batch_size {batch_size}: expected at least 1")
-        found, window, held = [np.empty((0, len(self.labels)), np.float32)], [], 0
+        found, batch = [np.empty((0, len(self.labels)), np.float32)], []
         for i, image in enumerate(images):
-            is_file = isinstance(image, str | os.PathLike)
-            window.append(self.check(read_image(image), image) if is_file
-                          else self.check(image, f"image {i}"))
-            held += window[-1].nbytes
-            if held >= WINDOW_BYTES:
-                found.append(self.predict(window, batch_size))
-                window, held = [], 0
-        return np.concatenate([*found, self.predict(window, batch_size)])
+            name = image if isinstance(image, str | os.PathLike) else f"image {i}"
+            batch.append(self.shrink(self.read(image, name)[0]))
+            if len(batch) == batch_size:
+                found.append(self.predict(batch, batch_size))
+                batch = []
+        return np.concatenate([*found, self.predict(batch, batch_size)])
+
+    def read(self, image, name="image", any_modality=False):
+        """A radiograph as `check` returns it, and its DICOM header or None.
+
+        Parameters
+        ----------
+        image : path-like, bytes, pydicom.Dataset or ndarray of shape (H, W)
+        name : str
+            For messages.
+        any_modality : bool
+            Take DICOM files that say that they are no frontal radiographs, too.
+
+        Returns
+        -------
+        image : ndarray, shape (H, W)
+        header : pydicom.Dataset or None
+        """
+        if hasattr(image, "file_meta"):
+            image = to_bytes(image)
+        elif isinstance(image, str | os.PathLike):
+            image = read_file(image)
+        if not isinstance(image, bytes):
+            return self.check(image, name), None
+        header = read_header(image)
+        if header is not None and not any_modality:
+            check_frontal(header, name)
+        return self.check(decode_image(image, name), name), header
+
+    def shrink(self, image):
+        """An image of `check` at the model's own size, where the graph's resize changes nothing.
+
+        So radiographs of all sizes share batches. A model of 8-bit input takes it as it is, since
+        the digits would be lost.
+        """
+        return image if self.input_dtype == np.uint8 else self.resize(image)
+
+    def resize(self, image):
+        """A gray image at the model's size, (S, S) float32, less its minimum."""
+        return resize(image, self.metadata["image_size"])
 
     def predict(self, images, batch_size=8):
-        """Probabilities (N, L) of images that `check` returned, all of them in memory."""
+        """Probabilities (N, L) of images that `check` or `shrink` returned."""
         by_shape = {}
         for i, image in enumerate(images):
             by_shape.setdefault(image.shape, []).append(i)
         probability = np.full((len(images), len(self.labels)), np.nan, np.float32)
         for (height, width), rows in by_shape.items():
-            size = min(batch_size, max(1, WINDOW_BYTES // (4 * height * width)))
+            size = min(batch_size, max(1, BATCH_BYTES // (4 * height * width)))
             for start in range(0, len(rows), size):
                 batch = rows[start:start + size]
                 pixels = np.stack([images[i] for i in batch])[:, None]
@@ -130,8 +162,9 @@ class Predictor:
     def check(self, image, name="image"):
         """The image as `predict` takes it; ValueError if no probability of it has a meaning."""
         image = np.asarray(image)
-        if image.ndim != 2 or image.size < 2:
-            raise ValueError(f"{name}: shape {image.shape}; expected (H, W) of more than one pixel")
+        if image.ndim != 2 or min(image.shape) < MIN_SIDE:
+            raise ValueError(f"{name}: shape {image.shape}; expected (H, W) of at least "
+                             f"{MIN_SIDE} x {MIN_SIDE} pixels")
         if image.dtype.kind not in "uif":
             raise ValueError(f"{name}: type {image.dtype}; expected numbers")
         if self.input_dtype == np.uint8 and image.dtype != np.uint8:
@@ -154,8 +187,9 @@ class Predictor:
 
 
 def resize(image, size):
-    """A gray image at (size, size), float32: the first step of the model's preprocessing."""
-    picture = Image.fromarray(image.astype(np.float32))
+    """A gray image at (size, size), float32, less its minimum: the model's first step."""
+    image = image.astype(np.float32)
+    picture = Image.fromarray(image - image.min())  # beside a large offset, digits would be lost
     return np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR))
 
 
@@ -190,11 +224,6 @@ def open_session(model, provider="auto", threads=None):
     return session, took
 
 
-def named(model):
-    """How messages call a model."""
-    return "model" if isinstance(model, bytes) else model
-
-
 def first_line(error):
     """The first line of an error's message, or its type where it has none."""
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
@@ -221,101 +250,3 @@ def cuda_problem():
         except OSError as error:
             return f"{error}; pip install onnxruntime-gpu[cuda,cudnn]"
     return None
-
-
-# -- checksum and metadata -----------------------------------------------------------------------
-
-def encode_metadata(metadata):
-    """Metadata as an ONNX file holds it, with zeros in the place of the checksum."""
-    return {key: value if key in TEXT_FIELDS else json.dumps(value)
-            for key, value in metadata.items()} | {CHECKSUM: "0" * 64}
-
-
-def add_checksum(content):
-    """A serialized model with its own sha256 in its metadata, computed with zeros in that place.
-
-    ONNX has no checksum of its own. This one finds damage, not intent: who edits a file can write a
-    new checksum into it.
-    """
-    place = _checksum_place(content)
-    return content[:place.start] + _digest(content, place) + content[place.stop:]
-
-
-def read_checksum(content):
-    """The checksum that stands in a serialized model."""
-    return content[_checksum_place(content)].decode()
-
-
-def verified(model):
-    """The model, a file or bytes, if its bytes fit its checksum; before anything parses it."""
-    with ExitStack() as stack:
-        content, name = model, named(model)
-        if not isinstance(model, bytes):
-            if os.path.isdir(model):
-                raise ValueError(f"{model}: is a folder; give its model.onnx")
-            if not os.path.isfile(model):
-                raise FileNotFoundError(f"{model}: no such file")
-            content = b""
-            if os.path.getsize(model):  # an empty file cannot be mapped
-                file = stack.enter_context(open(model, "rb"))
-                content = stack.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-        place = _checksum_place(content)
-        if place is None:
-            raise ValueError(f"{name}: not a model of this project, or cut short (no {CHECKSUM})")
-        if content[place] != _digest(content, place):
-            raise ValueError(f"{name}: was damaged or changed since its export (its bytes do not "
-                             f"fit its {CHECKSUM}); copy or export it again")
-    return model
-
-
-def _checksum_place(content):
-    """Where the checksum lies: behind the field's name, protobuf has a tag and a length."""
-    start = content.rfind(CHECKSUM.encode())
-    return None if start < 0 else slice(start + len(CHECKSUM) + 2, start + len(CHECKSUM) + 66)
-
-
-def _digest(content, place):
-    """The sha256, in hex, of a serialized model with zeros in the place of the checksum."""
-    with memoryview(content) as view:
-        found = hashlib.sha256(view[:place.start])
-        found.update(b"0" * 64)
-        found.update(view[place.stop:])
-    return found.hexdigest().encode()
-
-
-def decode_metadata(model, session):
-    """The metadata of a model's session; ValueError names the field that is missing or wrong."""
-    name, stored = named(model), session.get_modelmeta().custom_metadata_map
-    if stored.get("format") not in FORMATS:
-        raise ValueError(f"{name}: not a model of this project (format {stored.get('format')!r}; "
-                         f"expected one of {FORMATS})")
-    metadata = {key: text for key, text in stored.items() if key in TEXT_FIELDS}
-    try:
-        metadata |= {key: json.loads(text) for key, text in stored.items()
-                     if key not in (*TEXT_FIELDS, CHECKSUM)}
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{name}: its metadata are not JSON ({error})") from None
-    if stored["format"] == FORMATS[0]:
-        metadata = _from_format_1(metadata)
-    absent = [key for key in (*TEXT_FIELDS, *JSON_FIELDS) if key not in metadata]
-    if absent:
-        raise ValueError(f"{name}: its metadata lack {', '.join(absent)}; export it again")
-    graph = session.get_inputs()[0].type, session.get_outputs()[0].shape[-1]
-    wrong = [key for key, kind in JSON_FIELDS.items() if not isinstance(metadata[key], kind)]
-    if wrong or (INPUTS.get(metadata["input_type"]), len(metadata["labels"])) != graph or len(
-            metadata["thresholds"]) != len(metadata["labels"]):
-        raise ValueError(f"{name}: its metadata do not fit the graph ({', '.join(wrong) or graph})")
-    return metadata
-
-
-def _from_format_1(metadata):
-    """Metadata of the first format in the words of the present one."""
-    mark = " (phantoms in its layout)"  # stood behind the corpus's name
-    corpus, check = metadata.get("corpus", ""), metadata.pop("gate", None)
-    names = dict(images="images", split="split", label_fall="largest_auroc_loss",
-                 mean_fall="mean_auroc_loss", change="largest_change", calls="decisions",
-                 changed_calls="changed_decisions", judged_on="device", unjudged="unchecked")
-    return metadata | dict(
-        operators="onnxruntime", corpus=corpus.removesuffix(mark),
-        synthetic=corpus == "phantom" or corpus.endswith(mark),
-        precision_check=check and {names.get(key, key): value for key, value in check.items()})

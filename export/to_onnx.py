@@ -29,10 +29,18 @@ from export.batch import expand, predictions
 from export.calibrate import calibrate, draw
 from export.card import INTENDED_USE, card
 from export.graph import INPUT_TYPES, OPERATORS, classifier
+from export.metadata import (
+    CHECKSUM,
+    FORMAT,
+    UNCALIBRATED,
+    add_checksum,
+    encode_metadata,
+    read_checksum,
+)
 from export.output import atomic_write, check_target, is_stream, run_script
 from export.precision import check_fp16, check_precision
 from export.quantize import CALIBRATION_IMAGES, int8
-from export.runtime import CHECKSUM, FORMAT, Predictor, add_checksum, encode_metadata, read_checksum
+from export.runtime import Predictor
 from export.verify import REDUCED, reference, sha256
 from models.checkpoint import load_checkpoint, restore_model
 from models.inference import predict, to_input
@@ -60,8 +68,9 @@ def build_parser():
                         help="of the graph's input; float32 takes 8 bit, 16 bit and DICOM "
                         "(default: float32)")
     parser.add_argument("--calibrate", action="store_true",
-                        help="fit a logistic (Platt) map per label on validation and put it into "
-                        "the graph; writes reliability.png too")
+                        help="fit a logistic (Platt) map per label on validation, or take the "
+                        "class weight of the training back where that has too few patients, and "
+                        "put it into the graph; writes reliability.png too")
     parser.add_argument("--out", type=Path,
                         help="file to write (default: model[-precision].onnx beside best.pt)")
     parser.add_argument("--root", help="where the run's corpus lies on this machine (default: as "
@@ -94,7 +103,9 @@ def export(args):
     validation = dataset("val") if args.calibrate or not args.images else None
     reliability = None
     if args.calibrate:
-        calibrated, *reliability = calibrate(model, validation, metadata["thresholds"], norm)
+        weight = dataset("train").pos_weight()
+        calibrated, *reliability = calibrate(model, validation, metadata["thresholds"], norm,
+                                             weight)
         metadata |= calibrated
     # numbers that float32 holds exactly, so that every program makes the same decisions
     metadata["thresholds"] = [t if t is None else float(np.float32(t))
@@ -168,7 +179,8 @@ def describe(path, checkpoint, args, model):
         synthetic=config["data"] == "phantom" or bool(
             config.get("synthetic", config.get("rehearsal"))),
         architecture=f"{arch}, patch {model.config['patch_size']}",
-        cohort=str(config.get("cohort")), label_set=str(config.get("labels")), calibration="none",
+        cohort=str(config.get("cohort")), label_set=str(config.get("labels")),
+        calibration=[UNCALIBRATED] * len(labels),
         thresholds_from="Youden's index on the validation set" if has_thresholds else "none",
         precision=args.precision, operators=args.operators, input_type=args.input_type,
         checkpoint_sha256=digest,
@@ -222,10 +234,10 @@ def compare(candidate, model, dataset, metadata, norm):
     y_true, expected = predict(model, dataset, indices=rows, **norm)
     found = np.empty_like(expected)
     results = predictions(candidate, [dataset.path(i) for i in rows])
-    for i, (_, _, probability, error) in enumerate(results):
-        if error:
-            raise ValueError(error)
-        found[i] = probability
+    for i, result in enumerate(results):
+        if result.error:
+            raise ValueError(result.error)
+        found[i] = result.probability
     print(f"{metadata['precision']} against PyTorch on {len(rows)} radiographs of {dataset.split}")
     return dict(images=len(rows), **check_precision(y_true, expected, found, metadata["labels"],
                                                     metadata["thresholds"]))

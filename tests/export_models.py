@@ -7,7 +7,8 @@ import torch.nn.functional as F
 
 from export.card import INTENDED_USE
 from export.graph import classifier
-from export.runtime import CHECKSUM, FORMAT, Predictor, add_checksum, encode_metadata
+from export.metadata import CHECKSUM, FORMAT, UNCALIBRATED, add_checksum, encode_metadata
+from export.runtime import Predictor
 from export.verify import reference
 from models import VisionTransformer
 
@@ -26,7 +27,7 @@ METADATA = dict(
     operators="standard",
     input_type="float32",
     checkpoint_sha256="0" * 64,
-    calibration="none",
+    calibration=[UNCALIBRATED] * 5,
     labels=LABELS,
     thresholds=THRESHOLDS,
     image_size=64,

@@ -4,18 +4,18 @@ import csv
 
 import numpy as np
 import pytest
-from export_models import LABELS, radiograph, write_model
+from export_models import radiograph, write_model
 from PIL import Image
 
-from export.explain import BAR, GAP, HEADER, inferno, occlusion, overlay, write_overlays
+from export.explain import BAR, GAP, HEADER, INFERENCES, inferno, occlusion, overlay
 from export.predict import main
-from export.runtime import Predictor
+from export.runtime import Predictor, resize
 
 
 class Gazer:
     """A stand-in for a Predictor: each label's log-odds is the contrast in one box."""
 
-    metadata = dict(image_size=64)
+    metadata = dict(image_size=64, calibration=[dict(slope=1.0), dict(slope=None), dict(slope=1.0)])
     boxes = [
         (slice(4, 16), slice(4, 16)),
         (slice(40, 56), slice(8, 20)),
@@ -27,6 +27,9 @@ class Gazer:
 
     def check(self, image):
         return np.asarray(image, self.input_dtype)
+
+    def resize(self, image):
+        return resize(image, 64)
 
     def predict(self, images, batch_size):
         assert {image.dtype for image in images} == {np.dtype(self.input_dtype)}
@@ -97,7 +100,7 @@ def test_colors_can_be_read_off_the_scale():
     picture = np.asarray(overlay(image, heat, "a.png", "Edema", 0.7, 0.5)).astype(int)[HEADER:]
     scale = picture[:, 2 * 640 + 2 * GAP + 8]  # 2 at the top, 0 at the bottom
     assert len(scale) == 640
-    for y in range(120, 620, 20):
+    for y in (*range(120, 310, 20), *range(340, 620, 20)):  # between, the outline runs
         distance = np.abs(scale - picture[y, 640 + GAP + 320]).sum(-1)
         assert distance.min() < 12 and abs((639 - distance.argmin()) - y) < 20
 
@@ -121,37 +124,75 @@ def test_what_is_written_fits(shape):
     assert numbers.shape[0] >= 160 and numbers.max() > 200 and numbers[:, -8:].max() == 0
 
 
-def test_pictures_of_images_of_one_name_are_all_there(tmp_path):
-    write_model(tmp_path / "model.onnx")
+def files_of_one_name(folder):
     files = []
     for seed, name in enumerate(("1/a.png", "2/a.jpg", "2/a-2.png", "3/A.png")):
-        files.append(tmp_path / name)
+        files.append(folder / name)
         files[-1].parent.mkdir(exist_ok=True)
         Image.fromarray(radiograph(90, 70, seed).astype(np.uint8)).save(files[-1])
-    words = [
-        str(tmp_path / "model.onnx"),
-        *map(str, files),
-        "--provider",
-        "cpu",
-        "--explain",
-        str(tmp_path / "maps"),
-    ]
-    assert main(words) == 0
-    written = list((tmp_path / "maps").iterdir())
-    assert len(written) == len({path.name.casefold() for path in written}) == 4 * len(LABELS)
-    assert len({path.read_bytes() for path in written}) == 4 * len(LABELS)
+    return files
 
 
-def test_labels_that_look_alike_have_pictures_of_their_own(tmp_path):
-    labels = ["a b", "a_b", "a/b", "A b", "c"]
-    model = Predictor(write_model(tmp_path / "model.onnx", labels=labels), "cpu")
-    image, taken = radiograph(90, 70), set()
-    paths = write_overlays(
-        model, tmp_path / "x.png", model.check(image), model([image])[0], tmp_path, taken
-    )
-    assert len({path.name.casefold() for path in paths}) == 5 and all(
-        path.exists() for path in paths
-    )
+def test_pictures_of_images_of_one_name_are_all_there(tmp_path):
+    write_model(tmp_path / "model.onnx")
+    words = [str(tmp_path / "model.onnx"), *map(str, files_of_one_name(tmp_path))]
+    maps = tmp_path / "maps"
+    assert main([*words, "--provider", "cpu", "--explain", str(maps), "--explain-all"]) == 0
+    written = list(maps.iterdir())
+    assert len(written) == len({path.name.casefold() for path in written}) == 4
+    assert len({path.read_bytes() for path in written}) == 4
+
+
+def test_a_sheet_has_the_labels_above_their_threshold(tmp_path, capsys):
+    thresholds = [0.0, 1.0, None, 0.0, 1.0]  # two of them yes
+    write_model(tmp_path / "model.onnx", thresholds=thresholds)
+    words = [str(tmp_path / "model.onnx"), str(files_of_one_name(tmp_path)[0]), "--provider", "cpu"]
+    assert main([*words, "--explain", str(tmp_path / "some")]) == 0
+    assert f"{INFERENCES} inferences an image" in capsys.readouterr().err and INFERENCES == 339
+    assert main([*words, "--explain", str(tmp_path / "all"), "--explain-all"]) == 0
+    heights = [Image.open(tmp_path / name / "a.png").height for name in ("some", "all")]
+    assert heights == [2 * (640 + HEADER), 5 * (640 + HEADER)]
+    write_model(tmp_path / "model.onnx", thresholds=[1.0, None, 1.0, 1.0, 1.0])
+    assert main([*words, "--explain", str(tmp_path / "none")]) == 0
+    assert "1 images have no picture" in capsys.readouterr().err
+    assert not list((tmp_path / "none").iterdir())
+
+
+def test_a_calibrated_model_has_the_maps_it_had_before():
+    """A map of the log-odds, slope 3, is taken back: the maps are those of the model before it."""
+
+    class Steep(Gazer):
+        metadata = dict(image_size=64, calibration=[dict(slope=3.0)] * 3)
+
+        def predict(self, images, batch_size):
+            p = Gazer.predict(self, images, batch_size)
+            return 1 / (1 + np.exp(-3 * np.log(p / (1 - p)) + 1))
+
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64))
+    plain, steep = occlusion(Gazer(), picture), occlusion(Steep(), picture)
+    assert np.allclose(steep, plain, atol=2e-3) and plain.max() > 0.1
+
+
+def test_the_outline_reads_the_same_on_bone_and_lung():
+    """Around the hot place runs a line of black and of white, on bright and on dark ground."""
+    heat = np.zeros((64, 64), np.float32)
+    heat[16:48, 16:48] = 2.0
+    for ground in (20, 235):
+        image = np.full((200, 200), ground)
+        image[:4], image[-4:] = 0, 255
+        picture = np.asarray(overlay(image, heat, "a.png", "Edema", 0.7, 0.5, side=400))
+        row = picture[HEADER + 200, 408:808].astype(int)
+        assert (row == 255).all(-1).sum() == 2 and (row == 0).all(-1).sum() == 2
+
+
+def test_a_map_with_nothing_to_show_says_so_across_it():
+    heat = np.zeros((64, 64), np.float32)
+    empty = np.asarray(overlay(radiograph(200, 200), heat, "a.png", "Edema", 0.7, 0.5))
+    heat[30:34, 30:34] = 1.0
+    full = np.asarray(overlay(radiograph(200, 200), heat, "a.png", "Edema", 0.7, 0.5))
+    middle = empty[HEADER + 310 : HEADER + 330, 648 + 200 : 648 + 440]
+    assert (middle == 0).all(-1).mean() > 0.3 and (middle == 255).any()
+    assert not (full[HEADER + 310 : HEADER + 330, 648 + 200 : 648 + 440] == 0).all(-1).mean() > 0.1
 
 
 def test_hiding_all_that_differs_is_no_error(tmp_path):
@@ -162,29 +203,17 @@ def test_hiding_all_that_differs_is_no_error(tmp_path):
     assert np.isfinite(occlusion(model, image)).all()
 
 
-def test_a_picture_per_image_and_label(tmp_path):
+def test_a_picture_per_image(tmp_path):
     write_model(tmp_path / "model.onnx")
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()
         Image.fromarray(radiograph(90, 70).astype(np.uint8)).save(tmp_path / folder / "a.png")
     (tmp_path / "two" / "b.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    code = main(
-        [
-            str(tmp_path / "model.onnx"),
-            str(tmp_path / "one"),
-            str(tmp_path / "two"),
-            "--provider",
-            "cpu",
-            "--explain",
-            str(tmp_path / "maps"),
-            "--csv",
-            str(tmp_path / "out.csv"),
-        ]
-    )
-    assert code == 1 and len(list(csv.DictReader((tmp_path / "out.csv").open()))) == 11
+    words = [str(tmp_path / name) for name in ("model.onnx", "one", "two")]
+    words += ["--provider", "cpu", "--explain", str(tmp_path / "maps"), "--explain-all"]
+    assert main([*words, "--csv", str(tmp_path / "out.csv")]) == 1
+    assert len(list(csv.DictReader((tmp_path / "out.csv").open()))) == 11
     written = sorted(path.name for path in (tmp_path / "maps").iterdir())
-    assert written == sorted(
-        f"a--{label.replace(' ', '_')}{number}.png" for number in ("", "-2") for label in LABELS
-    )
-    with Image.open(tmp_path / "maps" / written[0]) as picture:
-        assert picture.mode == "RGB" and picture.size[1] == 640 + HEADER
+    assert written == ["a-2.png", "a.png"]
+    with Image.open(tmp_path / "maps" / "a.png") as picture:
+        assert picture.mode == "RGB" and picture.size[1] == 5 * (640 + HEADER)

@@ -11,8 +11,9 @@ from export_models import LABELS, METADATA, radiograph, write_model
 from PIL import Image
 
 from export.card import card
+from export.metadata import CHECKSUM
 from export.predict import main
-from export.runtime import CHECKSUM, Predictor
+from export.runtime import Predictor
 
 CHECK = dict(
     images=1200,
@@ -210,7 +211,7 @@ def test_the_card_says_whose_auc_it_is_and_what_was_measured():
         "0.046 at most, 17 of 4,800 decisions changed; checked on the CPU"
     ) in reduced
     assert "AUC of the PyTorch fp32 checkpoint" in card(
-        METADATA | dict(calibration="logistic (Platt)")
+        METADATA | dict(calibration=[dict(method="platt", slope=2.0, offset=1.0)] * 5)
     )
     assert "not checked, for want of a class: Edema, Nodule" in card(
         METADATA | dict(precision_check=CHECK | dict(unchecked=["Edema", "Nodule"]))

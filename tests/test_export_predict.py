@@ -12,6 +12,7 @@ import time
 import weakref
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -19,12 +20,14 @@ import pytest
 from export_models import LABELS, METADATA, THRESHOLDS, radiograph, write_model
 from PIL import Image
 
-from data.decode import read_image
-from export import batch, predict, runtime
-from export.batch import expand
+from data.decode import decode_image
+from export import batch, dicom, predict, runtime
+from export.batch import Result, expand
+from export.metadata import add_checksum
 from export.predict import main
-from export.runtime import Predictor, add_checksum
+from export.runtime import Predictor
 from export.verify import PATTERNS, pattern
+from stats.predictions import load_predictions
 
 
 @pytest.fixture(scope="module")
@@ -77,25 +80,29 @@ def test_positive_labels_agree_with_the_numbers_that_are_written(model, monkeypa
     monkeypatch.setattr(
         model, "thresholds", [0.1000000020, 0.1000000010, 0.1, None, float(np.float32(0.1))]
     )
-    rows = predict.rows(model, "a.png", probability[0], None)
+    rows = predict.rows(model, Result("a.png", probability[0], None, dicom.read_uids(None)))
     written = [
         None if row["threshold"] is None else row["probability"] >= row["threshold"] for row in rows
     ]
     assert [row["positive"] for row in rows] == written == [False, True, True, None, True]
 
 
+def large(*values):
+    return np.resize(np.array(values), (20, 20))
+
+
 @pytest.mark.parametrize(
     "image, reason",
     [
-        (np.zeros((0, 5)), "more than one pixel"),
-        (np.zeros((1, 1)), "more than one pixel"),
+        (np.zeros((0, 50)), "at least 16 x 16 pixels"),
+        (np.array([[0, 1]]), "at least 16 x 16 pixels"),
         (np.zeros((5, 5, 3)), "image 1: shape"),
         (np.full((20, 20), 7, np.uint16), "image 1: holds one intensity only"),
-        (np.array([[0, 1e-60]]), "one intensity"),
-        (np.array([[-3e38, 3e38]], np.float32), "range beyond"),
-        (np.array([[1.0, np.nan], [2, 3]]), "NaN"),
-        (np.array([[1, np.inf]]), "infinite"),
-        (np.array([["a", "b"]]), "expected numbers"),
+        (large(0, 1e-60), "one intensity"),
+        (large(-3e38, 3e38).astype(np.float32), "range beyond"),
+        (large(1.0, np.nan), "NaN"),
+        (large(1, np.inf), "infinite"),
+        (large("a", "b"), "expected numbers"),
     ],
 )
 def test_an_image_without_meaning_is_refused(model, image, reason):
@@ -129,41 +136,66 @@ def test_a_batch_has_an_image(model, batch_size):
 
 
 def test_few_images_are_in_memory_at_a_time(folder, model, monkeypatch):
-    files, alive, most = good(folder)[:1] * 30, [], 0
+    """Decoded images live until they have the model's size; of those, a few batches wait."""
+    files, alive, most, small = good(folder)[:1] * 40, [], 0, []
 
-    def counting(path):
+    def decode(content, name):
         nonlocal most
-        image = read_image(path)
+        image = decode_image(content, name)
         alive[:] = [one for one in alive if one() is not None] + [weakref.ref(image)]
         most = max(most, len(alive))
         return image
 
+    def shrink(image):
+        small.append(image)
+        return Predictor.shrink(model, image)
+
     expected = model(files)
-    for module in (runtime, batch):
-        monkeypatch.setattr(module, "read_image", counting)
-        monkeypatch.setattr(
-            module, "WINDOW_BYTES", 4 * 120 * 100
-        )  # four of the images, one of the model's inputs
-    assert np.array_equal(model(files), expected) and most <= 5
+    monkeypatch.setattr(runtime, "decode_image", decode)
+    assert np.array_equal(model(files), expected) and most <= 2
+    monkeypatch.setattr(model, "shrink", lambda image: small.append(0) or image[:64, :64].copy())
+    taken, most = 0, 0
     alive.clear()
-    most = 0
-    found = []
-    for _, _, probability, _ in batch.predictions(model, files, batch_size=8, workers=2):
+    for _ in batch.predictions(model, files, batch_size=4, workers=2):
+        taken += 1
         time.sleep(0.005)  # time enough for the threads to decode all that they may
-        found.append(probability)
-    assert (
-        np.allclose(found, expected, atol=1e-6) and most <= 4 + 4 + 2 + 1
-    )  # taken, waiting, a thread's, one more
+        assert len(small) - taken <= 4 + 8 + 2 + 1  # of a batch, waiting, the threads', one more
+    assert most <= 3 and taken == 40
 
 
 def test_abandoned_predictions_decode_no_more(folder, model, monkeypatch):
     read = []
-    monkeypatch.setattr(batch, "read_image", lambda path: read.append(path) or read_image(path))
-    monkeypatch.setattr(batch, "WINDOW_BYTES", 1)
-    results = batch.predictions(model, good(folder)[:1] * 50, workers=2)
+    monkeypatch.setattr(
+        model, "read", lambda path, *_: read.append(path) or Predictor.read(model, path, path)
+    )
+    results = batch.predictions(model, good(folder)[:1] * 50, batch_size=1, workers=2)
     next(results)
-    results.close()  # joins the threads, which may wait for room
+    results.close()  # joins the threads
     assert len(read) < 10
+
+
+def test_sizes_that_differ_share_batches(folder, model, monkeypatch):
+    """Forty radiographs of forty sizes take five inferences, and give what each gives alone."""
+    images = [radiograph(100 + n, 140 - n, n, 255 + 1500 * n) for n in range(40)]
+    alone = np.concatenate([model.predict([model.check(image)]) for image in images])
+    runs, whole = [], model.session
+    monkeypatch.setattr(
+        model,
+        "session",
+        SimpleNamespace(run=lambda names, feeds: runs.append(1) or whole.run(names, feeds)),
+    )
+    assert np.abs(model(images) - alone).max() < 2e-4 and len(runs) == 5
+
+
+def test_bytes_and_datasets_are_read_as_files_are(model, folder, real_dicom):
+    pydicom = pytest.importorskip("pydicom")
+    path = real_dicom / "Fake_MONOHR1.dcm"
+    expected = model([path, good(folder)[0]])
+    images = [path.read_bytes(), good(folder)[0].read_bytes()]
+    assert np.array_equal(model(images), expected)
+    assert np.array_equal(model([pydicom.dcmread(path)]), expected[:1])
+    with pytest.raises(ValueError, match="expected a sequence"):
+        model(pydicom.dcmread(path))
 
 
 def test_cuda_fails_loudly_where_it_would_be_the_cpu(folder, monkeypatch):
@@ -190,7 +222,8 @@ def test_cuda_without_its_library_is_one_line(folder, tmp_path, monkeypatch, cap
 def test_auto_says_why_it_is_the_cpu(folder, monkeypatch, capsys):
     monkeypatch.setattr(runtime.ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
     assert main([str(folder / "model.onnx"), str(good(folder)[0])]) == 0
-    assert capsys.readouterr().err == "1 images on cpu (no CUDA: it is built without CUDA)\n"
+    first = capsys.readouterr().err.splitlines()[0]
+    assert first == "1 images on cpu (no CUDA: it is built without CUDA)"
 
 
 def test_cuda_that_falls_back_silently_is_an_error(folder, monkeypatch):
@@ -215,7 +248,7 @@ def test_a_failure_of_onnxruntime_is_one_line(model, monkeypatch):
 
 
 class Faulty:
-    """A session with room for one image at a time, and NaN for images 90 pixels high."""
+    """A session with room for one image at a time, and NaN for 16-bit images."""
 
     def __init__(self, session):
         self.session = session
@@ -224,11 +257,11 @@ class Faulty:
         return getattr(self.session, name)
 
     def run(self, names, feeds):
-        count, _, height, _ = feeds["image"].shape
+        count = len(feeds["image"])
         if count > 1:
             raise RuntimeError("Failed to allocate memory\n    stack trace")
         [probability] = self.session.run(names, feeds)
-        return [probability * np.nan if height == 90 else probability]
+        return [probability * np.nan if feeds["image"].max() > 255 else probability]
 
 
 # -- files that are not a model of ours -----------------------------------------------------------
@@ -274,6 +307,11 @@ def test_a_file_that_is_not_ours_is_one_line_and_exit_2(tmp_path, folder, capsys
     assert error.count("\n") == 1 and error.startswith("predict: error: ") and str(path) in error
     assert re.search(reason, error)
     assert not (tmp_path / "out.csv").exists()
+
+
+def listed(text):
+    """Standard input that holds a text."""
+    return io.TextIOWrapper(io.BytesIO(text.encode()))
 
 
 # -- the command line -----------------------------------------------------------------------------
@@ -350,6 +388,9 @@ def test_jsonl_and_table_say_the_same(folder, model, capsys):
     assert main([str(folder / "model.onnx"), *names, "--jsonl", "-", "--provider", "cpu"]) == 0
     entries = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [entry["image"] for entry in entries] == names
+    assert {entry["model"] for entry in entries} == {
+        Predictor(folder / "model.onnx", "cpu").checksum
+    }
     assert [f["label"] for f in entries[1]["findings"]] == LABELS
     assert [f["positive"] for f in entries[1]["findings"]].count(None) == 1
     assert main([str(folder / "model.onnx"), *names, "--provider", "cpu"]) == 0
@@ -359,7 +400,7 @@ def test_jsonl_and_table_say_the_same(folder, model, capsys):
 
 
 def test_a_list_on_stdin(folder, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(map(str, good(folder))) + "\n"))
+    monkeypatch.setattr(sys, "stdin", listed("\n".join(map(str, good(folder))) + "\n"))
     assert main([str(folder / "model.onnx"), "-", "--csv", "-", "--provider", "cpu"]) == 0
     assert capsys.readouterr().out.count("c.jpg") == 5
 
@@ -386,7 +427,7 @@ def test_a_folder_is_searched_as_archives_are(tmp_path):
     for name in ("pipe", "pipe.png"):  # opening one would wait for ever
         os.mkfifo(tmp_path / "a" / name)
     (tmp_path / "a" / "lost.png").symlink_to("nowhere")  # its error has a row
-    found = [str(path.relative_to(tmp_path / "a")) for path in expand([str(tmp_path / "a")])]
+    found = [os.path.relpath(path, tmp_path / "a") for path in expand([str(tmp_path / "a")])]
     assert found == ["1.2.840.113", "IM0001", "b/x.PNG", "linked/y.jpg", "lost.png"]
 
 
@@ -582,3 +623,146 @@ def test_no_torch_is_imported(folder):
     )
     assert done.returncode == 0, done.stderr
     assert "Cardiomegaly" in done.stdout
+
+
+# -- for a night's work ----------------------------------------------------------------------------
+
+
+def read_rows(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def write_dicom(path, source, **changes):
+    """A real file with elements of its header changed, or taken out where None."""
+    pydicom = pytest.importorskip("pydicom")
+    dataset = pydicom.dcmread(source)
+    for name, value in changes.items():
+        if value is None and name in dataset:
+            del dataset[name]
+        elif value is not None:
+            setattr(dataset, name, value)
+    dataset.save_as(path)
+    return path
+
+
+def test_every_row_says_where_it_comes_from(folder, tmp_path, real_dicom, monkeypatch):
+    source = real_dicom / "Fake_MONOHR1.dcm"
+    uids = dict(SOPInstanceUID="1.2.3", StudyInstanceUID="1.2.4", SeriesInstanceUID="1.2.5")
+    write_dicom(tmp_path / "x.dcm", source, **uids)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.png").write_bytes(good(folder)[0].read_bytes())
+    words = [str(folder / "model.onnx"), "./a.png", "x.dcm", ".//x.dcm", "--provider", "cpu"]
+    assert main([*words, "--csv", "o.csv"]) == 0
+    rows = read_rows("o.csv")
+    assert [row["image"] for row in rows[::5]] == ["./a.png", "x.dcm", ".//x.dcm"]  # as given
+    stored = {p.key: p.value for p in onnx.load(folder / "model.onnx").metadata_props}
+    assert {row["model"] for row in rows} == {stored["file_sha256"]}
+    assert {row["calibration"] for row in rows} == {"none"}
+    assert rows[0]["study_instance_uid"] == "" and rows[5]["sop_instance_uid"] == "1.2.3"
+    assert rows[5]["study_instance_uid"] == "1.2.4" and rows[5]["series_instance_uid"] == "1.2.5"
+    assert main([*words, "--jsonl", "o.jsonl", "--no-uids"]) == 0
+    assert main([*words, "--csv", "o2.csv", "--no-uids"]) == 0
+    assert "1.2.3" not in Path("o.jsonl").read_text() + Path("o2.csv").read_text()
+    assert "uid" not in Path("o2.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        (dict(Modality="CT"), "DICOM of modality CT"),
+        (dict(Modality="RTDOSE"), "DICOM of modality RTDOSE"),
+        (dict(ViewPosition="LL"), "a lateral view (LL)"),
+        (dict(ViewPosition="lateral"), "a lateral view (LATERAL)"),
+    ],
+)
+def test_what_says_that_it_is_no_frontal_radiograph_is_refused(
+    folder, tmp_path, real_dicom, changes, said
+):
+    path = write_dicom(tmp_path / "x.dcm", real_dicom / "Fake_MONOHR1.dcm", **changes)
+    words = [str(folder / "model.onnx"), str(path), "--provider", "cpu", "--csv"]
+    assert main([*words, str(tmp_path / "o.csv")]) == 1
+    [row] = read_rows(tmp_path / "o.csv")
+    assert row["probability"] == "" and said in row["error"] and str(path) in row["error"]
+    with pytest.raises(ValueError, match=re.escape(said)):
+        Predictor(folder / "model.onnx", "cpu")([path])
+    assert main([*words, str(tmp_path / "p.csv"), "--any-modality"]) == 0
+
+
+@pytest.mark.parametrize("modality", ["CR", "DX", "RG", None, ""])
+@pytest.mark.parametrize("view", ["PA", "AP", None])
+def test_radiographs_and_headers_that_say_nothing_are_taken(
+    folder, tmp_path, real_dicom, modality, view
+):
+    source = real_dicom / "Fake_MONOHR1.dcm"
+    path = write_dicom(tmp_path / "x.dcm", source, Modality=modality, ViewPosition=view)
+    assert main([str(folder / "model.onnx"), str(path), "--provider", "cpu", "--csv", "-"]) == 0
+
+
+@pytest.mark.parametrize(
+    "separator, options, mark", [("\n", [], "\ufeff"), ("\0", ["-0"], ""), ("\r\n", [], "")]
+)
+def test_lists_of_any_kind(folder, monkeypatch, capsys, separator, options, mark):
+    names = list(map(str, good(folder)))
+    monkeypatch.setattr(sys, "stdin", listed(mark + separator.join(names) + separator))
+    words = [str(folder / "model.onnx"), "-", "--csv", "-", "--provider", "cpu", *options]
+    assert main(words) == 0
+    out = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert [row["image"] for row in out][::5] == names
+
+
+def test_a_stopped_run_goes_on(folder, tmp_path, capsys):
+    """The rows of a stop in the middle of an image, completed by the same command."""
+    out, model = tmp_path / "out.csv", str(folder / "model.onnx")
+    words = [model, str(folder / "images"), "--csv", str(out), "--resume", "--provider", "cpu"]
+    assert main(words) == 1
+    whole = out.read_text()
+    lines = whole.splitlines(keepends=True)
+    out.write_text("".join(lines[:9])[:-20])  # an image and two and a half rows of the next
+    capsys.readouterr()
+    assert main(words) == 1
+    assert "1 images are in" in capsys.readouterr().err
+    assert sorted(out.read_text().splitlines()) == sorted(whole.splitlines())
+    assert main(words) == 1 and out.read_text().count("broken.png") == 2  # a row: path and error
+    assert "3 images are in" in capsys.readouterr().err
+    assert sorted(out.read_text().splitlines()) == sorted(whole.splitlines())
+
+
+def test_a_run_goes_on_with_its_own_model_alone(folder, tmp_path, capsys):
+    out, image = tmp_path / "out.csv", str(good(folder)[0])
+    other = write_model(tmp_path / "other.onnx", corpus="mimic")
+    words = ["--csv", str(out), "--resume", "--provider", "cpu"]
+    assert main([str(folder / "model.onnx"), image, *words]) == 0
+    before = out.read_text()
+    assert main([str(other), image, *words]) == 2
+    assert "predictions of another model" in capsys.readouterr().err
+    assert main([str(folder / "model.onnx"), image, *words, "--no-uids"]) == 2
+    assert "has the columns image, label" in capsys.readouterr().err
+    assert out.read_text() == before
+    with pytest.raises(SystemExit):
+        main([str(folder / "model.onnx"), image, "--resume"])
+
+
+def test_wide_rows_are_what_evaluate_reads(folder, tmp_path, model, capsys):
+    """The two ends join: predictions of files, scored against a table of their names."""
+    wide, truth = tmp_path / "wide.csv", tmp_path / "truth.csv"
+    images = folder / "images"
+    assert main([str(folder / "model.onnx"), str(images), "--wide", str(wide)]) == 1
+    err = capsys.readouterr().err
+    assert f"evaluate.py --predictions {wide} --truth" in err and "1 of 4 images failed" in err
+    y = np.array([[0, 1, 0, 1, 0], [1, 0, 1, 0, 1], [1, 1, 0, 0, 1]])
+    names = [path.name for path in good(folder)]
+    with open(truth, "w", newline="") as file:
+        csv.writer(file).writerows([["image_id", *LABELS], *([n, *r] for n, r in zip(names, y))])
+    found = load_predictions(wide, truth)
+    assert found.labels == LABELS and list(found.image_id) == names
+    assert np.allclose(found.y_score, model(good(folder)), atol=1e-6)
+    assert np.array_equal(found.y_true, y)
+
+
+def test_wide_rows_need_names_of_their_own(folder, tmp_path, capsys):
+    (tmp_path / "a.png").write_bytes(good(folder)[0].read_bytes())
+    words = [str(folder / "model.onnx"), str(tmp_path / "a.png"), str(good(folder)[0])]
+    assert main([*words, "--wide", str(tmp_path / "wide.csv")]) == 2
+    assert "two images are called a.png" in capsys.readouterr().err
+    assert not (tmp_path / "wide.csv").exists()

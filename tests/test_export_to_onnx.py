@@ -21,7 +21,7 @@ from sklearn.linear_model import LogisticRegression
 import data
 from data.phantom.corpus import make_phantom
 from export import precision, quantize, runtime, to_onnx
-from export.calibrate import calibrate, calibration_error, fit, folds, platt, sigmoid
+from export.calibrate import calibrate, calibration_error, choose, folds, platt, sigmoid
 from export.graph import classifier
 from export.precision import check_precision
 from export.predict import main as predict_main
@@ -663,15 +663,6 @@ def test_platt_finds_the_map_that_made_the_labels():
     assert platt(y, logit) == pytest.approx((0.7, -1.5), abs=0.03)
 
 
-def test_a_label_that_ranks_backwards_is_only_shifted():
-    rng = np.random.default_rng(2)
-    y = (rng.random(300) < 0.1).astype(float)
-    logit = rng.normal(2, 1, 300) - 3 * y
-    assert platt(y, logit)[0] < 0
-    slope, offset = fit(y, logit)
-    assert slope == 1 and sigmoid(logit + offset).mean() == pytest.approx(y.mean(), abs=1e-6)
-
-
 def test_calibration_error_of_hand_made_bins():
     probability = np.array([0.05] * 10 + [0.75] * 20 + [1.0] * 10)
     y = np.array([0] * 8 + [1] * 2 + [0] * 5 + [1] * 15 + [1] * 9 + [0])
@@ -704,7 +695,8 @@ def test_a_label_is_calibrated_only_where_that_helps(monkeypatch, capsys):
         )
         model = SimpleNamespace(head=torch.nn.Linear(1, scores[:, columns].shape[1]))
         torch.nn.init.ones_(model.head.weight), torch.nn.init.zeros_(model.head.bias)
-        return calibrate(model, dataset, [0.5] * scores[:, columns].shape[1], {}), model.head
+        count = scores[:, columns].shape[1]
+        return calibrate(model, dataset, [0.5] * count, {}, np.full(count, 20.0)), model.head
 
     (metadata, _, _, after), head = fitted(slice(0, 2))
     assert head.bias[0].item() == pytest.approx(-2, abs=0.3) and metadata["thresholds"][0] < 0.2
@@ -713,9 +705,8 @@ def test_a_label_is_calibrated_only_where_that_helps(monkeypatch, capsys):
         and head.bias[1].item() == 0
         and metadata["thresholds"][1] == pytest.approx(0.5)
     )
-    assert np.array_equal(after[:, 1], scores[:, 1]) and metadata["calibration"].endswith(
-        "1 of 2 labels: inflated"
-    )
+    assert np.isnan(after[:, 1]).all() and not np.isnan(after[:, 0]).any()
+    assert [one["method"] for one in metadata["calibration"]] == ["platt", "none"]
     assert "left as it is" in capsys.readouterr().out
     with pytest.raises(ValueError, match="no label's probabilities come nearer"):
         fitted(slice(1, 2))
@@ -732,27 +723,118 @@ def test_folds_keep_patients_whole_and_have_both_kinds(first):
     assert all(y[fold == k].any() for k in range(5)) and np.bincount(fold).max() <= 3 * (11 + 2)
 
 
-def test_a_label_of_too_few_patients_is_left_as_it_is(monkeypatch, capsys):
-    rng = np.random.default_rng(0)
-    scores = rng.uniform(0.05, 0.95, (400, 2)).astype(np.float32)
-    y = (rng.random((400, 2)) < sigmoid(np.log(scores / (1 - scores)) - 2)).astype(np.float32)
-    table = SimpleNamespace(patient_id=np.arange(400).astype(str))
-    y[:, 1], table.patient_id[:40] = 0, np.repeat(["a", "b", "c", "d"], 10)
-    y[:40, 1] = 1  # many images, of four patients
-    dataset = type(
-        "Validation", (), dict(labels=["many", "few"], table=table, __len__=lambda _: 400)
-    )()
+def calibrated(monkeypatch, y, scores, patients, weight, thresholds=None):
+    """`calibrate` on given validation predictions: metadata, `after`, the head."""
+    labels = [f"label {i}" for i in range(y.shape[1])]
+    table = SimpleNamespace(patient_id=patients)
+    dataset = type("Validation", (), dict(labels=labels, table=table, __len__=lambda _: len(y)))()
     monkeypatch.setattr("export.calibrate.predict", lambda *_, **__: (y, scores))
-    model = SimpleNamespace(head=torch.nn.Linear(1, 2))
-    metadata, _, before, after = calibrate(model, dataset, [0.5, 0.5], {})
+    model = SimpleNamespace(head=torch.nn.Linear(1, len(labels)))
+    torch.nn.init.ones_(model.head.weight), torch.nn.init.zeros_(model.head.bias)
+    metadata, _, _, after = calibrate(model, dataset, thresholds or [0.5] * len(labels), {}, weight)
+    return metadata, after, model.head
+
+
+def test_a_label_of_too_few_patients_loses_its_class_weight(monkeypatch, capsys):
+    rng = np.random.default_rng(0)
+    scores = rng.uniform(0.05, 0.95, (400, 3)).astype(np.float32)
+    y = (rng.random((400, 3)) < sigmoid(np.log(scores / (1 - scores)) - 2)).astype(np.float32)
+    patients = np.arange(400).astype(str)
+    y[:, 1:], patients[:40] = 0, np.repeat(["a", "b", "c", "d"], 10)
+    y[:40, 1:] = 1  # many images, of four patients
+    weight = np.array([8.0, 8.0, 1.0])
+    metadata, after, head = calibrated(monkeypatch, y, scores, patients, weight)
     lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4
+    reason = "4 patients with it and 360 without; 5 of each are needed"
     assert (
-        len(lines) == 3
-        and "left as it is: 4 patients with it and 360 without; 5 of each are needed" in lines[2]
+        f"class weight taken back: {reason}" in lines[2] and f"left as it is: {reason}" in lines[3]
     )
-    assert np.array_equal(after[:, 1], before[:, 1]) and metadata["calibration"].endswith(
-        "1 of 2 labels: many"
+    assert [one["method"] for one in metadata["calibration"]] == ["platt", "prior", "none"]
+    odds = scores[:, 1] / (1 - scores[:, 1])
+    assert np.allclose(after[:, 1] / (1 - after[:, 1]), odds / 8, rtol=1e-4)
+    assert np.isnan(after[:, 2]).all()
+    assert head.bias[1].item() == pytest.approx(-np.log(8)) and head.bias[2].item() == 0
+    assert metadata["thresholds"][1] == pytest.approx(1 / 9) and metadata["thresholds"][2] == 0.5
+
+
+def test_the_class_weight_is_what_the_weighted_loss_adds():
+    """A fit of PyTorch's weighted loss, less log(w), says the frequencies of the data."""
+    rng = np.random.default_rng(3)
+    x = torch.tensor(rng.integers(0, 4, 4000), dtype=torch.long)
+    rate = torch.tensor([0.02, 0.05, 0.1, 0.3])
+    y = (torch.tensor(rng.random(4000)) < rate[x]).double()
+    w = torch.tensor(float((1 - y).sum() / y.sum())).double()
+    logit = torch.zeros(4, dtype=torch.double, requires_grad=True)
+    optimizer = torch.optim.LBFGS([logit], max_iter=200, tolerance_grad=1e-12)
+
+    def closure():
+        optimizer.zero_grad()
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(logit[x], y, pos_weight=w)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    frequency = torch.stack([y[x == k].mean() for k in range(4)])
+    shifted = choose(
+        np.array([1.0, 0.0]), logit.detach().numpy()[:2], np.array(["a", "b"]), w.item()
+    )[0]
+    found = torch.sigmoid(logit.detach() + shifted["offset"])
+    assert shifted["method"] == "prior" and torch.allclose(found, frequency, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["backwards", "steep"])
+def test_a_label_that_would_be_inverted_or_stretched_is_refused_by_name(monkeypatch, capsys, kind):
+    rng = np.random.default_rng(2)
+    y = (rng.random((300, 2)) < 0.2).astype(np.float32)
+    logit = rng.normal(0, 1, (300, 2)) + 2 * y - 1
+    if kind == "backwards":
+        logit[:, 1] = rng.normal(2, 1, 300) - 2 * y[:, 1]
+    else:
+        logit[:, 1] = 0.02 * (rng.normal(0, 1, 300) + 4 * y[:, 1])  # a slope of about 200
+    scores = sigmoid(logit).astype(np.float32)
+    metadata, after, head = calibrated(
+        monkeypatch, y, scores, np.arange(300).astype(str), np.array([4.0, 4.0])
     )
+    line = next(line for line in capsys.readouterr().out.splitlines() if "label 1" in line)
+    assert ("AUC on validation is 0.0" if kind == "backwards" else "a slope of ") in line
+    first, second = metadata["calibration"]
+    assert first["method"] == "platt" and second["method"] != "platt" and second["slope"] == 1
+    assert head.weight[1].item() == 1
+
+
+def test_reliability_shows_calibrated_labels_alone(tmp_path, monkeypatch):
+    """The number of predictions that are drawn, read off the figure's lower axes."""
+    pytest.importorskip("matplotlib")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figures, made = [], Figure.__init__
+
+    def init(self, *args, **kwargs):
+        figures.append(self)
+        made(self, *args, **kwargs)
+
+    monkeypatch.setattr(Figure, "__init__", init)
+    rng = np.random.default_rng(0)
+    before = rng.random((200, 2))
+    y = (rng.random((200, 2)) < before).astype(float)
+    after = np.stack([before[:, 0] ** 2, np.full(200, np.nan)], 1)
+    to_onnx.draw(tmp_path / "reliability.png", y, before, after)
+    upper, lower = figures[0].axes
+    assert [int(line.get_ydata().sum()) for line in lower.lines] == [200, 200]
+    assert "1 calibrated labels" in upper.get_title() and len(upper.containers) == 2
+    FigureCanvasAgg(figures[0]).draw()
+    size = figures[0].bbox
+    for text in [
+        upper.title,
+        *upper.texts,
+        upper.xaxis.label,
+        upper.yaxis.label,
+        lower.xaxis.label,
+    ]:
+        box = text.get_window_extent()
+        assert box.x0 >= 0 and box.x1 <= size.x1 and box.y0 >= 0 and box.y1 <= size.y1
 
 
 def test_calibrated_file_ranks_and_decides_as_before(run, checkpoint, corpus):
@@ -773,5 +855,9 @@ def test_calibrated_file_ranks_and_decides_as_before(run, checkpoint, corpus):
     for t, moved, old, new in zip(before.thresholds[:5], after.thresholds, p.T, q.T):
         assert moved == pytest.approx(np.interp(t, np.sort(old), np.sort(new)), abs=0.02)
     assert same.mean() > 0.95  # float32 may tip the one probability of a label on its threshold
-    assert "Platt" in after.metadata["calibration"] and after.metadata["thresholds"][5] is None
+    assert "platt" in after.calibration and after.metadata["thresholds"][5] is None
+    assert (
+        "logistic map (Platt) fitted on validation: "
+        in (run / "MODEL_CARD-calibrated.md").read_text()
+    )
     assert (run / "reliability.png").exists()

@@ -27,22 +27,25 @@ ALLOWED = [
     ("models/vit.py", set()),
     ("models/", {"models"}),
     ("stats/", {"stats"}),
-    ("export/runtime.py", {"data.decode", "data.preprocess"}),
+    ("export/runtime.py", {"data.decode", "data.preprocess", "export.dicom", "export.metadata"}),
     ("export/verify.py", {"data.decode"}),
     ("export/card.py", set()),
     ("export/graph.py", set()),
     ("export/output.py", set()),
     ("export/quantize.py", set()),
-    ("export/batch.py", {"data.decode", "export.runtime"}),
-    ("export/explain.py", {"export.output", "export.runtime"}),
+    ("export/dicom.py", set()),
+    ("export/metadata.py", set()),
+    ("export/batch.py", {"export.dicom"}),
+    ("export/explain.py", {"export.output"}),
     ("export/precision.py", {"models", "stats", "export.verify"}),
-    ("export/calibrate.py", {"models", "export.output"}),
-    ("export/predict.py", {"export.batch", "export.card", "export.explain", "export.output",
-                           "export.runtime", "export.verify"}),
+    ("export/calibrate.py", {"models", "stats", "export.metadata", "export.output"}),
+    ("export/predict.py", {"export.batch", "export.card", "export.dicom", "export.explain",
+                           "export.output", "export.runtime", "export.verify"}),
     # all but export.predict: a command imports no other command
     ("export/to_onnx.py", {"models", "data", "stats", "export.batch", "export.calibrate",
-                           "export.card", "export.graph", "export.output", "export.precision",
-                           "export.quantize", "export.runtime", "export.verify"}),
+                           "export.card", "export.graph", "export.metadata", "export.output",
+                           "export.precision", "export.quantize", "export.runtime",
+                           "export.verify"}),
     ("export/", set()),
     ("train.py", {"models", "data", "stats"}),
     ("evaluate.py", {"models", "data", "stats"}),
@@ -52,7 +55,7 @@ NEVER_TORCH = (
     "stats/", "data/__init__.py", "data/decode.py", "data/preprocess.py", "data/labels.py",
     "data/cache/", "data/phantom/render.py", "data/files.py", "data/tables.py", "data/splits.py",
     "export/runtime.py", "export/predict.py", "export/explain.py", "export/batch.py",
-    "export/card.py", "export/output.py", "export/verify.py", "export/graph.py", "evaluate.py")
+    "export/dicom.py", "export/metadata.py", "export/quantize.py", "export/card.py", "export/output.py", "export/verify.py", "export/graph.py", "evaluate.py")
 FILES = sorted(
     str(path.relative_to(REPOSITORY))
     for path in [*REPOSITORY.glob("*.py"), *(

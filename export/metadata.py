@@ -1,0 +1,124 @@
+"""What travels in a model's file: its metadata and the checksum of its bytes.
+
+ONNX has no checksum of its own. This one finds damage, not intent: who edits a file can write a new
+checksum into it.
+"""
+
+import hashlib
+import json
+import mmap
+import os
+from contextlib import ExitStack
+
+FORMAT = "radiograph-to-probability/2"
+FORMATS = ("radiograph-to-probability/1", FORMAT)
+CHECKSUM = "file_sha256"
+# text as it is, all else as JSON
+TEXT_FIELDS = ("format", "intended_use", "corpus", "init", "architecture", "cohort", "label_set",
+               "thresholds_from", "precision", "operators", "input_type", "checkpoint_sha256")
+JSON_FIELDS = dict(labels=list, thresholds=list, calibration=list, image_size=int, synthetic=bool,
+                   versions=dict, test_auroc=dict | None, precision_check=dict | None,
+                   reference=dict)
+INPUTS = {"float32": "tensor(float)", "uint8": "tensor(uint8)"}
+UNCALIBRATED = dict(method="none", slope=1.0, offset=0.0)
+
+
+def encode_metadata(metadata):
+    """Metadata as an ONNX file holds it, with zeros in the place of the checksum."""
+    return {key: value if key in TEXT_FIELDS else json.dumps(value)
+            for key, value in metadata.items()} | {CHECKSUM: "0" * 64}
+
+
+def add_checksum(content):
+    """A serialized model with its own sha256 in its metadata, computed with zeros in that place."""
+    place = _checksum_place(content)
+    return content[:place.start] + _digest(content, place) + content[place.stop:]
+
+
+def read_checksum(content):
+    """The checksum that stands in a serialized model."""
+    return content[_checksum_place(content)].decode()
+
+
+def verified(model):
+    """The model, a file or bytes, if its bytes fit its checksum; before anything parses it."""
+    with ExitStack() as stack:
+        content, name = model, named(model)
+        if not isinstance(model, bytes):
+            if os.path.isdir(model):
+                raise ValueError(f"{model}: is a folder; give its model.onnx")
+            if not os.path.isfile(model):
+                raise FileNotFoundError(f"{model}: no such file")
+            content = b""
+            if os.path.getsize(model):  # an empty file cannot be mapped
+                file = stack.enter_context(open(model, "rb"))
+                content = stack.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        place = _checksum_place(content)
+        if place is None:
+            raise ValueError(f"{name}: not a model of this project, or cut short (no {CHECKSUM})")
+        if content[place] != _digest(content, place):
+            raise ValueError(f"{name}: was damaged or changed since its export (its bytes do not "
+                             f"fit its {CHECKSUM}); copy or export it again")
+    return model
+
+
+def _checksum_place(content):
+    """Where the checksum lies: behind the field's name, protobuf has a tag and a length."""
+    start = content.rfind(CHECKSUM.encode())
+    return None if start < 0 else slice(start + len(CHECKSUM) + 2, start + len(CHECKSUM) + 66)
+
+
+def _digest(content, place):
+    """The sha256, in hex, of a serialized model with zeros in the place of the checksum."""
+    with memoryview(content) as view:
+        found = hashlib.sha256(view[:place.start])
+        found.update(b"0" * 64)
+        found.update(view[place.stop:])
+    return found.hexdigest().encode()
+
+
+def named(model):
+    """How messages call a model."""
+    return "model" if isinstance(model, bytes) else model
+
+
+def decode_metadata(model, session):
+    """The metadata of a model's session; ValueError names the field that is missing or wrong."""
+    name, stored = named(model), session.get_modelmeta().custom_metadata_map
+    if stored.get("format") not in FORMATS:
+        raise ValueError(f"{name}: not a model of this project (format {stored.get('format')!r}; "
+                         f"expected one of {FORMATS})")
+    first = stored["format"] == FORMATS[0]
+    as_text = (*TEXT_FIELDS, CHECKSUM, *(["calibration"] if first else []))
+    try:
+        metadata = {key: text if key in as_text else json.loads(text)
+                    for key, text in stored.items()}
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{name}: its metadata are not JSON ({error})") from None
+    if first:
+        metadata = _from_format_1(metadata)
+    absent = [key for key in (*TEXT_FIELDS, *JSON_FIELDS) if key not in metadata]
+    if absent:
+        raise ValueError(f"{name}: its metadata lack {', '.join(absent)}; export it again")
+    graph = session.get_inputs()[0].type, session.get_outputs()[0].shape[-1]
+    wrong = [key for key, kind in JSON_FIELDS.items() if not isinstance(metadata[key], kind)]
+    counts = {len(metadata[key]) for key in ("labels", "thresholds", "calibration") if not wrong}
+    if wrong or (INPUTS.get(metadata["input_type"]), *counts) != graph:
+        raise ValueError(f"{name}: its metadata do not fit the graph ({', '.join(wrong) or graph})")
+    return metadata
+
+
+def _from_format_1(metadata):
+    """Metadata of the first format in the words of the present one."""
+    mark = " (phantoms in its layout)"  # stood behind the corpus's name
+    corpus, check = metadata.get("corpus", ""), metadata.pop("gate", None)
+    names = dict(images="images", split="split", label_fall="largest_auroc_loss",
+                 mean_fall="mean_auroc_loss", change="largest_change", calls="decisions",
+                 changed_calls="changed_decisions", judged_on="device", unjudged="unchecked")
+    mapped = metadata.pop("calibration", "").partition(" labels: ")[2].split(", ")
+    calibration = [UNCALIBRATED | (dict(method="platt", slope=None, offset=None) if label in mapped
+                                   else {}) for label in metadata.get("labels", ())]
+    return metadata | dict(
+        calibration=calibration, operators="onnxruntime", corpus=corpus.removesuffix(mark),
+        synthetic=corpus == "phantom" or corpus.endswith(mark),
+        precision_check=check and {names.get(key, key): value for key, value in check.items()})
