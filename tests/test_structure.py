@@ -55,7 +55,8 @@ NEVER_TORCH = (
     "stats/", "data/__init__.py", "data/decode.py", "data/preprocess.py", "data/labels.py",
     "data/cache/", "data/phantom/render.py", "data/files.py", "data/tables.py", "data/splits.py",
     "export/runtime.py", "export/predict.py", "export/explain.py", "export/batch.py",
-    "export/dicom.py", "export/metadata.py", "export/quantize.py", "export/card.py", "export/output.py", "export/verify.py", "export/graph.py", "evaluate.py")
+    "export/dicom.py", "export/metadata.py", "export/quantize.py", "export/card.py",
+    "export/output.py", "export/verify.py", "export/graph.py", "evaluate.py")
 FILES = sorted(
     str(path.relative_to(REPOSITORY))
     for path in [*REPOSITORY.glob("*.py"), *(
