@@ -163,7 +163,7 @@ def predict_run(folder, args):
         raise ValueError(f"{path}: not written by train.py: it has no {', '.join(missing)}")
     moved = {"limit": args.limit, "cache_only": args.cache_only}
     if args.root is not None:
-        moved["root"] = args.root / config["data"]
+        moved["root"] = args.root / (config.get("name") or config["data"])
     if args.cache_dir is not None:
         moved["cache_dir"] = args.cache_dir
     try:
@@ -186,8 +186,8 @@ def predict_run(folder, args):
             progress.show(stop)
     progress.close()
     y_true, y_score = (np.concatenate(arrays) for arrays in zip(*parts))
-    meta = {"run": folder.resolve().name, "corpus": config["data"], "init": config["init"],
-            "arch": config["arch"], "split_hash": config["split_hash"],
+    meta = {"run": folder.resolve().name, "corpus": config.get("name") or config["data"],
+            "init": config["init"], "arch": config["arch"], "split_hash": config["split_hash"],
             "checkpoint_sha256": sha256(path), "thresholds": checkpoint["thresholds"],
             "thresholds_from": "Youden's on the validation set",
             "synthetic": test_set.synthetic or bool(config.get("rehearsal")),

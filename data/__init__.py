@@ -1,4 +1,4 @@
-"""Six corpora and a phantom, each as a Dataset of (uint8 image, float labels).
+"""Six corpora, your own and a phantom, each as a Dataset of (uint8 image, float labels).
 
 In the order of the way of the data:
 
@@ -7,6 +7,7 @@ In the order of the way of the data:
     tables             reading a release's tables strictly
     files              what lies on disk under a root, and never outside it
     corpus             the base Dataset; vindr, cxr14, chexpert, mimic, ukacxr, padchest: one each
+    custom             anybody's images, with a table of labels
     decode             PNG, JPEG and DICOM files as gray intensities
     preprocess         intensities as the paper's image
     cache/             images preprocessed once and memory-mapped; `python -m data.cache`
@@ -35,7 +36,7 @@ class _Corpora(Mapping):
         "vindr": ("data.vindr", "VinDrCXR"), "cxr14": ("data.cxr14", "ChestXray14"),
         "chexpert": ("data.chexpert", "CheXpert"), "mimic": ("data.mimic", "MimicCXR"),
         "ukacxr": ("data.ukacxr", "UkaCXR"), "padchest": ("data.padchest", "PadChest"),
-        "phantom": ("data.phantom.corpus", "Phantom"),
+        "custom": ("data.custom", "Custom"), "phantom": ("data.phantom.corpus", "Phantom"),
     }
 
     def __getitem__(self, name):
@@ -74,8 +75,9 @@ def from_config(config, split, **overrides):
     FileNotFoundError
         If there is no such root.
     """
-    names = ("root", "labels", "uncertain", "cohort", "image_size", "val_fraction", "split_seed",
-             "split_file", "limit", "on_missing", "on_bad", "cache_dir", "cache_only", "workers")
+    names = ("root", "table", "labels", "uncertain", "cohort", "image_size", "val_fraction",
+             "split_seed", "split_file", "limit", "on_missing", "on_bad", "cache_dir", "cache_only",
+             "workers")
     arguments = {name: config[name] for name in names if name in config} | overrides
     if config["data"] not in CORPORA:
         raise ValueError(f"data: expected one of {', '.join(CORPORA)}, found {config['data']!r}")

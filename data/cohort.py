@@ -98,6 +98,7 @@ def build_parser():
     add("corpus", choices=list(CORPORA))
     add("--root", type=Path, help="folder of the release (default $CXR_ROOT/<corpus>, else "
                                   "datasets/<corpus>)")
+    add("--table", type=Path, help="of a custom corpus (default labels.csv in the root)")
     add("--cohort", default="paper", help="rule for rows and labels (default paper)")
     add("--tables-only", action="store_true", help="look at no image")
     add("--read-images", action="store_true", help="preprocess every image into the cache and "
@@ -129,9 +130,9 @@ def report(args):
     if args.write_split:
         check_split_target(args.write_split)
     corpus = CORPORA[args.corpus]
-    labels = corpus.all_labels()
-    dataset = corpus(args.root, labels=labels, cohort=args.cohort, val_fraction=args.val_fraction,
-                     split_seed=args.split_seed, split_file=args.split_file, tables_only=True)
+    dataset = corpus(args.root, labels="all", table=args.table, cohort=args.cohort,
+                     val_fraction=args.val_fraction, split_seed=args.split_seed,
+                     split_file=args.split_file, tables_only=True)
     table, split, release = dataset.cohort_table, dataset.cohort_split, dataset.release
     print(f"{args.corpus}, cohort {args.cohort}, {dataset.root}")
     for note in dataset.notes:
@@ -155,7 +156,7 @@ def report(args):
     views = zip(*np.unique(table.view, return_counts=True))
     print("  views: " + ", ".join(f"{view} {n:,}" for view, n in views))
     of = "phantom" if dataset.synthetic else args.corpus  # of which the paper says nothing
-    rows = compare(of, *count(table, split, labels), tables_only=not args.read_images)
+    rows = compare(of, *count(table, split, dataset.labels), tables_only=not args.read_images)
     print_report(rows)
     print(f"split hash {dataset.split_hash}")
     if args.write_split:

@@ -34,12 +34,14 @@ class Corpus:
     root : Path or str, optional
         The release's folder. By default $CXR_ROOT/<corpus>, else datasets/<corpus>.
     split : {"train", "val", "test"}
-    labels : {"table3", "mimic-overlap"} or sequence of str
-        The paper's labels, those that MIMIC-CXR shares, or any names of `all_labels`.
+    labels : {"table3", "mimic-overlap", "all"} or sequence of str
+        The paper's labels, those that MIMIC-CXR shares, all, or any of their names.
     uncertain : {"zeros", "ones", "ignore"}
         What an uncertain label becomes; see `data.labels.resolve_uncertain`.
     cohort : str
         One of `cohorts`.
+    table : Path or str, optional
+        The table of a corpus of one's own.
     image_size : int
         Pixels along a side of the preprocessed image.
     val_fraction : float
@@ -88,9 +90,9 @@ class Corpus:
     cohorts = ("paper",)
 
     def __init__(self, root=None, split="train", *, labels="table3", uncertain="zeros",
-                 cohort="paper", image_size=224, val_fraction=0.05, split_seed=0, split_file=None,
-                 limit=None, on_missing="error", on_bad="error", cache_dir=None, workers=None,
-                 cache_only=False, tables_only=False, progress=True):
+                 cohort="paper", table=None, image_size=224, val_fraction=0.05, split_seed=0,
+                 split_file=None, limit=None, on_missing="error", on_bad="error", cache_dir=None,
+                 workers=None, cache_only=False, tables_only=False, progress=True):
         if split not in SPLITS:
             raise ValueError(f"split: expected one of {', '.join(SPLITS)}, found {split!r}")
         if not {on_missing, on_bad} <= {"error", "skip"}:
@@ -99,10 +101,10 @@ class Corpus:
         if limit is not None and limit < 1:
             raise ValueError(f"limit: expected at least 1 image, found {limit}")
         self.split, self.image_size = split, image_size
-        self.labels = choose_labels(self.corpus, labels)
         self.skipped = {"missing": [], "bad": []}
 
-        self.root, release = self.open_release(root, cohort)
+        self.root, release = self.open_release(root, cohort, table)
+        self.labels = choose_labels(self.corpus, labels, release.labels)
         self.notes = release.cohort_notes()
         self.synthetic = (self.root / PHANTOM_MARK).is_file()
         if self.synthetic:
@@ -114,8 +116,9 @@ class Corpus:
         table = release.table.take(inside)
         y = select_labels(table.y, release.labels, self.labels, self.corpus)
         table = replace(table, y=resolve_uncertain(y, uncertain))
+        self.check_labels(table)
         if split_file is None:
-            drawn = dict(val_fraction=val_fraction, seed=split_seed, source=self.root)
+            drawn = dict(val_fraction=val_fraction, seed=split_seed, source=release.file)
             # Drawn for the whole release, so that no cohort tests on patients that another trains
             # on. Only if a handful of patients leaves a set empty, it is drawn for the cohort.
             self.cohort_split = assign(release.table.patient_id, release.official, **drawn)[inside]
@@ -179,13 +182,21 @@ class Corpus:
         """Every label that the release has, by our names."""
         return tuple(dict.fromkeys(RELEASE_NAMES[cls.corpus].values()))
 
+    def check_labels(self, table):
+        """Raise ValueError for labels that cannot be trained on, where a corpus is checked so."""
+
     @classmethod
-    def open_release(cls, root, cohort):
+    def open_release(cls, root, cohort, table=None):
         """Check the root (None for the default one) and read the tables: (root, Release)."""
         if cohort not in cls.cohorts:
             raise ValueError(f"cohort: {cls.corpus} has {', '.join(cls.cohorts)}, not {cohort!r}")
         root = cls.prepare_root(default_root(cls.corpus) if root is None else root)
-        return root, cls.read(root, cohort)
+        if table is None:
+            return root, cls.read(root, cohort)
+        if not hasattr(cls, "table_name"):
+            raise ValueError(f"table: {cls.corpus} has the tables of its release, so {table} has "
+                             "no use")
+        return root, cls.read(root, cohort, table)
 
     @classmethod
     def find_files(cls, root, release, whole_tree=False):

@@ -81,15 +81,19 @@ RELEASE_NAMES = {
 
 UNCERTAIN = ("zeros", "ones", "ignore")
 NOT_UNCERTAIN = -2  # code of a "No finding" that holds unless an uncertain finding is one
+UNKNOWN = -3  # code of a blank that stands for nothing known, rather than for no mention
 
 
-def choose_labels(corpus, labels):
+def choose_labels(corpus, labels, have=()):
     """The names that `labels` stands for.
 
     Parameters
     ----------
     corpus : str
-    labels : {"table3", "mimic-overlap"} or sequence of str
+    labels : {"table3", "mimic-overlap", "all"} or sequence of str
+        The paper's labels, those that it shares with MIMIC-CXR, all that the tables have.
+    have : sequence of str
+        What the tables have. Of a corpus that is not the paper's, "table3" is all of them.
 
     Returns
     -------
@@ -101,11 +105,15 @@ def choose_labels(corpus, labels):
         For an unknown word, an empty sequence or a name given twice.
     """
     if isinstance(labels, str):
-        lists = {"table3": TABLE3, "mimic-overlap": MIMIC_OVERLAP}
+        shared = [name for name in have if name in TABLE3["mimic"]]
+        lists = {"table3": TABLE3.get(corpus, have), "all": have,
+                 "mimic-overlap": MIMIC_OVERLAP.get(corpus, shared)}
         if labels not in lists:
-            raise ValueError("labels: expected 'table3', 'mimic-overlap' or a list of names, found "
-                             f"{labels!r}")
-        return list(lists[labels][corpus])
+            raise ValueError(f"labels: expected {', '.join(map(repr, lists))} or a list of names, "
+                             f"found {labels!r}")
+        if not lists[labels]:
+            raise ValueError(f"labels: {corpus} has none of {labels!r}; it has {', '.join(have)}")
+        return list(lists[labels])
     names = list(labels)
     if not names or len(set(names)) != len(names):
         raise ValueError(f"labels: expected distinct names, found {names}")
@@ -151,10 +159,11 @@ def resolve_uncertain(y, uncertain):
     Parameters
     ----------
     y : (N, L) float array of 1 positive, 0 negative, -1 uncertain, NaN blank, and `NOT_UNCERTAIN`
+        and `UNKNOWN`
     uncertain : {"zeros", "ones", "ignore"}
         What -1 becomes: 0 (the paper), 1, or NaN, which loss and metrics leave out; `NOT_UNCERTAIN`
         becomes the opposite. Blank, which in CheXpert and MIMIC-CXR means that the report does not
-        mention the finding, is 0 under every policy.
+        mention the finding, is 0 under every policy; `UNKNOWN` is NaN.
 
     Returns
     -------
@@ -163,5 +172,5 @@ def resolve_uncertain(y, uncertain):
     if uncertain not in UNCERTAIN:
         raise ValueError(f"uncertain: expected one of {', '.join(UNCERTAIN)}, found {uncertain!r}")
     value = {"zeros": 0.0, "ones": 1.0, "ignore": np.nan}[uncertain]
-    codes = [np.isnan(y), y == -1, y == NOT_UNCERTAIN]
-    return np.select(codes, [0.0, value, 1 - value], y).astype(np.float32)
+    codes = [np.isnan(y), y == -1, y == NOT_UNCERTAIN, y == UNKNOWN]
+    return np.select(codes, [0.0, value, 1 - value, np.nan], y).astype(np.float32)

@@ -67,6 +67,8 @@ class Release:
         Why the cohort leaves the row out; "" where it is in.
     notes : list of str
         What a user should be told about how the tables were read.
+    file : Path or None
+        The table that names the images.
     """
 
     table: Table
@@ -74,6 +76,7 @@ class Release:
     official: np.ndarray
     left_out: np.ndarray
     notes: list = field(default_factory=list)
+    file: object = None
 
     def cohort_notes(self):
         """`notes`, and how many rows were left out for which reason."""
@@ -99,6 +102,12 @@ def read_lines(path):
             return [line.strip() for line in file if line.strip()]
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not UTF-8 text ({error.reason})") from None
+
+
+def open_text(path):
+    """A text file, gzip where the name ends in .gz, open for the module `csv`."""
+    opener = gzip.open if path.suffix == ".gz" else open
+    return opener(path, "rt", encoding="utf-8-sig", newline="")
 
 
 def read_csv(path, columns, optional=(), extra="note", notes=None):
@@ -129,8 +138,7 @@ def read_csv(path, columns, optional=(), extra="note", notes=None):
         "error") extra column, a row of another length than the header, text that is not UTF-8, a
         gzip file cut short.
     """
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
+    with open_text(path) as file:
         reader = csv.reader(file)
         try:
             header = [name.strip() for name in next(reader, [])]
@@ -158,6 +166,9 @@ def _find_columns(path, header, columns, optional, extra, notes):
     unasked = [name for name in header if name and name not in columns and name not in optional]
     if missing:
         also = f"; it has {', '.join(map(repr, unasked))} instead" if unasked else ""
+        for separator, name in ((";", "semicolons"), ("\t", "tabs")):
+            if any(separator in cell for cell in header):
+                also = f"; its columns are separated by {name}, expected commas"
         raise ValueError(f"{path}: no column {', '.join(map(repr, missing))}{also}")
     doubled = [name for name in (*columns, *optional) if header.count(name) > 1]
     if doubled:
@@ -236,4 +247,4 @@ class Rows:
         table = Table(*(np.array(text, object) for text in texts), np.array(y, np.float32),
                       np.array(sex, "<U1"), np.array(age, np.float32))
         return Release(table, tuple(labels), np.array(official, object), np.array(left_out, object),
-                       notes)
+                       notes, self.file)

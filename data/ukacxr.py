@@ -1,18 +1,15 @@
 """UKA-CXR of University Hospital Aachen, read from one documented table."""
 
-import posixpath
-
-from data.corpus import Corpus
+from data.custom import Custom
 from data.labels import NOT_UNCERTAIN, TABLE3
-from data.splits import SPLITS
-from data.tables import Rows, find_table, read_age, read_codes, read_csv, read_sex
+from data.tables import read_codes
 
 SEVERITY = {"negative": 0, "uncertain mild": -1, "mild": 1, "moderate": 1, "severe": 1}
 HEART_SIZE = {"normal": 0, "uncertain": -1, "borderline": 1, "enlarged": 1, "massively enlarged": 1}
 FINDINGS = tuple(name for name in TABLE3["ukacxr"] if name != "No finding")
 
 
-class UkaCXR(Corpus):
+class UkaCXR(Custom):
     """193,361 bedside radiographs (AP) of 54,176 patients, findings graded by the radiologist.
 
     Citation
@@ -42,27 +39,26 @@ class UkaCXR(Corpus):
     corpus = "ukacxr"
     access = ("UKA-CXR is internal to University Hospital Aachen; the UkaCXR docstring gives the "
               "table that is read.")
+    table_name = "ukacxr.csv"
+    required = ("image", "patient_id", "view")
 
     @classmethod
-    def read(cls, root, cohort):
-        table = find_table(root, "ukacxr.csv")
-        rows = Rows(table)
-        columns = ("image", "patient_id", "view", *FINDINGS)
-        for row, cells in read_csv(table, columns, ("split", "sex", "age"), "error"):
-            image, patient, view, heart, *grades, split, sex, age = cells
-            plain = posixpath.normpath(image) if image else image
-            if plain != image and not plain.startswith(".."):  # two spellings would be two images
-                raise ValueError(f"{table}, row {row}: image is {image!r}, expected {plain!r}")
-            y = read_codes([heart], HEART_SIZE, FINDINGS, table, row)
-            y += read_codes(grades, SEVERITY, FINDINGS[1:], table, row)
-            if split and split not in SPLITS:
-                raise ValueError(f"{table}, row {row}: split is {split!r}, expected one of "
-                                 f"{', '.join(SPLITS)}")
-            healthy = 0 if 1 in y else NOT_UNCERTAIN if -1 in y else 1
-            left_out = "" if view in ("AP", "PA") else f"unknown view {view!r}"
-            rows.add(row, image, patient, view, image, [*y, healthy], split, left_out,
-                     sex=read_sex(sex), age=read_age(age))
-        release = rows.release((*FINDINGS, "No finding"), [])
-        if 0 < (release.official == "").sum() < len(release.official):
-            raise ValueError(f"{table}: the split is blank in some rows and given in others")
-        return release
+    def label_columns(cls, table):
+        return FINDINGS
+
+    @classmethod
+    def label_names(cls, columns):
+        return (*columns, "No finding")
+
+    @classmethod
+    def read_labels(cls, cells, columns, table, row):
+        y = read_codes(cells[:1], HEART_SIZE, columns, table, row)
+        y += read_codes(cells[1:], SEVERITY, columns[1:], table, row)
+        return *y, 0 if 1 in y else NOT_UNCERTAIN if -1 in y else 1
+
+    @classmethod
+    def left_out(cls, view):
+        return "" if view in ("AP", "PA") else f"unknown view {view!r}"
+
+    def check_labels(self, table):
+        """A small set may lack a finding."""

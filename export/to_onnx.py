@@ -175,11 +175,12 @@ def describe(path, checkpoint, args, model):
     versions = dict(python=platform.python_version(), torch=str(torch.__version__),
                     onnx=onnx.__version__, onnxruntime=onnxruntime.__version__)
     return dict(
-        format=FORMAT, intended_use=INTENDED_USE, corpus=config["data"], init=config["init"],
+        format=FORMAT, intended_use=INTENDED_USE, corpus=config.get("name") or config["data"],
+        init=config["init"],
         synthetic=config["data"] == "phantom" or bool(
             config.get("synthetic", config.get("rehearsal"))),
         architecture=f"{arch}, patch {model.config['patch_size']}",
-        cohort=str(config.get("cohort")), label_set=str(config.get("labels")),
+        cohort=str(config.get("cohort")), label_set=label_set(config.get("labels")),
         calibration=[UNCALIBRATED] * len(labels),
         thresholds_from="Youden's index on the validation set" if has_thresholds else "none",
         precision=args.precision, operators=args.operators, input_type=args.input_type,
@@ -188,6 +189,11 @@ def describe(path, checkpoint, args, model):
         versions=versions, precision_check=None,
         reference=dict(tolerance=0, patterns=[], radiographs={}),
         test_auroc=test_auroc(path.parent / "predictions.npz", labels, digest))
+
+
+def label_set(labels):
+    """The word for a set of labels, or their names."""
+    return labels if isinstance(labels, str) else ", ".join(labels or ["not known"])
 
 
 def test_auroc(path, labels, checkpoint_sha256):

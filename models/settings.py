@@ -20,8 +20,10 @@ class Config:
     data: str = option("phantom", "corpus")
     root: str = option(None, "folder of its release "
                        "(default: $CXR_ROOT/<corpus>, else datasets/<corpus>)")
-    labels: str = option("table3", "the paper's labels, or those shared with MIMIC-CXR (Table 5)",
-                         choices=["table3", "mimic-overlap"])
+    table: str = option(None, "CSV of a custom corpus (default: labels.csv in its folder)")
+    name: str = option(None, "what a custom corpus is called in tables and figures")
+    labels: str = option("table3", "the paper's labels, those shared with MIMIC-CXR "
+                         "(mimic-overlap, Table 5), all, or any names", nargs="+")
     uncertain: str = option("zeros", "uncertain labels: negative (paper), positive, or masked",
                             choices=["zeros", "ones", "ignore"])
     cohort: str = option("paper", "which images of the release, see the corpus's module")
@@ -90,13 +92,13 @@ class Config:
     def folder(self):
         """The run folder (Path)."""
         seed = f"-seed{self.seed}" if self.seed else ""
-        return Path(self.out or f"runs/{self.data}-{self.init}{seed}")
+        return Path(self.out or f"runs/{self.name or self.data}-{self.init}{seed}")
 
 
 # What a resumed run may change: it moves no step that was done.
-MAY_CHANGE = {"root", "split_file", "cache_dir", "cache_only", "workers", "weights", "accumulate",
-              "patience", "device", "compile", "out", "checkpoint_minutes", "log_seconds", "resume",
-              "plan"}
+MAY_CHANGE = {"root", "table", "split_file", "cache_dir", "cache_only", "workers", "weights",
+              "accumulate", "patience", "device", "compile", "out", "checkpoint_minutes",
+              "log_seconds", "resume", "plan"}
 MUST_NOT_CHANGE = [f.name for f in dataclasses.fields(Config) if f.name not in MAY_CHANGE]
 MUST_NOT_CHANGE += ["split_hash", "weights_sha256", "images_train"]
 
@@ -148,8 +150,13 @@ RANGES = (
 )
 
 
+LABEL_SETS = ("table3", "mimic-overlap", "all")
+
+
 def check_config(cfg):
     """Raise a ValueError that names the flag of a setting no run can have."""
+    if isinstance(cfg.labels, list) and len(cfg.labels) == 1:
+        cfg.labels = cfg.labels[0] if cfg.labels[0] in LABEL_SETS else cfg.labels
     for names, holds, expected in RANGES:
         for name in names.split():
             value = getattr(cfg, name)

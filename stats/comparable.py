@@ -55,7 +55,8 @@ def comparison_groups(found, table3, overlap, *, by_labels, only_shared=False):
     for (corpus, synthetic), models in corpora.items():
         variants = {None: models}
         if by_labels and not only_shared:
-            variants = _by_labels(models, table3[corpus], overlap[corpus])
+            variants = _by_labels(models, table3.get(corpus, models[0].labels),
+                                  overlap.get(corpus, models[0].labels))
         for variant, same in variants.items():
             same = _named(same)
             if only_shared:

@@ -147,13 +147,13 @@ def test_the_tables_seed_redraws_image_and_mask(tmp_path):
 def layouts(tmp_path_factory):
     """A small tree in every layout, drawn once."""
     root = tmp_path_factory.mktemp("layouts")
-    for corpus in CORPORA:
+    for corpus in TABLE3:
         assert main(["--layout", corpus, "--out", str(root / corpus), "--patients", "20", "--size",
                      "64"]) == 0
     return root
 
 
-@pytest.mark.parametrize("corpus", list(CORPORA))
+@pytest.mark.parametrize("corpus", list(TABLE3))
 def test_every_layout_is_read_from_files_to_loss(layouts, tmp_path, corpus):
     if corpus == "vindr":
         pytest.importorskip("pydicom")
@@ -174,7 +174,7 @@ def test_every_layout_is_read_from_files_to_loss(layouts, tmp_path, corpus):
     assert torch.isfinite(loss)
 
 
-@pytest.mark.parametrize("corpus", list(CORPORA))
+@pytest.mark.parametrize("corpus", list(TABLE3))
 def test_a_layout_has_several_images_a_patient_and_the_release_quirks(layouts, corpus):
     dataset = CORPORA[corpus](layouts / corpus, tables_only=True, labels="mimic-overlap",
                               uncertain="ignore")
@@ -233,7 +233,7 @@ def test_a_layout_is_repeatable(layouts, tmp_path):
 
 
 def test_labels_of_studies_are_known_and_healthy_is_alone():
-    for corpus in CORPORA:
+    for corpus in TABLE3:
         if corpus != "phantom":
             for study in make_studies(corpus, 40, seed=1):
                 assert study.labels and ("No finding" not in study.labels

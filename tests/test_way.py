@@ -69,7 +69,7 @@ def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.mark.parametrize("corpus", list(CORPORA))
+@pytest.mark.parametrize("corpus", list(TABLE3))
 def test_train_evaluate_export_predict(roots, corpus, tmp_path, capsys):
     root = roots(corpus)
     run = f"runs/{corpus}-random"

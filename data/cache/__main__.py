@@ -16,6 +16,7 @@ def build_parser():
     add("corpus", nargs="?", choices=list(CORPORA))
     add("--root", type=Path, help="folder of the release (default: $CXR_ROOT/<corpus>, else "
                                   "datasets/<corpus>)")
+    add("--table", type=Path, help="of a custom corpus (default: labels.csv in the root)")
     add("--cohort", default="paper", help="(default: paper)")
     add("--image-size", type=int, default=224, help="height and width (default: 224)")
     add("--cache-dir", type=Path, help="folder of caches (default: $CXR_CACHE, else ./cache)")
@@ -33,7 +34,7 @@ def fill_corpus(args):
     if not slash or not (part + parts).isdecimal() or not 1 <= int(part) <= int(parts):
         raise ValueError(f"--shard: expected I/N with 1 <= I <= N, found {args.shard!r}")
     corpus = CORPORA[args.corpus]
-    root, release = corpus.open_release(args.root, args.cohort)
+    root, release = corpus.open_release(args.root, args.cohort, args.table)
     paths, present, _ = corpus.find_files(root, release)
     inside = release.left_out == ""
     cache = corpus.fill_cache(root, release, paths, inside & present, size=args.image_size,

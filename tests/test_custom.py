@@ -1,0 +1,197 @@
+"""Anybody's table: what it may hold, what is said about what it may not, and the whole way."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+import evaluate
+import train
+from data import CORPORA
+from data.cache.__main__ import main as cache
+from data.cohort import main as cohort
+from data.custom import main as check
+from data.phantom.corpus import make_phantom
+from data.splits import SPLITS
+from export.predict import main as predict
+from export.to_onnx import main as to_onnx
+from stats.predictions import load_predictions
+
+Custom, Uka = CORPORA["custom"], CORPORA["ukacxr"]
+HEADER = "image,patient_id,Edema,Big heart"
+
+
+def write(root, *rows, header=HEADER, name="labels.csv"):
+    (root / name).write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+    return root
+
+
+def read(root, *rows, **options):
+    options = dict(tables_only=True, val_fraction=0) | options
+    return Custom(write(root, *rows, header=options.pop("header", HEADER)), **options)
+
+
+def test_labels_by_hand(tmp_path):
+    rows = ("a.png,1,1,0", "b/b.dcm,2,0,1", "c.jpg,3,-1,", "d.png,4,1.0,0.0")
+    for policy, uncertain in (("zeros", 0), ("ones", 1), ("ignore", np.nan)):
+        dataset = read(tmp_path, *rows, uncertain=policy)
+        assert dataset.labels == ["Edema", "Big heart"]
+        found = dict(zip(dataset.cohort_table.image_id.tolist(), dataset.cohort_table.y.tolist()))
+        np.testing.assert_array_equal(
+            [found[name] for name in ("a.png", "b/b.dcm", "c.jpg", "d.png")],
+            [[1, 0], [0, 1], [uncertain, np.nan], [1, 0]])
+    assert read(tmp_path, *rows, labels=["Big heart"]).labels == ["Big heart"]
+    assert read(tmp_path, *rows, labels="mimic-overlap", header=HEADER.replace(
+        "Edema", "Pneumonia")).labels == ["Pneumonia"]
+    with pytest.raises(ValueError, match="custom has no 'Rickets'; it has Edema, Big heart"):
+        read(tmp_path, *rows, labels=["Rickets"])
+    with pytest.raises(ValueError, match="custom has none of 'mimic-overlap'; it has Edema, Big"):
+        read(tmp_path, *rows, labels="mimic-overlap")
+
+
+def test_optional_columns(tmp_path):
+    header = "view,image,sex,Edema,patient_id,age,split"
+    dataset = read(tmp_path, "PA,a.png,F,1,1,58,train", "AP,b.png,m,0,2,058Y,val",
+                   ",c.png,,0,3,,test", "LATERAL,d.png,M,1,4,7,test", header=header)
+    table = dataset.cohort_table
+    assert dataset.splits == {"train": 1, "val": 1, "test": 1}
+    assert table.view.tolist() == ["PA", "AP", ""] and table.sex.tolist() == ["F", "M", ""]
+    np.testing.assert_array_equal(table.age, [58, 58, np.nan])
+    assert dataset.notes == ["1 images left out: view LATERAL"]
+
+
+@pytest.mark.parametrize("rows, header, message", [
+    (["a.png,1,yes,0"], HEADER, "row 2: Edema is 'yes'; write 1"),
+    (["a.png,1,1,0", "b.png,2,1,absent"], HEADER, "row 3: Big heart is 'absent'; write 0"),
+    (["a.png,1,1,maybe"], HEADER, "row 2: Big heart is 'maybe'; write -1"),
+    (["a.png,1,1,NaN"], HEADER, "row 2: Big heart is 'NaN'; write nothing"),
+    (["a.png,1,1,2"], HEADER, r"Big heart is '2'; write 1 \(positive\), 0 \(negative\), -1"),
+    (["a.png,1,1,0", "a.png,1,1,0"], HEADER, "row 3: image a.png is there a second time"),
+    (["a.png,1,1,0", "./a.png,1,1,0"], HEADER, "row 3: image is './a.png', expected 'a.png'"),
+    (["../a.png,1,1,0"], HEADER, "row 2: '../a.png' leads out of the root"),
+    (["a.png,,1,0"], HEADER, "row 2: the patient id of a.png is blank"),
+    (["a.png,1,1"], HEADER, "row 2: 3 cells, the header has 4"),
+    (["a.png,1,1,0,dev"], HEADER + ",split", "row 2: split is 'dev', expected one of train, val"),
+    (["a.png,1,1,0,test", "b.png,1,0,1,train"], HEADER + ",split",
+     "labels.csv: 1 patients are in more than one split, the first is 1"),
+    (["a.png,1,1,0,test", "b.png,2,0,1,"], HEADER + ",split", "the split is blank in some rows"),
+    (["a.png,1,1,0,W"], HEADER + ",sex", "row 2: sex is 'W', expected one of f, female"),
+    (["a.png,1,1,0,old"], HEADER + ",age", "row 2: age is 'old', expected years"),
+    (["a.png;1;1;0"], HEADER.replace(",", ";"), "separated by semicolons, expected commas"),
+    (["a.png\t1\t1\t0"], HEADER.replace(",", "\t"), "separated by tabs, expected commas"),
+    (["a.png,1,1"], "image,patient,Edema", "no column 'patient_id'; it has 'patient', 'Ed"),
+    (["a.png,1"], "image,patient_id", "no label; expected a column for each beside image, pat"),
+    (["a.png,1,1,0"], HEADER + ",Edema", "more than one column 'Edema'"),
+    (["a.png,1,1,0", "b.png,2,1,1"], HEADER,
+     "Edema has no negative image, so it cannot be learned; leave it out with --labels 'Big"),
+    ([], HEADER, "labels.csv: no rows"),
+])
+def test_what_is_refused(tmp_path, rows, header, message):
+    with pytest.raises(ValueError, match=message):
+        read(tmp_path, *rows, header=header)
+
+
+def test_a_label_that_is_not_wanted_may_be_constant(tmp_path):
+    assert read(tmp_path, "a.png,1,1,0", "b.png,2,1,1", labels=["Big heart"]).labels
+
+
+def test_tables(tmp_path):
+    with pytest.raises(FileNotFoundError, match="labels.csv: no such file; expected a CSV with the "
+                                                "columns image, patient_id and one for each label"):
+        Custom(tmp_path, tables_only=True)
+    (tmp_path / "elsewhere").mkdir()
+    write(tmp_path / "elsewhere", "a.png,1,1,0", "b.png,2,0,1", name="mine.csv")
+    table = tmp_path / "elsewhere" / "mine.csv"
+    assert len(Custom(tmp_path, tables_only=True, table=table, val_fraction=0).cohort_table) == 2
+    with pytest.raises(ValueError, match="table: phantom has the tables of its release"):
+        make_phantom(tmp_path / "phantom", patients=10, size=64)
+        CORPORA["phantom"](tmp_path / "phantom", tables_only=True, table=table)
+    with pytest.raises(FileNotFoundError, match="ukacxr.csv: no such file; expected a CSV with"):
+        Uka(tmp_path, tables_only=True)
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """Sixty phantoms as somebody's own folder, with three labels."""
+    root = tmp_path_factory.mktemp("own")
+    make_phantom(root / "phantom", patients=20, size=64)
+    source = CORPORA["phantom"](root / "phantom", tables_only=True)
+    table, names = source.cohort_table, ("Cardiomegaly", "Nodule", "Pleural effusion")
+    columns = [source.labels.index(name) for name in names]
+    rows = [f"images/{image}.png,{patient},{view},{'FM'[int(patient) % 2]},{40 + int(patient)},"
+            + ",".join(str(int(value)) for value in y[columns])
+            for image, patient, view, y in zip(table.image_id, table.patient_id, table.view,
+                                               table.y)]
+    write(root, *rows, header="image,patient_id,view,sex,age," + ",".join(names))
+    shutil.move(root / "phantom" / "images", root / "images")
+    return root
+
+
+def test_check_says_what_was_understood(own, tmp_path, capsys):
+    assert check(["--check", str(own)]) == 0
+    out = capsys.readouterr().out
+    assert f"{own}: 60 images of 20 patients, 60 of them on disk" in out
+    assert "age: known of 60, 40 to 59 years" in out and "sex: F 30, M 30" in out
+    assert "split: not given 60" in out
+    (tmp_path / "lone.png").touch()
+    write(tmp_path, "a.png,1,1,-1", "b.png,2,1,")
+    assert check(["--check", str(tmp_path)]) == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "Edema 2 0 0 0 <- cannot be learned" in lines
+    assert "Big heart 0 0 1 1 <- cannot be learned" in lines
+    assert "1 image files are in no row of the tables and are ignored" in lines
+    assert check(["--check", str(tmp_path / "none")]) == 2
+    assert capsys.readouterr().err.startswith("data.custom: error: ")
+
+
+def test_the_whole_way(own, tmp_path, capsys, monkeypatch):
+    """Cohort, cache, plan, training, evaluation of two seeds, export and prediction."""
+    monkeypatch.chdir(tmp_path)
+    given = ["--root", str(own), "--cache-dir", str(tmp_path / "cache")]
+    assert cohort(["custom", "--root", str(own)]) == 0
+    assert "60 of the 60 images are on disk" in capsys.readouterr().out
+    assert cache(["custom", *given, "--image-size", "32", "--workers", "1"]) == 0
+    assert "60 images ready" in capsys.readouterr().out
+    command = ["--data", "custom", *given, "--name", "Our hospital", "--arch", "vit_tiny",
+               "--image-size", "32", "--epochs", "1", "--device", "cpu"]
+    assert train.main([*command, "--plan"]) == 0
+    assert "3: Cardiomegaly, Nodule, Pleural effusion" in capsys.readouterr().out
+    for seed in ("1", "2"):
+        assert train.main([*command, "--seed", seed]) == 0
+    two = ["--labels", "Nodule", "Cardiomegaly", "--out", "runs/two"]
+    assert train.main([*command, *two]) == 0
+    config = json.loads((tmp_path / "runs/two/config.json").read_text())
+    assert config["labels_trained"] == ["Nodule", "Cardiomegaly"]
+    runs = [str(tmp_path / f"runs/Our hospital-random-seed{seed}") for seed in (1, 2)]
+    assert evaluate.main([*runs, "--bootstrap", "10", "--device", "cpu", "--out", "report"]) == 0
+    assert "Our hospital" in (tmp_path / "report/report.md").read_text()
+    found = load_predictions(f"{runs[0]}/predictions.npz")
+    assert found.labels == ["Cardiomegaly", "Nodule", "Pleural effusion"]
+    assert found.meta["corpus"] == "Our hospital" and set(found.sex.tolist()) == {"F", "M"}
+    assert to_onnx([runs[0]]) == 0
+    capsys.readouterr()
+    image = str(own / "images" / "phantom_00000_0.png")
+    assert predict([f"{runs[0]}/model.onnx", image]) == 0
+    assert "Nodule" in capsys.readouterr().out
+
+
+class Toy(CORPORA["phantom"]):
+    """A named corpus of one file."""
+
+    corpus = "toy"
+
+
+def test_a_new_corpus_is_a_file_and_a_line(own, tmp_path, monkeypatch, capsys):
+    from data import _Corpora
+    monkeypatch.setitem(_Corpora.classes, "toy", (__name__, "Toy"))
+    monkeypatch.chdir(tmp_path)
+    root = tmp_path / "toy"
+    make_phantom(root, patients=20, size=64)
+    assert cohort(["toy", "--root", str(root)]) == 0
+    assert train.main(["--data", "toy", "--root", str(root), "--arch", "vit_tiny", "--image-size",
+                       "32", "--epochs", "1", "--device", "cpu"]) == 0
+    assert evaluate.main(["runs/toy-random", "--bootstrap", "10", "--device", "cpu"]) == 0
+    assert "toy" in capsys.readouterr().out
+    assert {split: len(Toy(root, split, tables_only=True)) for split in SPLITS} == {
+        "train": 42, "val": 6, "test": 12}
