@@ -92,7 +92,8 @@ class Config:
     def folder(self):
         """The run folder (Path)."""
         seed = f"-seed{self.seed}" if self.seed else ""
-        return Path(self.out or f"runs/{self.name or self.data}-{self.init}{seed}")
+        name = "-".join((self.name or self.data).split())
+        return Path(self.out or f"runs/{name}-{self.init}{seed}")
 
 
 # What a resumed run may change: it moves no step that was done.

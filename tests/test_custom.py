@@ -163,7 +163,7 @@ def test_the_whole_way(own, tmp_path, capsys, monkeypatch):
     assert train.main([*command, *two]) == 0
     config = json.loads((tmp_path / "runs/two/config.json").read_text())
     assert config["labels_trained"] == ["Nodule", "Cardiomegaly"]
-    runs = [str(tmp_path / f"runs/Our hospital-random-seed{seed}") for seed in (1, 2)]
+    runs = [str(tmp_path / f"runs/Our-hospital-random-seed{seed}") for seed in (1, 2)]
     assert evaluate.main([*runs, "--bootstrap", "10", "--device", "cpu", "--out", "report"]) == 0
     assert "Our hospital" in (tmp_path / "report/report.md").read_text()
     found = load_predictions(f"{runs[0]}/predictions.npz")
