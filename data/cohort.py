@@ -1,17 +1,37 @@
 """Count a corpus and set it beside the paper's Tables 1 and 2.
 
     python -m data.cohort padchest --root DIR --tables-only
+    python -m data.cohort --all --latex                       # every corpus under $CXR_ROOT
 """
 
 import argparse
+import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from data import CORPORA
-from data.paper_cohorts import NOT_EXPECTED, OF_TABLES, TABLE1, TABLE2, UNREADABLE
+from data import CORPORA, default_root
+from data.paper_cohorts import (
+    FACTS,
+    NO_AGE_OF_0,
+    NOT_EXPECTED,
+    OF_TABLES,
+    TABLE1,
+    TABLE2,
+    UNREADABLE,
+)
 from data.splits import check_split_target
+
+NAMES = {
+    "ap": "AP views, %", "train": "train (with val)", "val": "  drawn out as val",
+    "age_median": "age, median", "age_mean": "age, mean", "age_sd": "age, SD",
+    "age_min": "age, youngest", "age_max": "age, oldest", "women": "female, %",
+    "women_train": "female, % of train", "women_test": "female, % of test"}
+# How far a number may be from the paper's, which is rounded: views to whole percents in part.
+TOLERANCE = {"ap": 1, "age_mean": 0.5, "age_sd": 0.5, "women": 0.1, "women_train": 0.051,
+             "women_test": 0.051}
 
 
 def count(table, split, labels):
@@ -28,14 +48,24 @@ def count(table, split, labels):
     -------
     sizes : dict
         "images", "patients", "ap" (percentage of AP views), "train" (validation patients are drawn
-        out of it and counted in it), "val", "test".
+        out of it and counted in it), "val", "test"; where they are known, ages in years and
+        percentages of women, all per image as in the paper (see `NAMES`).
     positives : dict of str to int
     """
-    views = np.char.startswith(table.view, "AP")
+    test = split == "test"
     sizes = {"images": len(table), "patients": len(np.unique(table.patient_id)),
-             "ap": 100 * float(views.mean()) if len(table) else 0.0,
-             "train": int((split != "test").sum()), "val": int((split == "val").sum()),
-             "test": int((split == "test").sum())}
+             "ap": 100 * float(np.char.startswith(table.view, "AP").mean()) if len(table) else 0.0,
+             "train": int((~test).sum()), "val": int((split == "val").sum()),
+             "test": int(test.sum())}
+    ages = table.age[~np.isnan(table.age)].astype(float)
+    if len(ages):
+        sizes |= {"age_median": float(np.median(ages)), "age_mean": float(ages.mean()),
+                  "age_sd": float(ages.std()), "age_min": float(ages.min()),
+                  "age_max": float(ages.max())}
+    for name, rows in (("women", test | True), ("women_train", ~test), ("women_test", test)):
+        known = table.sex[rows & (table.sex != "")]
+        if len(known):
+            sizes[name] = 100 * float((known == "F").mean())
     return sizes, {label: int((table.y[:, i] == 1).sum()) for i, label in enumerate(labels)}
 
 
@@ -54,16 +84,16 @@ def compare(corpus, sizes, positives, *, tables_only=True):
     -------
     list of (name, ours, the paper's or None, remark)
         The remark is "differs" where both should agree and do not; the reason where they need not;
-        else "". The share of views, which the paper rounds, may be off by less than one percent.
+        else "".
     """
     unread = UNREADABLE.get(corpus, 0) if tables_only else 0
     rows = []
     for name, ours in {**sizes, **positives}.items():
         theirs = {**TABLE1.get(corpus, {}), **TABLE2.get(corpus, {})}.get(name)
         remark = ""
-        if theirs is not None and (abs(ours - theirs) >= 1 if name == "ap" else ours != theirs):
+        if theirs is not None and abs(ours - theirs) >= TOLERANCE.get(name, 1e-9):
             remark = NOT_EXPECTED[corpus].get(name, "differs")
-            if remark == "differs" and unread and name != "ap":
+            if remark == "differs" and unread and name not in NAMES.keys() - {"train"}:
                 of_tables = OF_TABLES[corpus].get(name)
                 if ours == of_tables or of_tables is None and 0 < ours - theirs <= unread:
                     remark = f"the paper could not read {unread} images"
@@ -71,31 +101,46 @@ def compare(corpus, sizes, positives, *, tables_only=True):
     return rows
 
 
+def show(name, value, plus=""):
+    """A number as printed: means, SDs and percentages to one decimal, "-" where there is none."""
+    return "-" if value is None else f"{value:{plus},.{int(name in TOLERANCE)}f}"
+
+
 def print_report(rows):
     """The rows as a table with the difference in its own column."""
-    names = {"ap": "AP views, %", "train": "train (with val)", "val": "  drawn out as val"}
-    width = max(len(names.get(name, name)) for name, *_ in rows)
+    width = max(len(NAMES.get(name, name)) for name, *_ in rows)
     print(f"{'':{width}}  {'here':>9}  {'paper':>9}  {'difference':>10}")
     for name, ours, theirs, remark in rows:
-        form = ",.1f" if name == "ap" else ",d"
-        paper, difference = "-", ""
-        if theirs is not None:
-            gap = round(ours - theirs, 1)
-            paper, difference = format(theirs, form), format(gap, "+" + form) if gap else "0"
-        print(f"{names.get(name, name):{width}}  {ours:>9{form}}  {paper:>9}  {difference:>10}  "
-              f"{remark}".rstrip())
+        gap = 0 if theirs is None else round(ours - theirs, 1)
+        difference = "" if theirs is None else show(name, gap, "+") if gap else "0"
+        print(f"{NAMES.get(name, name):{width}}  {show(name, ours):>9}  {show(name, theirs):>9}  "
+              f"{difference:>10}  {remark}".rstrip())
+
+
+def print_latex(columns, cells):
+    """A tabular: `cells` by row name, one for each of the columns."""
+    def escape(text):
+        return text.replace("%", r"\%").replace("_", r"\_").replace("&", r"\&")
+
+    print(rf"\begin{{tabular}}{{l{'r' * len(columns)}}}", r"\hline", sep="\n")
+    print(" & ".join(["", *map(escape, columns)]), r"\\ \hline")
+    for name, row in cells.items():
+        print(" & ".join([escape(NAMES.get(name, name).strip()), *map(escape, row)]), r"\\")
+    print(r"\hline", r"\end{tabular}", sep="\n")
 
 
 def build_parser():
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m data.cohort", description=(
-        "Images, patients, views, splits and positives per label of a corpus, beside the paper's "
-        "Tables 1 and 2."), epilog=(
+        "Images, patients, ages, sexes, views, splits and positives per label of a corpus, beside "
+        "the paper's Tables 1 and 2."), epilog=(
         "Exit code: 0; 1 with --strict, if a number differs that should not or, without "
         "--tables-only, an image is not on disk; 2 for wrong arguments and files that cannot be "
         "read."))
     add = parser.add_argument
-    add("corpus", choices=list(CORPORA))
+    add("corpus", nargs="?", choices=list(CORPORA))
+    add("--all", action="store_true", help="every corpus under $CXR_ROOT (or datasets), side by "
+                                           "side, by their tables")
     add("--root", type=Path, help="folder of the release (default $CXR_ROOT/<corpus>, else "
                                   "datasets/<corpus>)")
     add("--table", type=Path, help="of a custom corpus (default labels.csv in the root)")
@@ -105,6 +150,9 @@ def build_parser():
                                                    "count only those that can be read")
     add("--cache-dir", help="where --read-images writes (default $CXR_CACHE, else ./cache)")
     add("--strict", action="store_true", help="check the numbers: see the exit code")
+    add("--json", action="store_true", help="print JSON, for programs")
+    add("--latex", action="store_true", help="print a LaTeX table")
+    add("--explain", action="store_true", help="what known rules for the cohort give (mimic)")
     add("--val-fraction", type=float, default=0.05,
         help="share of the training patients used for validation (default 0.05)")
     add("--split-seed", type=int, default=0, help="of the drawn splits (default 0)")
@@ -117,53 +165,127 @@ def main(argv=None):
     """Run the command; returns the exit code."""
     args = build_parser().parse_args(argv)
     try:
-        return report(args)
+        if args.tables_only and args.read_images:
+            raise ValueError("--tables-only and --read-images exclude each other")
+        if args.all == bool(args.corpus):
+            raise ValueError("expected a corpus or --all")
+        if args.explain:
+            return explain(args)
+        return report_all(args) if args.all else report(args)
     except (ValueError, OSError) as error:
         print(f"data.cohort: error: {error}", file=sys.stderr)
         return 2
 
 
+def counted(dataset, table, split, tables_only):
+    """`compare` for the rows of a dataset's cohort."""
+    if not tables_only:
+        sex, age = dataset.demographics(table)
+        table = replace(table, sex=sex, age=age)
+    if dataset.corpus in NO_AGE_OF_0:
+        table = replace(table, age=np.where(table.age == 0, np.nan, table.age))
+    return count(table, split, dataset.labels)
+
+
 def report(args):
     """Print the counts of a corpus; returns the exit code."""
-    if args.tables_only and args.read_images:
-        raise ValueError("--tables-only and --read-images exclude each other")
     if args.write_split:
         check_split_target(args.write_split)
-    corpus = CORPORA[args.corpus]
+    corpus, told, complete = CORPORA[args.corpus], [], True
     dataset = corpus(args.root, labels="all", table=args.table, cohort=args.cohort,
                      val_fraction=args.val_fraction, split_seed=args.split_seed,
                      split_file=args.split_file, tables_only=True)
     table, split, release = dataset.cohort_table, dataset.cohort_split, dataset.release
-    print(f"{args.corpus}, cohort {args.cohort}, {dataset.root}")
-    for note in dataset.notes:
-        print(f"  {note}")
-    complete = True
     if not args.tables_only:
         files, present, notes = corpus.find_files(dataset.root, release, whole_tree=True)
         inside = release.left_out == ""
         kept = present[inside]
         complete = bool(kept.all())
-        print(f"  {kept.sum():,} of the {len(table):,} images are on disk")
-        for note in notes:
-            print(f"  {note}")
+        table = replace(table, path=files[inside])
+        told += [f"{kept.sum():,} of the {len(table):,} images are on disk", *notes]
     if args.read_images:
         cache = corpus.fill_cache(dataset.root, release, files, inside & present,
                                   cache_dir=args.cache_dir, on_bad="skip")
-        for path, reason in cache.bad:
-            print(f"  cannot be read: {path}: {reason}")
+        told += [f"cannot be read: {path}: {reason}" for path, reason in cache.bad]
         kept[kept] = cache.rows >= 0
         table, split = table.take(kept), split[kept]
     views = zip(*np.unique(table.view, return_counts=True))
-    print("  views: " + ", ".join(f"{view} {n:,}" for view, n in views))
+    told.append("views: " + ", ".join(f"{view} {n:,}" for view, n in views))
     of = "phantom" if dataset.synthetic else args.corpus  # of which the paper says nothing
-    rows = compare(of, *count(table, split, dataset.labels), tables_only=not args.read_images)
-    print_report(rows)
-    print(f"split hash {dataset.split_hash}")
+    if of in FACTS:
+        told.append(f"the paper: {FACTS[of]}")
+    rows = compare(of, *counted(dataset, table, split, args.tables_only),
+                   tables_only=not args.read_images)
+    notes = dataset.notes + told
+    if args.json:
+        print(json.dumps(dict(
+            corpus=args.corpus, cohort=args.cohort, root=str(dataset.root), notes=notes,
+            split_hash=dataset.split_hash,
+            rows=[dict(zip(("name", "here", "paper", "remark"), row)) for row in rows]), indent=1))
+    elif args.latex:
+        print_latex([args.corpus, "paper"], {name: (show(name, ours), show(name, theirs))
+                                             for name, ours, theirs, _ in rows})
+    else:
+        print(f"{args.corpus}, cohort {args.cohort}, {dataset.root}")
+        print("".join(f"  {note}\n" for note in notes), end="")
+        print_report(rows)
+        print(f"split hash {dataset.split_hash}")
     if args.write_split:
         dataset.write_split(args.write_split)
-        print(f"split written to {args.write_split}")
+        print(f"split written to {args.write_split}", file=sys.stderr if args.json else sys.stdout)
     differs = any(remark == "differs" for *_, remark in rows)
     return int(args.strict and (differs or not complete))
+
+
+def report_all(args):
+    """Print Table 1 of the corpora that are there, with the paper's numbers where they differ."""
+    columns, differs = {}, False
+    for name in TABLE1:
+        if default_root(name).is_dir():
+            dataset = CORPORA[name](labels="all", tables_only=True, val_fraction=args.val_fraction,
+                                    split_seed=args.split_seed)
+            sizes, _ = counted(dataset, dataset.cohort_table, dataset.cohort_split, True)
+            columns[name] = compare("phantom" if dataset.synthetic else name, sizes, {})
+    if not columns:
+        raise FileNotFoundError(f"{default_root('vindr').parent}: holds none of "
+                                f"{', '.join(TABLE1)}; set CXR_ROOT")
+    cells = {name: ["-"] * len(columns) for name in ("images", "patients", "ap", "train", "val",
+                                                     "test", *list(NAMES)[3:])}
+    for at, rows in enumerate(columns.values()):
+        for name, ours, theirs, remark in rows:
+            differs |= remark == "differs"
+            cells[name][at] = show(name, ours) + f" ({show(name, theirs)})" * bool(remark)
+    if args.json:
+        print(json.dumps({name: [dict(zip(("name", "here", "paper", "remark"), row))
+                                 for row in rows] for name, rows in columns.items()}, indent=1))
+    elif args.latex:
+        print_latex(list(columns), cells)
+    else:
+        print("In brackets the paper's number where it differs.")
+        widths = [max(map(len, (name, *(row[at] for row in cells.values()))))
+                  for at, name in enumerate(columns)]
+        for name, row in ({"": list(columns)} | cells).items():
+            print(f"{NAMES.get(name, name):20}", *(f"{cell:>{width}}" for cell, width
+                                                   in zip(row, widths)), sep="  ")
+    return int(args.strict and differs)
+
+
+def explain(args):
+    """Print what known rules for the rows of a cohort give, beside the paper's."""
+    corpus = CORPORA[args.corpus] if args.corpus else None
+    if not hasattr(corpus, "rules"):
+        raise ValueError("--explain: only for mimic, whose rule for the paper's cohort is unknown")
+    root, release = corpus.open_release(args.root, "all")
+    names = ("Atelectasis", "Cardiomegaly", "Lung opacity", "Pleural effusion", "No finding")
+    positive = [release.table.y[:, release.labels.index(name)] == 1 for name in names]
+    print(f"{'':52}  {'images':>8}  " + "  ".join(f"{name:>16}" for name in names))
+    rows = {rule: (inside.sum(), *((inside & y).sum() for y in positive))
+            for rule, inside in corpus.rules(release).items()}
+    rows["the paper"] = (TABLE1[args.corpus]["images"], *map(TABLE2[args.corpus].get, names))
+    for rule, numbers in rows.items():
+        print(f"{rule:52}  {numbers[0]:8,}  " + "  ".join(
+            f"{n:8,} ({100 * n / max(numbers[0], 1):4.1f} %)" for n in numbers[1:]))
+    return 0
 
 
 if __name__ == "__main__":

@@ -88,6 +88,31 @@ class MimicCXR(Corpus):
         return rows.release(cls.all_labels(), notes if cohort == "paper" else [])
 
 
+    @classmethod
+    def rules(cls, release):
+        """{rule: which of a release's rows it takes}, to find the rule behind the paper's cohort.
+
+        The percentages that the paper prints clearly fit a cohort of 215,089 to 215,397 images.
+        """
+        frontal = release.left_out == ""
+        y, studies = release.table.y, [path.split("/")[3] for path in release.table.path.tolist()]
+        certain = [release.labels.index(RELEASE_NAMES["mimic"][name]) for name in CERTAIN_IN_PAPER]
+        sure = frontal & ~(y[:, certain] == -1).any(axis=1)
+        number = np.unique(studies, return_inverse=True)[1]
+        rows = np.flatnonzero(frontal)
+        first = np.zeros(len(y), bool)
+        first[rows[np.unique(number[rows], return_index=True)[1]]] = True
+        single = frontal & (np.bincount(number[rows], minlength=number.max() + 1)[number] == 1)
+        everywhere = frontal & ~(y == -1).any(axis=1)
+        return {
+            "AP and PA": frontal, "without uncertain in CheXpert's five": sure,
+            "without uncertain in any label": everywhere,
+            "the first frontal image of each study": first,
+            "studies with a single frontal image": single,
+            "first image, without uncertain in the five": first & sure,
+            "single frontal image, without uncertain in the five": single & sure}
+
+
 def _find_table(root, name):
     """A table of the release, gzip or unpacked."""
     return find_table(root, f"mimic-cxr-2.0.0-{name}.csv.gz", f"mimic-cxr-2.0.0-{name}.csv")

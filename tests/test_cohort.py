@@ -1,9 +1,11 @@
 """The cohort command: the paper's numbers as constants, the comparison, and its exit codes."""
 
+import json
 import re
 
 import numpy as np
 import pytest
+import test_mimic
 
 from data import CORPORA
 from data.cohort import compare, count, main
@@ -39,7 +41,10 @@ def test_counts_by_hand():
                   np.array([[1, 0], [np.nan, 1], [1, 1], [0, 0]], np.float32),
                   np.array(list("FMFM")), np.array([20, 30, 40, np.nan], np.float32))
     sizes, positives = count(table, np.array(["train", "val", "train", "test"]), ["x", "y"])
-    assert sizes == {"images": 4, "patients": 3, "ap": 50.0, "train": 3, "val": 1, "test": 1}
+    assert sizes == {"images": 4, "patients": 3, "ap": 50.0, "train": 3, "val": 1, "test": 1,
+                     "age_median": 30, "age_mean": 30, "age_sd": pytest.approx(8.165, abs=0.001),
+                     "age_min": 20, "age_max": 40, "women": 50, "women_test": 0,
+                     "women_train": pytest.approx(66.67, abs=0.01)}
     assert positives == {"x": 2, "y": 2}
 
 
@@ -57,6 +62,81 @@ def test_chexperts_support_devices_are_those_of_the_release():
     sizes, positives = as_in_the_paper("chexpert")
     positives["Support devices"] = 90_868 + 99
     assert {remark for *_, remark in compare("chexpert", sizes, positives)} == {""}
+
+
+def test_ages_and_shares_are_compared_as_printed():
+    """CheXpert's: 60.05 +- 17.80 years, 18 to 90; 40.96 % of all images of women."""
+    sizes, _ = as_in_the_paper("chexpert")
+    ours = dict(age_mean=60.05, age_sd=17.80, age_max=90, women=40.96, women_train=45.0)
+    remarks = {name: remark for name, *_, remark in compare("chexpert", sizes | ours, {})}
+    assert {remarks[name] for name in ("age_median", "age_mean", "age_sd", "age_min", "women")} == {
+        ""}
+    assert remarks["age_max"] == "the release has ages up to 90"
+    assert remarks["women_train"] == "the paper's draw of 80/20 is not known"
+    ours = dict(age_mean=60.6, age_sd=18.5, women=41.2, age_min=19)
+    remarks = {name: remark for name, *_, remark in compare("chexpert", sizes | ours, {})}
+    assert {remarks[name] for name in ours} == {"differs"}
+
+
+def test_the_real_tables_give_table_1_whole(real_cxr14, capsys):
+    assert main(["cxr14", "--root", str(real_cxr14), "--tables-only", "--strict", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    rows = {row["name"]: row for row in found["rows"]}
+    assert rows["age_median"]["here"] == rows["age_median"]["paper"] == 49
+    assert rows["age_mean"]["here"] == pytest.approx(46.6, abs=0.05)
+    assert rows["women_test"]["here"] == pytest.approx(41.86, abs=0.005)
+    assert "by no known rule" in rows["women_train"]["remark"]
+    assert "ages from 0 to 95" in rows["age_min"]["remark"] and rows["age_max"]["here"] == 95
+    assert any("Maryland" in note for note in found["notes"])
+
+
+def test_latex_compiles_as_a_table(small_chexpert, capsys):
+    assert main(["chexpert", "--root", str(small_chexpert), "--tables-only", "--latex"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == r"\begin{tabular}{lrr}" and lines[-1] == r"\end{tabular}"
+    rows = [line for line in lines if line.endswith(r"\\") and "&" in line]
+    assert {line.count("&") for line in rows} == {2} and len(rows) > 20
+    assert any(line.startswith(r"AP views, \% & ") for line in rows)
+
+
+def test_all_corpora_side_by_side(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("CXR_ROOT", str(tmp_path))
+    assert main(["--all"]) == 2
+    assert "holds none of vindr, cxr14" in capsys.readouterr().err
+    for layout in ("cxr14", "padchest", "ukacxr"):
+        phantom_main(["--layout", layout, "--out", str(tmp_path / layout), "--size", "64",
+                      "--patients", "12"])
+    (tmp_path / "padchest" / "PHANTOM.txt").unlink()
+    capsys.readouterr()
+    assert main(["--all"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split() == ["cxr14", "ukacxr", "padchest"]
+    row = next(line for line in lines if line.startswith("patients")).split()
+    assert row[1:3] == ["12", "12"] and row[-1] == "(67,213)"
+    assert any(line.startswith("age, median") for line in lines)
+    assert main(["--all", "--strict"]) == 1 and main(["cxr14", "--all"]) == 2
+
+
+def test_rules_for_mimics_cohort(tmp_path, capsys):
+    """By hand: three studies, one with two frontal images, one uncertain."""
+    root = test_mimic.write(tmp_path, [
+        (test_mimic.A, 1, {"Pneumonia": "-1.0"}), (test_mimic.A, 2, {"Edema": "1.0"}),
+        (test_mimic.B, 3, {"Atelectasis": "-1.0"})],
+        [("a", test_mimic.A, 1, "PA", "train"), ("b", test_mimic.A, 2, "AP", "train"),
+         ("c", test_mimic.A, 2, "PA", "train"), ("d", test_mimic.A, 2, "LATERAL", "train"),
+         ("e", test_mimic.B, 3, "AP", "train")])
+    _, release = CORPORA["mimic"].open_release(root, "all")
+    ids = release.table.image_id
+    assert {rule: "".join(sorted(ids[rows])) for rule, rows in
+            CORPORA["mimic"].rules(release).items()} == {
+        "AP and PA": "abce", "without uncertain in CheXpert's five": "bce",
+        "without uncertain in any label": "bc", "the first frontal image of each study": "abe",
+        "studies with a single frontal image": "ae",
+        "first image, without uncertain in the five": "be",
+        "single frontal image, without uncertain in the five": "e"}
+    assert main(["mimic", "--root", str(root), "--explain"]) == 0
+    assert re.search(r"^the paper +213,921 +42,760 \(20.0 %\)", capsys.readouterr().out, re.M)
+    assert main(["cxr14", "--explain"]) == 2
 
 
 @pytest.fixture

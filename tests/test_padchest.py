@@ -23,7 +23,7 @@ def write(root, rows):
 
 def labels_of(tmp_path, cell, cohort):
     root = write(tmp_path, [("a.png", 0, 1, "PA", cell)])
-    dataset = PadChest(root, tables_only=True, cohort=cohort, val_fraction=0)
+    dataset = PadChest(root, tables_only=True, cohort=cohort, val_fraction=0, labels="all")
     return {label for label, value in zip(dataset.labels, dataset.table.y[0]) if value}
 
 
@@ -49,6 +49,14 @@ def labels_of(tmp_path, cell, cohort):
     ("['hilar congestion', 'hiatal hernia']", {"Congestion", "Hernia"}, {"Congestion", "Hernia"}),
     ("['cardiomegaly', 'kyphosis', 'scoliosis']", {"Cardiomegaly", "Kyphosis", "Scoliosis"},
      {"Cardiomegaly", "Kyphosis", "Scoliosis"}),
+    ("['pulmonary fibrosis', 'chronic changes', 'sternotomy', 'cavitation']",
+     {"Fibrosis", "Chronic changes", "Sternotomy", "Cavitation"},
+     {"Fibrosis", "Chronic changes", "Sternotomy", "Cavitation"}),
+    ("['volume loss', 'pacemaker', 'bronchiectasis', 'air trapping']",
+     {"Volume loss", "Pacemaker", "Bronchiectasis", "Air trapping"},
+     {"Volume loss", "Pacemaker", "Bronchiectasis", "Air trapping"}),
+    ("['post radiotherapy changes']", set(), {"Fibrosis"}),
+    ("['asbestosis signs', 'fibrotic band']", set(), {"Fibrosis"}),
     ("['exclude']", set(), set()),
     ("['', 'unchanged']", set(), set()),
     ("[]", set(), set()),
@@ -60,7 +68,9 @@ def test_labels_by_hand(tmp_path, cell, paper, exact):
 
 
 def test_labels_are_table_3s():
-    assert set(PadChest.all_labels()) == set(TABLE3["padchest"])
+    more = {"Fibrosis", "Chronic changes", "Sternotomy", "Cavitation", "Volume loss", "Pacemaker",
+            "Bronchiectasis", "Air trapping"}  # of Table 2
+    assert set(PadChest.all_labels()) == set(TABLE3["padchest"]) | more
 
 
 def test_cohort_is_frontal_with_labels(tmp_path):
