@@ -124,8 +124,8 @@ def test_lists_and_table_must_agree(tmp_path):
 
 
 def test_patients_in_both_official_lists_are_refused(tmp_path):
-    with pytest.raises(ValueError,
-                       match=f"{tmp_path}: 1 patients are in more than one split, the first is 1"):
+    with pytest.raises(ValueError, match="Data_Entry_2017_v2020.csv: 1 patients are in more than "
+                                         "one split, the first is 1"):
         Cxr14(write(tmp_path, test=("00000001_001.png",)), tables_only=True)
 
 
