@@ -23,3 +23,16 @@ What only one of them needs:
     calibrate   Platt scaling on the validation set
     explain     occlusion maps
 """
+
+import sys
+from importlib.util import find_spec
+
+if sys.argv[:1] == ["-m"]:  # a command is about to start: what it lacks is said in one line
+    _needed = ["numpy", "PIL", "onnxruntime"]
+    if "export.to_onnx" in sys.orig_argv:
+        _needed += ["onnx", "torch"]
+    _absent = [name.replace("PIL", "pillow") for name in _needed if find_spec(name) is None]
+    if _absent:
+        print(f"error: not installed: {', '.join(_absent)}; pip install -r requirements.txt",
+              file=sys.stderr)
+        sys.exit(2)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from export.metadata import UNCALIBRATED
-from export.output import atomic_write
+from export.output import Refused, atomic_write
 from models.inference import predict
 from stats import auroc
 
@@ -64,8 +64,8 @@ def calibrate(model, dataset, thresholds, norm, pos_weight):
               f"{errors[1]:6.4f}{how[one['method']]}{reason}")
         chosen.append(one)
     if all(one["method"] == "none" for one in chosen):
-        raise ValueError("--calibrate: no label's probabilities come nearer to the frequencies on "
-                         f"{len(dataset)} validation images; nothing written")
+        raise Refused("--calibrate: no label's probabilities come nearer to the frequencies on "
+                      f"{len(dataset)} validation images; nothing written")
     slopes, offsets = (np.array([one[key] for one in chosen]) for key in ("slope", "offset"))
     with torch.no_grad():
         model.head.weight.mul_(torch.tensor(slopes[:, None]))

@@ -52,7 +52,8 @@ def occlusion(model, image, batch_size=8):
               for level in (small.mean(), np.percentile(small, DARK)) for window in windows]
     pictures = [picture.round().astype(np.uint8) if model.input_dtype == np.uint8 else picture
                 for picture in (small, *hidden)]
-    log_odds = to_log_odds(model.predict(pictures, batch_size))
+    p = np.clip(model.predict(pictures, batch_size).astype(np.float64), 1e-6, 1 - 1e-6)
+    log_odds = np.log(p / (1 - p))
     slopes = np.array([one["slope"] or 1 for one in model.metadata["calibration"]])
     fall = np.maximum(log_odds[0] - log_odds[1:], 0) / slopes
     fall = fall.reshape(2, len(windows), -1).mean(0)  # (n, L)
@@ -66,11 +67,6 @@ def grid(size):
     distance = (axis - np.linspace(0, 1, COUNT)[:, None]) / (WINDOW / 2)
     bells = np.exp(-0.5 * distance ** 2).astype(np.float32)
     return (bells[:, None, :, None] * bells[None, :, None, :]).reshape(-1, size, size)
-
-
-def to_log_odds(probability):
-    p = np.clip(probability.astype(np.float64), 1e-6, 1 - 1e-6)
-    return np.log(p / (1 - p))
 
 
 def overlay(image, heat, name, label, probability, threshold, side=640):

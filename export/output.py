@@ -9,6 +9,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
+class Refused(ValueError):
+    """A model that was made as asked for and does not pass a check."""
+
+
 def check_target(path):
     """Raise, before any work, for a path that no file can be written to."""
     if os.path.isdir(path):
@@ -114,7 +118,10 @@ def stoppable():
 
 
 def run_script(name, work):
-    """Run a script's `work`; gives its exit code: 2 after an error, 128 + a signal's number."""
+    """Run a script's `work`; gives its exit code.
+
+    That of `work`, 2 after an error, 3 where a check refused, 128 + the number of a signal.
+    """
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be UTF-8
     try:
@@ -132,4 +139,4 @@ def run_script(name, work):
         return 128 + signal.SIGPIPE
     except (ValueError, OSError) as error:
         print(f"{name}: error: {error}", file=sys.stderr)
-        return 2
+        return 3 if isinstance(error, Refused) else 2

@@ -5,22 +5,27 @@ import copy
 import numpy as np
 import torch
 
+from export.output import Refused
 from export.verify import REDUCED
 from models.vit import LayerScale
-from stats import auroc, operating_point
+from stats import auroc, operating_point, paired_bootstrap
 
 MAX_FP16 = 65504.0
 MAX_LABEL_LOSS, MAX_MEAN_LOSS = 0.005, 0.002  # of AUC
+MAX_RATE_LOSS = 0.1  # of sensitivity or specificity at the threshold
+MIN_PATIENTS = 5  # with a label, and without, for its AUC to be compared
+SMALL_CHANGE = 0.01  # of a probability: one decision that turns so is no loss
 
 
-def check_precision(y_true, expected, found, labels, thresholds):
-    """Print what a reduced model lost, label by label; ValueError if that is too much.
+def check_precision(y_true, expected, found, patients, labels, thresholds):
+    """Print what a reduced model lost, label by label; `Refused` if that is too much.
 
     Parameters
     ----------
     y_true : ndarray, shape (N, L)
     expected, found : ndarray, shape (N, L)
         Probabilities before and after.
+    patients : ndarray, shape (N,)
     labels : sequence of str
     thresholds : sequence of float or None
         One a label, the same before and after.
@@ -30,21 +35,28 @@ def check_precision(y_true, expected, found, labels, thresholds):
     dict
         `largest_auroc_loss` of a label, `mean_auroc_loss`, `largest_change` of a probability,
         `changed_decisions` of how many `decisions` (probabilities with a threshold), and the labels
-        that are `unchecked` because one of their classes is absent.
+        that are `unchecked`: fewer than `MIN_PATIENTS` patients have them, or have not.
 
     Raises
     ------
-    ValueError
-        An AUC fell by more than `MAX_LABEL_LOSS`, their mean by more than `MAX_MEAN_LOSS`, or there
-        is none.
+    Refused
+        The AUC of a label fell by more than `MAX_LABEL_LOSS`, or their mean by more than
+        `MAX_MEAN_LOSS`, beyond chance: the whole 95 % interval of the loss (bootstrap by patient)
+        lies above. Or a sensitivity or specificity fell by more than `MAX_RATE_LOSS`, if more than
+        one patient's decision changed, or one's by more than `SMALL_CHANGE` of probability. Or no
+        label can be checked.
     """
+    counts = [[len(set(patients[y == kind])) for kind in (1, 0)] for y in y_true.T]
+    checked = np.array([min(count) >= MIN_PATIENTS for count in counts])
+    unchecked = [label for label, enough in zip(labels, checked) if not enough]
+    if not checked.any():
+        raise Refused(f"not written: it cannot be checked, no label has {MIN_PATIENTS} patients "
+                      f"with it and {MIN_PATIENTS} without among the {len(y_true)} radiographs; "
+                      "--check-on train has more")
     before, after = auroc(y_true, expected), auroc(y_true, found)
-    if np.isnan(before).all():
-        raise ValueError("not written: it cannot be checked, no label has both classes among the "
-                         "radiographs")
     change = np.abs(found - expected).max(0)
     cuts = np.array(thresholds, float)  # NaN where there is none
-    changed = ((expected >= cuts) != (found >= cuts)).sum(0)
+    turned = (expected >= cuts) != (found >= cuts)
     points = [operating_point(y_true, scores, cuts) for scores in (expected, found)]
     decisions = len(found) * int((~np.isnan(cuts)).sum())
     print(f"{'label':<24} AUC before   after   largest change   decisions changed   sensitivity"
@@ -56,25 +68,42 @@ def check_precision(y_true, expected, found, labels, thresholds):
             (".3f", [point.specificity[i] for point in points]))]
         decided = " no threshold"
         if thresholds[i] is not None:
-            decided = f"{changed[i]:17}   {' -> '.join(rates[0]):<14}   {' -> '.join(rates[1])}"
+            decided = f"{turned[:, i].sum():17}   {' -> '.join(rates[0]):<14}   "
+            decided += " -> ".join(rates[1])
         print(f"{label:<24} {area[0]:>10}  {area[1]:>6}   {change[i]:14.4f}   {decided}")
-    print(f"{'mean (decisions: sum)':<24} {np.nanmean(before):10.4f}  {np.nanmean(after):6.4f}   "
-          f"{change.max():14.4f}   {changed.sum():17} of {decisions:,}")
-    unchecked = [label for label, area in zip(labels, before) if np.isnan(area)]
+    means = f"{before[checked].mean():10.4f}  {after[checked].mean():6.4f}"
+    print(f"{'mean (decisions: sum)':<24} {means}   {change.max():14.4f}   {turned.sum():17} of "
+          f"{decisions:,}")
     if unchecked:
-        print(f"not checked, since these radiographs lack a class of it: {', '.join(unchecked)}; "
-              "another --check-on may have it")
-    loss = before - after
-    worst = int(np.nanargmax(loss))
-    if loss[worst] > MAX_LABEL_LOSS:
-        raise ValueError(f"not written: the AUC of {labels[worst]} fell by {loss[worst]:.4f}, "
-                         f"allowed {MAX_LABEL_LOSS}")
-    if np.nanmean(loss) > MAX_MEAN_LOSS:
-        raise ValueError(f"not written: the mean AUC fell by {np.nanmean(loss):.4f}, allowed "
-                         f"{MAX_MEAN_LOSS}")
-    return dict(largest_auroc_loss=float(loss[worst]), mean_auroc_loss=float(np.nanmean(loss)),
+        print(f"AUC not checked, with fewer than {MIN_PATIENTS} patients with or without it: "
+              f"{', '.join(unchecked)}; another --check-on may have more")
+
+    resamples = paired_bootstrap(y_true[:, checked], expected[:, checked], found[:, checked],
+                                 groups=patients).difference
+    loss = (before - after)[checked]
+    tested = [label for label, enough in zip(labels, checked) if enough]
+    allowed = [MAX_LABEL_LOSS] * len(tested) + [MAX_MEAN_LOSS]
+    spread = np.c_[resamples, resamples.mean(1)]
+    names = [f"the AUC of {label}" for label in tested] + ["the mean AUC"]
+    for name, fall, draws, limit in zip(names, [*loss, loss.mean()], spread.T, allowed):
+        low, high = np.nanquantile(draws, (0.025, 0.975))
+        if fall > limit and low > limit:
+            raise Refused(f"not written: {name} fell by {fall:.4f} (95 % interval {low:.4f} to "
+                          f"{high:.4f}; {len(y_true)} radiographs of {len(set(patients))} "
+                          f"patients), allowed {limit}; --check-on train has more")
+    for name, kind in (("sensitivity", 1), ("specificity", 0)):
+        fall = getattr(points[0], name) - getattr(points[1], name)
+        for i in np.flatnonzero(fall > MAX_RATE_LOSS):
+            rows = turned[:, i] & (y_true[:, i] == kind)
+            size = np.abs(found - expected)[rows, i].max()
+            count = len(set(patients[rows]))
+            if count > 1 or size > SMALL_CHANGE:
+                raise Refused(f"not written: the {name} of {labels[i]} fell by {fall[i]:.3f} "
+                              f"({count} of {counts[i][1 - kind]} patients), allowed "
+                              f"{MAX_RATE_LOSS}; --check-on train has more")
+    return dict(largest_auroc_loss=float(loss.max()), mean_auroc_loss=float(loss.mean()),
                 largest_change=float(change.max()), decisions=decisions,
-                changed_decisions=int(changed.sum()), unchecked=unchecked)
+                changed_decisions=int(turned.sum()), unchecked=unchecked)
 
 
 def check_fp16(model, training, images, found):
@@ -97,18 +126,18 @@ def check_fp16(model, training, images, found):
 
     Raises
     ------
-    ValueError
+    Refused
         A value is over half of fp16's largest, or a probability changes by more than
         `export.verify.REDUCED`, by which processors may differ.
     """
     values = largest_values(model, training)
     name = max(values, key=values.get)
     if not values[name] <= MAX_FP16 / 2:
-        raise ValueError(f"not written: {values[name]:,.0f} occurs in {name}, too near to the "
+        raise Refused(f"not written: {values[name]:,.0f} occurs in {name}, too near to the "
                          f"largest number of fp16, {MAX_FP16:,.0f}; use fp32 or int8")
     change = np.abs(half(model)(images).sigmoid().numpy() - found).max()
     if not change <= REDUCED:  # NaN is not
-        raise ValueError(f"not written: PyTorch in half precision differs by {change:.2g} from the "
+        raise Refused(f"not written: PyTorch in half precision differs by {change:.2g} from the "
                          f"file in fp32, allowed {REDUCED:g}")
     return (f"the largest value in the blocks is {values[name]:,.0f} ({name}; fp16 holds "
             f"{MAX_FP16:,.0f}), and PyTorch's half precision is within {change:.2g} on "

@@ -20,6 +20,11 @@ import sys
 from contextlib import closing, nullcontext
 from pathlib import Path
 
+if not __package__:
+    print("predict: error: start it as python -m export.predict, in the repository's folder",
+          file=sys.stderr)
+    sys.exit(2)
+
 from export.batch import expand, predictions
 from export.card import card
 from export.dicom import UIDS
@@ -155,7 +160,7 @@ def verify(model, paths):
         ok = difference <= tolerance
         within &= ok
         verdict = "ok" if ok else "DIFFERS"
-        print(f"{name}: largest difference {difference:.2g}, allowed {tolerance:g}: {verdict}")
+        print(f"{name}: largest difference {difference:.2g}, allowed {tolerance:.2g}: {verdict}")
     return within
 
 

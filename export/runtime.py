@@ -203,7 +203,7 @@ def open_session(model, provider="auto", threads=None):
     if provider == "cuda" and problem:
         raise ValueError(f"provider cuda: onnxruntime would run on the CPU: {problem}")
     options = ort.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what fails is raised, and said in one line
     if threads:
         options.intra_op_num_threads = threads
     providers = ["CPUExecutionProvider"]

@@ -6,8 +6,9 @@
     python -m export.to_onnx runs/cxr14-dinov2 --calibrate        # probabilities near frequencies
 
 The file is written only if it gives, on real radiographs, what PyTorch gives. A card goes with it
-(MODEL_CARD.md, MODEL_CARD-int8.md or MODEL_CARD-fp16.md), and its metadata as JSON (model.json) for
-programs that cannot read them from the file, such as onnxruntime-web.
+(MODEL_CARD.md, MODEL_CARD-int8.md or MODEL_CARD-fp16.md), its metadata as JSON (model.json) for
+programs that cannot read them from the file, such as onnxruntime-web, and pictures by formula with
+the probabilities that they must give (model.golden.json), for a check in any language.
 """
 
 import argparse
@@ -17,6 +18,11 @@ import sys
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+
+if not __package__:
+    print("to_onnx: error: start it as python -m export.to_onnx, in the repository's folder",
+          file=sys.stderr)
+    sys.exit(2)
 
 import numpy as np
 import onnx
@@ -37,11 +43,11 @@ from export.metadata import (
     encode_metadata,
     read_checksum,
 )
-from export.output import atomic_write, check_target, is_stream, run_script
+from export.output import Refused, atomic_write, check_target, is_stream, run_script
 from export.precision import check_fp16, check_precision
 from export.quantize import CALIBRATION_IMAGES, int8
 from export.runtime import Predictor
-from export.verify import REDUCED, reference, sha256
+from export.verify import golden, reference, sha256
 from models.checkpoint import load_checkpoint, restore_model
 from models.inference import predict, to_input
 from models.vit import ARCHITECTURES
@@ -143,11 +149,10 @@ def export(args):
             device=device, split=args.check_on,
             **compare(candidate, model, dataset(args.check_on), metadata, norm))
     elif not worst <= PARITY:
-        raise ValueError(f"{out}: not written: a probability differs from PyTorch's by {worst:.2g},"
-                         f" allowed {PARITY:g}")
+        raise Refused(f"{out}: not written: a probability differs from PyTorch's by {worst:.2g}, "
+                      f"allowed {PARITY:g}")
 
-    tolerance = REDUCED if reduced else PARITY
-    metadata["reference"] = reference(candidate, files[:4], tolerance)
+    metadata["reference"] = reference(candidate, files[:4], found)
     content = serialized(proto, metadata)
     write(out, content, metadata, reliability)
     print(f"{out}: {len(content) / 1e6:.1f} MB")
@@ -245,8 +250,9 @@ def compare(candidate, model, dataset, metadata, norm):
             raise ValueError(result.error)
         found[i] = result.probability
     print(f"{metadata['precision']} against PyTorch on {len(rows)} radiographs of {dataset.split}")
-    return dict(images=len(rows), **check_precision(y_true, expected, found, metadata["labels"],
-                                                    metadata["thresholds"]))
+    patients = dataset.table.patient_id[rows]
+    return dict(images=len(rows), **check_precision(
+        y_true, expected, found, patients, metadata["labels"], metadata["thresholds"]))
 
 
 def serialized(proto, metadata):
@@ -255,12 +261,12 @@ def serialized(proto, metadata):
 
 
 def beside(out):
-    """Where a model file's card and its metadata as JSON go; nowhere beside a device or a pipe."""
+    """Where a model's card, metadata and golden values go; nowhere beside a device or a pipe."""
     if is_stream(out):
         return ()
     if out.suffix != ".onnx" or out.stem in ("config", "split"):  # whose .json is the run's own
         raise ValueError(f"--out {out}: expected a name.onnx beside which name.json is free")
-    return card_path(out), out.with_suffix(".json")
+    return card_path(out), out.with_suffix(".json"), out.with_suffix(".golden.json")
 
 
 def card_path(out):
@@ -272,7 +278,8 @@ def card_path(out):
 def write(out, content, metadata, reliability):
     """Write a model and what goes beside it; the model takes its name when all else is there."""
     metadata = metadata | {CHECKSUM: read_checksum(content)}
-    texts = card(metadata), json.dumps(metadata, indent=1) + "\n"
+    texts = (card(metadata), *(json.dumps(one, indent=1) + "\n" for one in (
+        metadata, {CHECKSUM: metadata[CHECKSUM]} | golden(metadata))))
     with ExitStack() as stack:  # the first that is entered is the last to be left
         stack.enter_context(atomic_write(out, "wb")).write(content)
         for path, text in zip(beside(out), texts):

@@ -2,6 +2,9 @@
 
 Two kinds. Patterns are computed anywhere from integers alone, so that a lone model file can be
 checked. Radiographs are known by the hash of their file; only who has them can check them.
+
+Differences are those of the log-odds, beside the spread that each label's log-odds have over
+radiographs: what is small for one model may turn the answers of another.
 """
 
 import hashlib
@@ -10,12 +13,25 @@ import numpy as np
 
 from data.decode import read_image
 
-PATTERNS = ((1024, 1024), (513, 380))  # height, width
-REDUCED = 1e-2  # fp16 and int8 round differently from processor to processor
+# height, width, kind; the first two are those of the first format
+PATTERNS = ((1024, 1024, "plain"), (513, 380, "plain"), (640, 512, "dark"), (300, 420, "bright"),
+            (448, 448, "spots"), (227, 331, "dark"))
+FORMULA = ("In integers, with y and x counted from 0 and // rounding down: "
+           "plain = y * 200 // height + (x * x // width + 7 * y) % 40 "
+           "+ ((y * 2654435761 ^ x * 2246822519) % 2**32 >> 29); dark = plain**3 // 65025; "
+           "bright = 255 - dark; spots = plain // 8 + 200 if (x // 37 + y // 41) % 11 == 0 else "
+           "plain // 8")
+# parts of the spread; fp16 and int8 round differently from processor to processor
+TOLERANCE = {"fp32": 0.02, "fp16": 0.1, "int8": 0.1}
+LEAST_SPREAD = 0.02  # log-odds
+REDUCED = 1e-2  # of a probability: what processors differ by in fp16
 
 
-def pattern(height, width):
-    """A test image from integer arithmetic, the same on every machine: bands under a hashed grain.
+def pattern(height, width, kind="plain"):
+    """A test image from integer arithmetic, the same on every machine: see `FORMULA`.
+
+    Bands under a hashed grain; all kinds but the first have skewed histograms, so that a missing
+    equalization shows.
 
     Returns
     -------
@@ -24,8 +40,13 @@ def pattern(height, width):
     y, x = np.mgrid[:height, :width].astype(np.uint32)
     bands = (y * 200 // height + (x * x // width + 7 * y) % 40).astype(np.uint32)
     # the multipliers are Knuth's and xxHash's
-    grain = (y * np.uint32(2654435761) ^ x * np.uint32(2246822519)) >> np.uint32(29)
-    return (bands + grain).astype(np.uint8)
+    plain = bands + ((y * np.uint32(2654435761) ^ x * np.uint32(2246822519)) >> np.uint32(29))
+    if kind in ("dark", "bright"):
+        dark = plain ** 3 // 65025
+        return (dark if kind == "dark" else 255 - dark).astype(np.uint8)
+    if kind == "spots":
+        plain = plain // 8 + 200 * ((x // 37 + y // 41) % 11 == 0)
+    return plain.astype(np.uint8)
 
 
 def sha256(path):
@@ -34,7 +55,13 @@ def sha256(path):
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def reference(model, paths, tolerance):
+def to_log_odds(probability):
+    """Log-odds of probabilities, which are cut off where float32 has too few digits."""
+    p = np.clip(np.asarray(probability, np.float64), 1e-4, 1 - 1e-4)
+    return np.log(p / (1 - p))
+
+
+def reference(model, paths, probability):
     """What travels in the metadata: a model's probabilities of the patterns and of radiographs.
 
     Parameters
@@ -42,12 +69,24 @@ def reference(model, paths, tolerance):
     model : export.runtime.Predictor
     paths : sequence of path-like
         A few radiographs.
-    tolerance : float
-        Largest difference that a rerun may have.
+    probability : ndarray, shape (N, L)
+        Of more radiographs, for their spread.
     """
-    patterns = [model([pattern(*size)])[0].tolist() for size in PATTERNS]
+    spread = np.maximum(to_log_odds(probability).std(0), LEAST_SPREAD)
+    tolerance = (TOLERANCE[model.metadata["precision"]] * spread).tolist()
+    patterns = [model([pattern(*one)])[0].tolist() for one in PATTERNS]
     radiographs = {sha256(path): model([path])[0].tolist() for path in paths}
     return dict(tolerance=tolerance, patterns=patterns, radiographs=radiographs)
+
+
+def golden(metadata):
+    """What another program needs to check a model file: patterns, and what it has to give."""
+    known = metadata["reference"]
+    images = [dict(height=height, width=width, kind=kind, probability=probability,
+                   sha256=hashlib.sha256(pattern(height, width, kind).tobytes()).hexdigest())
+              for (height, width, kind), probability in zip(PATTERNS, known["patterns"])]
+    return dict(formula=FORMULA, labels=metadata["labels"], tolerance_log_odds=known["tolerance"],
+                images=images)
 
 
 def differences(model, paths=()):
@@ -63,7 +102,8 @@ def differences(model, paths=()):
     ------
     name : str
     difference, tolerance : float
-        The largest over the labels, and what is allowed.
+        In log-odds, of the label whose difference is largest beside its tolerance. (A model of the
+        first format has one tolerance, of probabilities.)
 
     Raises
     ------
@@ -76,16 +116,17 @@ def differences(model, paths=()):
     found = [(path, wanted[digest]) for path in paths if (digest := sha256(path)) in wanted]
     if paths and not found:
         raise ValueError(f"none of the {len(paths)} files is a reference radiograph of this model")
-    if len(known["patterns"]) != len(PATTERNS):
+    first = model.metadata["format"].endswith("/1")
+    if len(known["patterns"]) != (2 if first else len(PATTERNS)):
         raise ValueError(f"the model's metadata hold {len(known['patterns'])} reference patterns, "
                          f"expected {len(PATTERNS)}")
-    for size, expected in zip(PATTERNS, known["patterns"], strict=True):
-        difference = largest(model([pattern(*size)])[0], expected)
-        yield f"pattern {size[0]} x {size[1]}", difference, known["tolerance"]
-    for path, expected in found:
-        yield str(path), largest(model([read_image(path)])[0], expected), known["tolerance"]
-
-
-def largest(probability, expected):
-    """The largest difference of two rows of probabilities."""
-    return float(np.abs(probability - np.asarray(expected, np.float32)).max())
+    images = [(f"pattern {one[0]} x {one[1]} {one[2]}", lambda one=one: pattern(*one), expected)
+              for one, expected in zip(PATTERNS, known["patterns"])]
+    images += [(str(path), lambda path=path: read_image(path), expected)
+               for path, expected in found]
+    scale = np.asarray if first else to_log_odds
+    tolerance = np.broadcast_to(known["tolerance"], len(model.labels))
+    for name, image, expected in images:
+        difference = np.abs(scale(model([image()])[0]) - scale(np.float32(expected)))
+        worst = int(np.argmax(difference / tolerance))
+        yield name, float(difference[worst]), float(tolerance[worst])

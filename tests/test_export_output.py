@@ -202,3 +202,25 @@ def test_one_task_at_a_time(words, capsys, options):
     with pytest.raises(SystemExit) as stop:
         main([*words, *options])
     assert stop.value.code == 2 and "not allowed with" in capsys.readouterr().err.splitlines()[-1]
+
+
+# -- before anything starts ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["predict", "to_onnx"])
+def test_what_is_not_installed_is_one_line(name):
+    """Without site-packages, there is the standard library alone."""
+    words = [sys.executable, "-S", "-m", f"export.{name}", "--help"]
+    done = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "not installed: numpy, pillow, onnxruntime" in done.stderr
+    assert ("onnx, torch" in done.stderr) == (name == "to_onnx")
+    assert "pip install -r requirements.txt" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["predict", "to_onnx"])
+def test_a_command_started_as_a_file_says_how_it_is_started(name):
+    words = [sys.executable, f"export/{name}.py", "--help"]
+    done = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert f"python -m export.{name}" in done.stderr

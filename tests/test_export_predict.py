@@ -599,14 +599,20 @@ def test_verify_notices_a_model_that_computes_something_else(folder, tmp_path, c
     assert "DIFFERS" in capsys.readouterr().out
 
 
+def by_formula(height, width, kind, y, x):
+    """A pixel of a pattern, in Python's unbounded integers."""
+    grain = ((y * 2654435761 ^ x * 2246822519) % 2**32) >> 29
+    plain = y * 200 // height + (x * x // width + 7 * y) % 40 + grain
+    dark = plain**3 // 65025
+    spots = plain // 8 + (200 if (x // 37 + y // 41) % 11 == 0 else 0)
+    return dict(plain=plain, dark=dark, bright=255 - dark, spots=spots)[kind]
+
+
 def test_the_pattern_is_the_same_everywhere():
-    for height, width in PATTERNS:
-        image = pattern(height, width)
-        for y, x in ((0, 1), (height - 1, width - 1), (77, 301), (400, 12)):
-            grain = (
-                (y * 2654435761 ^ x * 2246822519) % 2**32
-            ) >> 29  # in Python's unbounded integers
-            assert image[y, x] == y * 200 // height + (x * x // width + 7 * y) % 40 + grain
+    for height, width, kind in PATTERNS:
+        image = pattern(height, width, kind)
+        for y, x in ((0, 1), (height - 1, width - 1), (77, 301), (200, 12), (1, 2), (150, 222)):
+            assert image[y, x] == by_formula(height, width, kind, y, x)
 
 
 def test_no_torch_is_imported(folder):

@@ -23,6 +23,7 @@ from data.phantom.corpus import make_phantom
 from export import precision, quantize, runtime, to_onnx
 from export.calibrate import calibrate, calibration_error, choose, folds, platt, sigmoid
 from export.graph import classifier
+from export.output import Refused
 from export.precision import check_precision
 from export.predict import main as predict_main
 from export.quantize import int8
@@ -100,7 +101,13 @@ def names(folder):
 
 def test_the_file_gives_pytorchs_probabilities_on_test_images(run, corpus, capsys):
     assert main([str(run)]) == 0
-    assert names(run) == ["MODEL_CARD.md", "best.pt", "model.json", "model.onnx"]
+    assert names(run) == [
+        "MODEL_CARD.md",
+        "best.pt",
+        "model.golden.json",
+        "model.json",
+        "model.onnx",
+    ]
     assert "largest difference from PyTorch on" in capsys.readouterr().out
     model = to_onnx.restore_model(to_onnx.load_checkpoint(run / "best.pt"))
     test = data.from_config(corpus, "test")
@@ -171,7 +178,7 @@ def test_a_file_that_differs_is_not_written(run, monkeypatch, capsys):
         )
 
     monkeypatch.setattr(to_onnx, "classifier", wrong)
-    assert main([str(run)]) == 2
+    assert main([str(run)]) == 3  # a check refused
     assert "not written" in capsys.readouterr().err
     assert names(run) == ["best.pt"]
 
@@ -187,7 +194,7 @@ def test_reduced_precisions_keep_the_ranking(run, precision, capsys):
     assert predict_main([str(reduced), "--verify", "--provider", "cpu"]) == 0
     cards = [(run / f"MODEL_CARD{which}.md").read_text() for which in ("", f"-{precision}")]
     assert "| precision | fp32 |" in cards[0] and f"| precision | {precision} |" in cards[1]
-    assert len(names(run)) == 7
+    assert len(names(run)) == 9
 
 
 def test_reference_radiographs_are_recognized(run, corpus, capsys):
@@ -195,7 +202,7 @@ def test_reference_radiographs_are_recognized(run, corpus, capsys):
     capsys.readouterr()
     words = [str(run / "model.onnx"), corpus["root"], "--verify", "--provider", "cpu"]
     assert predict_main(words) == 0
-    assert capsys.readouterr().out.count("ok") == 2 + 4  # patterns and radiographs
+    assert capsys.readouterr().out.count("ok") == 6 + 4  # patterns and radiographs
 
 
 def test_the_precision_is_checked_where_it_was_asked_for(run, corpus, monkeypatch):
@@ -240,9 +247,19 @@ def test_the_interval_on_the_card_is_by_patient(run, checkpoint, capsys):
         assert high - low > 2 * np.sqrt(variance / (n1 * (20 - n1)))
 
 
+def spoiled(model, state, images, operators):
+    """int8 of a model whose last block is noise."""
+    rng = np.random.default_rng(0)
+    state = {
+        k: rng.standard_normal(v.shape).astype(v.dtype) if "blocks.2.mlp" in k else v
+        for k, v in state.items()
+    }
+    return int8(model, state, images, operators)
+
+
 def test_a_reduced_model_that_lost_too_much_is_not_written(run, monkeypatch, capsys):
-    monkeypatch.setattr(precision, "MAX_LABEL_LOSS", -0.5)
-    assert main([str(run), "--precision", "int8"]) == 2
+    monkeypatch.setattr(to_onnx, "int8", spoiled)
+    assert main([str(run), "--precision", "int8"]) == 3
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "AUC of" in error and "fell by" in error
     assert names(run) == ["best.pt"]
@@ -439,7 +456,7 @@ def test_a_model_is_written_with_all_that_goes_beside_it_or_not_at_all(
 @pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_while_writing_leaves_nothing(run, monkeypatch, capsys, number, code):
     def stop(*_):
-        assert len([name for name in names(run) if name.endswith(".part")]) == 3
+        assert len([name for name in names(run) if name.endswith(".part")]) == 4
         os.kill(os.getpid(), number)
 
     monkeypatch.setattr(to_onnx, "draw", stop)
@@ -477,7 +494,7 @@ def test_values_too_large_for_fp16_are_refused_on_a_cpu(run, checkpoint, capsys)
         blocks__1__mlp__fc2__weight=lambda weight: weight[:, 3].fill_(0),
     )  # it changes no probability
     save_checkpoint(run / "best.pt", large)
-    assert main([str(run), "--precision", "fp16"]) == 2
+    assert main([str(run), "--precision", "fp16"]) == 3
     error = capsys.readouterr().err
     assert (
         error.count("\n") == 1
@@ -495,7 +512,7 @@ def test_digits_that_fp16_does_not_have_are_refused_on_a_cpu(run, checkpoint, ca
 
     ones = {f"blocks__{n}__ls1__gamma": lambda gamma: gamma.fill_(1) for n in range(3)}
     save_checkpoint(run / "best.pt", changed(checkpoint, blocks__0__attn__proj__bias=lift, **ones))
-    assert main([str(run), "--precision", "fp16"]) == 2
+    assert main([str(run), "--precision", "fp16"]) == 3
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "half precision differs" in error
     assert names(run) == ["best.pt"]
@@ -583,60 +600,105 @@ def test_int8_does_not_depend_on_the_rest_of_the_batch():
     assert np.allclose(outputs(proto, images), alone, atol=1e-6)
 
 
+def checked(y, before, after, labels, thresholds):
+    return check_precision(y, before, after, np.arange(len(y)).astype(str), labels, thresholds)
+
+
 def test_check_precision_measures_both_losses():
     rng = np.random.default_rng(0)
     y = np.tile(np.arange(400) % 2, (3, 1)).T.astype(float)
     good = y + 0.3 * rng.standard_normal(y.shape)
-    check_precision(y, good, good, "abc", [0.5] * 3)
+    checked(y, good, good, "abc", [0.5] * 3)
     worse = good.copy()
     worse[:, 1] = rng.standard_normal(400)
-    with pytest.raises(ValueError, match="AUC of b fell by 0.[345]"):
-        check_precision(y, good, worse, "abc", [0.5] * 3)
-    ordered = np.repeat(
-        [0.0, 1.0], 200
-    )  # 200 x 200 pairs; two negatives moved over 80 of them each lose 0.004
-    y, ordered = np.tile(ordered, (3, 1)).T, np.tile(np.arange(400.0), (3, 1)).T
+    with pytest.raises(Refused, match="AUC of b fell by 0.[345].*95 % interval 0.[345]"):
+        checked(y, good, worse, "abc", [None] * 3)
+    ordered = np.repeat([0.0, 1.0], 2000)  # of 2000 negatives, 200 go over 80 of 2000 positives
+    y, ordered = np.tile(ordered, (3, 1)).T, np.tile(np.arange(4000.0) / 4000, (3, 1)).T
     moved = ordered.copy()
-    moved[:2] = 279.5
-    with pytest.raises(ValueError, match="mean AUC fell by 0.0040"):
-        check_precision(y, ordered, moved, "abc", [0.5] * 3)
-    with pytest.raises(ValueError, match="cannot be checked"):
-        check_precision(np.ones((5, 1)), np.ones((5, 1)), np.ones((5, 1)), "a", [0.5])
+    moved[:2000:10] = 2079.5 / 4000
+    with pytest.raises(Refused, match="mean AUC fell by 0.0040.*4000 radiographs of 4000 patients"):
+        checked(y, ordered, moved, "abc", [None] * 3)
+    with pytest.raises(Refused, match="cannot be checked.*--check-on train"):
+        checked(np.ones((5, 1)), np.ones((5, 1)), np.ones((5, 1)), "a", [0.5])
+
+
+def one_label(positives, negatives=400):
+    """Labels, and scores that put the positives in the upper half of the negatives."""
+    y = np.repeat([1.0, 0.0], [positives, negatives])[:, None]
+    score = np.r_[np.linspace(0.6, 0.7, positives), np.linspace(0.1, 0.8, negatives)][:, None]
+    return y, score
+
+
+@pytest.mark.parametrize("positives", [1, 6])
+def test_one_positive_patient_refuses_no_file(positives):
+    """Its rounding by 0.0003 crosses many negatives, and in the one case is all there is."""
+    y, before = one_label(positives)
+    before[positives + 200 :] = 0.6001 + 1e-7 * np.arange(200)[:, None]  # crowded around the first
+    after = before.copy()
+    after[0] += 0.0003
+    before, after = after, before  # it falls
+    y, before, after = (np.c_[a, b] for a, b in zip((y, before, after), (y, before, before)))
+    y[:, 1] = np.arange(len(y)) % 2  # a label that can be checked in any case
+    found = checked(y, before, after, ["rare", "common"], [None, None])
+    assert found["largest_change"] < 0.0004
+    assert found["unchecked"] == (["rare"] if positives == 1 else [])
+    assert (found["largest_auroc_loss"] > 0.005) == (positives == 6)
+
+
+@pytest.mark.parametrize(
+    "positives, flipped, change, refused",
+    [(10, 2, 0.0003, True), (5, 1, 0.3, True), (5, 1, 0.0003, False), (50, 10, 0.3, True)],
+)
+def test_a_sensitivity_of_08_does_not_become_06(positives, flipped, change, refused):
+    y, before = one_label(positives)
+    before[:positives] = 0.7
+    before[: positives // 5] = 0.3  # a sensitivity of 0.8
+    rows = slice(positives // 5, positives // 5 + flipped)
+    before[rows], after = 0.5 + change / 2, before.copy()
+    after[rows] = 0.5 - change / 2
+    if refused:
+        with pytest.raises(Refused, match="of rare fell by"):
+            checked(y, before, after, ["rare"], [0.5])
+    else:
+        assert checked(y, before, after, ["rare"], [0.5])["changed_decisions"] == 1
+
+
+def test_images_of_one_patient_count_once():
+    """Twenty images of two patients are no evidence: the label is not checked."""
+    y, before = one_label(20)
+    patients = np.r_[np.repeat(["a", "b"], 10), np.arange(400).astype(str)]
+    y, before = np.c_[y, np.arange(420) % 2], np.c_[before, before]
+    found = check_precision(y, before, before, patients, ["two", "many"], [None, None])
+    assert found["unchecked"] == ["two"]
 
 
 def test_check_precision_shows_what_happens_at_the_thresholds(capsys):
-    y = np.array([[1, 1], [1, 0], [0, 1], [0, 0], [np.nan, 1]])
-    before = np.array([[0.8, 0.9], [0.6, 0.2], [0.2, 0.8], [0.1, 0.3], [0.4, 0.7]])
+    y = np.tile([[1, 1], [1, 0], [0, 1], [0, 0], [np.nan, 1]], (5, 1))
+    before = np.tile([[0.8, 0.9], [0.6, 0.2], [0.2, 0.8], [0.1, 0.3], [0.4, 0.7]], (5, 1))
     after = before.copy()
-    after[[1, 2, 4], 0] = (
-        0.45,
-        0.4,
-        0.6,
-    )  # a positive is now negative, one without a label changes too
-    assert check_precision(y, before, after, ["first", "second"], [0.5, None]) == dict(
+    after[[2, 4], 0] = 0.4, 0.6  # one without a label changes its decision
+    assert checked(y, before, after, ["first", "second"], [0.5, None]) == dict(
         largest_auroc_loss=0.0,
         mean_auroc_loss=0.0,
         largest_change=pytest.approx(0.2),
-        decisions=5,
-        changed_decisions=2,
+        decisions=25,
+        changed_decisions=1,
         unchecked=[],
     )
     first, second, total = capsys.readouterr().out.splitlines()[1:]
-    assert first.split()[3:] == "0.2000 2 1.000 -> 0.500 1.000 -> 1.000".split()
-    assert "no threshold" in second and total.endswith("2 of 5")
+    assert first.split()[3:] == "0.2000 1 1.000 -> 1.000 1.000 -> 1.000".split()
+    assert "no threshold" in second and total.endswith("1 of 25")
 
 
 def test_check_precision_names_what_it_cannot_check(capsys):
-    y = np.array([[1, 0, np.nan], [0, 0, 1], [1, 0, np.nan]])
-    scores = np.array([[0.8, 0.9, 0.4], [0.6, 0.2, 0.5], [0.7, 0.3, 0.1]])
-    assert check_precision(y, scores, scores, ["first", "second", "third"], [0.5, 0.5, None])[
-        "unchecked"
-    ] == ["second", "third"]
+    y = np.tile([[1, 0, np.nan], [0, 0, 1], [1, 0, np.nan]], (5, 1))
+    scores = np.tile([[0.8, 0.9, 0.4], [0.6, 0.2, 0.5], [0.7, 0.3, 0.1]], (5, 1))
+    found = checked(y, scores, scores, ["first", "second", "third"], [0.5, 0.5, None])
+    assert found["unchecked"] == ["second", "third"]
     out = capsys.readouterr().out
-    assert (
-        "not checked, since these radiographs lack a class of it: second, third" in out
-        and "nan" not in out
-    )
+    assert "AUC not checked, with fewer than 5 patients with or without it: second, third" in out
+    assert "nan" not in out
 
 
 # -- calibration ----------------------------------------------------------------------------------

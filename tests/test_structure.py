@@ -37,7 +37,7 @@ ALLOWED = [
     ("export/metadata.py", set()),
     ("export/batch.py", {"export.dicom"}),
     ("export/explain.py", {"export.output"}),
-    ("export/precision.py", {"models", "stats", "export.verify"}),
+    ("export/precision.py", {"models", "stats", "export.output", "export.verify"}),
     ("export/calibrate.py", {"models", "stats", "export.metadata", "export.output"}),
     ("export/predict.py", {"export.batch", "export.card", "export.dicom", "export.explain",
                            "export.output", "export.runtime", "export.verify"}),
