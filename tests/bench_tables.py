@@ -30,13 +30,15 @@ import sys, time
 from data import CORPORA
 
 def peak():
-    return next(int(line.split()[1]) / 1e6 for line in open("/proc/self/status") if
-    line.startswith("VmHWM"))
+    lines = open("/proc/self/status")
+    return next(int(line.split()[1]) / 1e6 for line in lines if line.startswith("VmHWM"))
 
-corpus = CORPORA[sys.argv[1]] before, start = peak(), time.perf_counter() dataset =
-corpus(sys.argv[2], tables_only=True, cohort=sys.argv[3]) seconds = time.perf_counter() - start
-print(f"| {sys.argv[1]} | {sys.argv[3]} | {len(dataset.cohort_table):,} | {seconds:.1f} |
-{before:.2f} | {peak():.2f} |")
+corpus = CORPORA[sys.argv[1]]
+before, start = peak(), time.perf_counter()
+dataset = corpus(sys.argv[2], tables_only=True, cohort=sys.argv[3])
+seconds = time.perf_counter() - start
+print(f"| {sys.argv[1]} | {sys.argv[3]} | {len(dataset.cohort_table):,} | {seconds:.1f} "
+      f"| {before:.2f} | {peak():.2f} |")
 """
 
 
@@ -104,7 +106,7 @@ def write_tables(root, draw):
 def main():
     print(f"{os.cpu_count()} cores of {platform.processor() or platform.machine()}, "
           f"Python {platform.python_version()}\n")
-    print("| corpus | cohort | images | seconds | GB before (torch) | GB at the peak |\n"
+    print("| corpus | cohort | images | seconds | GB before | GB at the peak |\n"
           "|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         write_tables(Path(folder), random.Random(0))
