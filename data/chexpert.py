@@ -19,21 +19,6 @@ FOLDERS = ("CheXpert-v1.0", "CheXpert-v1.0-small", "chexpertchestxrays-u20210408
 class CheXpert(Corpus):
     """224,316 radiographs of 65,240 patients with 14 labels mined from reports, some uncertain.
 
-    Citation
-        Irvin J, Rajpurkar P, Ko M, et al. CheXpert: A large chest radiograph dataset with
-        uncertainty labels and expert comparison. AAAI 2019.
-    License and access
-        Stanford University Dataset Research Use Agreement:
-        https://aimi.stanford.edu/datasets/chexpert-chest-x-rays
-    Tree
-        train.csv, valid.csv, train/patient*/study*/view*.jpg, valid/...; the root is the folder
-        CheXpert-v1.0 or CheXpert-v1.0-small, whose name the tables put before each path.
-        The full resolution in its four parts as they unpack: `CheXpert-v1.0 batch 1 (validate &
-        csv)` has valid/ and the tables, unless these are beside it; `CheXpert-v1.0 batch 2 (train
-        1)`, `... 3 (train 2)` and `... 4 (train 3)` have patient*/study*/view*.jpg. The root is the
-        folder of these four.
-        The root may also be the folder that holds one of CheXpert-v1.0, CheXpert-v1.0-small and
-        chexpertchestxrays-u20210408.
     Columns read
         Path, Sex, Age (0 is unknown), Frontal/Lateral, AP/PA, and the 14 labels (1.0, 0.0, -1.0 or
         blank).
@@ -46,8 +31,6 @@ class CheXpert(Corpus):
         the training set.
         all: the same without the rule on uncertainty.
         17 frontal images have LL or RL in AP/PA; they are frontal and stay in.
-    Known bad files
-        None.
     """
 
     corpus = "chexpert"
@@ -75,7 +58,7 @@ class CheXpert(Corpus):
         rows = Rows(tables[0][0])
         for table, official in tables:
             wanted = ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *columns)
-            for row, cells in read_csv(table, wanted, extra="error"):
+            for row, cells in read_csv(table, wanted):
                 path, sex, age, plane, view, *cells = cells
                 y = read_codes(cells, CERTAINTY, columns, table, row)
                 parts = path.split("/")

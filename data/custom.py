@@ -29,11 +29,6 @@ WORDS = {"1": ("yes", "y", "true", "positive", "pos", "present", "+", "x"),
 class Custom(Corpus):
     """Any radiographs, with a table of labels.
 
-    Citation, license and access
-        Yours.
-    Tree
-        labels.csv (or another file, with --table) and the images that it names, anywhere under the
-        root (PNG, JPEG or DICOM).
     Columns read
         image (path relative to the root) and patient_id; optionally split (train, val or test, in
         every row), view, sex (F or M) and age (years). Every other column is a label: 1 positive,
@@ -41,8 +36,6 @@ class Custom(Corpus):
     Cohort
         paper: every row but those whose view says that it is lateral. The table's split, else
         80/20 by patient; validation patients are drawn out of the training set.
-    Known bad files
-        See --on-missing and --on-bad.
     """
 
     corpus = "custom"
@@ -59,7 +52,7 @@ class Custom(Corpus):
         labels = cls.label_columns(table)
         rows = Rows(table)
         optional = [name for name in OPTIONAL if name not in cls.required]
-        for row, cells in read_csv(table, (*cls.required, *labels), optional, extra="error"):
+        for row, cells in read_csv(table, (*cls.required, *labels), optional):
             cells = dict(zip((*cls.required, *labels, *optional), cells))
             image, split, sex, age = (cells[name] for name in ("image", "split", "sex", "age"))
             plain = posixpath.normpath(image) if image else image

@@ -9,27 +9,12 @@ from data.tables import Rows, find_table, read_age, read_csv, read_lines, read_s
 class ChestXray14(Corpus):
     """112,120 frontal radiographs of 30,805 patients with 14 findings mined from reports.
 
-    Citation
-        Wang X, Peng Y, Lu L, Lu Z, Bagheri M, Summers RM. ChestX-ray8: Hospital-scale chest X-ray
-        database and benchmarks. CVPR 2017.
-    License and access
-        Free to use with attribution, from the NIH Clinical Center:
-        https://nihcc.app.box.com/v/ChestXray-NIHCC
-    Tree
-        Data_Entry_2017_v2020.csv (or the older Data_Entry_2017.csv; also .csv.gz),
-        train_val_list.txt, test_list.txt (or, as on Kaggle, train_val_list_NIH.txt and
-        test_list_NIH.txt), and images_001/images/*.png ... images_012/images/*.png or one
-        images/*.png; or either of them in images/, where the archives lie in the download; or all
-        PNGs beside the tables. Kaggle's copies of 224 pixels a side, images-224/images-224/*.png,
-        are read where nothing else is.
     Columns read
         Image Index, Finding Labels, Patient ID, View Position, Patient Gender, Patient Age.
     Cohort
         paper: every row, AP and PA. The official lists are the split; both were drawn by patient.
         Validation patients come out of train_val_list.txt. Table 2 of the paper is matched to the
         last image.
-    Known bad files
-        None unreadable. 519 PNGs are RGBA instead of grey.
     """
 
     corpus = "cxr14"

@@ -16,18 +16,6 @@ OTHER_VIEWS = ("LATERAL", "LL", "RL", "LAO", "RAO", "LPO", "RPO", "AP AXIAL", "A
 class MimicCXR(Corpus):
     """377,110 radiographs of 65,379 patients; 14 labels of a study's report, by CheXpert's labeler.
 
-    Citation
-        Johnson AEW, Pollard TJ, Greenbaum NR, et al. MIMIC-CXR-JPG, a large publicly available
-        database of labeled chest radiographs. arXiv:1901.07042 (2019); Johnson AEW et al. Sci Data
-        6:317 (2019).
-    License and access
-        PhysioNet Credentialed Health Data License 1.5.0; training and signing needed:
-        https://physionet.org/content/mimic-cxr-jpg/
-    Tree
-        mimic-cxr-2.0.0-chexpert.csv.gz, mimic-cxr-2.0.0-metadata.csv.gz,
-        mimic-cxr-2.0.0-split.csv.gz (each also unpacked), files/p10/p10000032/s50414267/
-        <dicom_id>.jpg; for sex and age, which it does not have, MIMIC-IV's patients.csv.gz where
-        you put it beside the tables.
     Columns read
         chexpert: subject_id, study_id and the 14 labels; metadata: dicom_id, subject_id, study_id,
         ViewPosition;
@@ -42,8 +30,6 @@ class MimicCXR(Corpus):
         patient.
         official: the same in the release's own train, validate and test, which are other patients
         than those of the 80/20 split: train and test in one of the two.
-    Known bad files
-        None. The few studies without a row of labels are left out.
     """
 
     corpus = "mimic"
@@ -57,7 +43,7 @@ class MimicCXR(Corpus):
         labels, metadata = _find_table(root, "chexpert"), _find_table(root, "metadata")
         studies = {}
         wanted = ("subject_id", "study_id", *columns)
-        for row, (subject, study, *cells) in read_csv(labels, wanted, extra="error"):
+        for row, (subject, study, *cells) in read_csv(labels, wanted):
             if (subject, study) in studies:
                 raise ValueError(f"{labels}, row {row}: study {study} of subject {subject} is "
                                  "there twice")

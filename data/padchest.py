@@ -61,15 +61,6 @@ TERMS = SUBSTRINGS | {
 class PadChest(Corpus):
     """160,861 radiographs of 67,625 patients; 174 terms, 27 % of reports labeled by physicians.
 
-    Citation
-        Bustos A, Pertusa A, Salinas JM, de la Iglesia-Vaya M. PadChest: A large chest x-ray image
-        dataset with multi-label annotated reports. Med Image Anal 66:101797 (2020).
-    License and access
-        PadChest Dataset Research Use Agreement: https://bimcv.cipf.es/bimcv-projects/padchest/
-    Tree
-        PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv (or .csv.gz, or in a subfolder) and the
-        16-bit PNGs, in the numbered folders of the release (0/ ... 54/, also 0/0/ ... as some
-        archives unpack), in images/, or flat beside the table.
     Columns read
         ImageID, ImageDir, PatientID, Projection, Labels (the text of a Python list, with stray
         blanks), PatientSex_DICOM; the age is the year of StudyDate_DICOM less PatientBirth.
@@ -79,10 +70,6 @@ class PadChest(Corpus):
         paper: a label is positive where its text is anywhere in the cell, as the paper matched.
         exact: where one of the cell's terms is the label's or a descendant of it in PadChest's
         tree.
-    Known bad files
-        29 of the cohort cannot be read, by the paper; torchxrayvision names 11 that are damaged or
-        not there, among them 216840111366964012819207061112010307142602253_04-014-084.png. Pass
-        --on-missing skip --on-bad skip, which lists them.
     """
 
     corpus = "padchest"

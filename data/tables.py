@@ -110,7 +110,7 @@ def open_text(path):
     return opener(path, "rt", encoding="utf-8-sig", newline="")
 
 
-def read_csv(path, columns, optional=(), extra="note", notes=None):
+def read_csv(path, columns, optional=(), extra="error"):
     """Yield `(row number, cells)` of a CSV file, gzip or plain, for the wanted columns.
 
     Parameters
@@ -121,10 +121,8 @@ def read_csv(path, columns, optional=(), extra="note", notes=None):
     optional : sequence of str
         Columns that may be absent; their cells come after the others, "" where there is no such
         column.
-    extra : {"note", "error", "ignore"}
-        What becomes of columns that were not asked for.
-    notes : list of str, optional
-        Takes the note about extra columns.
+    extra : {"error", "ignore"}
+        What to do about columns that were not asked for.
 
     Yields
     ------
@@ -142,7 +140,7 @@ def read_csv(path, columns, optional=(), extra="note", notes=None):
         reader = csv.reader(file)
         try:
             header = [name.strip() for name in next(reader, [])]
-            where = _find_columns(path, header, columns, optional, extra, notes)
+            where = _find_columns(path, header, columns, optional, extra)
             for row in reader:
                 if len(row) == len(header):
                     row.append("")  # the cell of a column that is not there
@@ -160,7 +158,7 @@ def read_csv(path, columns, optional=(), extra="note", notes=None):
             raise ValueError(f"{path}, row {reader.line_num}: {error}") from None
 
 
-def _find_columns(path, header, columns, optional, extra, notes):
+def _find_columns(path, header, columns, optional, extra):
     """Index of each wanted column in the header; one past its end for an absent optional one."""
     missing = [name for name in columns if name not in header]
     unasked = [name for name in header if name and name not in columns and name not in optional]
@@ -175,8 +173,6 @@ def _find_columns(path, header, columns, optional, extra, notes):
         raise ValueError(f"{path}: more than one column {', '.join(map(repr, doubled))}")
     if unasked and extra == "error":
         raise ValueError(f"{path}: unknown column {', '.join(map(repr, unasked))}")
-    if unasked and extra == "note" and notes is not None:
-        notes.append(f"{path.name}: columns of no known version ignored: {', '.join(unasked)}")
     return [header.index(name) if name in header else len(header) for name in (*columns, *optional)]
 
 

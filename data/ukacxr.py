@@ -12,14 +12,6 @@ FINDINGS = tuple(name for name in TABLE3["ukacxr"] if name != "No finding")
 class UkaCXR(Custom):
     """193,361 bedside radiographs (AP) of 54,176 patients, findings graded by the radiologist.
 
-    Citation
-        Khader F, Han T, Mueller-Franzes G, et al. Artificial intelligence for clinical
-        interpretation of bedside chest radiographs. Radiology 307:e220510 (2023).
-    License and access
-        Internal to University Hospital RWTH Aachen; no public layout exists. This is the layout
-        read here.
-    Tree
-        ukacxr.csv and the image files that it names, anywhere under the root (PNG, JPEG or DICOM).
     Columns read
         image (path relative to the root), patient_id, view (AP or PA), Cardiomegaly (normal,
         uncertain, borderline, enlarged, massively enlarged), and Pleural effusion right, Pleural
@@ -32,8 +24,6 @@ class UkaCXR(Custom):
         --uncertain ones makes it 0, ignore NaN. The table's split, else 80/20 by patient. Under the
         MIMIC overlap right and left merge: positive if either side is, else uncertain if either
         side is, else negative.
-    Known bad files
-        None known.
     """
 
     corpus = "ukacxr"

@@ -24,16 +24,6 @@ TABLES = {part: tuple(f"{folder}image_labels_{part}.csv" for folder in ("annotat
 class VinDrCXR(Corpus):
     """18,000 frontal radiographs (PA) with 28 labels, read by three radiologists each (test: five).
 
-    Citation
-        Nguyen HQ, Lam K, Le LT, et al. VinDr-CXR: An open dataset of chest X-rays with
-        radiologist's annotations. Sci Data 9:429 (2022).
-    License and access
-        PhysioNet Credentialed Health Data License 1.5.0; training and signing needed:
-        https://physionet.org/content/vindr-cxr/1.0.0/
-    Tree
-        annotations/image_labels_train.csv, annotations/image_labels_test.csv (or beside train/ and
-        test/, or in them), train/*.dicom, test/*.dicom; the images may also be converted to .png,
-        .jpg or .jpeg (or named .dcm) in the same folders.
     Columns read
         image_id, rad_id (train only), and the 28 labels; "Other disease" and "Other diseases" both
         occur. Sex and age are read from the DICOM headers when they are asked for.
@@ -42,8 +32,6 @@ class VinDrCXR(Corpus):
         gave it; the test labels are the release's. Fracture is a clavicle or a rib fracture that is
         positive so (which of the release's fractures the paper's 55 are is not known). There are no
         patient ids: every image counts as a patient of its own.
-    Known bad files
-        None. Some DICOM files are MONOCHROME1 or 12 to 16 bit; data/decode.py handles both.
     """
 
     corpus = "vindr"
@@ -117,5 +105,5 @@ def _read_labels(path, ids):
     if len(lines) < 2:
         raise ValueError(f"{path}: has no rows")
     columns = (*COLUMNS, OTHER[0] if OTHER[0] in lines[0] else OTHER[1])
-    for row, cells in read_csv(path, (*ids, *columns), extra="error"):
+    for row, cells in read_csv(path, (*ids, *columns)):
         yield row, cells[:len(ids)], read_codes(cells[len(ids):], BINARY, columns, path, row)

@@ -23,21 +23,11 @@ PATIENTS, IMAGES_A_PATIENT, SIZE, SEED = 160, 3, 256, 0
 class Phantom(Corpus):
     """480 synthetic frontal radiographs of 160 patients who do not exist.
 
-    Citation
-        None: data/phantom/render.py draws them. No image shows a person, and no result on them says
-        anything about one.
-    License and access
-        This project's. Where the root is absent or empty, the images are drawn there, the same
-        bytes for a seed.
-    Tree
-        phantom.csv, images/*.png (8-bit gray, 256 x 256).
     Columns read
         image, patient_id, view, split, seed (what `render` takes beside the patient), and a 0 or 1
         per label.
     Cohort
         paper: every row. The table's own split by patient: 70 % train, 10 % val, 20 % test.
-    Known bad files
-        None.
     """
 
     corpus = "phantom"
@@ -62,7 +52,7 @@ class Phantom(Corpus):
         table = find_table(root, "phantom.csv")
         rows = Rows(table)
         columns = ("image", "patient_id", "view", "split", "seed", *labels)
-        for row, cells in read_csv(table, columns, extra="error"):
+        for row, cells in read_csv(table, columns):
             image, patient, view, split, seed, *y = cells
             if set(y) - {"0", "1"} or split not in SPLITS:
                 raise ValueError(f"{table}, row {row}: expected a split and labels of 0 or 1, "
