@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+NO_NAMES = frozenset(("", ".", ".."))
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".dicom", ".dcm")
 
 
@@ -171,7 +172,7 @@ def leads_out(path):
     A link under the root may lead out of it: its owner has put it there. What a table says may not.
     """
     return ("\\" in path or ":" in path or "\0" in path
-            or not {"", ".", ".."}.isdisjoint(path.split("/")))
+            or not NO_NAMES.isdisjoint(path.split("/")))
 
 
 def stat_files(root, names):

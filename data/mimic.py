@@ -68,7 +68,8 @@ class MimicCXR(Corpus):
             path = f"files/p{subject[:2]}/p{subject}/s{study}/{image}.jpg"
             split = official[image] if official else ""
             sex, age, year = people.get(subject, ("", np.nan, 0))
-            age = read_age(f"{age + int(date[:4]) - year}" if year and date[:4].isdecimal() else "")
+            if year:
+                age = read_age(f"{age + int(date[:4]) - year}" if date[:4].isdecimal() else "")
             rows.add(row, image, subject, view, path, y or blank, split, left_out, sex=sex, age=age)
         notes = ["cohort paper is a guess for MIMIC-CXR: CheXpert's rule"]
         return rows.release(cls.all_labels(), notes if cohort == "paper" else [])

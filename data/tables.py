@@ -7,6 +7,7 @@ import sys
 import zlib
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 
@@ -200,6 +201,7 @@ def read_sex(cell):
     return SEX.get(cell.lower(), "")
 
 
+@cache
 def read_age(cell):
     """Years from a cell as 58, 58.0 or DICOM's 058Y, 018M, 006W, 010D; NaN for anything else."""
     match = re.fullmatch(r"(\d{1,3})(?:\.0)?([YMWD]?)", cell, re.ASCII | re.IGNORECASE)
