@@ -86,6 +86,12 @@ def test_an_overflowing_fp16_step_is_skipped(fit, monkeypatch):
 
 # -- attention ------------------------------------------------------------------------------------
 
+def gradients(block, inputs):
+    """Of the inputs and of each parameter; query, key and value apart. (A key's bias has none.)"""
+    found = {name: p.grad for name, p in block.named_parameters() if name != "attn.qkv.bias"}
+    return [inputs.grad, *found.pop("attn.qkv.weight").chunk(3), *found.values()]
+
+
 @marked(cuda)
 @pytest.mark.parametrize("tokens", [197, 257])
 @pytest.mark.parametrize("backend", [None, "MATH", "FLASH_ATTENTION", "EFFICIENT_ATTENTION",
@@ -98,10 +104,12 @@ def test_one_query_under_every_attention_backend(backend, tokens):
     """
     torch.manual_seed(0)
     block, x = Block(768, 12, layer_scale=True), torch.randn(4, tokens, 768)
+    with torch.no_grad():
+        block.attn.qkv.weight[:2 * 768] *= 3  # attention that looks at some tokens, not at all
     exact, inputs = block.double(), x.double().requires_grad_()
     expected = exact(inputs, first=1)
     expected.square().sum().backward()
-    wanted = [inputs.grad, *(p.grad for p in exact.parameters())]
+    wanted = gradients(exact, inputs)
 
     block = Block(768, 12, layer_scale=True)
     block.load_state_dict({name: value.float() for name, value in exact.state_dict().items()})
@@ -119,10 +127,9 @@ def test_one_query_under_every_attention_backend(backend, tokens):
         assert "No available kernel" in str(error) or "No viable backend" in str(error)
         pytest.skip(f"PyTorch does not take {backend} for one query on this device")
     out.float().square().sum().backward()
-    for ours, theirs in zip([out, inputs.grad, *(p.grad for p in block.parameters())],
-                            [expected, *wanted]):
+    for ours, theirs in zip([out, *gradients(block, inputs)], [expected, *wanted]):
         ours = ours.detach().double().cpu()
-        assert (ours - theirs).norm() < 0.02 * theirs.norm() + 1e-6
+        assert (ours - theirs).norm() < 0.03 * theirs.norm() + 1e-6
 
 
 # -- the input ------------------------------------------------------------------------------------
