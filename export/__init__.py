@@ -1,11 +1,12 @@
 """From a run to one ONNX file, and from radiographs to probabilities without PyTorch.
 
-Two commands that know nothing of each other:
+Commands that know nothing of each other:
 
     to_onnx     run folder -> model.onnx, its card and its metadata   (PyTorch)
     predict     model.onnx, radiographs -> a table, CSV or JSON       (onnxruntime, NumPy, Pillow)
+    triton      model.onnx -> a model repository for Triton Inference Server
 
-What both stand on:
+What they stand on:
 
     metadata    what travels in the file, and its checksum
     runtime     `Predictor`: a model file for programs
@@ -15,7 +16,7 @@ What both stand on:
     card        the metadata as a Markdown page
     output      files that are written whole or not at all; exit codes
 
-What only one of them needs:
+What one of them needs:
 
     graph       preprocessing and transformer as an ONNX graph
     quantize    int8 weights and activations

@@ -51,6 +51,12 @@ def card(metadata):
         value, low, high = auroc["labels"][i] if auroc else (None, None, None)
         ci = "–" if None in (low, high) else f"{low:.3f} to {high:.3f}"
         lines.append(f"| {label} | {rounded(threshold, 4)} | {rounded(value, 3)} | {ci} |")
+    lines += ["", "A label is positive where its probability reaches the threshold. A dash: "
+              "validation gave no threshold, or the test set no AUC."]
+    weak = [label for label, area in zip(metadata["labels"], metadata["val_auroc"] or ())
+            if area is not None and area < 0.5]
+    if weak:
+        lines += [f"**Worse than chance on validation (AUC below 0.5): {', '.join(weak)}.**"]
     return "\n".join(lines) + "\n"
 
 

@@ -17,8 +17,8 @@ CHECKSUM = "file_sha256"
 TEXT_FIELDS = ("format", "intended_use", "corpus", "init", "architecture", "cohort", "label_set",
                "thresholds_from", "precision", "operators", "input_type", "checkpoint_sha256")
 JSON_FIELDS = dict(labels=list, thresholds=list, calibration=list, image_size=int, synthetic=bool,
-                   versions=dict, test_auroc=dict | None, precision_check=dict | None,
-                   reference=dict)
+                   versions=dict, val_auroc=list | None, test_auroc=dict | None,
+                   precision_check=dict | None, reference=dict)
 INPUTS = {"float32": "tensor(float)", "uint8": "tensor(uint8)"}
 UNCALIBRATED = dict(method="none", slope=1.0, offset=0.0)
 
@@ -119,6 +119,7 @@ def _from_format_1(metadata):
     calibration = [UNCALIBRATED | (dict(method="platt", slope=None, offset=None) if label in mapped
                                    else {}) for label in metadata.get("labels", ())]
     return metadata | dict(
-        calibration=calibration, operators="onnxruntime", corpus=corpus.removesuffix(mark),
+        calibration=calibration, operators="onnxruntime", val_auroc=None,
+        corpus=corpus.removesuffix(mark),
         synthetic=corpus == "phantom" or corpus.endswith(mark),
         precision_check=check and {names.get(key, key): value for key, value in check.items()})

@@ -220,6 +220,11 @@ def predict(args):
     if bare:
         print(f"{bare} images have no picture, since no label reaches its threshold; --explain-all "
               "draws all labels", file=sys.stderr)
+    weak = [label for label, area in zip(model.labels, model.metadata["val_auroc"] or ())
+            if area is not None and area < 0.5]
+    if weak:
+        print("worse than chance on validation (AUC below 0.5), so that neither the probability "
+              f"nor the answer means anything: {', '.join(weak)}", file=sys.stderr)
     if not args.csv and not args.wide and not args.jsonl:
         print("threshold: from which probability on the answer is yes, chosen on validation; - "
               "where validation gave none. --card says more", file=sys.stderr)

@@ -155,7 +155,7 @@ def export(args):
     metadata["reference"] = reference(candidate, files[:4], found)
     content = serialized(proto, metadata)
     write(out, content, metadata, reliability)
-    print(f"{out}: {len(content) / 1e6:.1f} MB")
+    print(f"{out}: {len(content) / 1e6:.1f} MB; next: python -m export.predict {out} FOLDER")
     return 0
 
 
@@ -191,7 +191,7 @@ def describe(path, checkpoint, args, model):
         precision=args.precision, operators=args.operators, input_type=args.input_type,
         checkpoint_sha256=digest,
         labels=labels, thresholds=thresholds, image_size=model.config["img_size"],
-        versions=versions, precision_check=None,
+        versions=versions, precision_check=None, val_auroc=checkpoint.get("val_auroc"),
         reference=dict(tolerance=0, patterns=[], radiographs={}),
         test_auroc=test_auroc(path.parent / "predictions.npz", labels, digest))
 

@@ -36,6 +36,7 @@ METADATA = dict(
     test_auroc=dict(images=90, method="bootstrap", labels=[[0.8, 0.7, 0.9]] * 4 + [[None] * 3]),
     versions=dict(torch="2.14"),
     precision_check=None,
+    val_auroc=[0.8, 0.7, None, 0.6, 0.9],
     synthetic=False,
     reference=dict(tolerance=0, patterns=[], radiographs={}),
 )

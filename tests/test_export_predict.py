@@ -772,3 +772,19 @@ def test_wide_rows_need_names_of_their_own(folder, tmp_path, capsys):
     assert main([*words, "--wide", str(tmp_path / "wide.csv")]) == 2
     assert "two images are called a.png" in capsys.readouterr().err
     assert not (tmp_path / "wide.csv").exists()
+
+
+def test_thresholds_and_labels_worse_than_chance_are_explained_where_they_are_printed(
+    folder, tmp_path, capsys
+):
+    image = str(good(folder)[0])
+    assert main([str(folder / "model.onnx"), image, "--provider", "cpu"]) == 0
+    error = capsys.readouterr().err
+    assert "threshold: from which probability on the answer is yes" in error and "- where" in error
+    assert "worse than chance" not in error
+    weak = write_model(tmp_path / "weak.onnx", val_auroc=[0.8, 0.39, None, 0.6, 0.9])
+    for form in ([], ["--csv", str(tmp_path / "o.csv")]):
+        assert main([str(weak), image, "--provider", "cpu", *form]) == 0
+        assert "means anything: Pneumonia\n" in capsys.readouterr().err
+    assert main([str(weak), "--card"]) == 0
+    assert "Worse than chance on validation (AUC below 0.5): Pneumonia." in capsys.readouterr().out
