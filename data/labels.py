@@ -25,21 +25,14 @@ TABLE3 = {
                 "No finding"),
 }
 
-FINDINGS = tuple(sorted({finding for findings in TABLE3.values() for finding in findings}))
 
-# What each corpus shares with MIMIC-CXR (Table 5). UKA-CXR's sides are merged there.
-MIMIC_OVERLAP = {
-    "vindr": ("Cardiomegaly", "Pleural effusion", "Pneumonia", "Pneumothorax", "Atelectasis",
-              "Consolidation", "Lung opacity", "No finding"),
-    "cxr14": ("Cardiomegaly", "Pleural effusion", "Pneumonia", "Pneumothorax", "Atelectasis",
-              "Consolidation", "No finding"),
-    "chexpert": TABLE3["chexpert"],
-    "mimic": TABLE3["mimic"],
-    "ukacxr": ("Cardiomegaly", "Pleural effusion", "Pneumonia", "Atelectasis", "No finding"),
-    "padchest": ("Cardiomegaly", "Pleural effusion", "Pneumonia", "Pneumothorax", "Atelectasis",
-                 "Consolidation", "No finding"),
-    "phantom": ("Cardiomegaly", "Pleural effusion", "Pneumothorax", "Consolidation", "No finding"),
-}
+def shared_with_mimic(names):
+    """Those that MIMIC-CXR has too, in their order; UKA-CXR's right and left are merged."""
+    merged = dict.fromkeys(name.removesuffix(" right").removesuffix(" left") for name in names)
+    return tuple(name for name in merged if name in TABLE3["mimic"])
+
+
+MIMIC_OVERLAP = {corpus: shared_with_mimic(names) for corpus, names in TABLE3.items()}  # Table 5
 
 
 def _same(*names):
@@ -105,9 +98,8 @@ def choose_labels(corpus, labels, have=()):
         For an unknown word, an empty sequence or a name given twice.
     """
     if isinstance(labels, str):
-        shared = [name for name in have if name in TABLE3["mimic"]]
         lists = {"table3": TABLE3.get(corpus, have), "all": have,
-                 "mimic-overlap": MIMIC_OVERLAP.get(corpus, shared)}
+                 "mimic-overlap": shared_with_mimic(TABLE3.get(corpus, have))}
         if labels not in lists:
             raise ValueError(f"labels: expected {', '.join(map(repr, lists))} or a list of names, "
                              f"found {labels!r}")

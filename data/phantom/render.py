@@ -155,10 +155,6 @@ class _Chest:
         shadow = _step(shape - 0.02, 0.07)
         return 0.24 * shadow * (0.8 + 0.5 * np.clip(shape, 0, 0.6)), shape > 0.02
 
-    def lung_mask(self, right):
-        """True in the open part of one lung."""
-        return (self.lungs > 0.5) & (self.right == right)
-
 
 def _pick_spot(chest, rng, right, low, high, margin):
     """A point in a lung between two heights, away from its borders."""
