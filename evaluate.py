@@ -4,24 +4,37 @@
     python evaluate.py runs/cxr14-dinov2 runs/cxr14-imagenet
     python evaluate.py --predictions runs/*/predictions.npz --resample patient  # scored otherwise
     python evaluate.py --predictions A.csv B.csv --truth truth.csv # anybody's; needs no PyTorch
+    python evaluate.py --predictions new=a0.csv,a1.csv old=b0.csv,b1.csv --truth truth.csv
 
 A CSV has an id column, optionally `patient_id`, then a column per label: probabilities in A and B;
 0, 1 or nothing (unknown) in the truth. A run's `predictions.npz` does as well and brings its truth.
+Training runs of one init (train.py --seed N) are compared together; p-values then hold for the
+init, and not for two trained models alone.
 """
 
 import argparse
+import difflib
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from data.labels import MIMIC_OVERLAP, TABLE3
 from stats.comparable import comparison_groups
+from stats.files import sha256
 from stats.predictions import Predictions, load_predictions, save_predictions
-from stats.report.answers import answers, brief_table
+from stats.report.answers import answers, brief_table, caution
 from stats.report.formats import to_text
 from stats.report.write import write_report
 from stats.study import adjust, study
+
+# Of a run's configuration, what makes it a run of another kind; see also its init, arch and labels.
+SETTINGS = ("uncertain", "cohort", "val_fraction", "split_seed", "keep_head", "image_size",
+            "normalize", "freeze", "epochs", "batch_size", "drop_last", "augment", "lr",
+            "weight_decay", "schedule", "warmup_epochs", "layer_decay", "clip", "ema", "keep",
+            "weights_sha256")
 
 
 def build_parser():
@@ -31,9 +44,11 @@ def build_parser():
     add = parser.add_argument
     add("runs", nargs="*", type=Path,
         help="run folders (default: all under runs/ that have a best.pt)")
-    add("--predictions", nargs="+", type=Path, metavar="FILE",
-        help="score these .npz or .csv files in place of runs")
-    add("--truth", type=Path, metavar="CSV", help="the true labels of .csv predictions")
+    add("--predictions", nargs="+", metavar="[NAME=]FILE[,FILE...]",
+        help="score these .npz or .csv files in place of runs; files after one NAME are training "
+             "runs of one init")
+    add("--truth", type=Path, metavar="CSV",
+        help="the true labels: of .csv predictions, and in place of those in .npz files")
     add("--bootstrap", type=int, default=1000, metavar="B",
         help="number of resamples (default: 1000)")
     add("--seed", type=int, default=0, help="of the resamples (default: 0)")
@@ -51,6 +66,9 @@ def build_parser():
     add("--labels", choices=("all", "mimic-overlap"), default="all",
         help="all of a run's, compared with runs of the same labels (Table 4), or those that the "
              "corpus shares with MIMIC-CXR, of every run (Table 5) (default: %(default)s)")
+    add("--min-count", type=int, default=15, metavar="N",
+        help="labels with fewer positives or negatives are scored, but neither tested nor part of "
+             "the mean (default: %(default)s)")
     add("--out", type=Path, default=Path("reports"), help="folder of the report (default: reports)")
     add("--root", type=Path, help="folder of the corpora, in place of where the runs found theirs")
     add("--cache-dir", type=Path,
@@ -78,21 +96,23 @@ def evaluate(args):
     """Predict, score, compare, report."""
     check(args)
     if args.predictions:
-        found = [load_predictions(path, args.truth) for path in args.predictions]
+        found = [p for text in args.predictions for p in load_named(text, args.truth)]
     else:
         folders = find_runs(args.runs)
         found = [predict_run(folder, args) for folder in folders]
     groups = comparison_groups(found, TABLE3, MIMIC_OVERLAP, by_labels=not args.predictions,
                                only_shared=args.labels == "mimic-overlap")
+    warn_of_labels(groups)
     studies = [study(
         g.corpus, g.models, variant=g.variant, synthetic=g.synthetic, label_set=g.label_set,
         left_out=g.left_out, n_resamples=args.bootstrap, seed=args.seed, resample=args.resample,
-        thresholds=args.thresholds, alternative=args.p_value, threads=args.threads) for g in groups]
+        thresholds=args.thresholds, alternative=args.p_value, min_count=args.min_count,
+        threads=args.threads) for g in groups]
     adjust(studies, args.family)
 
     settings = {"n_resamples": args.bootstrap, "seed": args.seed, "resample": args.resample,
                 "thresholds": args.thresholds, "alternative": args.p_value, "family": args.family,
-                "labels": args.labels, "limit": args.limit}
+                "labels": args.labels, "min_count": args.min_count, "limit": args.limit}
     write_report(args.out, studies, settings)
     try:
         from stats.report.figures import draw_figures
@@ -100,7 +120,8 @@ def evaluate(args):
     except ImportError:
         figures = []
         print("no figures: pip install matplotlib", file=sys.stderr)
-    print("\n" + "\n".join(answers(studies)) + "\n\n" + to_text(brief_table(studies)) + "\n")
+    said = "\n".join([*answers(studies), *caution(studies)])
+    print("\n" + said + "\n\n" + to_text(brief_table(studies)) + "\n")
     if "forest.png" in figures:
         print(f"forest plot: {args.out / 'forest.png'}")
     print(f"report: {args.out / 'report.md'}, beside it tables.tex, metrics.csv, comparisons.csv, "
@@ -113,8 +134,12 @@ def check(args):
     """Refuse arguments that do not fit each other, before anything is computed."""
     if args.predictions and args.runs:
         raise ValueError("--predictions and run folders: give one or the other")
+    if args.predictions and args.limit:
+        raise ValueError("--limit is for runs: --predictions scores the files as they are")
+    if args.truth and not args.predictions:
+        raise ValueError("--truth is for --predictions: runs bring their true labels along")
     for flag, least in (("bootstrap", 1), ("seed", 0), ("limit", 1), ("batch_size", 1),
-                        ("threads", 1)):
+                        ("threads", 1), ("min_count", 1)):
         value, flag = getattr(args, flag), flag.replace("_", "-")
         if value is not None and value < least:
             raise ValueError(f"--{flag}: expected at least {least}, found {value}")
@@ -123,10 +148,36 @@ def check(args):
               f"{2 / (args.bootstrap + 1):.2g}", file=sys.stderr)
 
 
+def load_named(text, truth):
+    """The predictions of one argument, `[NAME=]FILE[,FILE...]`."""
+    name, is_named, files = text.partition("=")
+    if not is_named or "/" in name or Path(text).is_file():
+        name, files = None, text
+    found = []
+    for path in [files] if Path(files).is_file() else files.split(","):
+        p = load_predictions(path, truth)
+        meta = {"file": {"path": path, "sha256": sha256(path)}}
+        meta |= {"name": name} if name else {}
+        found.append(replace(p, meta=p.meta | meta))
+    return found
+
+
+def warn_of_labels(groups):
+    """Say first which labels drop out because a file lacks them, and what they may be a slip of."""
+    for g in groups:
+        for label in g.left_out:
+            others = {other.lower(): other for other in [*g.models[0].labels, *g.left_out]
+                      if other != label}
+            near = difflib.get_close_matches(label.lower(), others, n=1, cutoff=0.8)
+            hint = f"; is it the same as {others[near[0]]!r}?" if near else ""
+            print(f"warning: {label!r} is not in all of the files and is left out{hint}",
+                  file=sys.stderr)
+
+
 def best_run(folders, studies):
     """The folder of the run with the highest mean ROC-AUC."""
-    models = [m for s in studies for m in s["models"]]
-    best = max(models, key=lambda m: np.nan_to_num(m["mean"]["auroc"]["value"]))["run"]
+    runs = [run for s in studies for m in s["models"] for run in m["runs"]]
+    best = max(runs, key=lambda run: np.nan_to_num(run["mean_auroc"]))["run"]
     return next(folder for folder in folders if folder.resolve().name == best)
 
 
@@ -150,7 +201,7 @@ def predict_run(folder, args):
     """A run's probabilities on its whole test set, written to its predictions.npz."""
     import data  # these import torch, which --predictions does without
     from data.progress import Progress
-    from models.checkpoint import load_checkpoint, restore_model, sha256
+    from models.checkpoint import load_checkpoint, restore_model
     from models.inference import choose_device, predict
 
     path = folder / "best.pt"
@@ -173,6 +224,7 @@ def predict_run(folder, args):
     if test_set.labels != checkpoint["labels"]:
         raise ValueError(f"{path}: labels: expected {', '.join(test_set.labels)}, found "
                          f"{', '.join(checkpoint['labels'])}")
+    say_if_unfinished(folder, config.get("epochs"), checkpoint.get("epoch"))
     device = choose_device(args.device)
     model = restore_model(checkpoint).to(device)
     progress = Progress(f"predicting {folder.name}", len(test_set))
@@ -186,17 +238,41 @@ def predict_run(folder, args):
             progress.show(stop)
     progress.close()
     y_true, y_score = (np.concatenate(arrays) for arrays in zip(*parts))
+    out = folder / (f"predictions-limit{args.limit}.npz" if args.limit else "predictions.npz")
     meta = {"run": folder.resolve().name, "corpus": config.get("name") or config["data"],
             "init": config["init"], "arch": config["arch"], "split_hash": config["split_hash"],
             "checkpoint_sha256": sha256(path), "thresholds": checkpoint["thresholds"],
             "thresholds_from": "Youden's on the validation set",
-            "synthetic": test_set.synthetic or bool(config.get("rehearsal")),
+            "seed": config.get("seed"), "epoch": checkpoint.get("epoch"), "limit": args.limit,
+            "settings": {key: config[key] for key in SETTINGS if key in config},
+            "versions": {key: config.get(key) for key in ("git", "numpy", "python", "torch")},
+            "synthetic": test_set.synthetic or bool(config.get("synthetic")),
             "missing": len(test_set.skipped["missing"]), "bad": len(test_set.skipped["bad"])}
     sex, age = test_set.demographics()
     predictions = Predictions(test_set.table.image_id, test_set.table.patient_id, test_set.labels,
                               y_true, y_score, meta, sex, age, test_set.table.view)
-    save_predictions(folder / "predictions.npz", predictions)
-    return predictions
+    save_predictions(out, predictions)
+    return replace(predictions, meta=meta | {"file": {"path": str(out), "sha256": sha256(out)}})
+
+
+def say_if_unfinished(folder, epochs, epoch):
+    """Warn of a run that did not come to its end, or is on its way there."""
+    from models import run_folder
+
+    log = folder / "log.csv"
+    done = len(log.read_text().splitlines()) - 1 if log.is_file() else None
+    if epochs is None or done is None or done >= epochs:
+        return
+    minutes = (time.time() - log.stat().st_mtime) / 60
+    state = f"ended {minutes:.0f} minutes ago"
+    if (folder / ".lock").is_file():
+        try:
+            with run_folder.lock(folder):
+                pass
+        except ValueError:
+            state = "is still training"
+    print(f"note: {folder} {state}, after {done} of {epochs} epochs; its best.pt of epoch {epoch} "
+          "is scored", file=sys.stderr)
 
 
 if __name__ == "__main__":

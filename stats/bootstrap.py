@@ -202,6 +202,12 @@ def bootstrap_models(y_true, scores, *, n_resamples=1000, seed=0, groups=None, m
                          f"found {', '.join(unknown) or 'none'}")
     if n_resamples < 1:
         raise ValueError(f"n_resamples: expected at least 1, found {n_resamples}")
+    needed = 8 * n_resamples * y.shape[1] * len(metrics) * len(scores)
+    if hasattr(os, "sysconf"):
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        if needed > memory:
+            raise ValueError(f"n_resamples: {n_resamples:,} replicates would take "
+                             f"{needed / 2**30:,.0f} GiB; this machine has {memory / 2**30:,.0f}")
     units, members = len(y), None
     if groups is not None:
         if np.shape(groups) != (len(y),):

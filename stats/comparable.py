@@ -48,8 +48,8 @@ def comparison_groups(found, table3, overlap, *, by_labels, only_shared=False):
     """
     order = {corpus: at for at, corpus in enumerate(table3)}
     corpora = {}
-    for p in sorted(found, key=lambda p: order.get(p.meta.get("corpus"), len(order))):
-        key = p.meta.get("corpus", "predictions"), bool(p.meta.get("synthetic"))
+    for p in sorted(_with_corpus(found), key=lambda p: order.get(p.meta["corpus"], len(order))):
+        key = p.meta["corpus"], bool(p.meta.get("synthetic"))
         corpora.setdefault(key, []).append(p)
     groups = []
     for (corpus, synthetic), models in corpora.items():
@@ -85,15 +85,48 @@ def _by_labels(models, table3, overlap):
     return {variant: same for variant, same in found.items() if same}
 
 
+def _with_corpus(found):
+    """With `meta["corpus"]`: files that do not say it have that of a file of the same images."""
+    known = {frozenset(p.image_id.tolist()): p.meta for p in found if p.meta.get("corpus")}
+    for p in found:
+        of = p.meta
+        if not of.get("corpus"):
+            of = known.get(frozenset(p.image_id.tolist()), {"corpus": "predictions"})
+        yield replace(p, meta=p.meta | {key: of.get(key) for key in ("corpus", "synthetic")})
+
+
 def _named(models):
-    """With `meta["name"]`: the init where that tells them apart, else the run; inits in order."""
+    """With `meta["name"]`, which runs of one init share; the paper's inits come first.
+
+    A name that was given stays. Else it is the init, with every setting in which runs of that init
+    differ; or the run, where the init is not known.
+    """
     order = {init: at for at, init in enumerate(("dinov2", "imagenet", "mimic"))}
     models = sorted(models, key=lambda m: order.get(m.meta.get("init"), len(order)))
-    for key in ("init", "run"):
-        names = [m.meta.get(key) for m in models]
-        if None not in names and len(set(names)) == len(names):
-            return [replace(m, meta=m.meta | {"name": name}) for m, name in zip(models, names)]
-    raise ValueError(f"two predictions of the same name: {', '.join(sorted(map(str, names)))}")
+    found, seen = [], {}
+    for m in models:
+        init, run = m.meta.get("init"), m.meta.get("run")
+        name = m.meta.get("name")
+        if not name:
+            mine = _settings(m)
+            same = [_settings(o) for o in models if init and o.meta.get("init") == init]
+            differ = [key for key in mine if any(o.get(key) != mine[key] for o in same)]
+            name = ", ".join([init or run, *(f"{key} {mine[key]}" for key in differ)])
+            if not init and name in [o.meta["name"] for o in found]:
+                raise ValueError(f"two predictions of the same name: {name}; name them by "
+                                 "NAME=FILE, or give runs of one init as NAME=FILE,FILE")
+        key = name, m.meta.get("checkpoint_sha256") or m.y_score.tobytes()
+        if key in seen:
+            raise ValueError(f"{name}: {seen[key]} and {run} are one and the same run")
+        seen[key] = run
+        found.append(replace(m, meta=m.meta | {"name": name}))
+    return found
+
+
+def _settings(model):
+    """What makes runs of an init be of different kinds."""
+    return {"arch": model.meta.get("arch"), "labels": len(model.labels)} | (
+        model.meta.get("settings") or {})
 
 
 def keep_labels(model, wanted):

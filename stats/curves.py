@@ -35,8 +35,14 @@ def plot_curves(rows, path):
     looks = {key: {"lw": 1, "color": OKABE_ITO[at % 6], "ls": STYLES[at // 6 % 4]}
              for at, key in enumerate(key for key in rows[0] if key.startswith("auroc "))}
     for key, look in (looks | {"val_auroc": {"lw": 2.5, "color": "black"}}).items():
-        auc.plot(epochs, [math.nan if row[key] is None else row[key] for row in rows],
-                 label="mean" if key == "val_auroc" else key.removeprefix("auroc "), **look)
+        auc.plot(epochs, [math.nan if row[key] is None else row[key] for row in rows], marker="o",
+                 ms=3, label="mean" if key == "val_auroc" else key.removeprefix("auroc "), **look)
+    auc.axhline(0.5, color="0.6", lw=0.8, label="chance")
+    areas = [-1 if row["val_auroc"] is None else row["val_auroc"] for row in rows]
+    best = areas.index(max(areas))
+    if areas[best] >= 0:
+        auc.plot(epochs[best], areas[best], "*", ms=14, color="black", zorder=5,
+                 label=f"highest mean: epoch {epochs[best]}")
     auc.set(xlabel="epoch", ylabel="validation ROC-AUC")
     for axes in (loss, auc):
         axes.grid(alpha=0.3)

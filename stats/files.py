@@ -1,5 +1,6 @@
-"""Files written whole or not at all."""
+"""Files written whole or not at all, and their checksums."""
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -25,3 +26,9 @@ class atomic_write:
                 os.replace(self.part, self.path)
         finally:
             self.part.unlink(missing_ok=True)
+
+
+def sha256(path):
+    """The hex digest of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -11,16 +11,15 @@ A `.npz` of ours holds `image_id`, `patient_id`, `labels`, `y_true` (N, L) in {0
 Left the probabilities, right the truth (a file of its own, `truth`): 0, 1, or blank for unknown.
 """
 
-import csv
 import json
 import zipfile
-import zlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from stats.files import atomic_write
+from stats.read_csv import check_ids, check_patients, read_csv
 
 
 @dataclass(frozen=True)
@@ -75,8 +74,9 @@ def load_predictions(path, truth=None):
     path : path-like
         `.npz` or `.csv` (see the module).
     truth : path-like, optional
-        The CSV of true labels that a CSV of probabilities needs; its images must be the same ones.
-        Labels that only one of the two has are left out (and listed in `meta["labels_left_out"]`).
+        A CSV of true labels, which a CSV of probabilities needs and which replaces the truth of an
+        `.npz`. Its images must be the same ones; labels that only one of the two has are left out
+        (and listed in `meta["labels_left_out"]`).
 
     Returns
     -------
@@ -93,26 +93,44 @@ def load_predictions(path, truth=None):
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     if path.suffix == ".npz":
-        return _load_npz(path)
-    if path.suffix != ".csv":
+        p = _load_npz(path)
+    elif path.suffix != ".csv":
         raise ValueError(f"{path}: expected a .npz or .csv file")
-    if truth is None:
+    elif truth is None:
         raise ValueError(f"{path}: a CSV of probabilities needs the true labels in a second one "
                          "(--truth)")
-    ids, patients, labels, y_score = _read_csv(path, "probability")
-    true_ids, true_patients, true_labels, y_true = _read_csv(truth, "label")
-    order = match_ids(true_ids, ids, truth, path)
-    y_true = y_true[order]
-    if patients is None and true_patients is not None:
-        patients = true_patients[order]
-    common = [label for label in labels if label in true_labels]
+    else:
+        ids, patients, labels, y_score = read_csv(path, "probability")
+        p = Predictions(ids, patients, labels, np.full(y_score.shape, np.nan), y_score,
+                        {"run": path.stem})
+    return p if truth is None else _with_truth(p, path, truth)
+
+
+def _with_truth(p, path, truth):
+    """Predictions with the true labels of a CSV, on the labels that both have."""
+    ids, patients, true_labels, y_true = read_csv(truth, "label")
+    order = match_ids(ids, p.image_id, truth, path)
+    common = [label for label in p.labels if label in true_labels]
     if not common:
-        raise ValueError(f"{path}: no label in common with {truth}: {', '.join(labels)} against "
+        raise ValueError(f"{path}: no label in common with {truth}: {', '.join(p.labels)} against "
                          f"{', '.join(true_labels)}")
-    left_out = sorted(set(labels) ^ set(true_labels))
-    return Predictions(ids, patients, common, y_true[:, [true_labels.index(c) for c in common]],
-                       y_score[:, [labels.index(c) for c in common]],
-                       {"run": path.stem, "labels_left_out": left_out})
+    left_out = sorted(set(p.labels) ^ set(true_labels))
+    if p.patient_id is None and patients is not None:
+        p = replace(p, patient_id=patients[order])
+    p = _select(p, common, slice(None))
+    return replace(p, y_true=y_true[order][:, [true_labels.index(label) for label in common]],
+                   meta=p.meta | {"labels_left_out": left_out})
+
+
+def _select(p, labels, rows):
+    """Some labels and rows, in the order given."""
+    columns = [p.labels.index(label) for label in labels]
+    thresholds = p.meta.get("thresholds")
+    meta = {} if thresholds is None else {"thresholds": [thresholds[c] for c in columns]}
+    known = {name: values[rows] for name in ("image_id", "patient_id", "sex", "age", "view")
+             if (values := getattr(p, name)) is not None}
+    return replace(p, **known, labels=list(labels), meta=p.meta | meta,
+                   y_true=p.y_true[rows][:, columns], y_score=p.y_score[rows][:, columns])
 
 
 def match_ids(ids, wanted, name, wanted_name):
@@ -154,17 +172,8 @@ def align(predictions):
     if not labels:
         theirs = "; ".join(f"{_name(p)} has {', '.join(p.labels)}" for p in predictions)
         raise ValueError(f"no label in common: {theirs}")
-    aligned = []
-    for p in predictions:
-        order = match_ids(p.image_id, ids, _name(p), _name(first))
-        columns = [p.labels.index(label) for label in labels]
-        thresholds = p.meta.get("thresholds")
-        meta = {} if thresholds is None else {"thresholds": [thresholds[c] for c in columns]}
-        known = {name: values[order] for name in ("patient_id", "sex", "age", "view")
-                 if (values := getattr(p, name)) is not None}
-        aligned.append(replace(
-            p, image_id=ids, **known, labels=labels, meta=p.meta | meta,
-            y_true=p.y_true[order][:, columns], y_score=p.y_score[order][:, columns]))
+    aligned = [_select(p, labels, match_ids(p.image_id, ids, _name(p), _name(first)))
+               for p in predictions]
     truth, patients = aligned[0].y_true, aligned[0].patient_id
     for p in aligned[1:]:
         differ = np.argwhere((p.y_true != truth) & ~(np.isnan(p.y_true) & np.isnan(truth)))
@@ -186,47 +195,76 @@ def _name(predictions):
 
 
 def _load_npz(path):
+    """The arrays of an `.npz`, each checked: whatever is wrong with the file, one error says so."""
+    needed = ("image_id", "labels", "y_true", "y_score", "meta")
+    optional = ("patient_id", "sex", "age", "view")
     try:
         if not zipfile.is_zipfile(path):
             raise ValueError("truncated, or another kind of file")
         with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path}: not an .npz of predictions: {error}") from None
-    missing = [name for name in ("image_id", "labels", "y_true", "y_score", "meta")
-               if name not in arrays]
+            arrays = {name: file[name] for name in (*needed, *optional) if name in file.files}
+    except Exception as error:  # a damaged zip can make its reader stumble in any way at all
+        reason = str(error) or type(error).__name__
+        raise ValueError(f"{path}: not an .npz of predictions: {reason}") from None
+    missing = [name for name in needed if not isinstance(arrays.get(name), np.ndarray)]
     if missing:
         raise ValueError(f"{path}: not an .npz of predictions: it has no {', '.join(missing)}")
     if arrays["image_id"].ndim != 1 or arrays["labels"].ndim != 1:
         raise ValueError(f"{path}: image_id, labels: expected one axis, found shapes "
                          f"{arrays['image_id'].shape}, {arrays['labels'].shape}")
     ids, labels = arrays["image_id"].astype(str), [str(label) for label in arrays["labels"]]
-    shape = (len(ids), len(labels))
-    for name in ("y_true", "y_score"):
-        if arrays[name].shape != shape or arrays[name].dtype.kind != "f":
-            raise ValueError(f"{path}: {name}: expected floats of shape {shape}, found "
-                             f"{arrays[name].dtype} {arrays[name].shape}")
-    known = {name: arrays.get(name) for name in ("patient_id", "sex", "age", "view")}
-    for name, values in known.items():
-        if values is None:
-            continue
-        if values.shape != ids.shape or (name == "age" and values.dtype.kind != "f"):
-            raise ValueError(f"{path}: {name}: expected shape {ids.shape}, found {values.dtype} "
-                             f"{values.shape}")
-        known[name] = values if name == "age" else values.astype(str)
-    _check_ids(path, ids, [f"entry {row}" for row in range(len(ids))])
-    _check_values(path, arrays["y_true"], arrays["y_score"], ids, labels)
+    twice = sorted({label for label in labels if labels.count(label) > 1})
+    if twice or not labels:
+        raise ValueError(f"{path}: labels: expected distinct names, found "
+                         f"{', '.join(twice) + ' twice' if twice else 'none'}")
+
+    def check(name, shape, kinds, what):
+        values = arrays[name]
+        if values.shape != shape or values.dtype.kind not in kinds:
+            raise ValueError(f"{path}: {name}: expected {what} of shape {shape}, found "
+                             f"{values.dtype} {values.shape}")
+        return values.astype(float) if values.dtype.kind in "biu" else values
+
+    y_true, y_score = (check(name, (len(ids), len(labels)), "fbiu", "numbers")
+                       for name in ("y_true", "y_score"))
+    known = {name: check(name, ids.shape, "f", "floats") if name == "age" else
+             check(name, ids.shape, "UOSiu", "names").astype(str)
+             for name in optional if name in arrays}
+    check_ids(path, ids, lambda row: f"entry {row}")
+    if "patient_id" in known:
+        check_patients(path, known["patient_id"], lambda row: f"entry {row} ({ids[row]})")
+    _check_values(path, y_true, y_score, ids, labels)
+    meta = _check_meta(path, str(arrays["meta"]), labels)
+    return Predictions(image_id=ids, labels=labels, y_true=y_true, y_score=y_score,
+                       meta={"run": path.parent.name or path.stem} | meta,
+                       **{"patient_id": None} | known)
+
+
+def _check_meta(path, text, labels):
+    """The `meta` of an `.npz`: the one place where its types are looked at."""
     try:
-        meta = {"run": path.parent.name or path.stem} | dict(json.loads(str(arrays["meta"])))
-    except (TypeError, ValueError) as error:
+        meta = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: meta: expected a JSON object: {error}") from None
+    if not isinstance(meta, dict):
+        raise ValueError(f"{path}: meta: expected a JSON object, found a {type(meta).__name__}")
     if "rehearsal" in meta:  # what version 1.0 called it
         meta["synthetic"] = meta.pop("rehearsal")
-    if meta.get("thresholds") is not None and len(meta["thresholds"]) != len(labels):
-        raise ValueError(f"{path}: meta: expected {len(labels)} thresholds, found "
-                         f"{len(meta['thresholds'])}")
-    return Predictions(image_id=ids, labels=labels, y_true=arrays["y_true"],
-                       y_score=arrays["y_score"], meta=meta, **known)
+    for names, kind, what in (
+            (("run", "name", "corpus", "init", "arch", "split_hash", "checkpoint_sha256"), str,
+             "a text"),
+            (("synthetic",), bool, "true or false"), (("missing", "bad", "seed"), int, "a number"),
+            (("thresholds",), list, "a list"), (("versions",), dict, "an object")):
+        for name in names:
+            if meta.get(name) is not None and not isinstance(meta[name], kind):
+                raise ValueError(f"{path}: meta: {name}: expected {what}, found "
+                                 f"{str(meta[name])[:80]}")
+    thresholds = meta.get("thresholds")
+    if thresholds is not None and not (len(thresholds) == len(labels) and all(
+            t is None or (isinstance(t, (int, float)) and 0 <= t <= 1) for t in thresholds)):
+        raise ValueError(f"{path}: meta: expected {len(labels)} thresholds from 0 to 1, or null, "
+                         f"found {len(thresholds)}: {str(thresholds)[:80]}")
+    return meta
 
 
 def _check_values(path, y_true, y_score, ids, labels):
@@ -238,64 +276,3 @@ def _check_values(path, y_true, y_score, ids, labels):
             row, column = np.argwhere(~right)[0]
             raise ValueError(f"{path}: {name}: row {row} ({ids[row]}), {labels[column]}: expected "
                              f"{expected}, found {values[row, column]:g}")
-
-
-def _check_ids(path, ids, places):
-    """Distinct ids, at least one of them."""
-    if not len(ids):
-        raise ValueError(f"{path}: no rows")
-    seen = {}
-    for image, place in zip(ids.tolist(), places):
-        if image in seen:
-            raise ValueError(f"{path}: {place}: id {image!r} is there twice, first at "
-                             f"{seen[image]}")
-        seen[image] = place
-
-
-def _read_csv(path, kind):
-    """Ids (N,), patients (N,) or None, labels, values (N, L); `kind` "probability" or "label"."""
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            header = [name.strip() for name in next(reader, [])]
-            rows = [(reader.line_num, row) for row in reader if row]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path}: not a UTF-8 CSV file: {error}") from None
-    columns = [at for at, name in enumerate(header) if at > 0 and name != "patient_id"]
-    labels = [header[at] for at in columns]
-    if not labels or len(set(header)) != len(header) or not all(header):
-        raise ValueError(f"{path}: header: expected an id column, then a column per label with "
-                         f"distinct names, found {', '.join(header) or 'nothing'}")
-    values = np.empty((len(rows), len(labels)))
-    for at, (line, row) in enumerate(rows):
-        if len(row) != len(header):
-            raise ValueError(f"{path}: line {line}: expected {len(header)} cells, found {len(row)}")
-        for place, (column, name) in enumerate(zip(columns, labels)):
-            where = f"{path}: line {line}, {name}"
-            values[at, place] = _cell(row[column].strip(), kind, where)
-    ids = np.array([row[0].strip() for _, row in rows], dtype=str)
-    _check_ids(path, ids, [f"line {line}" for line, _ in rows])
-    patients = None
-    if "patient_id" in header:
-        patients = np.array([row[header.index("patient_id")].strip() for _, row in rows], dtype=str)
-        if not all(patients):
-            raise ValueError(f"{path}: line {rows[list(patients).index('')][0]}: patient_id: "
-                             "expected a name, found nothing")
-    return ids, patients, labels, values
-
-
-def _cell(cell, kind, where):
-    if kind == "label" and cell == "":
-        return np.nan
-    try:
-        value = float(cell)
-    except ValueError:
-        value = np.nan
-    if kind == "label" and value not in (0, 1):
-        raise ValueError(f"{where}: expected 0, 1 or nothing, found {cell!r}")
-    if kind == "probability" and not 0 <= value <= 1:
-        raise ValueError(f"{where}: expected a probability in [0, 1], found {cell!r}")
-    return value

@@ -1,10 +1,12 @@
 """evaluate.py as people call it: on predictions, on runs, and with everything that can be wrong."""
 
+import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +49,9 @@ def fails(capsys, arguments, *words):
     before = sorted(Path().rglob("*"))
     assert evaluate.main(arguments) == 2
     error = capsys.readouterr().err
-    assert error.startswith("evaluate.py: error: ") and error.count("\n") == 1
+    *warnings, error = error.splitlines()
+    assert all(line.startswith("warning: ") for line in warnings)
+    assert error.startswith("evaluate.py: error: ")
     for word in words:
         assert word in error, error
     assert sorted(Path().rglob("*")) == before
@@ -68,11 +72,12 @@ def test_anybodys_predictions(here, capsys):
         )
     assert found["labels_left_out"] == ["Mass"]
     printed = capsys.readouterr().out
-    answer, _, header, *rows = printed.strip().splitlines()
+    answer, caution, _, header, *rows = printed.strip().splitlines()
     mean = found["comparisons"][0]["mean"]
     assert answer.startswith(f"A − B on predictions: {100 * mean['value']:+.2f} points (95 % CI ")
     assert (here / "out" / "report.md").read_text().startswith(f"**{answer}.**\n")
     assert header.split()[2:] == ["A", "B", "Difference", "95", "%", "CI", "p,", "adjusted"]
+    assert "about these trained models alone" in caution
     shown = {row.split("  ")[0]: row.split() for row in rows[:3]}
     assert shown["Edema"][1] == f"{100 * roc_auc_score(truth[:, 0], a[:, 0]):.2f}"
     assert f"{100 * mean['value']:+.2f}" in shown["Mean over labels"]
@@ -184,7 +189,7 @@ def test_without_matplotlib_everything_but_the_figures(here, capsys, monkeypatch
     write_csvs(here)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert evaluate.main(CSVS) == 0
-    assert capsys.readouterr().err == "no figures: pip install matplotlib\n"
+    assert capsys.readouterr().err.endswith("\nno figures: pip install matplotlib\n")
     assert {p.name for p in (here / "reports").iterdir()} == {
         "report.md",
         "tables.tex",
@@ -269,7 +274,7 @@ def phantom(tmp_path_factory):
     return folder
 
 
-def make_run(folder, phantom, init, seed, labels="table3", **changes):
+def make_run(folder, phantom, init, seed, labels="table3", run_seed=None, **changes):
     """A run folder with an untrained, tiny model."""
     import torch
 
@@ -287,6 +292,7 @@ def make_run(folder, phantom, init, seed, labels="table3", **changes):
         "cache_dir": str(phantom / "cache"),
         "limit": 5,
         "workers": 1,
+        "seed": run_seed,
     }
     test_set = data.from_config(config, "test", tables_only=True)
     config["split_hash"] = test_set.split_hash
@@ -414,12 +420,8 @@ def test_runs_are_compared_with_runs_of_the_same_labels(here, phantom):
     alone, found = (
         json.loads((here / out / "report.json").read_text())["studies"] for out in ("table4", "all")
     )
-    assert (
-        found[0] == alone[0]
-
-        and found[0]["label_set"] == "table3"
-    )
-    assert [(s["name"], [m["run"] for m in s["models"]]) for s in found] == [
+    assert found[0] == alone[0] and found[0]["label_set"] == "table3"
+    assert [(s["name"], [m["runs"][0]["run"] for m in s["models"]]) for s in found] == [
         ("phantom", ["full-a", "full-b"]),
         ("phantom-labels-shared-with-mimic-cxr", ["shared"]),
         ("phantom-other-labels-1", ["third"]),
@@ -432,7 +434,8 @@ def test_runs_are_compared_with_runs_of_the_same_labels(here, phantom):
     report = (here / "all" / "report.md").read_text()
     headings = [line for line in report.splitlines() if line.startswith("## ")]
     assert len(set(headings)) == len(headings)
-    assert "## Phantom (synthetic), labels shared with MIMIC-CXR: each label, %" in headings
+    shared = "## Phantom (synthetic), labels shared with MIMIC-CXR: each label on the test set"
+    assert any(heading.startswith(shared) for heading in headings)
     rows = (here / "all" / "metrics.csv").read_text().splitlines()
     assert {row.split(",")[0] for row in rows[1:]} == {s["name"] for s in found}
     if (here / "all" / "figure3.png").is_file():  # matplotlib is there
@@ -487,3 +490,137 @@ def test_a_run_of_version_1_is_scored_as_it_was_then(here, monkeypatch):
     np.testing.assert_array_equal(found.y_true, expected.y_true)
     np.testing.assert_array_equal(found.image_id, expected.image_id)
     assert found.meta["split_hash"] == expected.meta["split_hash"]
+
+
+def test_a_limited_evaluation_leaves_the_whole_one_alone(here, phantom, capsys):
+    make_run(here / "runs" / "one", phantom, "dinov2", 0)
+    quick = ["--bootstrap", "100", "--device", "cpu"]
+    assert evaluate.main(quick) == 0
+    whole = (here / "runs" / "one" / "predictions.npz").read_bytes()
+    assert evaluate.main([*quick, "--limit", "4"]) == 0
+    assert (here / "runs" / "one" / "predictions.npz").read_bytes() == whole
+    few = load_predictions(here / "runs" / "one" / "predictions-limit4.npz")
+    assert len(few.image_id) == 4 and few.meta["limit"] == 4
+    assert "first 4 radiographs of each test set" in Path("reports/report.md").read_text()
+    write_csvs(here)
+    capsys.readouterr()
+    fails(capsys, [*CSVS, "--limit", "5"], "--limit is for runs")
+    fails(capsys, ["--truth", "truth.csv"], "--truth is for --predictions")
+
+
+def test_npz_and_csv_of_the_same_images_are_compared(here, capsys):
+    write_csvs(here)
+    p = load_predictions("A.csv", "truth.csv")
+    meta = {"corpus": "cxr14", "init": "dinov2", "run": "x"}
+    save_predictions("x.npz", replace(p, meta=meta))
+    assert evaluate.main(["--predictions", "x.npz", "B.csv", *CSVS[3:]]) == 0
+    (found,) = json.loads(Path("reports/report.json").read_text())["studies"]
+    assert found["corpus"] == "cxr14" and [m["name"] for m in found["models"]] == ["dinov2", "B"]
+    capsys.readouterr()
+    fails(capsys, ["--predictions", "x.npz", "--truth", "absent.csv"], "absent.csv: no such file")
+
+
+def test_names_and_runs_of_predictions(here, capsys):
+    write_csvs(here)
+    for name, source in (("x", "A"), ("y", "B")):
+        Path(name).mkdir()
+        shutil.copy(f"{source}.csv", f"{name}/preds.csv")
+    tail = CSVS[3:]
+    fails(
+        capsys,
+        ["--predictions", "x/preds.csv", "y/preds.csv", *tail],
+        "two predictions of the same name: preds",
+        "NAME=FILE",
+    )
+    assert evaluate.main(["--predictions", "new=x/preds.csv", "old=y/preds.csv", *tail]) == 0
+    (found,) = json.loads(Path("reports/report.json").read_text())["studies"]
+    assert [m["name"] for m in found["models"]] == ["new", "old"]
+    (run,) = found["models"][0]["runs"]
+    digest = hashlib.sha256(Path("x/preds.csv").read_bytes()).hexdigest()
+    assert run["file"] == {"path": "x/preds.csv", "sha256": digest}
+    fails(capsys, ["--predictions", "new=x/preds.csv,A.csv", *tail], "one and the same run")
+    rng = np.random.default_rng(1)
+    for name in ("a", "b"):
+        for number in range(2):
+            p = load_predictions(f"{name.upper()}.csv", "truth.csv")
+            scores = np.clip(p.y_score + rng.normal(size=p.y_score.shape) * 0.02, 0, 1)
+            lines = [f"{i},{e:.6f},{f:.6f}" for i, (e, f) in zip(p.image_id, scores)]
+            Path(f"{name}{number}.csv").write_text("\n".join(["id,Effusion,Edema", *lines, ""]))
+    several = ["--predictions", "a=a0.csv,a1.csv", "b=b0.csv,b1.csv", *tail]
+    assert evaluate.main(several) == 0
+    (found,) = json.loads(Path("reports/report.json").read_text())["studies"]
+    assert [len(m["runs"]) for m in found["models"]] == [2, 2] and len(found["comparisons"]) == 1
+    assert "2 runs each" in capsys.readouterr().out
+
+
+def test_seeds_are_runs_of_an_init_and_other_settings_are_named(here, phantom):
+    for seed, name in ((0, "a"), (1, "a-seed1"), (2, "b"), (3, "b-seed1"), (4, "c")):
+        init = "dinov2" if name[0] != "b" else "imagenet"
+        make_run(
+            here / "runs" / name,
+            phantom,
+            init,
+            seed,
+            run_seed=seed,
+            lr=1e-5 if name != "c" else 1e-4,
+        )
+    assert evaluate.main(["--bootstrap", "100", "--device", "cpu", "--min-count", "1"]) == 0
+    (found,) = json.loads(Path("reports/report.json").read_text())["studies"]
+    assert [(m["name"], len(m["runs"])) for m in found["models"]] == [
+        ("dinov2, lr 1e-05", 2),
+        ("dinov2, lr 0.0001", 1),
+        ("imagenet", 2),
+    ]
+    assert [run["seed"] for run in found["models"][0]["runs"]] == [0, 1]
+    assert len(found["comparisons"]) == 3
+    text = Path("reports/report.md").read_text()
+    assert "An init with a single run is given the other's variance" in text
+    assert "DINOv2, lr 1e-05 minus ImageNet-21k" in text
+
+
+def test_labels_that_differ_in_spelling_are_said_first(here, capsys):
+    write_csvs(here, a_text=lambda text: text.replace("Effusion", "effusion"))
+    assert evaluate.main(CSVS) == 0
+    first = capsys.readouterr().err.splitlines()
+    assert (
+        "warning: 'Effusion' is not in all of the files and is left out; "
+        "is it the same as 'effusion'?" in first
+    )
+
+
+def test_a_billion_resamples_end_in_one_line(here, capsys):
+    write_csvs(here)
+    fails(capsys, [*CSVS[:-1], "1000000000000"], "n_resamples", "GiB; this machine has")
+
+
+def test_the_papers_p_of_none_of_a_hundred(here, capsys):
+    write_csvs(here, n=400)
+    assert evaluate.main([*CSVS[:-1], "100", "--p-value", "paper"]) == 0
+    mean = json.loads(Path("reports/report.json").read_text())["studies"][0]["comparisons"][0][
+        "mean"
+    ]
+    assert mean["p"] == 0 and "p ≤ 0.02," in capsys.readouterr().out
+
+
+def test_a_run_that_is_still_training_is_named(here, phantom, capsys):
+    from models import run_folder
+
+    make_run(here / "runs" / "one", phantom, "dinov2", 0, epochs=10)
+    (here / "runs" / "one" / "log.csv").write_text("epoch\n1\n2\n3\n")
+    quick = ["--bootstrap", "100", "--device", "cpu"]
+    with run_folder.lock(here / "runs" / "one"):
+        assert evaluate.main(quick) == 0
+        said = "note: runs/one is still training, after 3 of 10 epochs; its best.pt of epoch 1 is"
+        assert said in capsys.readouterr().err
+    assert evaluate.main(quick) == 0
+    assert "runs/one ended 0 minutes ago, after 3 of 10 epochs" in capsys.readouterr().err
+    (here / "runs" / "one" / "log.csv").write_text("epoch\n" + "1\n" * 10)
+    assert evaluate.main(quick) == 0
+    assert "note: " not in capsys.readouterr().err
+
+
+def test_the_end_says_what_comes_next(here, phantom, capsys):
+    make_run(here / "runs" / "one", phantom, "dinov2", 0)
+    assert evaluate.main(["--bootstrap", "100", "--device", "cpu"]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "next, to deploy the best: python -m export.to_onnx runs/one"

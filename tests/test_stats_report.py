@@ -2,8 +2,13 @@
 
 import csv
 import io
+import itertools
 import json
+import re
+import shutil
+import subprocess
 import xml.etree.ElementTree
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,10 +18,10 @@ from sklearn.metrics import roc_auc_score
 
 from stats.paper_results import TABLE4, TABLE5
 from stats.predictions import Predictions
-from stats.report.answers import answers
+from stats.report.answers import answers, caution
 from stats.report.formats import tex, to_latex
 from stats.report.result_tables import all_tables, p_text
-from stats.report.write import describe, write_report
+from stats.report.write import describe, left_out, write_report
 from stats.study import adjust, study
 
 LABELS = ["Edema", "Hernia", "Mass & more_100%", "No finding"]
@@ -28,6 +33,7 @@ SETTINGS = {
     "alternative": "two-sided",
     "family": "comparison",
     "labels": "all",
+    "min_count": 15,
 }
 
 
@@ -127,7 +133,7 @@ def test_the_answer_is_a_sentence():
     )
     assert answers(found) == [expected + "1 run each"]
     mean |= {"value": -0.001, "ci": [-0.003, 0.001], "p": 0.3, "p_adjusted": 0.3}
-    sentence, = answers(found)
+    (sentence,) = answers(found)
     assert "−0.10 points (95 % CI −0.30 to 0.10), p = 0.300" in sentence
     assert sentence.endswith("; no significant difference")
     assert len(answers(studies())) == 4 and "adjusted p" in answers(studies())[0]
@@ -214,6 +220,8 @@ def test_files_agree_and_are_the_same_each_time(tmp_path):
     assert len(rows) == (2 + 3) * (4 + 1) * 5
     rows = list(csv.DictReader(io.StringIO((tmp_path / "a" / "comparisons.csv").read_text())))
     assert len(rows) == (1 + 3) * (4 + 1)
+    wanted = "study,corpus,a,b,label,difference,ci_low,ci_high,p,p_adjusted,runs_a,runs_b"
+    assert set(wanted.split(",")) <= set(rows[0]) and rows[4]["label"] == "mean over labels"
     assert f"{100 * edema['mean']:.2f} ± {100 * edema['sd']:.2f}" in text
     assert "Hernia: no positives; neither scored nor compared" in text
     assert "Nodule: not in all of the files compared; left out" in text
@@ -261,16 +269,149 @@ def test_the_papers_averages_are_those_of_its_labels():
     )
 
 
+def latex_of_many():
+    """Tables as wide as they get (six corpora of long labels) and labels that LaTeX trips over."""
+    found = studies()
+    for corpus in ("vindr", "chexpert", "padchest", "ukacxr"):
+        found.append(study(corpus, models(), n_resamples=30))
+    odd = ["[Edema] of x", "Hernia", "Mass & more_100%", "two\nlines \\ ^~{}$#"]
+    found.append(study("x", [replace(m, labels=odd) for m in models()], n_resamples=30))
+    adjust(found, "comparison")
+    return to_latex(all_tables(found, SETTINGS), describe(SETTINGS))
+
+
 def test_latex_is_well_formed():
-    text = to_latex(all_tables(studies(), SETTINGS), describe(SETTINGS))
-    assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 2 + 2 + 4
-    assert r"Mass \& more\_100\%" in text and "±" not in text and "–" not in text
-    for table in text.split(r"\begin{tabular}")[1:]:
-        body = table.split(r"\end{tabular}")[0]
-        columns = body[1 : body.index("}")]
-        rows = [line for line in body.splitlines() if line.endswith(r"\\")]
-        assert len({line.replace(r"\&", "").count("&") for line in rows} | {len(columns) - 1}) == 1
+    text = latex_of_many()
+    assert r"{Mass \& more\_100\%} &" in text and not set("±–−≤") & set(text.split("\n", 2)[2])
+    assert text.count(r"\begin{longtable}") == text.count(r"\end{longtable}")
+    assert text.count(r"\begin{landscape}") == text.count(r"\end{landscape}") > 0
+    for table in text.split(r"\endhead")[1:]:
+        rows = [line for line in table.split(r"\end{longtable}")[0].splitlines() if " & " in line]
+        assert rows and all(line.startswith("{") and line.endswith(r"\\") for line in rows)
+        assert len({line.count("} & {") for line in rows}) == 1
     assert tex("a_b & 5 % ± <") == r"a\_b \& 5 \% $\pm$ $<$"
+    assert tex("two\n lines") == "two lines"
+
+
+def test_a_real_latex_sets_every_table_on_its_page(tmp_path):
+    if not shutil.which("pdflatex"):
+        pytest.skip("no pdflatex: apt-get install texlive-latex-recommended")
+    (tmp_path / "tables.tex").write_text(latex_of_many())
+    (tmp_path / "all.tex").write_text(
+        r"\documentclass[a4paper]{article}\usepackage[T1]{fontenc}\usepackage[margin=2cm]{geometry}"
+        r"\usepackage{booktabs,longtable,array,pdflscape}\begin{document}\input{tables}\end{document}"
+    )
+    for _ in range(2):
+        done = subprocess.run(
+            ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            errors="replace",
+        )
+        assert done.returncode == 0, done.stdout[-2000:]
+    wide = [float(pt) for pt in re.findall(r"Overfull .hbox .([\d.]+)pt too wide", done.stdout)]
+    assert max(wide, default=0) < 5, wide
+    assert (tmp_path / "all.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_the_table_of_labels_has_values_of_the_test_set():
+    """A mean over replicates is another number, and stands in a table that says so."""
+    found = studies()
+    m = found[0]["models"][0]["labels"]["Edema"]
+    table, spread = (
+        next(t for t in all_tables(found, SETTINGS) if t.title.startswith(start))
+        for start in ("ChestX-ray14: each label on", "ChestX-ray14: each label as the paper")
+    )
+    row = table.rows[0]
+    truth, p = models()[0].y_true[:, 0], models()[0].y_score[:, 0]
+    known = ~np.isnan(truth)
+    positive = p[known] >= m["threshold"]
+    sensitivity = positive[truth[known] == 1].mean()
+    at = table.header.index("Sensitivity")
+    low, high = m["sensitivity"]["ci"]
+    assert row[at] == f"{100 * sensitivity:.2f} ({100 * low:.2f} to {100 * high:.2f})"
+    assert row[table.header.index("Threshold")] == f"{m['threshold']:.3f}"
+    assert abs(m["sensitivity"]["mean"] - sensitivity) > 1e-4
+    expected = f"{100 * m['sensitivity']['mean']:.2f} ± {100 * m['sensitivity']['sd']:.2f}"
+    assert spread.rows[0][spread.header.index("Sensitivity")] == expected
+
+
+def test_few_positives_are_scored_but_not_tested():
+    rare = models(n=300)
+    rare[0].y_true[:, 2] = 0
+    rare[0].y_true[:14, 2] = 1
+    found = study("cxr14", [replace(m, y_true=rare[0].y_true) for m in rare], n_resamples=100)
+    adjust([found], "comparison")
+    mass, mean = (
+        found["comparisons"][0]["labels"]["Mass & more_100%"],
+        found["comparisons"][0]["mean"],
+    )
+    assert found["too_few"][2] == "14 positives" and np.isnan(mass["p"])
+    assert np.isfinite(mass["value"]) and np.isfinite(mean["p"])
+    assert found["labels_in_mean"] == ["Edema", "No finding"]
+    areas = [found["models"][0]["labels"][x]["auroc"]["value"] for x in ("Edema", "No finding")]
+    assert found["models"][0]["mean"]["auroc"]["value"] == pytest.approx(np.mean(areas), abs=1e-12)
+    assert "14 positives, which is too few" in "".join(left_out([found], SETTINGS))
+    more = study(
+        "cxr14", [replace(m, y_true=rare[0].y_true) for m in rare], n_resamples=100, min_count=14
+    )
+    assert more["too_few"][2] is None and len(more["labels_in_mean"]) == 3
+    by_patient = study("cxr14", models(), n_resamples=100, resample="patient", min_count=40)
+    assert "positive patients" in by_patient["too_few"][0]
+
+
+def test_runs_of_an_init_are_one_comparison():
+    a = [
+        replace(m, meta=m.meta | {"name": "a", "run": f"a{n}"})
+        for n in range(3)
+        for m in models(("x",), seed=0)
+    ]
+    rng = np.random.default_rng(5)
+    a = [
+        replace(m, y_score=np.clip(m.y_score + rng.normal(size=m.y_score.shape) * 0.1, 0, 1))
+        for m in a
+    ]
+    b = [
+        replace(
+            m, meta=m.meta | {"name": "b"}, y_score=np.clip(m.y_score + 0.2 * (m.y_true == 1), 0, 1)
+        )
+        for m in a
+    ]
+    found = study("cxr14", [*a, *b], n_resamples=200)
+    adjust([found], "comparison")
+    assert [len(m["runs"]) for m in found["models"]] == [3, 3]
+    (c,) = found["comparisons"]
+    areas = np.array(
+        [
+            [
+                np.mean(
+                    [
+                        roc_auc_score(p.y_true[k, at], p.y_score[k, at])
+                        for at in (0, 2, 3)
+                        for k in [~np.isnan(p.y_true[:, at])]
+                    ]
+                )
+                for p in runs
+            ]
+            for runs in (a, b)
+        ]
+    )
+    assert c["mean"]["value"] == pytest.approx(areas[0].mean() - areas[1].mean(), abs=1e-12)
+    assert found["models"][0]["mean"]["auroc"]["sd_of_runs"] == pytest.approx(areas[0].std(ddof=1))
+    assert (c["runs_a"], c["runs_b"], c["mean"]["p_floor"]) == (3, 3, 0)
+    assert 0 <= c["mean"]["share_of_runs"] <= 1 and "delong_p" not in c["labels"]["Edema"]
+    assert answers([found])[0].endswith("3 runs each") and not caution([found])
+    assert "about these trained models alone" in caution(studies())[0]
+    runs = next(t for t in all_tables([found], SETTINGS) if "training runs" in t.title)
+    assert runs.rows[0][1:] == [
+        "3",
+        *(
+            f"{100 * x:.2f}"
+            for x in (areas[0].mean(), areas[0].std(ddof=1), areas[0].min(), areas[0].max())
+        ),
+        runs.rows[0][-1],
+    ]
 
 
 def test_figures_can_be_opened_and_are_the_same_each_time(tmp_path):
@@ -297,3 +438,104 @@ def test_figures_can_be_opened_and_are_the_same_each_time(tmp_path):
             xml.etree.ElementTree.fromstring(data)
             assert b"<dc:date>" not in data
     assert not list(tmp_path.glob(".*"))
+
+
+def texts_of(figure):
+    """Every visible text of a figure with its box in pixels, and the canvas."""
+    from matplotlib.text import Text
+
+    figure.canvas.draw()
+    renderer = figure.canvas.get_renderer()
+    ticks = set()
+    for axis in [axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)]:
+        low, high = sorted(axis.get_view_interval())
+        for tick in [*axis.get_major_ticks(), *axis.get_minor_ticks()]:
+            if not low <= tick.get_loc() <= high:  # not drawn
+                ticks |= {tick.label1, tick.label2}
+    shown = [
+        text
+        for text in figure.findobj(Text)
+        if text.get_visible() and text.get_text().strip() and text not in ticks
+        if text.axes is None or text.axes.axison
+    ]
+    return [(t.get_text(), t.get_window_extent(renderer)) for t in shown], figure.bbox
+
+
+def assert_readable(figure):
+    """No text leaves the canvas or lies on another."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    FigureCanvasAgg(figure)
+    boxes, canvas = texts_of(figure)
+    assert boxes
+    for name, box in boxes:
+        inside = box.x0 >= -1 and box.y0 >= -1 and box.x1 <= canvas.x1 + 1
+        assert inside and box.y1 <= canvas.y1 + 1, f"{name!r} leaves the canvas"
+    for (a, first), (b, second) in itertools.combinations(boxes, 2):
+        width = min(first.x1, second.x1) - max(first.x0, second.x0)
+        height = min(first.y1, second.y1) - max(first.y0, second.y0)
+        assert width < 2 or height < 2, f"{a!r} and {b!r} overlap"
+
+
+@pytest.mark.parametrize(
+    "n_models, n_labels, length", [(1, 1, 3), (2, 14, 12), (2, 4, 40), (3, 17, 40), (6, 6, 40)]
+)
+def test_no_text_of_a_figure_is_cut_or_covered(n_models, n_labels, length):
+    pytest.importorskip("matplotlib")
+    from stats.report import figures, forest
+
+    rng = np.random.default_rng(0)
+    y = (rng.random((200, n_labels)) < 0.4).astype(np.float32)
+    labels = [f"{at} a finding with a long name, and its own number"[:length] for at in range(18)]
+    found = [
+        Predictions(
+            np.arange(200).astype(str),
+            None,
+            labels[:n_labels],
+            y,
+            1 / (1 + np.exp(-(rng.normal(size=y.shape) + y))),
+            {"name": f"{at} an init of a long name, which its maker gave"[:length], "run": str(at)},
+        )
+        for at in range(n_models)
+    ]
+    studies = [study("cxr14", found, n_resamples=30), study("padchest", found, n_resamples=30)]
+    adjust(studies, "comparison")
+    import matplotlib
+
+    with matplotlib.rc_context(figures.SETTINGS):
+        drawn = [figures.box_plots(studies[:1]), figures.box_plots(studies)]
+        drawn += [figures.roc_curves(studies[0], found), *forest.forest_plots(studies).values()]
+        drawn += forest.forest_plots(studies[:1]).values()
+        for figure in drawn:
+            assert_readable(figure)
+
+
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_curves_of_a_single_epoch_can_be_seen(tmp_path, epochs, monkeypatch):
+    pytest.importorskip("matplotlib")
+    from matplotlib.figure import Figure
+
+    from stats.curves import plot_curves
+
+    kept = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: kept.append(self))
+    labels = {f"auroc a finding with a rather long name, number {at}": 0.5 for at in range(17)}
+    rows = [
+        {"epoch": e, "train_loss": 1.0, "val_loss": 1.0, "val_auroc": [0.6, 0.7, 0.65][e - 1]}
+        | labels
+        for e in range(1, epochs + 1)
+    ]
+    plot_curves(rows, tmp_path / "curves.png")
+    (figure,) = kept
+    assert_readable(figure)
+    auc = figure.axes[1]
+    assert all(
+        line.get_marker() != "None"
+        for line in auc.lines
+        if len(line.get_xdata()) == epochs and line.get_label() != "chance"
+    )
+    assert [line.get_label() for line in auc.lines][-1] == (
+        f"highest mean: epoch {1 if epochs == 1 else 2}"
+    )
+    chance = next(line for line in auc.lines if line.get_label() == "chance")
+    assert set(chance.get_ydata()) == {0.5}

@@ -46,6 +46,19 @@ def answers(studies):
     return found
 
 
+def caution(studies):
+    """What has to be said on top of the answers, in a list of sentences."""
+    pairs = [c for s in studies for c in s["comparisons"]]
+    found = []
+    if any(c["runs_a"] == c["runs_b"] == 1 for c in pairs):
+        found.append("With one run an init, p is about these trained models alone and not about "
+                     "their inits: train more (train.py --seed 1, 2, ...)")
+    if any(min(c["runs_a"], c["runs_b"]) < max(c["runs_a"], c["runs_b"]) and
+           min(c["runs_a"], c["runs_b"]) == 1 for c in pairs):
+        found.append("An init with a single run is given the other's variance between runs")
+    return found
+
+
 def _runs(c):
     a, b = c["runs_a"], c["runs_b"]
     return f"{a} run{'s' * (a > 1)} each" if a == b else f"{a} and {b} runs"

@@ -31,7 +31,9 @@ def all_tables(studies, settings):
     tables = [overlap_table(studies)] if settings["labels"] == "mimic-overlap" else []
     tables += [summary_table(studies, settings), mean_table(studies)]
     for s in studies:
-        tables.append(label_table(s, settings))
+        if any(len(m["runs"]) > 1 for m in s["models"]):
+            tables.append(runs_table(s))
+        tables += [label_table(s, settings), spread_table(s, settings)]
         tables += [comparison_table(s, c) for c in s["comparisons"]]
     return tables
 
@@ -43,8 +45,9 @@ def show_corpus(s):
 
 
 def show_model(name):
-    """A model's name, in the paper's spelling where it is one of its inits."""
-    return INITS.get(name, name)
+    """A model's name, its init in the paper's spelling."""
+    init, comma, settings = name.partition(", ")
+    return INITS.get(init, init) + comma + settings
 
 
 def percent(value):
@@ -55,6 +58,12 @@ def percent(value):
 def interval(ci):
     """An interval in percent, as text."""
     return "–" if math.isnan(ci[0]) else f"{percent(ci[0])} to {percent(ci[1])}"
+
+
+def value_ci(cell):
+    """The value on the test set with its interval, in percent, as text."""
+    value = percent(cell["value"])
+    return value if value == "–" else f"{value} ({interval(cell['ci'])})"
 
 
 def mean_sd(cell, sd="sd"):
@@ -148,30 +157,61 @@ def overlap_table(studies):
 def mean_table(studies):
     """The means over labels with their own uncertainty."""
     rows = [[show_corpus(s), show_model(m["name"])] + [
-        f"{mean_sd(m['mean'][x])} ({interval(m['mean'][x]['ci'])})" for x in PAPER_METRICS]
+        f"{percent(m['mean'][x]['value'])} ± {percent(m['mean'][x]['sd'])} "
+        f"({interval(m['mean'][x]['ci'])})" for x in PAPER_METRICS]
         for s in studies for m in s["models"]]
     return Table("Mean over labels with its own uncertainty, %",
                  ["Corpus", model_column(studies), *(NAMES[m] for m in PAPER_METRICS)], rows,
-                 "Mean over replicates ± SD over replicates (95 % CI) of the mean over labels.")
+                 "On the test set, with the SD over replicates (95 % CI) of the mean over labels.")
+
+
+def runs_table(s):
+    """The training runs of each init: mean ROC-AUC over labels, and how it varies between runs."""
+    rows = []
+    for m in s["models"]:
+        areas = sorted(run["mean_auroc"] for run in m["runs"])
+        rows.append([show_model(m["name"]), str(len(areas)), percent(m["mean"]["auroc"]["value"]),
+                     percent(m["mean"]["auroc"]["sd_of_runs"] or math.nan), percent(areas[0]),
+                     percent(areas[-1]), interval(m["mean"]["auroc"]["ci"])])
+    return Table(f"{show_corpus(s)}: training runs, mean ROC-AUC over labels, %",
+                 [model_column([s]), "Runs", "Mean", "SD between runs", "Worst", "Best", "95 % CI"],
+                 rows, "The interval is of the init: over training runs and test patients.")
 
 
 def label_table(s, settings):
-    """A study's supplementary table: every label and model (the paper's S1 to S6)."""
+    """A study's supplementary table: every label and model on the test set."""
     rows = []
     for at, label in enumerate(s["labels"]):
         for m in s["models"]:
             found = m["labels"][label]
-            auc = found["auroc"]
             rows.append([label, f"{s['positives'][at]:,} / {s['negatives'][at]:,}",
-                         show_model(m["name"]), percent(auc["value"]),
-                         mean_sd(auc) + in_paper(found["paper_auroc"]), interval(auc["ci"]),
-                         *(mean_sd(found[x]) for x in (*PAPER_METRICS[1:], "f1"))])
+                         show_model(m["name"]), value_ci(found["auroc"]),
+                         threshold_text(found["threshold"]),
+                         *(value_ci(found[x]) for x in (*PAPER_METRICS[1:], "f1"))])
     patients = "" if s["patients"] is None else f" of {s['patients']:,} patients"
-    return Table(f"{show_corpus(s)}: each label, %",
-                 ["Label", "Positive / negative", model_column([s]), "ROC-AUC of the test set",
-                  "ROC-AUC ± SD", "95 % CI",
-                  *(f"{NAMES[x]} ± SD" for x in (*PAPER_METRICS[1:], "f1"))], rows,
-                 f"{s['images']:,} radiographs{patients}. ± is the SD over replicates. "
+    anew = "; printed is that of the test set itself" * (settings["thresholds"] == "test")
+    return Table(f"{show_corpus(s)}: each label on the test set, % (95 % CI)",
+                 ["Label", "Positive / negative", model_column([s]), NAMES["auroc"], "Threshold",
+                  *(NAMES[x] for x in (*PAPER_METRICS[1:], "f1"))], rows,
+                 f"{s['images']:,} radiographs{patients}. Threshold: "
+                 f"{THRESHOLD[settings['thresholds']]}{anew}.")
+
+
+def threshold_text(value):
+    """A threshold on probabilities, as text; infinite where nothing is called positive."""
+    return "–" if math.isnan(value) else "none" if math.isinf(value) else f"{value:.3f}"
+
+
+def spread_table(s, settings):
+    """The same as the paper prints it: mean ± SD over the replicates (its Tables S1 to S6)."""
+    metrics = (*PAPER_METRICS, "f1")
+    rows = [[label, show_model(m["name"]), *(
+        mean_sd(m["labels"][label][x])
+        + (in_paper(m["labels"][label]["paper_auroc"]) if x == "auroc" else "") for x in metrics)]
+        for label in s["labels"] for m in s["models"]]
+    return Table(f"{show_corpus(s)}: each label as the paper prints it, mean ± SD, %",
+                 ["Label", model_column([s]), *(NAMES[x] for x in metrics)], rows,
+                 "Mean and SD over replicates; not the value on the test set, which is above. "
                  f"Threshold: {THRESHOLD[settings['thresholds']]}.")
 
 
@@ -182,8 +222,12 @@ def comparison_table(s, c):
             for name, test in (*c["labels"].items(), ("Mean over labels", c["mean"]))]
     pair = f"{show_model(c['a'])} minus {show_model(c['b'])}"
     family = max(test["family_size"] for test in c["labels"].values())
+    how = "DeLong's p, not adjusted, takes the radiographs to be independent."
+    if c["mean"]["share_of_runs"] is not None:
+        share = f"{100 * c['mean']['share_of_runs']:.0f} %"
+        how = ("Intervals and p hold for the inits: over test patients and training runs, which "
+               f"are the source of {share} of the mean's variance.")
     return Table(f"{show_corpus(s)}: {pair}, ROC-AUC in percentage points",
                  ["Label", "Difference", "95 % CI", "p", "p, adjusted", "DeLong's p"], rows,
                  f"Labels are adjusted over {family} tests, the mean over those of "
-                 f"{c['mean']['family_size']} comparisons. DeLong's p, not adjusted, takes the "
-                 "radiographs to be independent.")
+                 f"{c['mean']['family_size']} comparisons. {how}")

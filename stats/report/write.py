@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 
 from stats.files import atomic_write
-from stats.report.answers import answers
+from stats.report.answers import answers, caution
 from stats.report.formats import comparisons_csv, metrics_csv, to_json, to_latex, to_markdown
 from stats.report.result_tables import all_tables, show_corpus
 
@@ -30,8 +30,9 @@ def write_report(folder, studies, settings):
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tables, heading = all_tables(studies, settings), describe(settings)
-    parts = [*(f"**{answer}.**" for answer in answers(studies)), "# Evaluation", heading,
-             *map(to_markdown, tables), *left_out(studies)]
+    parts = [*(f"**{answer}.**" for answer in answers(studies)), *caution(studies),
+             "# Evaluation", heading,
+             *map(to_markdown, tables), *left_out(studies, settings)]
     files = {"report.md": "\n\n".join(parts) + "\n", "tables.tex": to_latex(tables, heading),
              "metrics.csv": metrics_csv(studies), "comparisons.csv": comparisons_csv(studies),
              "report.json": to_json({"settings": settings, "studies": studies})}
@@ -55,7 +56,9 @@ def describe(settings):
                   "the second"}
     family = {"comparison": "of a label over the labels of its comparison",
               "report": "of a label over the labels of all comparisons of this report"}
-    return (f"{settings['n_resamples']:,} bootstrap resamples with seed {settings['seed']}, "
+    limit = settings.get("limit")
+    only = f"Only the first {limit:,} radiographs of each test set. " if limit else ""
+    return (f"{only}{settings['n_resamples']:,} bootstrap resamples with seed {settings['seed']}, "
             f"{drawn}, the same for every model and label. Accuracy, sensitivity, specificity and "
             f"F1 {threshold[settings['thresholds']]}. Intervals are 95 % percentile intervals. "
             f"p-values are {p[settings['alternative']]}; adjusted by Benjamini and Hochberg: of "
@@ -63,24 +66,26 @@ def describe(settings):
             f"{family[settings['family']]}.")
 
 
-def left_out(studies):
+def left_out(studies, settings):
     """What could not be scored or compared: a Markdown list a study, where there is anything."""
     for s in studies:
         lines = [f"{s[key]:,} test radiographs: {why}" for key, why in
                  (("missing_images", "not on disk"), ("unreadable_images", "unreadable")) if s[key]]
-        for label, reason in zip(s["labels"], s["reasons"]):
+        for label, reason, few in zip(s["labels"], s["reasons"], s["too_few"]):
             undefined = s["models"][0]["labels"][label]["undefined_replicates"]
             if reason:
                 lines.append(f"{label}: {reason}; neither scored nor compared")
                 continue
+            if few:
+                lines.append(f"{label}: {few}, which is too few for the bootstrap to hold "
+                             f"(--min-count {settings['min_count']}): scored, but not tested"
+                             + (" and not in the mean over labels" if s["labels_in_mean"] and label
+                                not in s["labels_in_mean"] else ""))
             if undefined:
                 lines.append(f"{label}: {undefined:,} resamples lacked a class and are left out of "
                              "its numbers")
             lines += [f"{label}, {m['name']}: no threshold from validation, so ROC-AUC only"
                       for m in s["models"] if math.isnan(m["labels"][label]["threshold"])]
-        if s["incomplete_replicates"]:
-            lines.append(f"{s['incomplete_replicates']:,} resamples lacked a class of some label; "
-                         "their means are over the other labels")
         lines += [f"{label}: not in all of the files compared; left out"
                   for label in s["labels_left_out"]]
         if s["variant"]:

@@ -1,0 +1,98 @@
+"""Is the difference one of training procedures? Inference over training runs and test patients.
+
+An init is trained K times. Its run k scores theta + r_k + e + e_k on the test set: r_k is the luck
+of the run, e that of the test patients, which all runs share, and e_k what a run makes of them
+alone. The bootstrap over patients, on the same resamples for all runs, gives the variances of e and
+of e_k; the variance s^2 between runs on the test set is that of r_k + e_k. So the mean over runs
+has the variance Var(e) + s^2 / K, and nothing counts twice. A difference of two inits adds theirs;
+the degrees of freedom are Welch and Satterthwaite's. docs/statistics.md has the simulations.
+
+Bouthillier et al., "Accounting for variance in machine learning benchmarks", MLSys 2021.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from stats.bootstrap import nanmean
+from stats.student_t import t_quantile, t_test
+
+
+@dataclass(frozen=True)
+class RunsInference:
+    """A mean over runs, or a difference of two such means: (L,) float64 arrays, NaN if undefined.
+
+    value, se, df : the estimate, its standard error and that one's degrees of freedom
+    ci : (L, 2);  p_value : two-sided, of the value being 0
+    share_of_runs : the part of the variance that more runs would make smaller; the rest is due to
+        the test patients
+    """
+
+    value: np.ndarray
+    se: np.ndarray
+    df: np.ndarray
+    ci: np.ndarray
+    p_value: np.ndarray
+    share_of_runs: np.ndarray
+
+
+def infer_runs(runs_a, replicates_a, runs_b=None, replicates_b=None, level=0.95):
+    """Estimate, interval and p-value that hold for the training procedure.
+
+    Parameters
+    ----------
+    runs_a : (K, L) array
+        A metric of each run on the test set.
+    replicates_a : (B, K, L) array
+        The same in each bootstrap replicate; all runs on the same resamples.
+    runs_b, replicates_b : (K', L) and (B, K', L) arrays, optional
+        Of a second procedure, on the same resamples: the difference a - b is estimated.
+    level : float
+        Coverage of the interval.
+
+    Returns
+    -------
+    RunsInference
+
+    Raises
+    ------
+    ValueError
+        If no procedure has two runs: nothing is known of the variance between them then. If only
+        one has, its variance stands for the other's.
+    """
+    sides = [(np.asarray(runs_a), replicates_a)]
+    if runs_b is not None:
+        sides.append((np.asarray(runs_b), replicates_b))
+    if max(len(runs) for runs, _ in sides) < 2:
+        raise ValueError("runs: expected at least 2 of one init, found 1")
+    value, together = sides[0][0].mean(axis=0), replicates_a.mean(axis=1)
+    if runs_b is not None:
+        value, together = value - sides[1][0].mean(axis=0), together - replicates_b.mean(axis=1)
+    patients = _variance(together)  # Var(e) + sum of Var(e_k) / K
+    counts = [len(runs) for runs, _ in sides]
+    parts, freedom = [], []  # of the variance: (s^2 / K, Var(e_k) / K)
+    for count, (runs, replicates) in zip(counts, sides):
+        if count > 1:
+            # of one run and of the mean of K: they differ by (K - 1) / K Var(e_k)
+            one, mean = _variance(replicates).mean(axis=0), replicates.mean(axis=1)
+            own = np.maximum(one - _variance(mean), 0) * count / (count - 1)
+            # where an init has a single run, the other's variance stands for its own
+            weight = 1 / count if min(counts) > 1 else sum(1 / k for k in counts)
+            parts.append((runs.var(axis=0, ddof=1) * weight, own * weight))
+            freedom.append(count - 1)
+    between = sum(part for part, _ in parts)
+    variance = np.maximum(patients - sum(own for _, own in parts), 0) + between
+    with np.errstate(invalid="ignore", divide="ignore"):
+        df = np.minimum(1e6, variance**2 / sum(part**2 / f for (part, _), f in zip(parts, freedom)))
+        df = np.where(variance > 0, df, 1e6)
+        t = np.where(value == 0, 0, value / np.sqrt(variance))
+        share = sum(np.maximum(part - own, 0) for part, own in parts) / variance
+    se = np.sqrt(variance)
+    width = se * np.array([t_quantile(level, f) for f in df])
+    return RunsInference(value, se, df, np.stack([value - width, value + width], axis=-1),
+                         np.array([t_test(*pair) for pair in zip(t, df)]), share)
+
+
+def _variance(replicates):
+    """Variance over the replicates that are defined."""
+    return nanmean((replicates - nanmean(replicates, axis=0)) ** 2, axis=0)

@@ -1,0 +1,70 @@
+"""Inference over training runs and patients: SciPy's t, a linear model by hand, simulations."""
+
+import numpy as np
+import pytest
+from scipy import stats as scipy_stats
+
+from stats.runs import infer_runs
+from stats.student_t import t_quantile, t_test
+
+
+@pytest.mark.parametrize("df", [1, 1.7, 2, 4, 7.3, 30, 1000, 1e5, 1e7])
+def test_student_t_equals_scipy(df):
+    for t in (0, 0.1, 1, 2, 5, 12):
+        assert t_test(t, df) == pytest.approx(
+            2 * scipy_stats.t.sf(t, df), abs=1e-12 if df <= 1000 else 1e-7, rel=1e-8
+        )
+    for level in (0.5, 0.9, 0.95, 0.99):
+        expected = scipy_stats.t.ppf((1 + level) / 2, df)
+        assert t_quantile(level, df) == pytest.approx(expected, rel=1e-6)
+
+
+def linear_replicates(rng, runs, shared, own, count=4000):
+    """Replicates (B, K, L) whose variances are known: Var(e) shared, Var(e_k) own."""
+    b = len(runs)
+    common = rng.normal(size=(count, 1, runs.shape[1])) * shared
+    return runs + common + rng.normal(size=(count, b, runs.shape[1])) * own
+
+
+def test_without_patients_it_is_welchs_t_test():
+    """A test set without end: only the runs vary."""
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(3, 4)), rng.normal(size=(5, 4)) + 0.5
+    found = infer_runs(a, np.tile(a, (10, 1, 1)), b, np.tile(b, (10, 1, 1)))
+    welch = scipy_stats.ttest_ind(a, b, equal_var=False)
+    np.testing.assert_allclose(found.p_value, welch.pvalue, rtol=1e-8)
+    np.testing.assert_allclose(found.df, welch.df, rtol=1e-10)
+    interval = welch.confidence_interval(0.95)
+    np.testing.assert_allclose(found.ci, np.stack([interval.low, interval.high], 1), rtol=1e-7)
+    np.testing.assert_allclose(found.share_of_runs, 1)
+    one = infer_runs(a, np.tile(a, (10, 1, 1)))
+    np.testing.assert_allclose(one.p_value, scipy_stats.ttest_1samp(a, 0).pvalue, rtol=1e-8)
+
+
+def test_variances_of_patients_and_runs_add_and_nothing_counts_twice():
+    rng = np.random.default_rng(1)
+    shared, own = 0.3, 0.4
+    a, b = (rng.normal(size=(k, 1)) for k in (3, 4))
+    found = infer_runs(
+        a, linear_replicates(rng, a, shared, own), b, linear_replicates(rng, b, shared, own)
+    )
+    expected = 2 * shared**2 + a.var(ddof=1) / 3 + b.var(ddof=1) / 4
+    assert found.se[0] ** 2 == pytest.approx(expected, rel=0.02)
+    luck = max(a.var(ddof=1) - own**2, 0) / 3 + max(b.var(ddof=1) - own**2, 0) / 4
+    assert found.share_of_runs[0] == pytest.approx(luck / expected, rel=0.05)
+
+
+def test_a_single_run_borrows_the_others_variance():
+    rng = np.random.default_rng(2)
+    a, b = rng.normal(size=(1, 1)), rng.normal(size=(4, 1))
+    found = infer_runs(a, np.tile(a, (10, 1, 1)), b, np.tile(b, (10, 1, 1)))
+    assert found.se[0] ** 2 == pytest.approx(b.var(ddof=1) * (1 + 1 / 4))
+    assert found.df[0] == 3
+    with pytest.raises(ValueError, match="at least 2 of one init"):
+        infer_runs(a, np.tile(a, (10, 1, 1)), a, np.tile(a, (10, 1, 1)))
+
+
+def test_no_difference_at_all():
+    a = np.full((2, 1), 0.8)
+    found = infer_runs(a, np.tile(a, (10, 1, 1)), a, np.tile(a, (10, 1, 1)))
+    assert found.value[0] == 0 and found.p_value[0] == 1
