@@ -1,11 +1,9 @@
 """CheXpert of Stanford Hospital."""
 
-import numpy as np
-
 from data.corpus import Corpus
 from data.files import list_files
 from data.labels import RELEASE_NAMES
-from data.tables import CERTAINTY, Rows, find_table, read_age, read_codes, read_csv, read_sex
+from data.tables import CERTAINTY, Rows, find_table, read_codes, read_csv
 
 # The paper's cohort has none that are uncertain here (recovered: its Tables 1 and 2 then match to
 # the last image).
@@ -73,7 +71,7 @@ class CheXpert(Corpus):
                 elif cohort == "paper" and not official and any(y[i] == -1 for i in certain):
                     left_out = UNCERTAIN
                 rows.add(row, path.rpartition(".")[0], patient, view or plane, path, y, official,
-                         left_out, table, sex=read_sex(sex), age=read_age(age) or np.nan)
+                         left_out, table, sex=sex, age="" if age == "0" else age)
         release = rows.release(cls.all_labels(), [])
         expert = int(((release.official == "val") & (release.left_out == "")).sum())
         release.notes.append(f"{expert:,} frontal images of valid.csv join the validation set")

@@ -15,7 +15,7 @@ import numpy as np
 from data.corpus import Corpus
 from data.labels import UNKNOWN
 from data.splits import SPLITS
-from data.tables import BINARY, SEX, Rows, open_text, read_age, read_codes, read_csv, read_sex
+from data.tables import BINARY, SEX, Rows, open_text, read_age, read_codes, read_csv
 
 OPTIONAL = ("split", "view", "sex", "age")
 LATERAL = ("lateral", "lat", "l", "ll", "rl")
@@ -62,12 +62,11 @@ class Custom(Corpus):
                 if value and value not in expected:
                     raise ValueError(f"{table}, row {row}: {name} is {cells[name]!r}, expected one "
                                      f"of {', '.join(expected)}")
-            years = read_age(age)
-            if age and np.isnan(years):
+            if age and np.isnan(read_age(age)):
                 raise ValueError(f"{table}, row {row}: age is {age!r}, expected years")
             y = cls.read_labels([cells[name] for name in labels], labels, table, row)
             rows.add(row, image, cells["patient_id"], cells["view"], image, y, split,
-                     cls.left_out(cells["view"]), sex=read_sex(sex), age=years)
+                     cls.left_out(cells["view"]), sex=sex, age=age)
         release = rows.release(cls.label_names(labels), [])
         if 0 < (release.official == "").sum() < len(release.official):
             raise ValueError(f"{table}: the split is blank in some rows and given in others")

@@ -3,7 +3,7 @@
 from data.corpus import Corpus
 from data.files import list_files
 from data.labels import RELEASE_NAMES
-from data.tables import Rows, find_table, read_age, read_csv, read_lines, read_sex
+from data.tables import Rows, find_table, read_csv, read_lines
 
 
 class ChestXray14(Corpus):
@@ -45,7 +45,7 @@ class ChestXray14(Corpus):
                                  "nor test_list.txt")
             left_out = "" if view in ("AP", "PA") else f"unknown view {view!r}"
             rows.add(row, image, patient, view, f"images/{image}", y, official[image], left_out,
-                     sex=read_sex(sex), age=read_age(age))
+                     sex=sex, age=age)
         lacking = [image for image in official if image not in rows.seen]
         if lacking:
             raise ValueError(f"{table}: lacks {len(lacking):,} images of the official lists, the "

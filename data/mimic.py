@@ -5,7 +5,7 @@ import numpy as np
 from data.chexpert import CERTAIN_IN_PAPER, UNCERTAIN
 from data.corpus import Corpus
 from data.labels import RELEASE_NAMES
-from data.tables import CERTAINTY, Rows, find_table, read_age, read_codes, read_csv, read_sex
+from data.tables import CERTAINTY, Rows, find_table, read_codes, read_csv
 
 OFFICIAL = {"train": "train", "validate": "val", "test": "test"}
 # Views of the release that are no plain AP or PA (metadata 2.0.0); any other is unknown.
@@ -67,9 +67,9 @@ class MimicCXR(Corpus):
                 raise ValueError(f"{metadata}, row {row}: image {image} is not in the split table")
             path = f"files/p{subject[:2]}/p{subject}/s{study}/{image}.jpg"
             split = official[image] if official else ""
-            sex, age, year = people.get(subject, ("", np.nan, 0))
+            sex, age, year = people.get(subject, ("", "", 0))
             if year:
-                age = read_age(f"{age + int(date[:4]) - year}" if date[:4].isdecimal() else "")
+                age = str(age + int(date[:4]) - year) if date[:4].isdecimal() else ""
             rows.add(row, image, subject, view, path, y or blank, split, left_out, sex=sex, age=age)
         notes = ["cohort paper is a guess for MIMIC-CXR: CheXpert's rule"]
         return rows.release(cls.all_labels(), notes if cohort == "paper" else [])
@@ -112,8 +112,7 @@ def _patients(root):
     wanted = ("subject_id", "gender", "anchor_age", "anchor_year")
     rows = read_csv(table, wanted, extra="ignore") if table else ()
     try:
-        return {subject: (read_sex(sex), int(age), int(year))
-                for row, (subject, sex, age, year) in rows}
+        return {subject: (sex, int(age), int(year)) for _, (subject, sex, age, year) in rows}
     except ValueError as error:
         raise ValueError(f"{table}: {error}") from None
 

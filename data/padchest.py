@@ -1,11 +1,10 @@
 """PadChest of Hospital Universitario de San Juan, Alicante."""
 
-import math
 import re
 from ast import literal_eval
 
 from data.corpus import Corpus
-from data.tables import Rows, find_table, read_age, read_csv, read_sex
+from data.tables import Rows, find_table, read_csv
 
 TABLE = "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv"
 FRONTAL = ("PA", "AP", "AP_horizontal")
@@ -102,7 +101,7 @@ class PadChest(Corpus):
                 read_before[cell] = _read_labels(cell, cohort, table, row)
             path = f"{folder.removesuffix('.0')}/{image}" if folder else image
             rows.add(row, image, patient, view, path, read_before[cell], "", left_out,
-                     sex=read_sex(sex), age=_years(date, birth))
+                     sex=sex, age=_years(date, birth))
         if nameless:
             notes.append(f"{nameless:,} rows without an ImageID are ignored")
         return rows.release(cls.all_labels(), notes)
@@ -116,10 +115,9 @@ class PadChest(Corpus):
 
 
 def _years(date, birth):
-    """The age in a study of 20140915 of someone born in 1930.0; NaN where it is not known."""
-    if not (date[:4].isdecimal() and birth[:4].isdecimal()):
-        return math.nan
-    return read_age(str(int(date[:4]) - int(birth[:4])))
+    """The age in a study of 20140915 of someone born in 1930.0; "" where it is not known."""
+    known = date[:4].isdecimal() and birth[:4].isdecimal()
+    return str(int(date[:4]) - int(birth[:4])) if known else ""
 
 
 def _read_labels(cell, cohort, table, row):

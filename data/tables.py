@@ -220,8 +220,8 @@ class Rows:
         self.seen = set()
 
     def add(self, row, image_id, patient_id, view, path, y, official="", left_out="", file=None,
-            sex="", age=np.nan):
-        """Append one image.
+            sex="", age=""):
+        """Append one image; `sex` and `age` are cells as `read_sex` and `read_age` take them.
 
         Raises ValueError, naming file and row, for a blank or repeated image id, a blank patient id
         of an image that is not left out, and a path that leads out of the root.
@@ -234,8 +234,8 @@ class Rows:
             raise ValueError(f"{file or self.file}, row {row}: {error}")
         self.seen.add(image_id)
         # Text that repeats is kept once.
-        self.rows.append((image_id, sys.intern(patient_id), sys.intern(view), path, y, sex, age,
-                          official, sys.intern(left_out)))
+        self.rows.append((image_id, sys.intern(patient_id), sys.intern(view), path, y,
+                          read_sex(sex), read_age(age), official, sys.intern(left_out)))
 
     def release(self, labels, notes):
         """What was collected, as a Release."""
