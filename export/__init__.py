@@ -4,6 +4,7 @@ Commands that know nothing of each other:
 
     to_onnx     run folder -> model.onnx, its card and its metadata   (PyTorch)
     predict     model.onnx, radiographs -> a table, CSV or JSON       (onnxruntime, NumPy, Pillow)
+    page        model.onnx -> a static page that runs it in the browser
     triton      model.onnx -> a model repository for Triton Inference Server
 
 What they stand on:

@@ -51,7 +51,8 @@ def run_page(script, files, timeout=300, size=(1280, 900), screenshot=None):
     The reported value; a dict gets "requests", every request that the browser made, in order.
     """
     done, result, requests = threading.Event(), [], []
-    own = {"/page.html": PAGE.encode(), "/script.mjs": script.encode()} | files
+    waiting = '<img src="/wait.png" hidden>' if screenshot else ""
+    own = {"/page.html": (PAGE + waiting).encode(), "/script.mjs": script.encode()} | files
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def note(self):

@@ -41,7 +41,8 @@ ALLOWED = [
     ("export/calibrate.py", {"models", "stats", "export.metadata", "export.output"}),
     ("export/predict.py", {"export.batch", "export.card", "export.dicom", "export.explain",
                            "export.output", "export.runtime", "export.verify"}),
-    ("export/triton.py", {"export.output", "export.runtime"}),
+    ("export/triton.py", "export/page/", {"export.output", "export.runtime"}),
+    ("export/page/", {"export.output", "export.runtime"}),
     # all but export.predict: a command imports no other command
     ("export/to_onnx.py", {"models", "data", "stats", "export.batch", "export.calibrate",
                            "export.card", "export.graph", "export.metadata", "export.output",
@@ -57,7 +58,7 @@ NEVER_TORCH = (
     "data/cache/", "data/phantom/render.py", "data/files.py", "data/tables.py", "data/splits.py",
     "export/runtime.py", "export/predict.py", "export/explain.py", "export/batch.py",
     "export/dicom.py", "export/metadata.py", "export/quantize.py",
-    "export/triton.py", "export/card.py",
+    "export/triton.py", "export/page/", "export/card.py",
     "export/output.py", "export/verify.py", "export/graph.py", "evaluate.py")
 FILES = sorted(
     str(path.relative_to(REPOSITORY))

@@ -1,0 +1,158 @@
+"""The page in headless Chromium: its numbers are those of predict, and nothing leaves."""
+
+import base64
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from browser import CHROMIUM, run_page
+from export_models import LABELS, radiograph, write_model
+from PIL import Image
+
+from export.page.__main__ import main
+from export.runtime import Predictor
+
+DRIVE = """
+const files = await Promise.all(NAMES.map(async (name) => new File(
+  [await (await fetch("/in/" + name)).arrayBuffer()], name)));
+const frame = document.createElement("iframe");
+Object.assign(frame, { src: "/site/index.html", style: "border:0;width:100%;height:96vh" });
+document.body.style.margin = 0;
+document.body.append(frame);
+const status = () => frame.contentDocument?.getElementById("status")?.textContent;
+const until = async (ready) => { while (!ready()) await new Promise((go) => setTimeout(go, 50)); };
+await until(() => status() === "ready" || (status() || "").startsWith("The model cannot"));
+const page = frame.contentDocument, loaded = status();
+await fetch("/loaded");
+if (loaded === "ready") {
+  const choice = new frame.contentWindow.DataTransfer();
+  files.forEach((file) => choice.items.add(file));
+  const input = page.getElementById("files");
+  input.files = choice.files;
+  input.dispatchEvent(new Event("change"));
+  const shown = () => page.querySelectorAll("article").length;
+  await until(() => shown() === files.length && status() === "ready");
+}
+const results = [...page.querySelectorAll("article")].reverse().map((article) => ({
+  name: article.querySelector("h2").textContent,
+  error: article.querySelector(".error")?.textContent,
+  rows: [...article.querySelectorAll("tr")].slice(1).map((row) => ({
+    probability: Number(row.dataset.probability), positive: row.className === "positive",
+    cells: [...row.cells].map((cell) => cell.textContent) })) }));
+await fetch("/done");
+report({ loaded, results, synthetic: !page.getElementById("synthetic").hidden,
+  overflow: page.documentElement.scrollWidth - page.documentElement.clientWidth,
+  card: page.getElementById("card").textContent });
+"""
+
+
+@pytest.fixture
+def libraries():
+    """node_modules with the page's two libraries, named by $PAGE_LIBRARIES or installed by npm."""
+    folder = Path(os.environ.get("PAGE_LIBRARIES", Path.home() / ".cache" / "page-libraries"))
+    if not CHROMIUM:
+        pytest.skip("no Chromium")
+    if not (folder / "onnxruntime-web").is_dir():
+        pytest.skip(f"no onnxruntime-web in {folder}: npm install it, and set PAGE_LIBRARIES")
+    return folder
+
+
+def drive(site, folder, names, **options):
+    script = DRIVE.replace("NAMES", json.dumps(names))
+    return run_page(script, {"/site": site, "/in": folder}, **options)
+
+
+def probabilities(result):
+    return np.array([row["probability"] for row in result["rows"]])
+
+
+def test_the_pages_numbers_are_predicts_and_nothing_leaves(tmp_path, libraries, real_dicom):
+    model = write_model(tmp_path / "model.onnx", synthetic=True, corpus="phantom")
+    (images := tmp_path / "in").mkdir()
+    gray = radiograph(210, 190, 1).astype(np.uint8)
+    Image.fromarray(gray).save(images / "gray.png")
+    Image.fromarray(radiograph(150, 170, 2, 4095).astype(np.uint16)).save(images / "deep.png")
+    color = np.stack([gray, np.roll(gray, 5, 0), np.roll(gray, 9, 1), gray], -1)
+    Image.fromarray(color[..., :3]).save(images / "color.png")
+    Image.fromarray(color).save(images / "alpha.png")
+    Image.fromarray(gray).convert("P").save(images / "palette.png")
+    Image.fromarray(gray).save(images / "gray.jpg", quality=95)
+    for path in real_dicom.glob("*.dcm"):
+        (images / path.name).write_bytes(path.read_bytes())
+    jpeg = [path.name for path in images.glob("*.dcm")]
+    pydicom = pytest.importorskip("pydicom")
+    for kind, signed in (("MONOCHROME1", 0), ("MONOCHROME2", 1)):
+        dataset = pydicom.dcmread(images / jpeg[0])
+        dataset.decompress()
+        pixels = radiograph(140, 120, 5, 4095).astype(np.uint16 if not signed else np.int16)
+        dataset.PixelData = (pixels - 2048 if signed else pixels).tobytes()
+        dataset.Rows, dataset.Columns = pixels.shape
+        dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 16 if signed else 12, 11
+        dataset.HighBit = dataset.BitsStored - 1
+        dataset.PixelRepresentation, dataset.PhotometricInterpretation = signed, kind
+        dataset.RescaleSlope, dataset.RescaleIntercept = 2, -1000
+        dataset.WindowCenter, dataset.WindowWidth = (500, 3000) if signed else (3500, 2000)
+        dataset.save_as(images / f"{kind}.dcm")
+    names = sorted(path.name for path in images.iterdir())
+    (images / "black.png").write_bytes(b"")
+    Image.new("L", (80, 80)).save(images / "black.png")
+    (images / "notes.txt").write_text("not an image, though it has a name")
+    site = tmp_path / "site"
+    assert main([str(model), "--out", str(site), "--libraries", str(libraries)]) == 0
+    found = drive(site, images, [*names, "black.png", "notes.txt"])
+    assert found["loaded"] == "ready" and found["synthetic"]
+    predictor = Predictor(model, "cpu")
+    expected = predictor([images / name for name in names])
+    assert [one["name"] for one in found["results"]] == [*names, "black.png", "notes.txt"]
+    for one, row in zip(found["results"], expected):
+        assert "error" not in one, one
+        # two decoders of JPEG may differ by a gray level here and there
+        tolerance = 2e-3 if one["name"] in jpeg else 1e-4
+        assert np.abs(probabilities(one) - row).max() < tolerance, one["name"]
+        assert [cells["cells"][0] for cells in one["rows"]] == LABELS
+        decided = [bool(yes) for yes in predictor.predict_labels(row[None])[0]]
+        assert [cells["positive"] for cells in one["rows"]] == decided
+    black, notes = found["results"][-2:]
+    assert "one intensity only" in black["error"] and "not a PNG, JPEG or DICOM" in notes["error"]
+    requests = found["requests"]
+    assert requests[requests.index("/loaded") + 1 :] == ["/done", "/result"]  # nothing in between
+    assert all(path.startswith("/") for path in requests)  # no other host, at any time
+    assert predictor.checksum in found["card"]
+
+
+@pytest.mark.parametrize("size", [(390, 844), (1280, 900)])
+def test_it_fits_a_phone_and_a_desk(tmp_path, libraries, size):
+    model = write_model(tmp_path / "model.onnx")
+    Image.fromarray(radiograph(210, 190, 1).astype(np.uint8)).save(tmp_path / "x.png")
+    site = tmp_path / "site"
+    assert main([str(model), "--out", str(site), "--libraries", str(libraries)]) == 0
+    found = drive(site, tmp_path, ["x.png"], size=size)
+    assert found["overflow"] <= 0 and not found["synthetic"]
+
+
+def test_a_library_that_is_not_what_was_pinned_is_refused(tmp_path, libraries, capsys):
+    model, copy = write_model(tmp_path / "model.onnx"), tmp_path / "node_modules"
+    for package in ("onnxruntime-web", "dicom-parser"):
+        (copy / package).mkdir(parents=True)
+        (copy / package / "dist").symlink_to(libraries / package / "dist")
+    site = tmp_path / "site"
+    assert main([str(model), "--out", str(site), "--libraries", str(copy)]) == 0
+    script = site / "ort.wasm.bundle.min.mjs"
+    script.write_bytes(script.read_bytes() + b"\n")
+    assert "cannot be loaded" in drive(site, tmp_path, [])["loaded"]
+    (copy / "dicom-parser" / "dist").unlink()
+    (copy / "dicom-parser" / "dist").mkdir()
+    (copy / "dicom-parser" / "dist" / "dicomParser.min.js").write_text("other")
+    assert main([str(model), "--out", str(site), "--libraries", str(copy)]) == 2
+    assert "is not that of dicom-parser 1.8.21" in capsys.readouterr().err
+
+
+def test_from_the_network_each_library_is_pinned(tmp_path):
+    assert main([str(write_model(tmp_path / "m.onnx")), "--out", str(tmp_path / "site")]) == 0
+    libraries = json.loads((tmp_path / "site" / "page.json").read_text())["libraries"]
+    for one in libraries.values():
+        assert one["url"].startswith("https://cdn.jsdelivr.net/npm/") and "@1." in one["url"]
+        assert len(base64.b64decode(one["integrity"].removeprefix("sha384-"))) == 48
+    assert "https://cdn.jsdelivr.net/npm/" in (tmp_path / "site" / "index.html").read_text()
