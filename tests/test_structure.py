@@ -41,7 +41,7 @@ ALLOWED = [
     ("export/calibrate.py", {"models", "stats", "export.metadata", "export.output"}),
     ("export/predict.py", {"export.batch", "export.card", "export.dicom", "export.explain",
                            "export.output", "export.runtime", "export.verify"}),
-    ("export/triton.py", "export/page/", {"export.output", "export.runtime"}),
+    ("export/triton.py", {"export.output", "export.runtime"}),
     ("export/page/", {"export.output", "export.runtime"}),
     # all but export.predict: a command imports no other command
     ("export/to_onnx.py", {"models", "data", "stats", "export.batch", "export.calibrate",
