@@ -624,3 +624,64 @@ def test_the_end_says_what_comes_next(here, phantom, capsys):
     assert evaluate.main(["--bootstrap", "100", "--device", "cpu"]) == 0
     last = capsys.readouterr().out.splitlines()[-1]
     assert last == "next, to deploy the best: python -m export.to_onnx runs/one"
+
+
+def test_a_normalized_run_is_scored_normalized(here, phantom):
+    import torch
+
+    import data
+
+    model = make_run(here / "runs" / "one", phantom, "dinov2", 0)
+    path = here / "runs" / "one" / "best.pt"
+    checkpoint = torch.load(path, weights_only=True)
+    mean, std = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
+    torch.save(checkpoint | {"input_mean": mean, "input_std": std}, path)
+    assert evaluate.main(["--bootstrap", "100", "--device", "cpu"]) == 0
+    found = load_predictions(here / "runs" / "one" / "predictions.npz")
+    test_set = data.CORPORA["phantom"](
+        phantom / "phantom", "test", image_size=32, cache_dir=phantom / "cache"
+    )
+    images, _ = test_set.batch(np.arange(len(test_set)))
+    shape = 1, 3, 1, 1
+    x = images.float().expand(-1, 3, -1, -1) / 255
+    x = (x - torch.tensor(mean).view(shape)) / torch.tensor(std).view(shape)
+    with torch.inference_mode():
+        np.testing.assert_allclose(found.y_score, model(x).sigmoid().numpy(), atol=1e-6)
+
+
+def test_the_family_is_the_one_asked_for(here):
+    write_csvs(here)
+    shutil.copy("A.csv", "C.csv")
+    text = Path("C.csv").read_text().splitlines()
+    Path("C.csv").write_text(
+        "\n".join([text[0], *(f"{x},0.1" for x in (line.rpartition(",")[0] for line in text[1:]))])
+    )
+    arguments = ["--predictions", "A.csv", "B.csv", "C.csv", *CSVS[3:]]
+    sizes = []
+    for family in ("comparison", "report"):
+        assert evaluate.main([*arguments, "--family", family]) == 0
+        found = json.loads(Path("reports/report.json").read_text())["studies"][0]["comparisons"]
+        sizes.append(found[0]["labels"]["Edema"]["family_size"])
+        assert found[0]["mean"]["family_size"] == 3
+    assert sizes == [2, 6]
+
+
+def test_a_checkpoint_of_other_labels(here, phantom, capsys):
+    import torch
+
+    make_run(here / "runs" / "one", phantom, "dinov2", 0)
+    path = here / "runs" / "one" / "best.pt"
+    checkpoint = torch.load(path, weights_only=True)
+    torch.save(checkpoint | {"labels": checkpoint["labels"][::-1]}, path)
+    fails(capsys, ["--device", "cpu"], "best.pt: labels: expected Cardiomegaly", "found No finding")
+
+
+def test_a_last_image_alone_is_predicted(here):
+    """A round of 16 batches of one image, and one image more."""
+    from data.phantom.corpus import make_phantom
+
+    make_phantom(here / "phantom", patients=40, size=64)
+    make_run(here / "runs" / "one", here, "dinov2", 0)
+    arguments = ["--bootstrap", "100", "--device", "cpu", "--batch-size", "1", "--limit", "17"]
+    assert evaluate.main(arguments) == 0
+    assert len(load_predictions("runs/one/predictions-limit17.npz").image_id) == 17

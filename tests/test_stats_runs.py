@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
+from stats import power
 from stats.runs import infer_runs
 from stats.student_t import t_quantile, t_test
 
@@ -68,3 +69,29 @@ def test_no_difference_at_all():
     a = np.full((2, 1), 0.8)
     found = infer_runs(a, np.tile(a, (10, 1, 1)), a, np.tile(a, (10, 1, 1)))
     assert found.value[0] == 0 and found.p_value[0] == 1
+
+
+def test_power_equals_scipys_noncentral_t():
+    for runs, difference, sd, se in ((3, 1.0, 0.5, 0.3), (5, 0.5, 0.4, 0.1), (10, 0.2, 0.3, 0.2)):
+        between = sd**2 / runs
+        variance = se**2 + 2 * between
+        df = variance**2 / (2 * between**2 / (runs - 1))
+        critical = scipy_stats.t.ppf(0.975, df)
+        shift = difference / np.sqrt(variance)
+        expected = scipy_stats.nct.sf(critical, df, shift) + scipy_stats.nct.cdf(
+            -critical, df, shift
+        )
+        assert power.power(difference, sd, se, runs) == pytest.approx(expected, abs=0.006)
+
+
+def test_a_planner_gets_a_table(capsys, tmp_path):
+    words = "--difference 0.5 --sd-runs 0.3 --se-test 0.25 --patients 1000"
+    assert power.main(words.split()) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2].startswith("| runs each | 500 patients | 1,000 patients")
+    cells = [[int(x) for x in line.strip("|").split("|")] for line in lines[4:]]
+    assert [row[0] for row in cells] == [2, 3, 5, 10, 20]
+    assert all(row[1:] == sorted(row[1:]) for row in cells[1:])
+    assert power.main(["--report", str(tmp_path / "absent.json")]) == 2
+    assert "absent.json" in capsys.readouterr().err
+    assert power.main([]) == 2 and "--sd-runs: expected" in capsys.readouterr().err

@@ -1,0 +1,105 @@
+"""How many training runs and test patients a difference needs: what a planner asks.
+
+    python -m stats.power --difference 0.5 --sd-runs 0.3 --se-test 0.25 --patients 2797
+    python -m stats.power --difference 0.5 --report reports/report.json
+
+The test is that of `stats.runs`: Student's t on V = se_test^2 + 2 sd_runs^2 / K, of which the first
+part shrinks with the number of patients. All differences are in percentage points of ROC-AUC.
+"""
+
+import argparse
+import json
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from stats.student_t import t_quantile
+
+RUNS = (2, 3, 5, 10, 20)
+SCALES = (0.5, 1, 2, 4, 8)  # of the number of patients
+
+
+def power(difference, sd_runs, se_test, runs, draws=100_000):
+    """The chance to find a true difference of two inits significant at p <= 0.05.
+
+    Parameters
+    ----------
+    difference : float
+    sd_runs : float
+        Standard deviation between training runs of an init.
+    se_test : float
+        Standard error of the difference that is due to the test patients.
+    runs : int
+        Of each init, at least 2.
+    draws : int
+        Of the simulated t statistics, the same at each call.
+
+    Returns
+    -------
+    float
+
+    Examples
+    --------
+    >>> power(1.0, 0.2, 0.25, 3) > power(0.5, 0.2, 0.25, 3)
+    True
+    """
+    between = sd_runs**2 / runs
+    variance = se_test**2 + 2 * between
+    df = min(1e6, variance**2 / (2 * between**2 / (runs - 1))) if between else 1e6
+    rng = np.random.default_rng(0)
+    estimated = rng.chisquare(df, draws) / df
+    t = (rng.normal(size=draws) + difference / math.sqrt(variance)) / np.sqrt(estimated)
+    return float((np.abs(t) > t_quantile(0.95, df)).mean())
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--difference", type=float, default=0.5, help="to be found, in points (default: 0.5)")
+    add("--sd-runs", type=float, help="SD between training runs of an init, in points")
+    add("--se-test", type=float, help="standard error that is due to the test patients, in points")
+    add("--patients", type=int, help="test patients (or radiographs) to which --se-test belongs")
+    add("--report", type=Path, help="report.json of evaluate.py to take the last three from")
+    args = parser.parse_args(argv)
+    try:
+        if args.report:
+            _from_report(args)
+        for flag in ("difference", "sd_runs", "se_test", "patients"):
+            value = getattr(args, flag)
+            if value is None or not value > 0:
+                raise ValueError(f"--{flag.replace('_', '-')}: expected a number above 0, found "
+                                 f"{value}")
+    except (ValueError, OSError, KeyError) as error:
+        print(f"stats.power: error: {error}", file=sys.stderr)
+        return 2
+    print(f"Power in % to find {args.difference} points (p <= 0.05): SD between runs "
+          f"{args.sd_runs:.2f}, standard error of {args.patients:,} test patients "
+          f"{args.se_test:.2f}\n")
+    patients = [round(args.patients * scale) for scale in SCALES]
+    print("| runs each | " + " | ".join(f"{n:,} patients" for n in patients) + " |")
+    print("|---" * (len(SCALES) + 1) + "|")
+    for runs in RUNS:
+        cells = [100 * power(args.difference, args.sd_runs, args.se_test / math.sqrt(scale), runs)
+                 for scale in SCALES]
+        print(f"| {runs} | " + " | ".join(f"{cell:.0f}" for cell in cells) + " |")
+    return 0
+
+
+def _from_report(args):
+    """The SDs of a report's first comparison of inits with several runs."""
+    for s in json.loads(args.report.read_text())["studies"]:
+        runs = {m["name"]: m["mean"]["auroc"]["sd_of_runs"] for m in s["models"]}
+        for c in s["comparisons"]:
+            known = [runs[c[side]] for side in "ab" if runs[c[side]] is not None]
+            if known:
+                args.sd_runs = 100 * math.sqrt(sum(sd**2 for sd in known) / len(known))
+                args.se_test, args.patients = 100 * c["mean"]["sd"], s["patients"] or s["images"]
+                return
+    raise ValueError(f"{args.report}: no comparison of inits with several runs")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
