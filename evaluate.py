@@ -120,7 +120,7 @@ def evaluate(args):
     except ImportError:
         figures = []
         print("no figures: pip install matplotlib", file=sys.stderr)
-    said = "\n".join([*answers(studies), *caution(studies)])
+    said = "\n".join([*answers(studies), *caution(studies, settings)])
     print("\n" + said + "\n\n" + to_text(brief_table(studies)) + "\n")
     if "forest.png" in figures:
         print(f"forest plot: {args.out / 'forest.png'}")

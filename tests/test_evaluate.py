@@ -72,12 +72,12 @@ def test_anybodys_predictions(here, capsys):
         )
     assert found["labels_left_out"] == ["Mass"]
     printed = capsys.readouterr().out
-    answer, caution, _, header, *rows = printed.strip().splitlines()
+    answer, caution, prefer, _, header, *rows = printed.strip().splitlines()
     mean = found["comparisons"][0]["mean"]
     assert answer.startswith(f"A − B on predictions: {100 * mean['value']:+.2f} points (95 % CI ")
     assert (here / "out" / "report.md").read_text().startswith(f"**{answer}.**\n")
     assert header.split()[2:] == ["A", "B", "Difference", "95", "%", "CI", "p,", "adjusted"]
-    assert "about these trained models alone" in caution
+    assert "about these trained models alone" in caution and "--resample patient" in prefer
     shown = {row.split("  ")[0]: row.split() for row in rows[:3]}
     assert shown["Edema"][1] == f"{100 * roc_auc_score(truth[:, 0], a[:, 0]):.2f}"
     assert f"{100 * mean['value']:+.2f}" in shown["Mean over labels"]

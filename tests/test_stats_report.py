@@ -36,6 +36,8 @@ SETTINGS = {
     "min_count": 15,
 }
 
+PATIENT = SETTINGS | {"resample": "patient"}
+
 
 def models(inits=("dinov2", "imagenet"), n=120, seed=0):
     """Predictions of models of rising quality; nobody has a hernia."""
@@ -401,8 +403,25 @@ def test_runs_of_an_init_are_one_comparison():
     assert found["models"][0]["mean"]["auroc"]["sd_of_runs"] == pytest.approx(areas[0].std(ddof=1))
     assert (c["runs_a"], c["runs_b"], c["mean"]["p_floor"]) == (3, 3, 0)
     assert 0 <= c["mean"]["share_of_runs"] <= 1 and "delong_p" not in c["labels"]["Edema"]
-    assert answers([found])[0].endswith("3 runs each") and not caution([found])
-    assert "about these trained models alone" in caution(studies())[0]
+    assert answers([found])[0].endswith("3 runs each") and not caution([found], PATIENT)
+    assert "about these trained models alone" in caution(studies(), SETTINGS)[0]
+    assert "--resample patient" in caution(studies(), SETTINGS)[-1]
+    assert (
+        "too few for a single label"
+        in caution(
+            [
+                s
+                | {
+                    "comparisons": [
+                        c | {"labels": {"x": {"family_size": 30, "p_floor": 0.01}}}
+                        for c in s["comparisons"]
+                    ]
+                }
+                for s in studies()
+            ],
+            PATIENT,
+        )[-1]
+    )
     runs = next(t for t in all_tables([found], SETTINGS) if "training runs" in t.title)
     assert runs.rows[0][1:] == [
         "3",

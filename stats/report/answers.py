@@ -46,16 +46,24 @@ def answers(studies):
     return found
 
 
-def caution(studies):
+def caution(studies, settings):
     """What has to be said on top of the answers, in a list of sentences."""
     pairs = [c for s in studies for c in s["comparisons"]]
+    counts = [sorted((c["runs_a"], c["runs_b"])) for c in pairs]
     found = []
-    if any(c["runs_a"] == c["runs_b"] == 1 for c in pairs):
+    if [1, 1] in counts:
         found.append("With one run an init, p is about these trained models alone and not about "
                      "their inits: train more (train.py --seed 1, 2, ...)")
-    if any(min(c["runs_a"], c["runs_b"]) < max(c["runs_a"], c["runs_b"]) and
-           min(c["runs_a"], c["runs_b"]) == 1 for c in pairs):
+    if any(few == 1 < many for few, many in counts):
         found.append("An init with a single run is given the other's variance between runs")
+    if settings["resample"] == "image" and any((s["patients"] or s["images"]) < s["images"]
+                                               for s in studies):
+        found.append("Radiographs were drawn singly, as in the paper, but patients have several, "
+                     "which are not independent: prefer --resample patient")
+    sizes = [t["family_size"] * t["p_floor"] for c in pairs for t in c["labels"].values()]
+    if max(sizes, default=0) > 0.05:
+        found.append(f"{settings['n_resamples']:,} resamples are too few for a single label of "
+                     "the family to have an adjusted p below 0.05: use more (--bootstrap)")
     return found
 
 

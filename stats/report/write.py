@@ -30,7 +30,7 @@ def write_report(folder, studies, settings):
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tables, heading = all_tables(studies, settings), describe(settings)
-    parts = [*(f"**{answer}.**" for answer in answers(studies)), *caution(studies),
+    parts = [*(f"**{answer}.**" for answer in answers(studies)), *caution(studies, settings),
              "# Evaluation", heading,
              *map(to_markdown, tables), *left_out(studies, settings)]
     files = {"report.md": "\n\n".join(parts) + "\n", "tables.tex": to_latex(tables, heading),
@@ -60,8 +60,9 @@ def describe(settings):
     only = f"Only the first {limit:,} radiographs of each test set. " if limit else ""
     return (f"{only}{settings['n_resamples']:,} bootstrap resamples with seed {settings['seed']}, "
             f"{drawn}, the same for every model and label. Accuracy, sensitivity, specificity and "
-            f"F1 {threshold[settings['thresholds']]}. Intervals are 95 % percentile intervals. "
-            f"p-values are {p[settings['alternative']]}; adjusted by Benjamini and Hochberg: of "
+            f"F1 {threshold[settings['thresholds']]}. Intervals are 95 % percentile intervals, "
+            f"p-values {p[settings['alternative']]}; with several runs of an init, Student's t over "
+            "runs and test patients. p-values are adjusted by Benjamini and Hochberg: of "
             "the mean over labels, the primary endpoint, over the comparisons of this report, "
             f"{family[settings['family']]}.")
 
