@@ -61,8 +61,8 @@ def describe(settings):
     return (f"{only}{settings['n_resamples']:,} bootstrap resamples with seed {settings['seed']}, "
             f"{drawn}, the same for every model and label. Accuracy, sensitivity, specificity and "
             f"F1 {threshold[settings['thresholds']]}. Intervals are 95 % percentile intervals, "
-            f"p-values {p[settings['alternative']]}; with several runs of an init, Student's t over "
-            "runs and test patients. p-values are adjusted by Benjamini and Hochberg: of "
+            f"p-values {p[settings['alternative']]}; with several runs of an init, Student's t "
+            "over runs and test patients. p-values are adjusted by Benjamini and Hochberg: of "
             "the mean over labels, the primary endpoint, over the comparisons of this report, "
             f"{family[settings['family']]}.")
 
