@@ -1,11 +1,14 @@
 """What the p-values and intervals promise, held to thousands of simulated test sets."""
 
+import sys
+from pathlib import Path
 from statistics import NormalDist
 
 import numpy as np
 import pytest
 
-from stats import bootstrap, paired_bootstrap
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from stats import bootstrap, paired_bootstrap  # noqa: E402
 
 pytestmark = pytest.mark.slow
 SIMULATIONS, AT_ONCE = 2000, 100
@@ -75,3 +78,31 @@ def test_intervals_cover_the_truth():
 def test_intervals_of_several_radiographs_a_patient():
     assert 0.93 <= coverage(300, 3, by_patient=True) <= 0.97
     assert coverage(300, 3, by_patient=False) < 0.90
+
+
+def few_positives(positives, simulations=SIMULATIONS, radiographs=300):
+    """Type I error of the paired test and coverage of a model's interval, as shares."""
+    rejected = covered = 0
+    for seed in range(simulations // AT_ONCE):
+        rng = np.random.default_rng((seed, positives))
+        y = np.zeros((radiographs, AT_ONCE), np.float32)
+        y[:positives] = 1
+        seen, *own = rng.normal(size=(3, *y.shape))
+        a, b = (SHIFT * y + np.sqrt(0.5) * (seen + x) for x in own)
+        found = paired_bootstrap(y, a, b, n_resamples=199, seed=seed)
+        rejected += (found.p_value <= 0.05).sum()
+        low, high = found.a.ci().T
+        covered += ((low <= TRUE_AREA) & (TRUE_AREA <= high)).sum()
+    return rejected / simulations, covered / simulations
+
+
+def test_few_positives_are_what_min_count_is_for():
+    rejected, covered = few_positives(2, 500)
+    assert rejected > 0.2 and covered < 0.7
+    rejected, covered = few_positives(50, 1000)
+    assert 0.03 <= rejected <= 0.07 and 0.915 <= covered <= 0.965
+
+
+if __name__ == "__main__":  # the table of docs/statistics.md
+    for count in (1, 2, 5, 10, 15, 20, 30, 50):
+        print(f"| {count} | " + " | ".join(f"{100 * x:.1f}" for x in few_positives(count)) + " |")
