@@ -64,7 +64,7 @@ def initialize(init, arch, *, labels, weights=None, image_size=224, seed=0, targ
     -------
     Initialized
     """
-    shape, mean, std, checkpoint = dict(patch_size=16, layer_scale=False), None, None, None
+    shape, mean, std, checkpoint = {}, None, None, None
     if init == "random":
         if weights:
             raise ValueError("--weights is given, but --init is random")
@@ -75,7 +75,7 @@ def initialize(init, arch, *, labels, weights=None, image_size=224, seed=0, targ
             raise FileNotFoundError(f"{weights}: no such file; python pretrain_mimic.py --target "
                                     f"{target} makes it, or give --weights FILE")
         checkpoint = load_checkpoint(weights)
-        shape = {key: checkpoint["model_config"][key] for key in shape}
+        shape = {key: checkpoint["model_config"][key] for key in ("patch_size", "layer_scale")}
         mean, std = checkpoint.get("input_mean"), checkpoint.get("input_std")
     else:
         weights = Path(weights) if weights else fetch(init, arch, "weights", download)

@@ -48,7 +48,8 @@ class Config:
     keep_head: bool = option(False, "with --init mimic, keep its classifier too (the authors' "
                              "code); both must have the same labels in the same order")
     arch: str = option("vit_base", "size of the transformer",
-                       choices=["vit_tiny", "vit_small", "vit_base", "vit_large"])
+                       choices=["vit_micro", "vit_tiny", "vit_small", "vit_base",
+                                "vit_large"])
     image_size: int = option(224, "side of the input in pixels")
     normalize: str = option(None, "'pretrain' subtracts the mean and SD that the init was trained "
                             "with (paper: neither)", choices=["pretrain"])
