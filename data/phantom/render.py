@@ -12,6 +12,7 @@ FINDINGS = ("Cardiomegaly", "Pleural effusion", "Pneumothorax", "Consolidation",
 PREVALENCE = {"Cardiomegaly": 0.30, "Pleural effusion": 0.30, "Pneumothorax": 0.18,
               "Consolidation": 0.22, "Nodule": 0.22}
 RIB_SPACING = 0.155
+FREE_AIR, PLEURAL_LINE = 0.26, 0.20  # of a pneumothorax: plain enough to be learned at 64 pixels
 
 _LETTERS = {  # 5 x 7 dots, a row an int, the most significant of five bits on the left
     "P": (30, 17, 17, 30, 16, 16, 16), "H": (17, 17, 17, 31, 17, 17, 17),
@@ -233,9 +234,9 @@ def render(findings, seed, *, size=256, patient=0, view="PA"):
         if "Pleural effusion" in findings:
             sides["Pneumothorax"] = not sides["Pleural effusion"]
         rim, pleura = _pneumothorax(chest, rng, sides["Pneumothorax"])
-        air += 0.13 * rim
+        air += FREE_AIR * rim
         markings = markings * (1 - rim)
-        extra += 0.10 * pleura
+        extra += PLEURAL_LINE * pleura
         masks["Pneumothorax"] = rim > 0.5
     if "Pleural effusion" in findings:
         fluid = _effusion(chest, rng, sides["Pleural effusion"])
