@@ -10,7 +10,7 @@ from torch import nn
 
 ARCHITECTURES = {
     # ours, for demonstrations and tests: learns synthetic radiographs on a laptop in a minute
-    "vit_micro": dict(patch_size=8, embed_dim=128, depth=4, num_heads=4),
+    "vit_micro": dict(patch_size=16, embed_dim=128, depth=4, num_heads=4),
     "vit_tiny": dict(embed_dim=192, depth=12, num_heads=3),
     "vit_small": dict(embed_dim=384, depth=12, num_heads=6),
     "vit_base": dict(embed_dim=768, depth=12, num_heads=12),
