@@ -1,0 +1,93 @@
+"""README and docs against the program: links, commands, the demo in small, the example."""
+
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+from conftest import REPOSITORY
+
+import evaluate
+from data.cache.__main__ import build_parser as cache_parser
+from data.cohort import build_parser as cohort_parser
+from data.phantom.__main__ import build_parser as phantom_parser
+from export.predict import build_parser as predict_parser
+from export.to_onnx import build_parser as to_onnx_parser
+from models.settings import build_parser as train_parser
+
+PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md",
+         *sorted((REPOSITORY / "docs").glob("*.md"))]
+PARSERS = {
+    "train.py": lambda: train_parser(""), "evaluate.py": evaluate.build_parser,
+    "-m data.cache": cache_parser, "-m data.cohort": cohort_parser,
+    "-m data.phantom": phantom_parser, "-m export.predict": predict_parser,
+    "-m export.to_onnx": to_onnx_parser,
+}
+
+
+def commands(page):
+    """The shell commands of a page's ```sh blocks, continued lines joined."""
+    for block in re.findall(r"```sh\n(.*?)```", page.read_text(), flags=re.S):
+        for line in re.sub(r"\\\n", " ", block).replace("&&\n", "\n").splitlines():
+            yield line.partition(" #")[0].strip().removesuffix("&&").strip()
+
+
+def ours(page):
+    """(key of PARSERS, arguments) of the commands that are this program's."""
+    for line in commands(page):
+        match = re.search(r"(train\.py|evaluate\.py|-m (?:data|export)\.\w+)(?:\s|$)(.*)", line)
+        if match and match[1] in PARSERS and "..." not in line:
+            yield match[1], re.split(r"\s[|>]\s?", match[2])[0]
+
+
+def test_there_are_commands_to_check():
+    assert sum(len(list(ours(page))) for page in PAGES) > 30
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_option_on_a_page_exists(page):
+    for script, words in ours(page):
+        try:
+            PARSERS[script]().parse_args(shlex.split(words.replace("$", "")))
+        except SystemExit as end:
+            assert end.code == 0, f"{page.name}: {script} {words}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_internal_link_leads_somewhere(page):
+    for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
+        if not re.match(r"[a-z]+:", target):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_readme_is_short():
+    assert len((REPOSITORY / "README.md").read_text().split()) <= 1500
+
+
+def test_the_demo_runs_in_small(tmp_path):
+    """The README's demo, with fewer patients and epochs and this Python in place of its own."""
+    block = re.search(r"<!-- demo -->\n```sh\n(.*?)```", (REPOSITORY / "README.md").read_text(),
+                      flags=re.S)[1]
+    for entry in ("data", "models", "stats", "export", "train.py", "evaluate.py",
+                  "pretrain_mimic.py", "demo.sh"):
+        if (REPOSITORY / entry).exists():
+            (tmp_path / entry).symlink_to(REPOSITORY / entry)
+    if "demo.sh" in block:
+        block = (REPOSITORY / "demo.sh").read_text()
+    small = re.sub(r"--epochs \d+", "--epochs 1", re.sub(r"--patients \d+", "--patients 20", block))
+    small = re.sub(r"--bootstrap \d+", "--bootstrap 100", small).replace(".venv/bin/python",
+                                                                          sys.executable)
+    done = subprocess.run(["bash", "-euo", "pipefail", "-c", small], cwd=tmp_path, text=True,
+                          capture_output=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert re.search(r"MIMIC-CXR − random on .*points \(95 % CI", done.stdout), done.stdout[-2000:]
+    assert list((tmp_path / "maps").glob("*.png")) and (tmp_path / "reports/forest.png").exists()
+    assert len(done.stderr.splitlines()) + len(done.stdout.splitlines()) < 150
+
+
+def test_the_example_runs(tmp_path):
+    done = subprocess.run([sys.executable, str(REPOSITORY / "docs" / "example.py")], cwd=tmp_path,
+                          text=True, capture_output=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "mean over labels: p = " in done.stdout and (tmp_path / "example.png").exists()
