@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 
 ARCHITECTURES = {
-    # ours, for demonstrations and tests: learns synthetic radiographs on a laptop in a minute
-    "vit_micro": dict(patch_size=16, embed_dim=128, depth=4, num_heads=4),
+    # ours, for the demo and tests: learns synthetic radiographs on a laptop in a minute
+    "vit_micro": dict(embed_dim=128, depth=4, num_heads=4),
     "vit_tiny": dict(embed_dim=192, depth=12, num_heads=3),
     "vit_small": dict(embed_dim=384, depth=12, num_heads=6),
     "vit_base": dict(embed_dim=768, depth=12, num_heads=12),
@@ -178,15 +178,13 @@ class VisionTransformer(nn.Module):
         return self.head(self.forward_features(images))
 
 
-def create_model(arch, patch_size=None, num_classes=0, *, img_size=224, layer_scale=False, seed=0):
+def create_model(arch, patch_size=16, num_classes=0, *, img_size=224, layer_scale=False, seed=0):
     """Build a `VisionTransformer` of a named size with reproducible random weights.
 
     Parameters
     ----------
     arch : {"vit_micro", "vit_tiny", "vit_small", "vit_base", "vit_large"}
-    patch_size : int, optional
-        By default 16, and 8 for `vit_micro`.
-    num_classes, img_size, layer_scale
+    patch_size, num_classes, img_size, layer_scale
         As in `VisionTransformer`.
     seed : int
         Fixes the random weights; the global random state is not read.
@@ -199,8 +197,7 @@ def create_model(arch, patch_size=None, num_classes=0, *, img_size=224, layer_sc
         raise ValueError(f"unknown architecture {arch!r}, expected one of "
                          f"{', '.join(ARCHITECTURES)}")
     with torch.random.fork_rng(devices=[]):  # layers draw when constructed: not from the caller's
-        shape = ARCHITECTURES[arch] | (dict(patch_size=patch_size) if patch_size else {})
-        model = VisionTransformer(img_size=img_size, num_classes=num_classes,
-                                  layer_scale=layer_scale, **shape)
+        model = VisionTransformer(img_size=img_size, patch_size=patch_size, num_classes=num_classes,
+                                  layer_scale=layer_scale, **ARCHITECTURES[arch])
     model.init_weights(torch.Generator().manual_seed(seed))
     return model
