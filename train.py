@@ -192,12 +192,12 @@ def fit(run):
                 save_checkpoint(cfg.folder / "last.pt", resumable(run, **deployed))
                 run_folder.write_log(cfg.folder, state.log)
                 plot_curves(state.log, cfg.folder / "curves.png")
-            run.print(run_folder.epoch_line(row, cfg.epochs, is_best))
+            bar.say(run_folder.epoch_line(row, cfg.epochs, is_best), epoch == cfg.epochs - 1)
         speed = (f"{bar.rate(state.step) * cfg.batch_size:,.0f} images/s"
                  if state.step > bar.start else "it had ended already")
     best = "undefined" if state.best_auroc is None else f"{state.best_auroc:.4f}"
     memory = run_folder.peak_memory(on.device)
-    run.print(f"{cfg.folder}: best validation AUC {best}; {speed}, peak memory {memory:.1f} GiB",
+    run.print(f"{cfg.folder}: best validation AUC {best}; {speed}, peak memory {memory:.1f} GiB; "
               f"next: python evaluate.py {cfg.folder}")
     return 0
 

@@ -56,6 +56,14 @@ class Progress:
             print(f"{self.what}  {done:,}/{self.total:,} {self.unit}  {speed}  {left} left  "
                   f"{note}".rstrip(), file=sys.stderr, flush=True)
 
+    def say(self, text, always=False):
+        """Print a line above the bar; into a log only if `always` or if a line is due."""
+        if self.bar is not None:
+            self.bar.write(text)
+        elif self.enabled and (always or self.due()):
+            print(text, flush=True)
+            self.shown = time.monotonic()
+
     def close(self):
         """Take the bar away; lines stay."""
         if self.bar is not None:

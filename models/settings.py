@@ -85,7 +85,7 @@ class Config:
     # the run folder
     out: str = option(None, "run folder (default: runs/<data>-<init>, with -seedN for --seed N)")
     checkpoint_minutes: float = option(30.0, "write last.pt this often inside an epoch")
-    log_seconds: float = option(5.0, "a line of progress this often")
+    log_seconds: float = option(30.0, "in a log file, a line of progress this often")
     resume: bool = option(False, "go on with the run in the run folder, or start it")
     plan: bool = option(False, "print what the run would do and take, and do nothing")
 

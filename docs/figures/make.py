@@ -9,18 +9,20 @@ from pathlib import Path
 
 from PIL import Image
 
-HEIGHT, WIDTH, GAP = 380, 1280, 24  # pixels
+HEIGHT, WIDTH, GAP = 300, 1400, 20  # pixels
 
 
 def main():
     """Set a map beside the forest plot; returns the exit code."""
-    sheets, forest = sorted(Path("maps").glob("*.png")), Path("reports/forest.png")
+    sheets, forest = sorted(Path("maps").glob("*.png"))[-1:], Path("reports/forest.png")
     if not sheets or not forest.is_file():
         print("make.py: error: no maps/*.png or reports/forest.png here; run the README's demo "
               "first", file=sys.stderr)
         return 2
     sheet = Image.open(sheets[0]).convert("RGB")
-    sheet.thumbnail((WIDTH, HEIGHT), Image.Resampling.LANCZOS)
+    rows = max(1, round(sheet.height / (0.53 * sheet.width)))  # a label each; the first is shown
+    sheet = sheet.crop((0, 0, sheet.width, sheet.height // rows))
+    sheet.thumbnail((WIDTH * 0.42, HEIGHT), Image.Resampling.LANCZOS)
     plot = Image.open(forest).convert("RGB")
     plot.thumbnail((WIDTH - sheet.width - GAP, HEIGHT), Image.Resampling.LANCZOS)
     page = Image.new("RGB", (WIDTH, HEIGHT), "white")
