@@ -32,7 +32,7 @@ window.onunhandledrejection = (event) => report({ error: String(event.reason) })
 </script><script type="module" src="/script.mjs"></script>"""
 
 
-def run_page(script, files, timeout=300, size=(1280, 900), screenshot=None):
+def run_page(script, files, timeout=300, size=(1280, 900)):
     """The value that a module script passes to `report`; RuntimeError with its error.
 
     Parameters
@@ -43,16 +43,13 @@ def run_page(script, files, timeout=300, size=(1280, 900), screenshot=None):
         What lies under a URL path: content, or a file or folder on disk.
     size : (int, int)
         Of the window.
-    screenshot : path-like, optional
-        Taken once the script has reported.
 
     Returns
     -------
     The reported value; a dict gets "requests", every request that the browser made, in order.
     """
     done, result, requests = threading.Event(), [], []
-    waiting = '<img src="/wait.png" hidden>' if screenshot else ""
-    own = {"/page.html": (PAGE + waiting).encode(), "/script.mjs": script.encode()} | files
+    own = {"/page.html": PAGE.encode(), "/script.mjs": script.encode()} | files
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def note(self):
@@ -62,8 +59,6 @@ def run_page(script, files, timeout=300, size=(1280, 900), screenshot=None):
 
         def do_GET(self):
             self.note()
-            if self.path == "/wait.png":  # holds the load event back, and so the screenshot
-                done.wait(timeout)
             path = self.path.partition("?")[0]
             path = path.removeprefix(f"http://127.0.0.1:{self.server.server_port}")
             found = next(
@@ -116,8 +111,6 @@ def run_page(script, files, timeout=300, size=(1280, 900), screenshot=None):
         ]
         # every request, to whatever host, comes to this server
         words += [f"--proxy-server={address}", "--proxy-bypass-list=<-loopback>"]
-        if screenshot:
-            words += [f"--screenshot={screenshot}", "--hide-scrollbars"]
         process = subprocess.Popen(
             [*words, f"http://{address}/page.html"],
             stdout=subprocess.DEVNULL,
@@ -126,8 +119,6 @@ def run_page(script, files, timeout=300, size=(1280, 900), screenshot=None):
         try:
             if not done.wait(timeout):
                 raise RuntimeError(f"no result after {timeout} s")
-            if screenshot:
-                process.wait(60)
         finally:
             process.kill()
             process.wait()

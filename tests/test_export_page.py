@@ -124,7 +124,8 @@ def test_the_pages_numbers_are_predicts_and_nothing_leaves(tmp_path, libraries, 
 
 @pytest.mark.parametrize("size", [(390, 844), (1280, 900)])
 def test_it_fits_a_phone_and_a_desk(tmp_path, libraries, size):
-    model = write_model(tmp_path / "model.onnx")
+    labels = ["Cardiomegaly", "Pleural thickening", "Enlarged Cardiomediastinum", "Edema", "x" * 40]
+    model = write_model(tmp_path / "model.onnx", labels=labels)
     Image.fromarray(radiograph(210, 190, 1).astype(np.uint8)).save(tmp_path / "x.png")
     site = tmp_path / "site"
     assert main([str(model), "--out", str(site), "--libraries", str(libraries)]) == 0
