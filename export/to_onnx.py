@@ -182,8 +182,7 @@ def describe(path, checkpoint, args, model):
     return dict(
         format=FORMAT, intended_use=INTENDED_USE, corpus=config.get("name") or config["data"],
         init=config["init"],
-        synthetic=config["data"] == "phantom" or bool(
-            config.get("synthetic", config.get("rehearsal"))),
+        synthetic=config["data"] == "phantom" or bool(config.get("synthetic")),
         architecture=f"{arch}, patch {model.config['patch_size']}",
         cohort=str(config.get("cohort")), label_set=label_set(config.get("labels")),
         calibration=[UNCALIBRATED] * len(labels),
