@@ -64,12 +64,15 @@ class Run:
         return epoch_batches(len(self.train_set), self.cfg.batch_size, seed=self.cfg.seed,
                              epoch=epoch, drop_last=self.cfg.drop_last)
 
+    def steps(self, epochs):
+        """Steps in so many epochs, which need not be a whole number."""
+        full, partial = divmod(len(self.train_set), self.cfg.batch_size)
+        return round(epochs * (full + (partial > 0 and not self.cfg.drop_last)))
+
     def learning_rate(self, step):
         """The learning rate of a step, before layer decay."""
-        epoch = len(self.batches(0))
-        return learning_rate(step, base=self.cfg.lr, total=self.cfg.epochs * epoch,
-                             warmup=round(self.cfg.warmup_epochs * epoch),
-                             schedule=self.cfg.schedule)
+        return learning_rate(step, base=self.cfg.lr, total=self.steps(self.cfg.epochs),
+                             warmup=self.steps(self.cfg.warmup_epochs), schedule=self.cfg.schedule)
 
     def print(self, *lines):
         """Print on one process only."""
@@ -148,7 +151,7 @@ def build(cfg, on):
 def fit(run):
     """Train epoch by epoch, validate, keep the best; returns the exit code."""
     cfg, state, on = run.cfg, run.state, run.on
-    total_steps = cfg.epochs * len(run.batches(0))
+    total_steps = run.steps(cfg.epochs)
     if not total_steps:
         raise ValueError(f"--drop-last: {len(run.train_set)} images make no batch of "
                          f"{cfg.batch_size}")

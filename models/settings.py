@@ -109,6 +109,7 @@ class _Parser(argparse.ArgumentParser):
     """Suggests the nearest option for a mistyped one."""
 
     def error(self, message):
+        """Exit with one line and code 2."""
         if message.startswith("unrecognized arguments:"):
             word = message.split()[2].partition("=")[0]
             near = difflib.get_close_matches(word, self._option_string_actions, 1, 0.6)

@@ -26,7 +26,8 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv2d(3, embed_dim, kernel_size=patch_size, stride=patch_size)
 
     def forward(self, images):
-        return self.proj(images).flatten(2).transpose(1, 2)  # (B, D, H/P, W/P) -> (B, patches, D)
+        """Images (B, 3, H, W) to patches (B, N, D)."""
+        return self.proj(images).flatten(2).transpose(1, 2)
 
 
 class Attention(nn.Module):
@@ -39,7 +40,7 @@ class Attention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x, first=None):
-        """Tokens (B, T, D) to (B, T, D); with `first`, only that many tokens ask."""
+        """Tokens (B, T, D) to (B, T, D); with `first`, the queries of that many alone."""
         B, T, D = x.shape
         qkv = self.qkv(x).view(B, T, 3, self.num_heads, D // self.num_heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (B, heads, T, D/heads)
@@ -56,6 +57,7 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(hidden_dim, dim)
 
     def forward(self, x):
+        """Tokens (B, T, D) to (B, T, D)."""
         return self.fc2(F.gelu(self.fc1(x)))
 
 
@@ -67,6 +69,7 @@ class LayerScale(nn.Module):
         self.gamma = nn.Parameter(torch.ones(dim))
 
     def forward(self, x, branch):
+        """Both (B, T, D)."""
         return torch.addcmul(x, branch, self.gamma)  # one kernel, and no copy of the product
 
 
@@ -74,6 +77,7 @@ class Residual(nn.Module):
     """Adds a residual branch."""
 
     def forward(self, x, branch):
+        """Both (B, T, D)."""
         return x + branch
 
 

@@ -130,7 +130,7 @@ def test_nothing_is_left_of_a_drawing_that_failed(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_tables_seed_redraws_image_and_mask(tmp_path):
+def test_the_tables_seed_draws_image_and_mask_again(tmp_path):
     make_phantom(tmp_path / "phantom", patients=10, size=64)
     dataset = CORPORA["phantom"](tmp_path / "phantom", tables_only=True)
     lines = (tmp_path / "phantom" / "phantom.csv").read_text().splitlines()[1:]

@@ -131,7 +131,7 @@ def test_a_row_of_table_5(roots, target, tmp_path, capsys):
         if not name.startswith("head.")
     )
     assert tuple(kept["labels"]) == MIMIC_OVERLAP[target]
-    # what was rehearsed never becomes the init of a run on the corpus itself
+    # what was trained on synthetic images never becomes the init of a run on the corpus itself
     shutil.copytree(root, tmp_path / "as-released", ignore=lambda *_: ["PHANTOM.txt"])
     real = [*overlap, "--root", str(tmp_path / "as-released"), "--out", "runs/real"]
     assert (

@@ -46,9 +46,9 @@ def hub_pos_embed(pos_embed, new):
     scale = (new + 0.1) / old
     weights = np.zeros((new, old))
     for i in range(new):
-        centre = (i + 0.5) / scale - 0.5
-        for tap in range(math.floor(centre) - 1, math.floor(centre) + 3):
-            weights[i, min(max(tap, 0), old - 1)] += cubic(centre - tap)
+        center = (i + 0.5) / scale - 0.5
+        for tap in range(math.floor(center) - 1, math.floor(center) + 3):
+            weights[i, min(max(tap, 0), old - 1)] += cubic(center - tap)
     grid = pos_embed[0, 1:].double().numpy().reshape(old, old, -1)
     resized = np.einsum("yi,xj,ijd->yxd", weights, weights, grid).reshape(1, new * new, -1)
     return torch.cat([pos_embed[:, :1], torch.from_numpy(resized).float()], 1)
