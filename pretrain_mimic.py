@@ -13,7 +13,6 @@ Its mean AUC on the labels that ChestX-ray14 shares with MIMIC-CXR is 78.7 % (Ta
 
 import sys
 
-import train
 from data.labels import MIMIC_OVERLAP
 from models.settings import Config, build_parser
 
@@ -30,6 +29,7 @@ def main(argv=None):
                         choices=[corpus for corpus in MIMIC_OVERLAP if corpus != "mimic"],
                         help="the corpus that will be fine-tuned on: decides the labels")
     args = vars(parser.parse_args(argv))
+    import train  # here, so that a typo is answered before torch loads
     target = args.pop("target")
     args["out"] = args["out"] or f"weights/mimic-{target}"
     args["labels"] = list(MIMIC_OVERLAP[target])

@@ -17,6 +17,19 @@ import sys
 import time
 from dataclasses import dataclass
 
+import data
+from models.settings import Config, build_parser, check_config, check_resumed
+
+
+def parse(argv=None):
+    """The settings of a command line."""
+    parser = build_parser(__doc__, data=dict(choices=list(data.CORPORA)))
+    return Config(**vars(parser.parse_args(argv)))
+
+
+if __name__ == "__main__":  # a typo or --help is answered before torch loads, which takes seconds
+    parse()
+
 import numpy as np
 import torch
 import torch.distributed as dist
@@ -24,7 +37,6 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import Dataset
 
-import data
 from data.augment import apply_affine
 from data.batches import epoch_batches, prefetch
 from data.progress import Progress
@@ -33,7 +45,6 @@ from models.checkpoint import save_checkpoint, sha256
 from models.inference import autocast, choose_amp, to_input
 from models.inits import initialize
 from models.plan import print_plan
-from models.settings import Config, build_parser, check_config, check_resumed
 from models.training import create_optimizer, learning_rate, multilabel_loss, validation_loss
 from stats import auroc, youden
 from stats.curves import plot_curves
@@ -194,7 +205,9 @@ def fit(run):
                 # After best.pt: a kill between the two repeats this epoch, to the same bits.
                 save_checkpoint(cfg.folder / "last.pt", resumable(run, **deployed))
                 run_folder.write_log(cfg.folder, state.log)
-                plot_curves(state.log, cfg.folder / "curves.png")
+                problem = plot_curves(state.log, cfg.folder / "curves.png")
+                if problem and epoch == 0:  # matplotlib is not installed
+                    run.print(problem)
             bar.say(run_folder.epoch_line(row, cfg.epochs, is_best), epoch == cfg.epochs - 1)
         speed = (f"{bar.rate(state.step) * cfg.batch_size:,.0f} images/s"
                  if state.step > bar.start else "it had ended already")
@@ -339,8 +352,7 @@ def run(cfg):
 
 def main(argv=None):
     """The command line; returns the exit code."""
-    parser = build_parser(__doc__, data=dict(choices=list(data.CORPORA)))
-    return run(Config(**vars(parser.parse_args(argv))))
+    return run(parse(argv))
 
 
 if __name__ == "__main__":
