@@ -137,7 +137,7 @@ class Corpus:
             cache = self.cached(release, inside, **place)
             self.notes.append("cache only: the images were not compared with their files")
             rows = self._drop_missing(rows, table.path, cache.rows >= 0, on_missing, "in the cache")
-        elif not tables_only:
+        elif not tables_only or on_missing == "skip":
             paths, present, notes = self.find_files(self.root, release)
             self.notes += notes
             table = replace(table, path=paths[inside].astype(str))

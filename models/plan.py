@@ -46,7 +46,8 @@ def print_plan(cfg, root, sets, on, amp):
     place = "GPU" if on.device.type == "cuda" else "process"
     rows = {
         "run folder": f"{cfg.folder}{', which holds a run: --resume goes on with it' * held}",
-        "corpus": f"{cfg.data} in {root}: {images} images (as tabled)",
+        "corpus": f"{cfg.data} in {root}: {images} images "
+                  f"({'on disk' if cfg.on_missing == 'skip' else 'as tabled'})",
         "labels": f"{len(train_set.labels)}: {', '.join(train_set.labels)}",
         "model": f"{cfg.arch}/{start.model.config['patch_size']} at {cfg.image_size} px, "
                  f"{parameters / 1e6:.1f} M parameters, {cfg.init}{which}",

@@ -125,7 +125,9 @@ class VisionTransformer(nn.Module):
                  num_classes=0, layer_scale=False):
         super().__init__()
         if img_size < patch_size or img_size % patch_size:
-            raise ValueError(f"img_size {img_size} is not a multiple of patch_size {patch_size}")
+            below = max(1, img_size // patch_size) * patch_size
+            raise ValueError(f"--image-size {img_size}: expected a multiple of the patch size "
+                             f"{patch_size}, such as {below} or {below + patch_size}")
         if embed_dim % num_heads:
             raise ValueError(f"embed_dim {embed_dim} is not a multiple of num_heads {num_heads}")
         self.config = dict(img_size=img_size, patch_size=patch_size, embed_dim=embed_dim,

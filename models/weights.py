@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from models.checkpoint import read_torch
+from models.vit import ARCHITECTURES
 
 # In the file but not in our encoder: the old classifier, the masked-image token, and the layer
 # between class token and classifier of some ImageNet-21k files. All else unexpected is an error.
@@ -114,10 +115,23 @@ def load_pretrained(model, init, path):
     if problems:
         more = f"; and {len(problems) - 6} more" if len(problems) > 6 else ""
         raise ValueError(f"{path}: not the weights of this model ({init}): "
-                         f"{'; '.join(problems[:6])}{more}")
+                         f"{'; '.join(problems[:6])}{more}{looks_like(tensors)}")
 
     model.load_state_dict(state | {name: own[name] for name in missing}, strict=True)
     return LoadReport(loaded=list(state), resized=resized, skipped=skipped, missing=missing)
+
+
+def looks_like(tensors):
+    """What a file of weights seems to be, for the message of an error."""
+    if "cls_token" not in tensors or "patch_embed.proj.weight" not in tensors:
+        return ""
+    shape = dict(embed_dim=tensors["cls_token"].shape[-1],
+                 depth=len({name.split(".")[1] for name in tensors if name.startswith("blocks.")}))
+    arch = next((arch for arch, known in ARCHITECTURES.items() if shape.items() <= known.items()),
+                f"a transformer of width {shape['embed_dim']} and {shape['depth']} blocks")
+    patch = tensors["patch_embed.proj.weight"].shape[-1]
+    family = " of DINOv2 (--init dinov2)" if "blocks.0.ls1.gamma" in tensors else ""
+    return f". It looks like {arch} with patches of {patch}{family}"
 
 
 # -- position embedding ---------------------------------------------------------------------------

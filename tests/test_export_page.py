@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from browser import CHROMIUM, run_page
+from conftest import REPOSITORY
 from export_models import LABELS, radiograph, write_model
 from PIL import Image
 
@@ -51,11 +52,11 @@ report({ loaded, results, synthetic: !page.getElementById("synthetic").hidden,
 @pytest.fixture
 def libraries():
     """node_modules with the page's two libraries, named by $PAGE_LIBRARIES or installed by npm."""
-    folder = Path(os.environ.get("PAGE_LIBRARIES", Path.home() / ".cache" / "page-libraries"))
+    folder = Path(os.environ.get("PAGE_LIBRARIES", REPOSITORY / "tests" / "node_modules"))
     if not CHROMIUM:
         pytest.skip("no Chromium")
     if not (folder / "onnxruntime-web").is_dir():
-        pytest.skip(f"no onnxruntime-web in {folder}: npm install it, and set PAGE_LIBRARIES")
+        pytest.skip(f"no onnxruntime-web in {folder}: npm install --prefix tests")
     return folder
 
 

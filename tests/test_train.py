@@ -3,14 +3,18 @@
 import csv
 import json
 import os
+import re
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import sklearn.metrics
 import torch
+from conftest import REPOSITORY
 from layouts import augreg_arrays, dinov2_state
 from runs import assert_same_run
 
@@ -458,3 +462,26 @@ def test_a_mistyped_option_is_answered_with_the_nearest(capsys):
 
 def test_the_help_text_knows_every_architecture():
     assert Config.__dataclass_fields__["arch"].metadata["choices"] == list(ARCHITECTURES)
+
+
+def test_a_typo_is_answered_without_loading_torch():
+    done = subprocess.run([sys.executable, "-X", "importtime", str(REPOSITORY / "train.py"),
+                           "--epoch", "3"], capture_output=True, text=True)
+    assert done.returncode == 2 and "did you mean --epochs?" in done.stderr
+    assert not re.search(r"\| +torch$", done.stderr, flags=re.M)
+
+
+def test_matplotlib_that_is_not_installed_is_said_once(arguments, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert train.main(arguments(epochs=2)) == 0
+    assert capsys.readouterr().out.count("no curves.png: pip install matplotlib") == 1
+
+
+def test_the_plan_counts_what_is_on_disk(arguments, phantom, tmp_path, capsys):
+    shutil.copytree(phantom, tmp_path / "phantom")
+    train_set = data.CORPORA["phantom"](tmp_path / "phantom", "train", tables_only=True)
+    for i in range(2):
+        (tmp_path / "phantom" / str(train_set.table.path[i])).unlink()
+    words = arguments(root=tmp_path / "phantom", plan=True, on_missing="skip")
+    assert train.main(words) == 0
+    assert "40 train, 6 val, 12 test images (on disk)" in capsys.readouterr().out

@@ -344,3 +344,12 @@ def test_the_head_is_kept_where_labels_and_their_order_agree(tmp_path):
     with pytest.raises(ValueError, match="has the labels a, b, c; expected b, a, c"):
         initialize("mimic", "vit_tiny", weights=tmp_path / "mimic.pt", labels=list("bac"),
                    keep_head=True)
+
+
+def test_weights_of_another_size_or_kind_are_called_by_name(tmp_path):
+    torch.save(dinov2_state("vit_small"), tmp_path / "w.pth")
+    with pytest.raises(ValueError, match="It looks like vit_small with patches of 14 of DINOv2"):
+        load_pretrained(create_model("vit_tiny", 14, layer_scale=True), "dinov2",
+                        tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=r"of DINOv2 \(--init dinov2\)"):
+        load_pretrained(create_model("vit_small", 16), "imagenet", tmp_path / "w.pth")
