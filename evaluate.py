@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from data.labels import MIMIC_OVERLAP, TABLE3
+from models.settings import Parser
 from stats.comparable import comparison_groups
 from stats.files import sha256
 from stats.predictions import Predictions, load_predictions, save_predictions
@@ -38,7 +39,8 @@ SETTINGS = ("uncertain", "cohort", "val_fraction", "split_seed", "keep_head", "i
 
 
 def build_parser():
-    parser = argparse.ArgumentParser(
+    """The command line."""
+    parser = Parser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
         usage="%(prog)s [run ...] [--option value ...]", allow_abbrev=False)
     add = parser.add_argument
@@ -83,6 +85,7 @@ def build_parser():
 
 
 def main(argv=None):
+    """The command line; returns the exit code."""
     args = build_parser().parse_args(argv)
     try:
         evaluate(args)
@@ -186,14 +189,16 @@ def find_runs(folders):
     if not folders:
         folders = sorted(path.parent for path in Path("runs").glob("*/best.pt"))
         if not folders:
-            raise ValueError("runs/ holds no run with a best.pt; train one first: python train.py")
+            raise ValueError("runs/ holds no run with a best.pt; train one first: python train.py "
+                             "--arch vit_micro --image-size 64 --epochs 2")
         for path in sorted(Path("runs").glob("*/config.json")):
             if path.parent not in folders:
                 print(f"warning: {path.parent} has no best.pt and is skipped", file=sys.stderr)
     for folder in folders:
         if not (folder / "best.pt").is_file():
             raise FileNotFoundError(f"{folder}: no best.pt there, so it is no run of train.py, or "
-                                    "one without an epoch")
+                                    "one without an epoch" if folder.is_dir() else
+                                    f"{folder}: no such run folder")
     return folders
 
 

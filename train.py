@@ -7,6 +7,11 @@
     torchrun --nproc_per_node=4 train.py --data cxr14 ...      # the same run on four GPUs
 
 The paper's mean test AUC on ChestX-ray14: 79.8 % from DINOv2, 79.1 % from ImageNet-21k (Table 4).
+
+The rest of the method: resize, min-max and equalization in data/preprocess.py; rotation and flip in
+data/augment.py; 5 % of the patients for validation in data/splits.py; the weights of positives in
+data/corpus.py (pos_weight); the loss and AdamW in models/training.py; their settings, with the
+paper's defaults, in models/settings.py.
 """
 
 import contextlib
@@ -235,7 +240,7 @@ def train_epoch(run, net, epoch, stop, bar):
     first_bad = torch.tensor(-1, device=on.device)  # the first step whose loss was not finite
     last, saved = cfg.folder / "last.pt", time.monotonic()
     net.train()
-    for images, labels, theta in prefetch(
+    for images, labels, theta in prefetch(  # theta: each image's rotation and flip, (B, 2, 3)
             run.train_set, batches, on.device, seed=cfg.seed, epoch=epoch, augment=cfg.augment,
             first=state.batch, rank=on.rank, world=on.world):
         for group in run.optimizer.param_groups:  # with --layer-decay, early layers learn slower

@@ -1,6 +1,6 @@
 """Six corpora, your own and a phantom, each as a Dataset of (uint8 image, float labels).
 
-In the order of the way of the data:
+In the order in which data flow:
 
     labels             findings: one name each, the paper's lists, what an uncertain label becomes
     splits             splits by patient: drawn, written, read back

@@ -148,7 +148,7 @@ class Corpus:
         if not len(rows):
             where = " in the cache" if cache_only else " on disk"
             raise ValueError(f"{self.root}: the split {split!r} of {self.corpus} has no images"
-                             + (where if self.skipped["missing"] else ""))
+                             + f"{where}; get more of the release" * bool(self.skipped["missing"]))
         if not tables_only:
             if cache_only:
                 cached = cache.rows[rows]

@@ -1,5 +1,5 @@
 # %% [markdown]
-# # Two initializations, compared in a minute
+# # With and without augmentation, compared in a minute
 #
 # Each cell (`# %%`) runs in an editor that knows cells, or all of them as `python docs/example.py`
 # from the repository's root. Everything is synthetic: nothing here says anything about patients.
@@ -32,7 +32,7 @@ images, _ = train_set.batch(np.arange(8))
 print("embeddings", tuple(model.forward_features(to_input(images, [0.5] * 3, [0.25] * 3)).shape))
 
 
-# %% Fine-tune two arms: random weights, with and without the paper's augmentation
+# %% Train twice from the same random weights: with and without the paper's augmentation
 def fine_tune(augment, epochs=4, batch_size=32):
     """Train vit_micro on the training set; gives the test set's labels and probabilities."""
     torch.manual_seed(0)
@@ -58,6 +58,7 @@ _, augmented = fine_tune(augment=True)
 
 # %% Compare on the same test images, resampling patients
 pair = paired_bootstrap(y_true, augmented, plain, groups=test_set.table.patient_id)
+print("AUC, %            augmented  plain")
 for label, a, b, p in zip(test_set.labels, auroc(y_true, augmented), auroc(y_true, plain),
                           pair.p_value):
     print(f"{label:18}{100 * a:6.1f} {100 * b:6.1f}   p = {p:.3f}")

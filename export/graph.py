@@ -203,7 +203,7 @@ def transformer(g, levels, state, config, block_linear, attend, dtype):
 
 
 def block(g, x, weights, name, heads, linear, attend, class_token_only):
-    """A pre-normalised block, (N, T, D) to (N, T, D), or to (N, 1, D) for the class token alone."""
+    """A pre-normalized block, (N, T, D) to (N, T, D), or to (N, 1, D) for the class token alone."""
     def dense(x, layer, rows=slice(None)):
         layer = f"{name}.{layer}"
         return linear(g, x, weights[f"{layer}.weight"][rows], weights[f"{layer}.bias"][rows], layer)

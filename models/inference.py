@@ -7,7 +7,7 @@ import torch
 
 
 def to_input(images, mean=None, std=None):
-    """The model's input: grey levels scaled to [0, 1] and replicated to three channels.
+    """The model's input: gray levels scaled to [0, 1] and replicated to three channels.
 
     Parameters
     ----------

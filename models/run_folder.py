@@ -67,6 +67,8 @@ class lock:
         self.path = Path(folder) / ".lock"
 
     def __enter__(self):
+        if self.path.parent.is_file():
+            raise ValueError(f"--out {self.path.parent}: is a file, expected a folder")
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.file = open(self.path, "a+b")
         try:
@@ -150,7 +152,7 @@ def read_resumable(folder, resume):
     last, best = Path(folder) / "last.pt", Path(folder) / "best.pt"
     if not resume and (last.exists() or best.exists()):
         raise ValueError(f"{folder}: holds a run already; --resume goes on with it, --out starts "
-                         "another")
+                         "another, --seed 1 a second one beside it")
     if not last.exists():
         return None
     checkpoint = load_checkpoint(last)

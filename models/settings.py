@@ -105,7 +105,7 @@ MUST_NOT_CHANGE = [f.name for f in dataclasses.fields(Config) if f.name not in M
 MUST_NOT_CHANGE += ["split_hash", "weights_sha256", "images_train"]
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """Suggests the nearest option for a mistyped one."""
 
     def error(self, message):
@@ -130,7 +130,7 @@ def build_parser(description, **changed):
     -------
     argparse.ArgumentParser
     """
-    parser = _Parser(description=description, usage="%(prog)s [--option value ...]",
+    parser = Parser(description=description, usage="%(prog)s [--option value ...]",
                      formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     for f in dataclasses.fields(Config):
         how = dict(default=f.default) | f.metadata | changed.get(f.name, {})

@@ -12,7 +12,7 @@ def benjamini_hochberg(p):
     Parameters
     ----------
     p : (m,) array-like
-        The whole family. NaN is a test that could not be made; it does not count towards m.
+        The whole family. NaN is a test that could not be made; it does not count toward m.
 
     Returns
     -------

@@ -55,6 +55,7 @@ def power(difference, sd_runs, se_test, runs, draws=100_000):
 
 
 def main(argv=None):
+    """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument

@@ -1,4 +1,4 @@
-"""Reading and preprocessing, against Pillow, PyTorch and a histogram equalisation written out by
+"""Reading and preprocessing, against Pillow, PyTorch and a histogram equalization written out by
 hand."""
 
 import io

@@ -153,6 +153,7 @@ def test_the_answer_is_a_sentence():
         (2 / 1001, 2 / 1001, "≤ 0.002"),
         (2 / 151, 2 / 151, "≤ 0.014"),  # 0.01325: rounded up
         (0.0, 2 / 101, "≤ 0.02"),  # the paper's proportion can be 0
+        (0.0, 0, "< 0.001"),  # a t-test has no floor
         (np.nan, 0.002, "–"),
     ],
 )

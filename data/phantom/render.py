@@ -69,7 +69,7 @@ class _Chest:
         self.side = np.abs(self.x)
         self.breath = rng.uniform(-0.04, 0.03) - (0.05 if view == "AP" else 0.0)
 
-        # The rib cage narrows towards the apex; the lungs fill it down to the domes.
+        # The rib cage narrows toward the apex; the lungs fill it down to the domes.
         down = np.clip((self.y - anatomy["apex"]) / 0.9, 0, 1)
         self.outer = anatomy["width"] * np.sqrt(1 - (1 - down) ** 2.4) * (1 + 0.05 * self.y)
         self.cage = _step(self.outer - self.side, 0.012) * (self.y > anatomy["apex"])

@@ -86,7 +86,7 @@ def p_text(test, key="p"):
     p, floor = test[key], test.get("p_floor", 0)
     if math.isnan(p):
         return "–"
-    if test["p"] <= floor:  # rounded up, or it would not be true
+    if 0 < floor >= test["p"]:  # rounded up, or it would not be true
         p = max(p, floor)
         digits = 1 - math.floor(math.log10(p))
         return f"≤ {math.ceil(round(p * 10**digits, 9)) / 10**digits:.{digits}f}".rstrip("0")
