@@ -172,10 +172,12 @@ def platt(y_true, logit):
 
 
 def sigmoid(x):
+    """The logistic function."""
     return 1 / (1 + np.exp(-np.clip(x, -700, 700)))
 
 
 def to_logit(probability):
+    """Log-odds of probabilities, clipped off 0 and 1."""
     p = np.clip(np.float64(probability), 1e-7, 1 - 1e-7)  # float32 has none finer near 1
     return np.log(p / (1 - p))
 

@@ -86,4 +86,5 @@ def describe_check(check):
 
 
 def rounded(value, digits):
+    """A number as text, or a dash for None."""
     return "–" if value is None else f"{value:.{digits}f}"

@@ -236,5 +236,6 @@ def fused_attention(g, query, key, value, heads):
 
 
 def layer_norm(g, x, weights, name):
+    """A layer norm over the last axis."""
     return g("LayerNormalization", x, weights[f"{name}.weight"], weights[f"{name}.bias"],
              epsilon=1e-6)

@@ -38,6 +38,7 @@ COLUMNS = ("image", "label", "probability", "threshold", "positive", "calibratio
 
 
 def build_parser():
+    """The command line."""
     parser = argparse.ArgumentParser(prog="predict", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="file written by export.to_onnx")
@@ -81,6 +82,7 @@ def build_parser():
 
 
 def positive(text):
+    """A whole number above 0, for argparse."""
     number = int(text)
     if number < 1:
         raise ValueError
@@ -88,6 +90,7 @@ def positive(text):
 
 
 def columns(args):
+    """The columns of the CSV."""
     return [name for name in COLUMNS if not (args.no_uids and name in UIDS)]
 
 
@@ -165,6 +168,7 @@ def verify(model, paths):
 
 
 def main(argv=None):
+    """The command line; returns the exit code."""
     parser = build_parser()
     args = parser.parse_intermixed_args(argv)  # options may stand before the images
     if args.explain and (args.card or args.verify):

@@ -60,6 +60,7 @@ CHECK_IMAGES = 2000  # evenly spaced, on which a reduced precision is checked
 
 
 def build_parser():
+    """The command line."""
     parser = argparse.ArgumentParser(prog="to_onnx", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path,
@@ -255,6 +256,7 @@ def compare(candidate, model, dataset, metadata, norm):
 
 
 def serialized(proto, metadata):
+    """The bytes of a model with its metadata and checksum."""
     onnx.helper.set_model_props(proto, encode_metadata(metadata))
     return add_checksum(proto.SerializeToString())
 
@@ -288,6 +290,7 @@ def write(out, content, metadata, reliability):
 
 
 def main(argv=None):
+    """The command line; returns the exit code."""
     args = build_parser().parse_args(argv)
     return run_script("to_onnx", lambda: export(args))
 

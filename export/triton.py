@@ -27,6 +27,7 @@ KINDS = {"cpu": "KIND_CPU", "cuda": "KIND_GPU", "tensorrt": "KIND_GPU"}
 
 
 def build_parser():
+    """The command line."""
     parser = argparse.ArgumentParser(prog="triton", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, help="file written by export.to_onnx")
@@ -64,6 +65,7 @@ def config(metadata, name, device, instances, max_batch):
 
 
 def quoted(text):
+    """A text as a string of the protobuf text format."""
     return json.dumps(text, ensure_ascii=False)
 
 
@@ -94,6 +96,7 @@ def export(args):
 
 
 def main(argv=None):
+    """The command line; returns the exit code."""
     args = build_parser().parse_args(argv)
     return run_script("triton", lambda: export(args))
 

@@ -18,7 +18,7 @@ from models.checkpoint import load_checkpoint
 from models.run_folder import lock
 
 
-def test_same_seed_same_bits_other_seed_other(arguments, tmp_path, unstopped):
+def test_same_seed_same_bits(arguments, tmp_path, unstopped):
     process = start(arguments())
     process.communicate(timeout=300)
     for name in ("best.pt", "last.pt"):

@@ -32,6 +32,7 @@ LIBRARIES = {  # package, version, file, hash
 
 
 def build_parser():
+    """The command line."""
     parser = argparse.ArgumentParser(prog="page", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, help="file written by export.to_onnx, with its .json "
@@ -78,6 +79,7 @@ def write_page(args):
 
 
 def main(argv=None):
+    """The command line; returns the exit code."""
     args = build_parser().parse_args(argv)
     return run_script("page", lambda: write_page(args))
 
