@@ -129,7 +129,7 @@ def evaluate(args):
         print(f"forest plot: {args.out / 'forest.png'}")
     print(f"report: {args.out / 'report.md'}, beside it tables.tex, metrics.csv, comparisons.csv, "
           f"report.json{' and the figures' if figures else ''}")
-    if not args.predictions:
+    if not args.predictions and len({s["corpus"] for s in studies}) == 1:  # AUCs of one test set
         print(f"next, to deploy the best: python -m export.to_onnx {best_run(folders, studies)}")
 
 
