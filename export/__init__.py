@@ -1,29 +1,13 @@
 """From a run to one ONNX file, and from radiographs to probabilities without PyTorch.
 
-Commands that know nothing of each other:
-
-    to_onnx     run folder -> model.onnx, its card and its metadata   (PyTorch)
-    predict     model.onnx, radiographs -> a table, CSV or JSON       (onnxruntime, NumPy, Pillow)
-    page        model.onnx -> a static page that runs it in the browser
-    triton      model.onnx -> a model repository for Triton Inference Server
-
-What they stand on:
-
-    metadata    what travels in the file, and its checksum
-    runtime     `Predictor`: a model file for programs
-    dicom       what a DICOM header says beside the pixels
-    batch       find the files, decode them ahead of the model, predict them in batches
-    verify      reference images and the probabilities that they must give
-    card        the metadata as a Markdown page
-    output      files that are written whole or not at all; exit codes
-
-What one of them needs:
-
-    graph       preprocessing and transformer as an ONNX graph
-    quantize    int8 weights and activations
-    precision   the check that a reduced precision has to pass
-    calibrate   Platt scaling on the validation set
-    explain     occlusion maps
+Four commands that know nothing of each other: `to_onnx` (a run folder to model.onnx, with PyTorch),
+`predict` (radiographs to a table, CSV or JSON), `page` (the model in a browser) and `triton` (on a
+server). All stand on `metadata` (what travels in the file, and its checksum), `runtime`
+(`Predictor`, for programs), `dicom` (what a header says beside the pixels), `batch` (many files),
+`verify` (reference images), `card` (the metadata as a page) and `output` (files whole or not at
+all; exit codes). `to_onnx` alone needs `graph` (preprocessing and transformer, node by node),
+`quantize` (int8), `precision` (the check of int8 and fp16) and `calibrate` (Platt scaling);
+`predict` alone `explain` (occlusion maps).
 """
 
 import sys

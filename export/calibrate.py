@@ -9,15 +9,19 @@ those of the data, so that log(w) is subtracted from the logit.
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from export.metadata import UNCALIBRATED
 from export.output import Refused, atomic_write
+from export.verify import log_odds
 from models.inference import predict
 from stats import auroc
 
 BINS = 10
 FOLDS = 5
 MAX_SLOPE = 5.0  # a steeper map follows the noise of a few patients
+CUT = 1e-7  # float32 has no finer probabilities near 1
+WORDS = dict(platt="", prior="  class weight taken back: ", none="  left as it is: ")
 
 
 def calibrate(model, dataset, thresholds, norm, pos_weight):
@@ -28,40 +32,25 @@ def calibrate(model, dataset, thresholds, norm, pos_weight):
     bring the patient's probability nearer to the frequencies. Else it gets the prior shift, if
     nothing can be measured or if that brings it nearer, or keeps its probabilities.
 
-    Parameters
-    ----------
-    model : models.VisionTransformer
-        Changed in place.
-    dataset : Dataset
-        Validation images of the model's run.
-    thresholds : sequence of float or None
-        One a label, on uncalibrated probabilities.
-    norm : dict
-        `mean` and `std` of the model's input, as `models.inference.to_input` takes them.
-    pos_weight : ndarray, shape (L,)
-        The class weights of the training's loss.
+    The model is changed in place; `dataset` is its run's validation, `norm` what
+    `models.inference.to_input` takes, and `pos_weight` (L,) the class weights of the training.
 
-    Returns
-    -------
-    metadata : dict
-        `thresholds`, moved so that every decision stays the same, and `calibration`.
-    y_true, before, after : ndarray, shape (N, L)
-        For `draw`; `after` is NaN for labels that keep their probabilities.
+    Returns the metadata (`thresholds`, moved so that every decision stays the same, and
+    `calibration`), and for `draw` the labels and the probabilities before and after, (N, L) each,
+    the last NaN for labels that keep theirs.
     """
     y_true, before = predict(model, dataset, **norm)
-    logit, after = to_logit(before), np.full(before.shape, np.nan)
+    logit, after = log_odds(before, CUT), np.full(before.shape, np.nan)
     chosen = []
     print(f"{'label':<24} {'slope':>7} {'offset':>7}  ECE before  after (out of fold, by patient)")
     for i, (label, weight) in enumerate(zip(dataset.labels, pos_weight)):
         known = ~np.isnan(y_true[:, i])
-        y, x = y_true[known, i], logit[known, i]
-        one, after[known, i], errors, reason = choose(
-            y, x, dataset.table.patient_id[known], float(weight))
-        if one["method"] == "none":
-            after[:, i] = np.nan
-        how = dict(platt="", prior="  class weight taken back: ", none="  left as it is: ")
+        one, mapped, errors, reason = choose(y_true[known, i], logit[known, i],
+                                             dataset.table.patient_id[known], float(weight))
+        if one["method"] != "none":
+            after[known, i] = mapped
         print(f"{label:<24} {one['slope']:7.3f} {one['offset']:7.3f}  {errors[0]:10.4f}  "
-              f"{errors[1]:6.4f}{how[one['method']]}{reason}")
+              f"{errors[1]:6.4f}{WORDS[one['method']]}{reason}")
         chosen.append(one)
     if all(one["method"] == "none" for one in chosen):
         raise Refused("--calibrate: no label's probabilities come nearer to the frequencies on "
@@ -70,7 +59,7 @@ def calibrate(model, dataset, thresholds, norm, pos_weight):
     with torch.no_grad():
         model.head.weight.mul_(torch.tensor(slopes[:, None]))
         model.head.bias.mul_(torch.tensor(slopes)).add_(torch.tensor(offsets))
-    moved = [None if t is None else float(sigmoid(slope * to_logit(t) + offset))
+    moved = [None if t is None else float(sigmoid(slope * log_odds(t, CUT) + offset))
              for t, slope, offset in zip(thresholds, slopes, offsets)]
     return dict(thresholds=moved, calibration=chosen), y_true, before, after
 
@@ -91,13 +80,76 @@ def choose(y_true, logit, patients, weight):
     elif not 0 < slope <= MAX_SLOPE:
         reason = f"a slope of {slope:.1f} would be fitted; expected at most {MAX_SLOPE:g}"
     else:
-        mapped = out_of_fold(y_true, logit, fold)
+        mapped = np.empty(len(logit))
+        for k in range(FOLDS):
+            a, b = platt(y_true[fold != k], logit[fold != k])
+            mapped[fold == k] = sigmoid(a * logit[fold == k] + b)
         if (nearer := calibration_error(y_true, mapped)) < error:
             return dict(method="platt", slope=slope, offset=offset), mapped, (error, nearer), ""
         reason = "maps fitted without a patient bring it no nearer"
     if (nearer := calibration_error(y_true, shifted)) < error:
         return prior, shifted, (error, nearer), reason
     return UNCALIBRATED, before, (error, error), reason
+
+
+def folds(y_true, groups):
+    """A fold (N,) for each image, a patient's in one, and how many patients are positive or not.
+
+    Both kinds of patients are dealt out separately, so that each fold has both if there are enough.
+    """
+    names, index = np.unique(groups, return_inverse=True)
+    positive = np.zeros(len(names), bool)
+    positive[index[y_true == 1]] = True
+    rng, fold = np.random.default_rng(0), np.empty(len(names), int)
+    for kind in (positive, ~positive):
+        fold[kind] = rng.permutation(kind.sum()) % FOLDS
+    return fold[index], (int(positive.sum()), int((~positive).sum()))
+
+
+def platt(y_true, logit):
+    """Slope and offset of one label's logistic map; both inputs (N,).
+
+    Platt, "Probabilistic outputs for support vector machines" (1999): the target of P positives is
+    (P + 1) / (P + 2), of N negatives 1 / (N + 2), so that the fit is finite where classes separate.
+    """
+    positives, negatives = (y_true == 1).sum(), (y_true == 0).sum()
+    target = np.where(y_true == 1, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+    target, x = torch.from_numpy(target).double(), torch.from_numpy(logit).double()
+    solution = torch.tensor([1.0, 0.0], dtype=torch.double, requires_grad=True)
+    optimizer = torch.optim.LBFGS([solution], max_iter=200, tolerance_grad=1e-9,
+                                  tolerance_change=1e-12, line_search_fn="strong_wolfe")
+
+    def closure():
+        optimizer.zero_grad()
+        loss = F.binary_cross_entropy_with_logits(solution[0] * x + solution[1], target)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    return tuple(solution.tolist())
+
+
+def sigmoid(x):
+    """The logistic function."""
+    return 1 / (1 + np.exp(-np.clip(x, -700, 700)))
+
+
+def calibration_error(y_true, probability):
+    """Expected calibration error: mean |frequency - probability| of equal-width bins, by size.
+
+    Naeini, Cooper and Hauskrecht, AAAI 2015.
+    """
+    counts, frequency, mean = reliability(y_true, probability)
+    return float((counts * np.abs(frequency - mean)).sum() / counts.sum())
+
+
+def reliability(y_true, probability):
+    """Of each occupied bin: its count, the frequency of positives and the mean probability."""
+    index = np.minimum((probability * BINS).astype(int), BINS - 1)
+    counts, positives, total = (np.bincount(index, weights, minlength=BINS)
+                                for weights in (None, y_true, probability))
+    occupied = counts > 0
+    return counts[occupied], *(sums[occupied] / counts[occupied] for sums in (positives, total))
 
 
 def draw(path, y_true, before, after):
@@ -129,97 +181,3 @@ def draw(path, y_true, before, after):
     below.set(xlabel="mean probability in a bin", ylabel="predictions", yscale="log")
     with atomic_write(path, "wb") as file:
         figure.savefig(file, dpi=200, format="png")
-
-
-def platt(y_true, logit):
-    """Slope and offset of one label's logistic map, by Newton's method on Platt's smoothed targets.
-
-    Parameters
-    ----------
-    y_true : ndarray, shape (N,), in {0, 1}
-    logit : ndarray, shape (N,)
-
-    Returns
-    -------
-    slope, offset : float
-
-    Notes
-    -----
-    Platt, "Probabilistic outputs for support vector machines" (1999): the target of P positives is
-    (P + 1) / (P + 2), of N negatives 1 / (N + 2), so that the fit is finite where classes separate.
-    """
-    positives, negatives = (y_true == 1).sum(), (y_true == 0).sum()
-    target = np.where(y_true == 1, (positives + 1) / (positives + 2), 1 / (negatives + 2))
-    design = np.column_stack([logit, np.ones_like(logit)]).astype(np.float64)
-    solution = np.array([1.0, 0.0])
-
-    def loss(w):
-        z = design @ w
-        return (np.logaddexp(0, z) - target * z).sum()
-
-    for _ in range(100):
-        p = sigmoid(design @ solution)
-        gradient = design.T @ (p - target)
-        hessian = (design * (p * (1 - p))[:, None]).T @ design + 1e-10 * np.eye(2)
-        step = np.linalg.solve(hessian, gradient)
-        size = 1.0
-        while loss(solution - size * step) > loss(solution) and size > 1e-6:
-            size /= 2
-        solution = solution - size * step
-        if np.abs(size * step).max() < 1e-9:
-            break
-    return float(solution[0]), float(solution[1])
-
-
-def sigmoid(x):
-    """The logistic function."""
-    return 1 / (1 + np.exp(-np.clip(x, -700, 700)))
-
-
-def to_logit(probability):
-    """Log-odds of probabilities, clipped off 0 and 1."""
-    p = np.clip(np.float64(probability), 1e-7, 1 - 1e-7)  # float32 has none finer near 1
-    return np.log(p / (1 - p))
-
-
-def calibration_error(y_true, probability, bins=BINS):
-    """Expected calibration error: mean |frequency - probability| of equal-width bins, by size.
-
-    Naeini, Cooper and Hauskrecht, AAAI 2015.
-    """
-    counts, frequency, mean = reliability(y_true, probability, bins)
-    return float((counts * np.abs(frequency - mean)).sum() / counts.sum())
-
-
-def reliability(y_true, probability, bins=BINS):
-    """Of each occupied bin: its count, the frequency of positives and the mean probability."""
-    index = np.minimum((probability * bins).astype(int), bins - 1)
-    counts = np.bincount(index, minlength=bins)
-    occupied = counts > 0
-    positives, total = (np.bincount(index, weights=values, minlength=bins)[occupied]
-                        for values in (y_true, probability))
-    counts = counts[occupied]
-    return counts, positives / counts, total / counts
-
-
-def folds(y_true, groups):
-    """A fold (N,) for each image, a patient's in one, and how many patients are positive or not.
-
-    Both kinds of patients are dealt out separately, so that each fold has both if there are enough.
-    """
-    names, index = np.unique(groups, return_inverse=True)
-    positive = np.zeros(len(names), bool)
-    positive[index[y_true == 1]] = True
-    rng, fold = np.random.default_rng(0), np.empty(len(names), int)
-    for kind in (positive, ~positive):
-        fold[kind] = rng.permutation(kind.sum()) % FOLDS
-    return fold[index], (int(positive.sum()), int((~positive).sum()))
-
-
-def out_of_fold(y_true, logit, fold):
-    """Calibrated probability of each image, by a map that was fitted on the other folds."""
-    probability = np.empty(len(logit))
-    for k in range(FOLDS):
-        slope, offset = platt(y_true[fold != k], logit[fold != k])
-        probability[fold == k] = sigmoid(slope * logit[fold == k] + offset)
-    return probability

@@ -21,8 +21,8 @@ def read_header(data):
 
 def check_frontal(header, name):
     """ValueError where a header says that it is not of a frontal radiograph."""
-    modality = str(header.get("Modality") or "").strip().upper()
-    view = str(header.get("ViewPosition") or "").strip().upper()
+    modality, view = (str(header.get(key) or "").strip().upper()
+                      for key in ("Modality", "ViewPosition"))
     if modality and modality not in RADIOGRAPHY:
         raise ValueError(f"{name}: DICOM of modality {modality}; expected a radiograph "
                          f"({', '.join(RADIOGRAPHY)}; --any-modality takes it all the same)")
@@ -33,15 +33,13 @@ def check_frontal(header, name):
 
 def read_uids(header):
     """The SOP instance's, the study's and the series' UID; None where there is none."""
-    found = {key: header.get(keyword) if header is not None else None
-             for key, keyword in UIDS.items()}
-    return {key: value and str(value) for key, value in found.items()}
+    found = {key: header and header.get(keyword) for key, keyword in UIDS.items()}
+    return {key: str(value) if value else None for key, value in found.items()}
 
 
 def to_bytes(dataset):
     """A pydicom.Dataset as the bytes of a file."""
     import pydicom
-    buffer = io.BytesIO()
-    pydicom.dcmwrite(buffer, dataset, enforce_file_format=hasattr(dataset.file_meta,
-                                                                  "TransferSyntaxUID"))
+    buffer, whole = io.BytesIO(), hasattr(dataset.file_meta, "TransferSyntaxUID")
+    pydicom.dcmwrite(buffer, dataset, enforce_file_format=whole)
     return buffer.getvalue()

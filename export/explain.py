@@ -9,15 +9,18 @@ the other what is too dense. tests/bench_explain.py has the evidence for this ch
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 
 from export.output import atomic_write
+from export.runtime import resize
+from export.verify import log_odds
 
 WINDOW = 1 / 6  # side of what is hidden, in parts of the image's side
 STEP = 0.5  # of a window
 COUNT = round(1 / (WINDOW * STEP)) + 1  # windows along a side
 INFERENCES = 2 * COUNT ** 2 + 1
 DARK = 5  # percentile of the intensities
+SIDE = 640  # of the radiograph in a picture, the longer one, pixels
 HEADER, GAP, BAR = 64, 8, 92  # pixels: height above the radiograph, widths between and of the scale
 CANVAS, SCALE = 640, 160  # least width and least height of the scale, so that the text fits
 FAINT = 0.25  # log-odds; the color scale never ends below, so that noise is not blown up
@@ -32,30 +35,20 @@ INFERNO = np.array([
 def occlusion(model, image, batch_size=8):
     """How much of each label's log-odds hangs on each place of a radiograph.
 
-    Parameters
-    ----------
-    model : export.runtime.Predictor
-    image : ndarray, shape (H, W)
-        Raw gray intensities.
-    batch_size : int
-
-    Returns
-    -------
-    ndarray, shape (L, S, S), float32
-        Fall of the log-odds, before a calibration, where the image is hidden, at least 0: a mean
-        over the two levels and over the windows that cover a place. S is the model's image size.
+    From a Predictor and raw gray (H, W) to (L, S, S) float32, S the model's image size: the fall of
+    the log-odds, before a calibration, where the image is hidden, at least 0; a mean over the two
+    levels and over the windows that cover a place.
     """
     size = model.metadata["image_size"]
-    small = model.resize(model.check(image))  # the graph's own resize then does nothing
+    small = resize(model.check(image), size)  # the graph's own resize then does nothing
     windows = grid(size)  # (n, S, S)
     hidden = [small + window * (level - small)
               for level in (small.mean(), np.percentile(small, DARK)) for window in windows]
     pictures = [picture.round().astype(np.uint8) if model.input_dtype == np.uint8 else picture
                 for picture in (small, *hidden)]
-    p = np.clip(model.predict(pictures, batch_size).astype(np.float64), 1e-6, 1 - 1e-6)
-    log_odds = np.log(p / (1 - p))
+    odds = log_odds(model.predict(pictures, batch_size), 1e-6)
     slopes = np.array([one["slope"] or 1 for one in model.metadata["calibration"]])
-    fall = np.maximum(log_odds[0] - log_odds[1:], 0) / slopes
+    fall = np.maximum(odds[0] - odds[1:], 0) / slopes
     fall = fall.reshape(2, len(windows), -1).mean(0)  # (n, L)
     weights = windows.reshape(len(windows), -1)
     return (fall.T @ weights / weights.sum(0)).reshape(-1, size, size).astype(np.float32)
@@ -69,28 +62,11 @@ def grid(size):
     return (bells[:, None, :, None] * bells[None, :, None, :]).reshape(-1, size, size)
 
 
-def overlay(image, heat, name, label, probability, threshold, side=640):
-    """A picture of one label's map on the radiograph, with scale, name, label and probability.
+def overlay(image, heat, name, label, probability, threshold, side=SIDE):
+    """A picture of one label's map (S, S) of `occlusion` on a radiograph (H, W), with a scale.
 
-    Parameters
-    ----------
-    image : ndarray, shape (H, W)
-        Raw gray intensities.
-    heat : ndarray, shape (S, S)
-        One label's map from `occlusion`.
-    name : str
-        Of the radiograph.
-    label : str
-    probability : float
-    threshold : float or None
-    side : int
-        Longer side of the radiograph in the picture, pixels.
-
-    Returns
-    -------
-    PIL.Image.Image
-        The radiograph as it is on the left, with the map on the right: colors, and a black and
-        white line, which reads the same on bone and on lung, around the hotter half of the scale.
+    On the left the radiograph as it is; on the right the map: colors, and a black and white line,
+    which reads the same on bone and on lung, around the hotter half of the scale.
     """
     height, width = (max(1, round(n * side / max(image.shape))) for n in image.shape)
     low, high = np.percentile(image, (0.5, 99.5))
@@ -99,8 +75,7 @@ def overlay(image, heat, name, label, probability, threshold, side=640):
     top = max(float(heat.max()), FAINT)
     heat_map = Image.fromarray(heat).resize((width, height), Image.Resampling.BICUBIC)
     strength = np.clip(np.asarray(heat_map) / top, 0, 1)
-    right, scale = width + GAP, 2 * width + 2 * GAP
-    length = max(height, SCALE)
+    right, scale, length = width + GAP, 2 * (width + GAP), max(height, SCALE)
     picture = Image.new("RGB", (max(scale + BAR, CANVAS), HEADER + length), "black")
     picture.paste(gray, (0, HEADER))
     picture.paste(outlined(blend(np.asarray(gray), strength), strength > 0.5), (right, HEADER))
@@ -118,15 +93,14 @@ def overlay(image, heat, name, label, probability, threshold, side=640):
         font = ImageFont.load_default(size)
         draw.text((8, y), shortened(text, font, picture.width - 16), fill=color, font=font)
     if heat.max() < FAINT:
-        middle = right + width / 2, HEADER + height / 2
-        text, font = f"nowhere over {heat.max():.2g}: nothing to show", ImageFont.load_default(14)
-        text = shortened(text, font, width)
+        middle, font = (right + width / 2, HEADER + height / 2), ImageFont.load_default(14)
+        text = shortened(f"nowhere over {heat.max():.2g}: nothing to show", font, width)
         draw.rectangle(draw.textbbox(middle, text, font, anchor="mm"), fill="black")
         draw.text(middle, text, font=font, fill="white", anchor="mm")
-    for value in (0, top / 2, top):
+    font = ImageFont.load_default(15)
+    for value, anchor in ((0, "lb"), (top / 2, "lm"), (top, "lt")):
         y = HEADER + (length - 1) * (1 - value / top)
-        draw.text((scale + 22, y), f"{value:.3g}", fill="white", font=ImageFont.load_default(15),
-                  anchor="lm" if 0 < value < top else "lb" if value == 0 else "lt")
+        draw.text((scale + 22, y), f"{value:.3g}", fill="white", font=font, anchor=anchor)
     return picture
 
 
@@ -139,24 +113,21 @@ def blend(base, strength):
 
 def outlined(picture, mask):
     """A picture with a white line, black on the inside, along the border of a mask (H, W)."""
-    def inner(mask):  # less one pixel all around
-        padded = np.pad(mask, 1, constant_values=True)
-        return (mask & padded[2:, 1:-1] & padded[:-2, 1:-1] & padded[1:-1, 2:] & padded[1:-1, :-2])
-
-    once = inner(mask)
-    pixels = np.array(picture)
-    pixels[mask & ~once], pixels[once & ~inner(once)] = 255, 0
-    return Image.fromarray(pixels)
+    mask = Image.fromarray(mask.astype(np.uint8) * 255)
+    for color in ("white", "black"):
+        inner = mask.filter(ImageFilter.MinFilter(3))  # less one pixel all around
+        picture.paste(color, mask=ImageChops.subtract(mask, inner))
+        mask = inner
+    return picture
 
 
 def shortened(text, font, width):
     """As much of a text as fits, with dots for the rest; what cannot be printed is escaped."""
     text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(text + "...") > width:
+    whole = text
+    while text and font.getlength(text + "..." * (text != whole)) > width:
         text = text[:-1]
-    return text + "..."
+    return text + "..." * (text != whole)
 
 
 def inferno(values):
@@ -166,24 +137,11 @@ def inferno(values):
 
 
 def write_sheet(model, result, folder, taken, all_labels=False):
-    """Write the overlays of a radiograph, one below the other, as `folder`/<its stem>.png.
+    """Write the overlays of a `batch.Result`, one below the other, as `folder`/<its stem>.png.
 
-    Parameters
-    ----------
-    model : export.runtime.Predictor
-    result : export.batch.Result
-        Without an error.
-    folder : Path
-    taken : set of str
-        The names that this run's pictures have, in lower case: one more of a name gets a number,
-        since images of several folders may be called the same.
-    all_labels : bool
-        Not only those whose probability reaches the threshold.
-
-    Returns
-    -------
-    Path or None
-        None where there is no such label.
+    Of the labels whose probability reaches the threshold, or of all; gives the path, or None where
+    there is no such label. `taken` is the set of names that this run's pictures have, in lower
+    case: one more of a name gets a number, since images of several folders may be called the same.
     """
     shown = [i for i, yes in enumerate(model.predict_labels(result.probability))
              if yes or all_labels]
@@ -196,17 +154,11 @@ def write_sheet(model, result, folder, taken, all_labels=False):
     sheet = Image.new("RGB", (panels[0].width, sum(panel.height for panel in panels)))
     for n, panel in enumerate(panels):
         sheet.paste(panel, (0, n * panel.height))
-    path = folder / f"{unused(source.stem, taken)}.png"
-    with atomic_write(path, "wb") as file:
-        sheet.save(file, format="PNG")
-    return path
-
-
-def unused(name, taken):
-    """A name, or with the first number that makes it one of its own; `taken` then holds it too."""
-    new, number = name, 1
-    while new.casefold() in taken:
+    name, number = source.stem, 1
+    while name.casefold() in taken:
         number += 1
-        new = f"{name}-{number}"
-    taken.add(new.casefold())
-    return new
+        name = f"{source.stem}-{number}"
+    taken.add(name.casefold())
+    with atomic_write(folder / f"{name}.png", "wb") as file:
+        sheet.save(file, format="PNG")
+    return folder / f"{name}.png"

@@ -61,27 +61,14 @@ def classifier(state, config, *, mean=None, std=None, input_type="float32",
                operators="standard", block_linear=linear, dtype=np.float32):
     """The graph of a fine-tuned model with its preprocessing.
 
-    Parameters
-    ----------
-    state : dict of str to ndarray
-        Float32 weights of a `models.VisionTransformer` by its state dict's names; see `fold`.
-    config : dict
-        Its constructor's arguments.
-    mean, std : sequence of 3 float, optional
-        What the model's input was normalized with.
-    input_type : {"float32", "uint8"}
-        float32 takes 8-bit, 16-bit and DICOM intensities alike: each image is scaled by its range.
-    operators : {"standard", "onnxruntime"}
-        The latter takes onnxruntime's own fused attention, which no other runtime reads.
-    block_linear : callable
-        Makes the blocks' dense layers, as `linear` does; the way to other number formats.
-    dtype : {np.float32, np.float16}
-        Of the transformer. Preprocessing, patch embedding and head stay in float32.
+    `state` holds the float32 weights of a `models.VisionTransformer` by its state dict's names,
+    `config` its constructor's arguments, `mean` and `std` three numbers each, or None, that its
+    input was normalized with. `block_linear` makes the blocks' dense layers, as `linear` does: the
+    way to other number formats. `dtype` (float32 or float16) is that of the blocks; preprocessing,
+    patch embedding and head stay in float32.
 
-    Returns
-    -------
-    onnx.ModelProto
-        Input `image` (N, 1, H, W), any N, H and W; output `probability` (N, L).
+    Gives an `onnx.ModelProto` from `image` (N, 1, H, W), any N, H and W, of 8-bit, 16-bit or DICOM
+    intensities (each image is scaled by its range), to `probability` (N, L).
     """
     g = Graph()
     image = g("Cast", "image", to=TensorProto.FLOAT) if input_type == "uint8" else "image"
@@ -96,20 +83,9 @@ def classifier(state, config, *, mean=None, std=None, input_type="float32",
 
 
 def preprocessing(g, image, size):
-    """The paper's preprocessing, as in `data`, for each image of the batch by itself.
+    """Raw gray (N, 1, H, W) float32 to the paper's levels 0 to 255, (N, 1, size, size) float32.
 
-    Parameters
-    ----------
-    g : Graph
-    image : str
-        Name of the raw gray intensities, (N, 1, H, W) float32.
-    size : int
-        Side S of the result.
-
-    Returns
-    -------
-    str
-        Name of the equalized levels, (N, 1, S, S) float32 holding the integers 0 to 255.
+    As in `data.preprocess`, each image by itself.
     """
     darkest = g("ReduceMin", image, [1, 2, 3], keepdims=1)
     above = g("Sub", image, darkest)  # a constant image becomes zero, a faint one keeps its digits
@@ -161,7 +137,7 @@ def triangle_weights(g, length, size):
 
 def fold(state, config, mean=None, std=None):
     """Weights for one channel of levels 0 to 255, with the scales in the layers before them."""
-    state, width = dict(state), config["embed_dim"]
+    state, width = fold_layer_scale(state), config["embed_dim"]
     kernel = state["patch_embed.proj.weight"].astype(np.float64)  # (D, 3, P, P)
     mean = np.reshape(mean or (0, 0, 0), (3, 1, 1))
     scale = np.reshape(std or (1, 1, 1), (3, 1, 1))
@@ -169,11 +145,6 @@ def fold(state, config, mean=None, std=None):
     kernel = (kernel / scale / 255).sum(1, keepdims=True)
     state["patch_embed.proj.weight"] = kernel.astype(np.float32)
     state["patch_embed.proj.bias"] = (state["patch_embed.proj.bias"] - shift).astype(np.float32)
-    for name in [name for name in state if name.endswith(".gamma")]:
-        gamma = state.pop(name)
-        layer = name.replace("ls1.gamma", "attn.proj").replace("ls2.gamma", "mlp.fc2")
-        state[f"{layer}.weight"] = state[f"{layer}.weight"] * gamma[:, None]
-        state[f"{layer}.bias"] = state[f"{layer}.bias"] * gamma
     scale = np.ones(3 * width, np.float32)
     scale[:width] = (width // config["num_heads"]) ** -0.5  # of the queries
     for layer in (f"blocks.{n}.attn.qkv" for n in range(config["depth"])):
@@ -182,41 +153,66 @@ def fold(state, config, mean=None, std=None):
     return state
 
 
+def fold_layer_scale(state):
+    """Weights, arrays or tensors, with LayerScale in the layers before it."""
+    state = dict(state)
+    for name in [name for name in state if name.endswith(".gamma")]:
+        gamma = state.pop(name)
+        layer = name.replace("ls1.gamma", "attn.proj").replace("ls2.gamma", "mlp.fc2")
+        state[f"{layer}.weight"] = state[f"{layer}.weight"] * gamma[:, None]
+        state[f"{layer}.bias"] = state[f"{layer}.bias"] * gamma
+    return state
+
+
 def transformer(g, levels, state, config, block_linear, attend, dtype):
     """The logits (N, num_classes) of equalized levels; `state` is folded."""
-    width = config["embed_dim"]
+    width, eps = config["embed_dim"], config.get("norm_eps", 1e-6)
     patches = g("Conv", levels, state["patch_embed.proj.weight"], state["patch_embed.proj.bias"],
                 strides=[config["patch_size"]] * 2, dilations=[1, 1])  # (N, D, side, side)
     patches = g("Transpose", g("Reshape", patches, [0, width, -1]), perm=[0, 2, 1])
-    patches = g("Add", patches, state["pos_embed"][:, 1:])
-    class_token = g("Expand", state["cls_token"] + state["pos_embed"][:, :1],
-                    g("Concat", g("Shape", patches, start=0, end=1), [1, width], axis=0))
-    x = g("Concat", class_token, patches, axis=1)  # (N, 1 + patches, D)
+    first = state["cls_token"]
+    if "pos_embed" in state:
+        patches = g("Add", patches, state["pos_embed"][:, 1:])
+        first = first + state["pos_embed"][:, :1]
+    if "reg_token" in state:
+        first = np.concatenate([first, state["reg_token"]], axis=1)
+    count, rope = first.shape[1], None
+    if "rope.periods" in state:
+        rope = [g.weight(x.astype(dtype)) for x in rotation(
+            state["rope.periods"], config["img_size"] // config["patch_size"], count)]
+    first = g("Expand", first, g("Concat", g("Shape", patches, start=0, end=1), [count, width],
+                                 axis=0))
+    x = g("Concat", first, patches, axis=1)  # (N, class token, registers, patches; D)
     if dtype == np.float16:
         x = g("Cast", x, to=TensorProto.FLOAT16)
     for n in range(config["depth"]):
         weights = {k: v.astype(dtype) for k, v in state.items() if k.startswith(f"blocks.{n}.")}
-        x = block(g, x, weights, f"blocks.{n}", config["num_heads"], block_linear, attend,
-                  class_token_only=n == config["depth"] - 1)
-    x = layer_norm(g, g("Cast", g("Squeeze", x, [1]), to=TensorProto.FLOAT), state, "norm")
-    return linear(g, x, state["head.weight"], state["head.bias"], "head")
+        x = block(g, x, weights, f"blocks.{n}", config["num_heads"], eps, block_linear, attend,
+                  rope, class_token_only=n == config["depth"] - 1)
+    x = g("Cast", g("Squeeze", x, [1]), to=TensorProto.FLOAT)
+    return linear(g, layer_norm(g, x, state, "norm", eps), state["head.weight"],
+                  state["head.bias"], "head")
 
 
-def block(g, x, weights, name, heads, linear, attend, class_token_only):
+def block(g, x, weights, name, heads, eps, linear, attend, rope, class_token_only):
     """A pre-normalized block, (N, T, D) to (N, T, D), or to (N, 1, D) for the class token alone."""
     def dense(x, layer, rows=slice(None)):
         layer = f"{name}.{layer}"
         return linear(g, x, weights[f"{layer}.weight"][rows], weights[f"{layer}.bias"][rows], layer)
 
-    y = layer_norm(g, x, weights, f"{name}.norm1")
+    y = layer_norm(g, x, weights, f"{name}.norm1", eps)
     width = len(weights[f"{name}.norm1.weight"])
     queried = y
     if class_token_only:
         x, queried = (g("Slice", tokens, [0], [1], [1]) for tokens in (x, y))
     query = dense(queried, "attn.qkv", slice(0, width))  # three products: a Split would copy them
     key, value = (dense(y, "attn.qkv", slice(i * width, (i + 1) * width)) for i in (1, 2))
+    if rope:
+        key = rotate(g, key, heads, width // heads, rope)
+        if not class_token_only:  # which has no place
+            query = rotate(g, query, heads, width // heads, rope)
     x = g("Add", x, dense(attend(g, query, key, value, heads), "attn.proj"))
-    y = layer_norm(g, x, weights, f"{name}.norm2")
+    y = layer_norm(g, x, weights, f"{name}.norm2", eps)
     return g("Add", x, dense(g("Gelu", dense(y, "mlp.fc1")), "mlp.fc2"))
 
 
@@ -235,7 +231,25 @@ def fused_attention(g, query, key, value, heads):
              domain="com.microsoft")
 
 
-def layer_norm(g, x, weights, name):
+def rotation(periods, side, count):
+    """Cosine and sine (T, 1, d) of DINOv3's positions: `count` tokens stay, then side² patches."""
+    place = (np.arange(side) + 0.5) / side * 2 - 1
+    y, x = np.meshgrid(place, place, indexing="ij")
+    angle = 2 * np.pi * np.stack([y, x], -1)[..., None] / periods  # (side, side, 2, d / 4)
+    angle = np.pad(angle.reshape(side * side, -1), ((count, 0), (0, 0)))
+    sine = np.sin(angle)
+    return np.cos(np.tile(angle, 2))[:, None], np.concatenate([-sine, sine], 1)[:, None]
+
+
+def rotate(g, x, heads, width, rope):
+    """Queries or keys (N, T, D), the halves of each head turned by the angles of their places."""
+    x = g("Reshape", x, [0, 0, heads, width])
+    halves = (g("Slice", x, [start], [start + width // 2], [3]) for start in (width // 2, 0))
+    x = g("Add", g("Mul", x, rope[0]), g("Mul", g("Concat", *halves, axis=3), rope[1]))
+    return g("Reshape", x, [0, 0, heads * width])
+
+
+def layer_norm(g, x, weights, name, epsilon):
     """A layer norm over the last axis."""
     return g("LayerNormalization", x, weights[f"{name}.weight"], weights[f"{name}.bias"],
-             epsilon=1e-6)
+             epsilon=epsilon)

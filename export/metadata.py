@@ -112,14 +112,14 @@ def _from_format_1(metadata):
     """Metadata of the first format in the words of the present one."""
     mark = " (phantoms in its layout)"  # stood behind the corpus's name
     corpus, check = metadata.get("corpus", ""), metadata.pop("gate", None)
-    names = dict(images="images", split="split", label_fall="largest_auroc_loss",
-                 mean_fall="mean_auroc_loss", change="largest_change", calls="decisions",
-                 changed_calls="changed_decisions", judged_on="device", unjudged="unchecked")
+    names = dict(label_fall="largest_auroc_loss", mean_fall="mean_auroc_loss", calls="decisions",
+                 change="largest_change", changed_calls="changed_decisions", judged_on="device",
+                 unjudged="unchecked")
     mapped = metadata.pop("calibration", "").partition(" labels: ")[2].split(", ")
-    calibration = [UNCALIBRATED | (dict(method="platt", slope=None, offset=None) if label in mapped
-                                   else {}) for label in metadata.get("labels", ())]
+    platt = dict(method="platt", slope=None, offset=None)
     return metadata | dict(
-        calibration=calibration, operators="onnxruntime", val_auroc=None,
-        corpus=corpus.removesuffix(mark),
+        calibration=[platt if label in mapped else UNCALIBRATED
+                     for label in metadata.get("labels", ())],
+        operators="onnxruntime", val_auroc=None, corpus=corpus.removesuffix(mark),
         synthetic=corpus == "phantom" or corpus.endswith(mark),
         precision_check=check and {names.get(key, key): value for key, value in check.items()})

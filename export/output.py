@@ -1,5 +1,6 @@
-"""Files that are written whole or not at all, and scripts that end in one line and an exit code."""
+"""Commands that end in one line and an exit code; files that are written whole or not at all."""
 
+import argparse
 import csv
 import os
 import signal
@@ -13,86 +14,43 @@ class Refused(ValueError):
     """A model that was made as asked for and does not pass a check."""
 
 
-def check_target(path):
-    """Raise, before any work, for a path that no file can be written to."""
-    if os.path.isdir(path):
-        raise ValueError(f"{path}: is a folder; expected the name of a file")
-    if not os.path.isdir(os.path.dirname(os.path.realpath(path))):
-        raise FileNotFoundError(f"{path}: the folder it would go into does not exist")
+def command(module, doc):
+    """The argument parser of ``python -m module``."""
+    return argparse.ArgumentParser(prog=f"python -m {module}", description=doc,
+                                   formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
-def is_stream(path):
-    """Whether a device or a pipe has this name."""
-    return os.path.exists(path) and not os.path.isfile(path)
+def positive(text):
+    """A whole number above 0, for argparse."""
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number of at least 1")
+    return int(text)
 
 
-@contextmanager
-def atomic_write(path, mode="w"):
-    """``with atomic_write(path) as file:`` the file takes its name when the block has succeeded.
+def run_command(parser, work, argv=None):
+    """Parse the options and do the `work`, a function of them; gives the exit code.
 
-    Behind a link, what it points to is replaced. A device or a pipe is written directly.
+    That of `work`, 2 after an error, 3 where a check refused, 128 + the number of a signal.
     """
-    text = {} if "b" in mode else dict(newline="", encoding="utf-8", errors="backslashreplace")
-    if is_stream(path):
-        with _named_errors(path), open(path, mode, **text) as file:
-            yield file
-        return
-    target = Path(os.path.realpath(path))
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    args = parser.parse_intermixed_args(argv)  # options may stand before a list of files
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be UTF-8
     try:
-        with _named_errors(path), open(part, mode, **text) as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())  # a power cut must not leave an empty file under the name
-        os.replace(part, target)
-    finally:
-        with suppress(OSError):
-            part.unlink()
-
-
-def kept_rows(path, columns, checksum, labels):
-    """Make a CSV of `export.predict` ready to be continued; gives the images that are done.
-
-    What a stop left unfinished is dropped from the file: rows of an image that has not one for each
-    of its labels, and those of images that failed, which are tried again.
-
-    Raises
-    ------
-    ValueError
-        The file holds something else, or another model's predictions.
-    """
-    if not os.path.isfile(path):
-        return set()
-    with open(path, newline="", encoding="utf-8") as file:
-        table = csv.reader(file)
-        found = next(table, columns)
-        if found != columns:
-            raise ValueError(f"{path}: has the columns {', '.join(found)}; expected "
-                             f"{', '.join(columns)}")
-        image, model, error = (columns.index(name) for name in ("image", "model", "error"))
-        rows = [row for row in table if len(row) == len(columns)]
-    others = {row[model] for row in rows} - {checksum}
-    if others:
-        raise ValueError(f"{path}: holds predictions of another model ({min(others)[:12]}); "
-                         f"expected {checksum[:12]}")
-    count = Counter(row[image] for row in rows if not row[error])
-    rows = [row for row in rows if not row[error] and count[row[image]] % labels == 0]
-    with atomic_write(path) as file:
-        csv.writer(file, lineterminator="\n").writerows([columns, *rows])
-    return {row[image] for row in rows}
-
-
-@contextmanager
-def _named_errors(path):
-    """Let an error in writing a file name it as the user did."""
-    try:
-        yield
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        if error.strerror and (error.filename is None or str(error.filename).endswith(".part")):
-            raise OSError(f"{path}: cannot be written: {error.strerror}") from error
-        raise
+        with stoppable():
+            code = work(args)
+            if sys.stdout is not None:  # None: it was closed before the start
+                sys.stdout.flush()
+            return code
+    except KeyboardInterrupt as stop:
+        number = signal.Signals(stop.args[0] if stop.args else signal.SIGINT)
+        print(f"{parser.prog}: stopped by {number.name}", file=sys.stderr)
+        return 128 + number
+    except BrokenPipeError:  # the reader left, as `head` does; Python would flush again at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except (ValueError, OSError) as error:
+        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        return 3 if isinstance(error, Refused) else 2
 
 
 @contextmanager
@@ -117,26 +75,72 @@ def stoppable():
             signal.signal(number, handler)
 
 
-def run_script(name, work):
-    """Run a script's `work`; gives its exit code.
+def check_target(path):
+    """Raise, before any work, for a path that no file can be written to."""
+    if os.path.isdir(path):
+        raise ValueError(f"{path}: is a folder; expected the name of a file")
+    if not os.path.isdir(os.path.dirname(os.path.realpath(path))):
+        raise FileNotFoundError(f"{path}: the folder it would go into does not exist")
 
-    That of `work`, 2 after an error, 3 where a check refused, 128 + the number of a signal.
+
+def is_stream(path):
+    """Whether a device or a pipe has this name."""
+    return os.path.exists(path) and not os.path.isfile(path)
+
+
+@contextmanager
+def atomic_write(path, mode="w"):
+    """``with atomic_write(path) as file:`` the file takes its name when the block has succeeded.
+
+    Behind a link, what it points to is replaced. A device or a pipe is written directly.
     """
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be UTF-8
+    text = {} if "b" in mode else dict(newline="", encoding="utf-8", errors="backslashreplace")
+    target = Path(os.path.realpath(path))
+    direct = is_stream(path)
+    part = Path(path) if direct else target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        with stoppable():
-            code = work()
-            if sys.stdout is not None:  # None: it was closed before the start
-                sys.stdout.flush()
-            return code
-    except KeyboardInterrupt as stop:
-        number = signal.Signals(stop.args[0] if stop.args else signal.SIGINT)
-        print(f"{name}: stopped by {number.name}", file=sys.stderr)
-        return 128 + number
-    except BrokenPipeError:  # the reader left, as `head` does; Python would flush again at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
-    except (ValueError, OSError) as error:
-        print(f"{name}: error: {error}", file=sys.stderr)
-        return 3 if isinstance(error, Refused) else 2
+        with open(part, mode, **text) as file:
+            yield file
+            file.flush()
+            if not direct:
+                os.fsync(file.fileno())  # a power cut must not leave an empty file under the name
+        if not direct:
+            os.replace(part, target)
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # named as the user did
+        if error.strerror and (error.filename is None or str(error.filename).endswith(".part")):
+            raise OSError(f"{path}: cannot be written: {error.strerror}") from error
+        raise
+    finally:
+        if not direct:
+            with suppress(OSError):
+                part.unlink()
+
+
+def kept_rows(path, columns, checksum, labels):
+    """Make a CSV of `export.predict` ready to be continued; gives the images that are done.
+
+    Rows of images that failed, or that have not one for each label, are dropped: they are tried
+    again. ValueError where the file holds something else, or another model's predictions.
+    """
+    if not os.path.isfile(path):
+        return set()
+    with open(path, newline="", encoding="utf-8") as file:
+        table = csv.DictReader(file)
+        found = table.fieldnames or columns
+        rows = [row for row in table if None not in row.values()]  # the last may be cut short
+    if list(found) != columns:
+        raise ValueError(f"{path}: has the columns {', '.join(found)}; expected "
+                         f"{', '.join(columns)}")
+    others = {row["model"] for row in rows} - {checksum}
+    if others:
+        raise ValueError(f"{path}: holds predictions of another model ({min(others)[:12]}); "
+                         f"expected {checksum[:12]}")
+    count = Counter(row["image"] for row in rows if not row["error"])
+    rows = [row for row in rows if not row["error"] and count[row["image"]] % labels == 0]
+    with atomic_write(path) as file:
+        table = csv.DictWriter(file, columns, lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
+    return {row["image"] for row in rows}

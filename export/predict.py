@@ -12,7 +12,6 @@ Exit code 0; 1 if an image failed (its row says why) or --verify found a differe
 Research software; not a medical device.
 """
 
-import argparse
 import csv
 import json
 import os
@@ -21,15 +20,16 @@ from contextlib import closing, nullcontext
 from pathlib import Path
 
 if not __package__:
-    print("predict: error: start it as python -m export.predict, in the repository's folder",
+    print("error: start it as python -m export.predict, in the repository's folder",
           file=sys.stderr)
     sys.exit(2)
 
+from data.progress import Progress
 from export.batch import expand, predictions
-from export.card import card
+from export.card import card, weak_labels
 from export.dicom import UIDS
 from export.explain import INFERENCES, write_sheet
-from export.output import atomic_write, check_target, kept_rows, run_script
+from export.output import atomic_write, check_target, command, kept_rows, positive, run_command
 from export.runtime import Predictor, cuda_problem
 from export.verify import differences
 
@@ -39,8 +39,7 @@ COLUMNS = ("image", "label", "probability", "threshold", "positive", "calibratio
 
 def build_parser():
     """The command line."""
-    parser = argparse.ArgumentParser(prog="predict", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command("export.predict", __doc__)
     parser.add_argument("model", help="file written by export.to_onnx")
     parser.add_argument("images", nargs="*",
                         help="PNG, JPEG, DICOM, folders, or - for a list on stdin")
@@ -81,19 +80,6 @@ def build_parser():
     return parser
 
 
-def positive(text):
-    """A whole number above 0, for argparse."""
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
-
-
-def columns(args):
-    """The columns of the CSV."""
-    return [name for name in COLUMNS if not (args.no_uids and name in UIDS)]
-
-
 def rows(model, result):
     """The output rows of one image: one per label, or one with the error."""
     common = dict(image=result.path, model=model.checksum) | result.uids
@@ -105,82 +91,65 @@ def rows(model, result):
                           calibration=how) for label, p, t, yes, how in findings]
 
 
-def progress(items, total):
-    """A bar on stderr where that is a terminal and tqdm is installed."""
-    if not sys.stderr.isatty():
-        return items
-    try:
-        from tqdm import tqdm
-    except ModuleNotFoundError:
-        print("pip install tqdm for a progress bar", file=sys.stderr)
-        return items
-    return tqdm(items, total=total, unit="image")
-
-
 def writer(model, args, file):
-    """A function that writes one image's rows in the form asked for."""
+    """A function that writes one image's result in the form asked for."""
+    kept = columns(args)
     if args.csv:
-        table = csv.DictWriter(file, columns(args), lineterminator="\n", extrasaction="ignore")
+        table = csv.DictWriter(file, kept, lineterminator="\n", extrasaction="ignore")
         if not args.resume or not file.tell():
             table.writeheader()
+        return lambda result: table.writerows(rows(model, result))
+    if args.wide:
+        wide = csv.writer(file, lineterminator="\n")
+        wide.writerow(["image_id", *model.labels])
+        return lambda result: result.error or wide.writerow(
+            [os.path.basename(result.path), *map(float, result.probability)])
 
-        def write(result, lines):
-            table.writerows(lines)
-            if args.resume:
-                file.flush()
-    elif args.wide:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(["image_id", *model.labels])
+    def write_json(result):
+        lines, shared = rows(model, result), {"image", "model", *UIDS}
+        entry = {key: lines[0][key] for key in kept if key in shared}
+        if result.error:
+            entry["error"] = result.error
+        else:
+            entry["findings"] = [{key: value for key, value in line.items() if key not in shared}
+                                 for line in lines]
+        print(json.dumps(entry), file=file)
 
-        def write(result, lines):
-            if not result.error:
-                table.writerow([os.path.basename(result.path), *map(float, result.probability)])
-    elif args.jsonl:
-        shared, kept = {"image", "model", *UIDS}, columns(args)
+    def write_table(result):
+        print(result.path + (f"  error: {result.error}" if result.error else ""), file=file)
+        for line in rows(model, result) if not result.error else []:
+            answer = {True: "yes", False: "no", None: "-"}[line["positive"]]
+            threshold = "   -  " if line["threshold"] is None else f"{line['threshold']:6.4f}"
+            print(f"  {line['label']:<24} {line['probability']:6.4f}  threshold {threshold}"
+                  f"  {answer}", file=file)
 
-        def write(result, lines):
-            entry = {k: lines[0][k] for k in lines[0] if k in shared & {*kept} or k == "error"}
-            if not result.error:
-                entry["findings"] = [{k: v for k, v in line.items() if k not in shared}
-                                     for line in lines]
-            print(json.dumps(entry), file=file)
-    else:
-        def write(result, lines):
-            print(result.path, *([f"  error: {result.error}"] if result.error else []), sep="",
-                  file=file)
-            for line in lines if not result.error else []:
-                answer = {True: "yes", False: "no", None: "-"}[line["positive"]]
-                threshold = "   -  " if line["threshold"] is None else f"{line['threshold']:6.4f}"
-                print(f"  {line['label']:<24} {line['probability']:6.4f}  threshold {threshold}"
-                      f"  {answer}", file=file)
-    return write
+    return write_json if args.jsonl else write_table
+
+
+def columns(args):
+    """The columns of the CSV."""
+    return [name for name in COLUMNS if not (args.no_uids and name in UIDS)]
 
 
 def verify(model, paths):
-    """Print the largest differences from the reference; gives whether all are small enough."""
-    within = True
+    """Print the largest differences from the reference; gives the exit code."""
+    code = 0
     for name, difference, tolerance in differences(model, paths):
-        ok = difference <= tolerance
-        within &= ok
-        verdict = "ok" if ok else "DIFFERS"
-        print(f"{name}: largest difference {difference:.2g}, allowed {tolerance:.2g}: {verdict}")
-    return within
-
-
-def main(argv=None):
-    """The command line; returns the exit code."""
-    parser = build_parser()
-    args = parser.parse_intermixed_args(argv)  # options may stand before the images
-    if args.explain and (args.card or args.verify):
-        parser.error("argument --explain: not allowed with --card and --verify")
-    if args.resume and args.csv in (None, "-"):
-        parser.error("argument --resume: needs --csv FILE")
-    return run_script("predict", lambda: predict(args))
+        within = difference <= tolerance
+        code = code if within else 1
+        print(f"{name}: largest difference {difference:.2g}, allowed {tolerance:.2g}: "
+              f"{'ok' if within else 'DIFFERS'}")
+    return code
 
 
 def predict(args):
-    """The script's work; gives its exit code."""
+    """Read the images; gives the exit code."""
     target = args.csv or args.wide or args.jsonl or "-"
+    to_stdout = target in ("-", "/dev/stdout")  # the latter may be a file that others write to
+    if args.explain and (args.card or args.verify):
+        raise ValueError("--explain: not allowed with --card or --verify")
+    if args.resume and args.csv in (None, "-"):
+        raise ValueError("--resume: needs --csv FILE")
     if target != "-":
         check_target(target)
     model = Predictor(args.model, args.provider, args.threads)
@@ -188,15 +157,13 @@ def predict(args):
         print(card(model.metadata), end="")
         return 0
     if args.verify:
-        files = expand(args.images, args.separator) if args.images else []
-        return 0 if verify(model, files) else 1
+        return verify(model, expand(args.images, args.separator) if args.images else [])
     paths = expand(args.images, args.separator)
     names = [os.path.basename(path) for path in paths]
     if args.wide and len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"--wide: two images are called {twice}, and a row is known by its name "
                          "alone; predict the folders one by one")
-    to_stdout = target in ("-", "/dev/stdout")  # the latter may be a file that others write to
     if to_stdout and sys.stdout is None:
         raise ValueError("standard output is closed; --csv FILE or --jsonl FILE writes to a file")
     if args.explain:
@@ -209,45 +176,46 @@ def predict(args):
         done = kept_rows(target, columns(args), model.checksum, len(model.labels))
         paths = [path for path in paths if path not in done]
         print(f"{len(names) - len(paths)} images are in {target} already", file=sys.stderr)
-    say_start(model, args, len(paths))
-    failed, taken, bare = 0, set(), 0
-    opened = (nullcontext(sys.stdout) if to_stdout else atomic_write(target) if not args.resume
-              else open(target, "a", newline="", encoding="utf-8", errors="backslashreplace"))
-    results = predictions(model, paths, args.batch_size, args.workers, args.any_modality)
-    with opened as file, closing(results):
-        write = writer(model, args, file)
-        for result in progress(results, len(paths)):
-            failed += result.error is not None
-            write(result, rows(model, result))
-            if args.explain and not result.error:
-                bare += not write_sheet(model, result, args.explain, taken, args.explain_all)
-    if bare:
-        print(f"{bare} images have no picture, since no label reaches its threshold; --explain-all "
-              "draws all labels", file=sys.stderr)
-    weak = [label for label, area in zip(model.labels, model.metadata["val_auroc"] or ())
-            if area is not None and area < 0.5]
-    if weak:
-        print("worse than chance on validation (AUC below 0.5), so that neither the probability "
-              f"nor the answer means anything: {', '.join(weak)}", file=sys.stderr)
-    if not args.csv and not args.wide and not args.jsonl:
-        print("threshold: from which probability on the answer is yes, chosen on validation; - "
-              "where validation gave none. --card says more", file=sys.stderr)
-    if args.wide:
-        print(f"next: python evaluate.py --predictions {target} --truth TRUTH.csv",
-              file=sys.stderr)
-    if failed:
-        print(f"predict: {failed} of {len(paths)} images failed", file=sys.stderr)
-    return 1 if failed else 0
-
-
-def say_start(model, args, count):
-    """One line on what begins, and what --explain will cost."""
     why = ""
     if args.provider == "auto" and model.provider == "cpu":
         problem = cuda_problem() or "onnxruntime found no usable GPU"
         why = f" (no CUDA: {problem.partition(';')[0]})"
     cost = f"; --explain takes {INFERENCES} inferences an image" if args.explain else ""
-    print(f"{count} images on {model.provider}{why}{cost}", file=sys.stderr)
+    print(f"{len(paths)} images on {model.provider}{why}{cost}", file=sys.stderr)
+
+    failed, taken, bare = 0, set(), 0
+    opened = (nullcontext(sys.stdout) if to_stdout else atomic_write(target) if not args.resume
+              else open(target, "a", 1, encoding="utf-8", errors="backslashreplace", newline=""))
+    results = predictions(model, paths, args.batch_size, args.workers, args.any_modality)
+    bar = Progress("predict", len(paths), enabled=sys.stderr is not None)
+    with opened as file, closing(results), bar:
+        write = writer(model, args, file)
+        for done, result in enumerate(results, start=1):
+            failed += result.error is not None
+            write(result)
+            if bar.due():
+                bar.show(done)
+            if args.explain and not result.error:
+                bare += not write_sheet(model, result, args.explain, taken, args.explain_all)
+    weak = weak_labels(model.metadata)
+    for said, words in (
+            (bare, f"{bare} images have no picture, since no label reaches its threshold; "
+             "--explain-all draws all labels"),
+            (weak, "worse than chance on validation (AUC below 0.5), so that neither the "
+             f"probability nor the answer means anything: {', '.join(weak)}"),
+            (not (args.csv or args.wide or args.jsonl),
+             "threshold: from which probability on the answer is yes, chosen on validation; - "
+             "where validation gave none. --card says more"),
+            (args.wide, f"next: python evaluate.py --predictions {target} --truth TRUTH.csv"),
+            (failed, f"{failed} of {len(paths)} images failed")):
+        if said:
+            print(words, file=sys.stderr)
+    return 1 if failed else 0
+
+
+def main(argv=None):
+    """The command line; returns the exit code."""
+    return run_command(build_parser(), predict, argv)
 
 
 if __name__ == "__main__":

@@ -13,28 +13,22 @@ SMOOTHING = 0.5  # SmoothQuant's alpha
 
 
 def int8(model, state, images, operators="standard"):
-    """What `export.graph.classifier` needs for an int8 model.
+    """The smoothed state, and `block_linear`, which `export.graph.classifier` needs for int8.
 
-    Parameters
-    ----------
-    model : models.VisionTransformer
-    state : dict of str to ndarray
-        Its weights.
-    images : Tensor, shape (n, 3, S, S), float32
-        Training images as the model takes them.
-    operators : {"standard", "onnxruntime"}
-        QuantizeLinear and DequantizeLinear before a MatMul, which runtimes know to fuse, or
-        onnxruntime's own integer product.
-
-    Returns
-    -------
-    state : dict of str to ndarray
-        The weights, smoothed.
-    linear : callable
-        Makes the blocks' dense layers, as `export.graph.linear` does.
+    `images` (n, 3, S, S) float32 are training images as the model takes them. Standard operators
+    are QuantizeLinear and DequantizeLinear before a MatMul, which runtimes know to fuse; those of
+    onnxruntime its own integer product.
     """
-    ranges = observe(model, images)
-    state = dict(state)
+    ranges, state = {}, dict(state)
+
+    def note(name, x, _):
+        if name.endswith((".qkv", ".proj", ".fc1", ".fc2")):
+            x = x.detach().flatten(0, -2)
+            low, high = x.amin(0).numpy(), x.amax(0).numpy()  # of each channel
+            seen = ranges.get(name, (low, high))
+            ranges[name] = np.minimum(seen[0], low), np.maximum(seen[1], high)
+
+    observe(model, images, note)
     for name, (low, high) in ranges.items():
         scale = smooth(state, name, np.maximum(-low, high))
         ranges[name] = float((low / scale).min()), float((high / scale).max())
@@ -60,44 +54,22 @@ def int8(model, state, images, operators="standard"):
     return state, linear
 
 
-def observe(model, images):
-    """The range of each input channel of the blocks' layers: {layer: (low (D,), high (D,))}."""
-    ranges = {}
-
-    def watch(name):
-        def hook(module, inputs):
-            x = inputs[0].detach().flatten(0, -2)
-            low, high = x.amin(0).numpy(), x.amax(0).numpy()
-            seen = ranges.get(name, (low, high))
-            ranges[name] = np.minimum(seen[0], low), np.maximum(seen[1], high)
-        return hook
-
-    layers = [(name, layer) for name, layer in model.named_modules()
-              if name.endswith((".qkv", ".proj", ".fc1", ".fc2")) and name.startswith("blocks.")]
-    hooks = [layer.register_forward_pre_hook(watch(name)) for name, layer in layers]
+def observe(model, images, note):
+    """Run a model and call ``note(name, input, output)`` for each layer of its blocks."""
+    hooks = [layer.register_forward_hook(lambda _, inputs, output, name=name:
+                                         note(name, inputs[0], output))
+             for name, layer in model.named_modules() if name.startswith("blocks.")]
     for start in range(0, len(images), 8):
         model(images[start:start + 8])
     for hook in hooks:
         hook.remove()
-    return ranges
 
 
 def smooth(state, name, reach):
-    """Divide a layer's input channels by a scale that its weights take over, in `state`.
+    """Divide a layer's input channels by a scale (D,) that its weights take over, in `state`.
 
-    Parameters
-    ----------
-    state : dict of str to ndarray
-        Changed in place.
-    name : str
-        The layer.
-    reach : ndarray, shape (D,)
-        Largest magnitude of each input channel.
-
-    Returns
-    -------
-    ndarray, shape (D,)
-        The scale; all ones for the layer behind the GELU, which lets no scale through.
+    `reach` (D,) is the largest magnitude of each channel. The scale is all ones for the layer
+    behind the GELU, which lets none through.
     """
     block, layer = name.rsplit(".", 2)[0], name.split(".", 2)[2]
     if layer == "mlp.fc2":

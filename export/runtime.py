@@ -34,29 +34,19 @@ class Predictor:
     path : path-like or bytes
         A file written by `export.to_onnx`, or its content.
     provider : {"auto", "cuda", "cpu"}
-        "auto" takes CUDA where it works; "cuda" raises where it does not.
+        "auto" takes CUDA where it works; "cuda" raises ValueError where it does not.
     threads : int, optional
         CPU threads of one inference; all cores by default.
 
     Attributes
     ----------
-    labels : list of str
-    thresholds : list of float or None
-        One a label; None where validation did not yield one.
-    calibration : list of {"platt", "prior", "none"}
-        One a label: a logistic map, a shift by the class weight of the training, or neither.
-    metadata : dict
-        Everything that travels with the model, see `export.metadata`.
-    checksum : str
-        Of the file's bytes, see `export.metadata`.
+    labels, thresholds, calibration : list
+        One a label; a threshold is None where validation gave none, a calibration "platt" (a
+        logistic map), "prior" (a shift by the training's class weight) or "none".
+    metadata, checksum : dict, str
+        Everything that travels with the model, see `export.metadata`; the sha256 of its bytes.
     provider : {"cuda", "cpu"}
         The one in use.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        No such file, not a model of this project, damaged or changed since its export, or no CUDA
-        where that was demanded.
     """
 
     def __init__(self, path, provider="auto", threads=None):
@@ -79,11 +69,7 @@ class Predictor:
         Returns
         -------
         ndarray, shape (N, L), float32
-
-        Raises
-        ------
-        ValueError
-            An image cannot be read or predicted, or onnxruntime failed (out of memory, say).
+            ValueError names an image that cannot be read or predicted.
         """
         lone = isinstance(images, str | bytes | os.PathLike) or getattr(images, "ndim", 1) in (0, 2)
         if lone or hasattr(images, "file_meta") or not hasattr(images, "__iter__"):
@@ -103,18 +89,7 @@ class Predictor:
     def read(self, image, name="image", any_modality=False):
         """A radiograph as `check` returns it, and its DICOM header or None.
 
-        Parameters
-        ----------
-        image : path-like, bytes, pydicom.Dataset or ndarray of shape (H, W)
-        name : str
-            For messages.
-        any_modality : bool
-            Take DICOM files that say that they are no frontal radiographs, too.
-
-        Returns
-        -------
-        image : ndarray, shape (H, W)
-        header : pydicom.Dataset or None
+        `any_modality` takes DICOM files that say that they are no frontal radiographs, too.
         """
         if hasattr(image, "file_meta"):
             image = to_bytes(image)
@@ -127,17 +102,32 @@ class Predictor:
             check_frontal(header, name)
         return self.check(decode_image(image, name), name), header
 
+    def check(self, image, name="image"):
+        """The image (H, W) as `predict` takes it; ValueError if its probability has no meaning."""
+        image = np.asarray(image)
+        if image.ndim != 2 or min(image.shape) < MIN_SIDE:
+            raise ValueError(f"{name}: shape {image.shape}; expected (H, W) of at least "
+                             f"{MIN_SIDE} x {MIN_SIDE} pixels")
+        if image.dtype.kind not in "uif":
+            raise ValueError(f"{name}: type {image.dtype}; expected numbers")
+        if self.input_dtype == np.uint8 and image.dtype != np.uint8:
+            raise ValueError(f"{name}: type {image.dtype}; this model takes 8-bit images")
+        with np.errstate(invalid="ignore", over="ignore"):
+            image = to_float32(image)
+            low, high = np.float32(image.min()), np.float32(image.max())
+            if not np.isfinite(high - low):
+                raise ValueError(f"{name}: holds NaN or infinite intensities, or a range beyond "
+                                 "float32's")
+        if low == high:
+            raise ValueError(f"{name}: holds one intensity only")
+        return image
+
     def shrink(self, image):
-        """An image of `check` at the model's own size, where the graph's resize changes nothing.
+        """An image of `check` at the model's size, so that those of all sizes share batches.
 
-        So radiographs of all sizes share batches. A model of 8-bit input takes it as it is, since
-        the digits would be lost.
+        A model of 8-bit input takes it as it is, since the digits would be lost.
         """
-        return image if self.input_dtype == np.uint8 else self.resize(image)
-
-    def resize(self, image):
-        """A gray image at the model's size, (S, S) float32, less its minimum."""
-        return resize(image, self.metadata["image_size"])
+        return image if self.input_dtype == np.uint8 else resize(image, self.metadata["image_size"])
 
     def predict(self, images, batch_size=8):
         """Probabilities (N, L) of images that `check` or `shrink` returned."""
@@ -159,26 +149,6 @@ class Predictor:
             raise ValueError("the model gave a probability that is not a number")
         return probability
 
-    def check(self, image, name="image"):
-        """The image as `predict` takes it; ValueError if no probability of it has a meaning."""
-        image = np.asarray(image)
-        if image.ndim != 2 or min(image.shape) < MIN_SIDE:
-            raise ValueError(f"{name}: shape {image.shape}; expected (H, W) of at least "
-                             f"{MIN_SIDE} x {MIN_SIDE} pixels")
-        if image.dtype.kind not in "uif":
-            raise ValueError(f"{name}: type {image.dtype}; expected numbers")
-        if self.input_dtype == np.uint8 and image.dtype != np.uint8:
-            raise ValueError(f"{name}: type {image.dtype}; this model takes 8-bit images")
-        with np.errstate(invalid="ignore", over="ignore"):
-            image = to_float32(image)
-            low, high = np.float32(image.min()), np.float32(image.max())
-            if not np.isfinite(high - low):
-                raise ValueError(f"{name}: holds NaN or infinite intensities, or a range beyond "
-                                 "float32's")
-        if low == high:
-            raise ValueError(f"{name}: holds one intensity only")
-        return image
-
     def predict_labels(self, probability):
         """Whether each probability (N, L) reaches its label's threshold; None without one."""
         known = np.array([threshold is not None for threshold in self.thresholds])
@@ -192,8 +162,6 @@ def resize(image, size):
     picture = Image.fromarray(image - image.min())  # beside a large offset, digits would be lost
     return np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR))
 
-
-# -- onnxruntime ---------------------------------------------------------------------------------
 
 def open_session(model, provider="auto", threads=None):
     """An onnxruntime session of a file or bytes, and the name of the provider that it took."""

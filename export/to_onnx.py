@@ -11,7 +11,6 @@ programs that cannot read them from the file, such as onnxruntime-web, and pictu
 the probabilities that they must give (model.golden.json), for a check in any language.
 """
 
-import argparse
 import json
 import platform
 import sys
@@ -20,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 if not __package__:
-    print("to_onnx: error: start it as python -m export.to_onnx, in the repository's folder",
+    print("error: start it as python -m export.to_onnx, in the repository's folder",
           file=sys.stderr)
     sys.exit(2)
 
@@ -43,7 +42,7 @@ from export.metadata import (
     encode_metadata,
     read_checksum,
 )
-from export.output import Refused, atomic_write, check_target, is_stream, run_script
+from export.output import Refused, atomic_write, check_target, command, is_stream, run_command
 from export.precision import check_fp16, check_precision
 from export.quantize import CALIBRATION_IMAGES, int8
 from export.runtime import Predictor
@@ -61,8 +60,7 @@ CHECK_IMAGES = 2000  # evenly spaced, on which a reduced precision is checked
 
 def build_parser():
     """The command line."""
-    parser = argparse.ArgumentParser(prog="to_onnx", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command("export.to_onnx", __doc__)
     parser.add_argument("run", type=Path,
                         help="run folder (its best.pt is taken) or a checkpoint file")
     parser.add_argument("--precision", default="fp32", choices=["fp32", "fp16", "int8"],
@@ -88,14 +86,15 @@ def build_parser():
     parser.add_argument("--check-on", default="val", choices=["train", "val", "test"],
                         help="labeled radiographs of the run on which a reduced precision is "
                         f"checked, up to {CHECK_IMAGES:,} (default: val)")
-    parser.add_argument("--judge-on", dest="check_on", default=argparse.SUPPRESS,
-                        choices=["train", "val", "test"], help=argparse.SUPPRESS)  # its former name
     return parser
 
 
 def export(args):
-    """Build the graph, compare it with PyTorch and write it; gives the script's exit code."""
-    path, checkpoint = read_run(args.run)
+    """Build the graph, compare it with PyTorch and write it; gives the exit code."""
+    if not args.run.exists():
+        raise FileNotFoundError(f"{args.run}: no such run folder or checkpoint")
+    path = args.run / "best.pt" if args.run.is_dir() else args.run
+    checkpoint = load_checkpoint(path)
     suffix = "" if args.precision == "fp32" else f"-{args.precision}"
     out = args.out or path.parent / f"model{suffix}.onnx"
     for target in (out, *beside(out)):
@@ -132,8 +131,9 @@ def export(args):
     proto = classifier(state, model.config, **norm, **options)
 
     files, levels = parity_images(validation, args.images, model.config["img_size"])
+    inputs = to_input(levels, **norm)
     with torch.inference_mode():
-        expected = model(to_input(levels, **norm)).sigmoid().numpy()
+        expected = model(inputs).sigmoid().numpy()
     provider = "auto" if args.precision == "fp16" else "cpu"
     candidate = Predictor(serialized(proto, metadata), provider)
     found = candidate(files)
@@ -143,7 +143,7 @@ def export(args):
         device = dict(cpu="the CPU", cuda="CUDA")[candidate.provider]
         if args.precision == "fp16" and candidate.provider == "cpu":
             with torch.inference_mode():
-                words = check_fp16(model, training, to_input(levels, **norm), found)
+                words = check_fp16(model, training, inputs, found)
             device = f"the CPU, which computes fp16 files in fp32; {words}"
         print(f"checked on {device}")
         metadata["precision_check"] = dict(
@@ -160,14 +160,6 @@ def export(args):
     return 0
 
 
-def read_run(run):
-    """The checkpoint file of a run folder, or the file itself, and its content."""
-    if not run.exists():
-        raise FileNotFoundError(f"{run}: no such run folder or checkpoint")
-    path = run / "best.pt" if run.is_dir() else run
-    return path, load_checkpoint(path)
-
-
 def describe(path, checkpoint, args, model):
     """The metadata that are known before the file is made."""
     config, labels, digest = checkpoint["config"], list(checkpoint["labels"]), sha256(path)
@@ -177,28 +169,24 @@ def describe(path, checkpoint, args, model):
     if len(thresholds) != len(labels) or not all(t is None or 0 <= t <= 1 for t in thresholds):
         raise ValueError(f"{path}: thresholds {thresholds}; expected one from 0 to 1, or None, for "
                          f"each of {len(labels)} labels")
-    has_thresholds = any(t is not None for t in thresholds)
-    versions = dict(python=platform.python_version(), torch=str(torch.__version__),
-                    onnx=onnx.__version__, onnxruntime=onnxruntime.__version__)
+    chosen, labels_in = any(t is not None for t in thresholds), config.get("labels") or "not known"
     return dict(
         format=FORMAT, intended_use=INTENDED_USE, corpus=config.get("name") or config["data"],
         init=config["init"],
         synthetic=config["data"] == "phantom" or bool(config.get("synthetic")),
         architecture=f"{arch}, patch {model.config['patch_size']}",
-        cohort=str(config.get("cohort")), label_set=label_set(config.get("labels")),
+        cohort=str(config.get("cohort")),
+        label_set=labels_in if isinstance(labels_in, str) else ", ".join(labels_in),
         calibration=[UNCALIBRATED] * len(labels),
-        thresholds_from="Youden's index on the validation set" if has_thresholds else "none",
+        thresholds_from="Youden's index on the validation set" if chosen else "none",
         precision=args.precision, operators=args.operators, input_type=args.input_type,
         checkpoint_sha256=digest,
         labels=labels, thresholds=thresholds, image_size=model.config["img_size"],
-        versions=versions, precision_check=None, val_auroc=checkpoint.get("val_auroc"),
+        versions=dict(python=platform.python_version(), torch=str(torch.__version__),
+                      onnx=onnx.__version__, onnxruntime=onnxruntime.__version__),
+        precision_check=None, val_auroc=checkpoint.get("val_auroc"),
         reference=dict(tolerance=0, patterns=[], radiographs={}),
         test_auroc=test_auroc(path.parent / "predictions.npz", labels, digest))
-
-
-def label_set(labels):
-    """The word for a set of labels, or their names."""
-    return labels if isinstance(labels, str) else ", ".join(labels or ["not known"])
 
 
 def test_auroc(path, labels, checkpoint_sha256):
@@ -224,28 +212,22 @@ def spaced(count, limit):
     return np.unique(np.linspace(0, count - 1, min(count, limit)).round().astype(int))
 
 
-def parity_images(dataset, images, size):
+def parity_images(validation, images, size):
     """Files for the comparison with PyTorch, and the levels (n, 1, S, S) uint8 that it gets."""
-    if images:
-        files = expand(images)
-        files = [files[i] for i in spaced(len(files), PARITY_IMAGES)]
-        return files, torch.from_numpy(np.stack([load(path, size) for path in files])[:, None])
-    indices = without_constant(dataset, spaced(len(dataset), PARITY_IMAGES))
-    return [dataset.path(i) for i in indices], dataset.batch(indices)[0]
-
-
-def without_constant(dataset, indices):
-    """The indices less those of images of one intensity, which only training accepts."""
-    return indices[dataset.batch(indices)[0].numpy().any((1, 2, 3))]
+    files = expand(images) if images else [validation.path(i) for i in range(len(validation))]
+    files = [files[i] for i in spaced(len(files), PARITY_IMAGES)]
+    levels = np.stack([load(path, size) for path in files])
+    keep = levels.any((1, 2))  # only training accepts images of one intensity
+    return [path for path, kept in zip(files, keep) if kept], torch.from_numpy(levels[keep, None])
 
 
 def compare(candidate, model, dataset, metadata, norm):
     """What a reduced precision lost to PyTorch on a labeled split; ValueError if too much."""
-    rows = without_constant(dataset, spaced(len(dataset), CHECK_IMAGES))
+    rows = spaced(len(dataset), CHECK_IMAGES)
+    rows = rows[dataset.batch(rows)[0].numpy().any((1, 2, 3))]  # less those of one intensity
     y_true, expected = predict(model, dataset, indices=rows, **norm)
     found = np.empty_like(expected)
-    results = predictions(candidate, [dataset.path(i) for i in rows])
-    for i, result in enumerate(results):
+    for i, result in enumerate(predictions(candidate, [dataset.path(i) for i in rows])):
         if result.error:
             raise ValueError(result.error)
         found[i] = result.probability
@@ -291,8 +273,7 @@ def write(out, content, metadata, reliability):
 
 def main(argv=None):
     """The command line; returns the exit code."""
-    args = build_parser().parse_args(argv)
-    return run_script("to_onnx", lambda: export(args))
+    return run_command(build_parser(), export, argv)
 
 
 if __name__ == "__main__":

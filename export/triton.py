@@ -10,69 +10,58 @@ server gives probabilities; labels and thresholds are in labels.txt and in the p
 configuration, which the client compares with. docs/deployment.md has one of ten lines.
 """
 
-import argparse
 import json
 import sys
 from pathlib import Path
 
-if not __package__:
-    print("triton: error: start it as python -m export.triton, in the repository's folder",
-          file=sys.stderr)
-    sys.exit(2)
-
-from export.output import atomic_write, run_script
+from export.output import atomic_write, command, positive, run_command
 from export.runtime import Predictor
 
 KINDS = {"cpu": "KIND_CPU", "cuda": "KIND_GPU", "tensorrt": "KIND_GPU"}
+PARAMETERS = ("thresholds", "labels", "corpus", "init", "synthetic", "intended_use")
 
 
 def build_parser():
     """The command line."""
-    parser = argparse.ArgumentParser(prog="triton", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command("export.triton", __doc__)
     parser.add_argument("model", type=Path, help="file written by export.to_onnx")
     parser.add_argument("--out", type=Path, required=True, help="folder of the model repository")
     parser.add_argument("--name", help="of the model on the server (default: corpus-init)")
     parser.add_argument("--device", default="cpu", choices=list(KINDS),
                         help="tensorrt compiles the graph on the GPU at the first start, and takes "
                         "files of standard operators alone (default: cpu)")
-    parser.add_argument("--instances", type=int, default=1,
+    parser.add_argument("--instances", type=positive, default=1,
                         help="copies of the model that work side by side (default: 1)")
-    parser.add_argument("--max-batch", type=int, default=16,
+    parser.add_argument("--max-batch", type=positive, default=16,
                         help="radiographs of one inference (default: 16)")
     return parser
 
 
-def config(metadata, name, device, instances, max_batch):
+def config(metadata, name, args):
     """The text of config.pbtxt: Triton's `ModelConfig` in protobuf's text format."""
-    size = metadata["image_size"]
-    keys = ("thresholds", "labels", "corpus", "init", "synthetic", "intended_use")
-    parameters = {key: metadata[key] for key in keys}
-    lines = [f"name: {quoted(name)}", 'backend: "onnxruntime"', f"max_batch_size: {max_batch}",
+    size, labels = metadata["image_size"], len(metadata["labels"])
+    lines = [f"name: {quoted(name)}", 'backend: "onnxruntime"', f"max_batch_size: {args.max_batch}",
              f'input [ {{ name: "image" data_type: TYPE_FP32 dims: [ 1, {size}, {size} ] }} ]',
-             f'output [ {{ name: "probability" data_type: TYPE_FP32 '
-             f'dims: [ {len(metadata["labels"])} ] label_filename: "labels.txt" }} ]',
+             f'output [ {{ name: "probability" data_type: TYPE_FP32 dims: [ {labels} ] '
+             'label_filename: "labels.txt" } ]',
              "dynamic_batching { max_queue_delay_microseconds: 2000 }",
-             f"instance_group [ {{ count: {instances} kind: {KINDS[device]} }} ]"]
-    if device == "tensorrt":
+             f"instance_group [ {{ count: {args.instances} kind: {KINDS[args.device]} }} ]"]
+    if args.device == "tensorrt":
         lines.append('optimization { execution_accelerators { gpu_execution_accelerator '
                      '[ { name: "tensorrt" } ] } }')
-    for key, value in parameters.items():
-        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        value = f"{{ string_value: {quoted(text)} }}"
-        lines.append(f"parameters {{ key: {quoted(key)} value: {value} }}")
+    for key in PARAMETERS:
+        text = metadata[key] if isinstance(metadata[key], str) else quoted(metadata[key])
+        lines.append(f'parameters {{ key: "{key}" value: {{ string_value: {quoted(text)} }} }}')
     return "\n".join(lines) + "\n"
 
 
-def quoted(text):
-    """A text as a string of the protobuf text format."""
-    return json.dumps(text, ensure_ascii=False)
+def quoted(value):
+    """A value as JSON, which for a text is a string of protobuf's text format, too."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def export(args):
     """Write the repository; gives the exit code."""
-    if args.instances < 1 or args.max_batch < 1:
-        raise ValueError("--instances, --max-batch: expected at least 1")
     metadata = Predictor(args.model, "cpu").metadata
     if metadata["input_type"] != "float32":
         raise ValueError(f"{args.model}: takes 8-bit images, which a client cannot resize without "
@@ -85,20 +74,18 @@ def export(args):
         raise ValueError(f"--name {name}: expected the name of a folder")
     folder = args.out / name
     (folder / "1").mkdir(parents=True, exist_ok=True)
-    with atomic_write(folder / "1" / "model.onnx", "wb") as file:
-        file.write(args.model.read_bytes())
-    with atomic_write(folder / "labels.txt") as file:
-        file.write("\n".join(metadata["labels"]) + "\n")
-    with atomic_write(folder / "config.pbtxt") as file:  # the last: with it, Triton sees a model
-        file.write(config(metadata, name, args.device, args.instances, args.max_batch))
+    for file, content in (("1/model.onnx", args.model.read_bytes()),
+                          ("labels.txt", "\n".join([*metadata["labels"], ""]).encode()),
+                          ("config.pbtxt", config(metadata, name, args).encode())):
+        with atomic_write(folder / file, "wb") as part:  # the last: with it, Triton sees a model
+            part.write(content)
     print(f"{folder}: serve it with tritonserver --model-repository {args.out}")
     return 0
 
 
 def main(argv=None):
     """The command line; returns the exit code."""
-    args = build_parser().parse_args(argv)
-    return run_script("triton", lambda: export(args))
+    return run_command(build_parser(), export, argv)
 
 
 if __name__ == "__main__":

@@ -24,18 +24,13 @@ FORMULA = ("In integers, with y and x counted from 0 and // rounding down: "
 # parts of the spread; fp16 and int8 round differently from processor to processor
 TOLERANCE = {"fp32": 0.02, "fp16": 0.1, "int8": 0.1}
 LEAST_SPREAD = 0.02  # log-odds
-REDUCED = 1e-2  # of a probability: what processors differ by in fp16
 
 
 def pattern(height, width, kind="plain"):
-    """A test image from integer arithmetic, the same on every machine: see `FORMULA`.
+    """A test image (height, width) uint8 by `FORMULA`, the same on every machine.
 
     Bands under a hashed grain; all kinds but the first have skewed histograms, so that a missing
     equalization shows.
-
-    Returns
-    -------
-    ndarray, uint8, shape (height, width)
     """
     y, x = np.mgrid[:height, :width].astype(np.uint32)
     bands = (y * 200 // height + (x * x // width + 7 * y) % 40).astype(np.uint32)
@@ -55,28 +50,21 @@ def sha256(path):
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def to_log_odds(probability):
-    """Log-odds of probabilities, which are cut off where float32 has too few digits."""
-    p = np.clip(np.asarray(probability, np.float64), 1e-4, 1 - 1e-4)
+def log_odds(probability, cut=1e-4):
+    """Log-odds of probabilities, cut off near 0 and 1, where float32 has too few digits."""
+    p = np.clip(np.float64(probability), cut, 1 - cut)
     return np.log(p / (1 - p))
 
 
 def reference(model, paths, probability):
-    """What travels in the metadata: a model's probabilities of the patterns and of radiographs.
+    """What travels in the metadata: a Predictor's probabilities of the patterns and of radiographs.
 
-    Parameters
-    ----------
-    model : export.runtime.Predictor
-    paths : sequence of path-like
-        A few radiographs.
-    probability : ndarray, shape (N, L)
-        Of more radiographs, for their spread.
+    `probability` (N, L) is of more radiographs, for their spread.
     """
-    spread = np.maximum(to_log_odds(probability).std(0), LEAST_SPREAD)
-    tolerance = (TOLERANCE[model.metadata["precision"]] * spread).tolist()
-    patterns = [model([pattern(*one)])[0].tolist() for one in PATTERNS]
-    radiographs = {sha256(path): model([path])[0].tolist() for path in paths}
-    return dict(tolerance=tolerance, patterns=patterns, radiographs=radiographs)
+    spread = np.maximum(log_odds(probability).std(0), LEAST_SPREAD)
+    return dict(tolerance=(TOLERANCE[model.metadata["precision"]] * spread).tolist(),
+                patterns=[model([pattern(*one)])[0].tolist() for one in PATTERNS],
+                radiographs={sha256(path): model([path])[0].tolist() for path in paths})
 
 
 def golden(metadata):
@@ -90,26 +78,11 @@ def golden(metadata):
 
 
 def differences(model, paths=()):
-    """How far a model is from its reference probabilities.
+    """How far a Predictor is from its reference; yields (name, difference, tolerance), each float.
 
-    Parameters
-    ----------
-    model : export.runtime.Predictor
-    paths : sequence of path-like
-        Files among which reference radiographs are looked for.
-
-    Yields
-    ------
-    name : str
-    difference, tolerance : float
-        In log-odds, of the label whose difference is largest beside its tolerance. (A model of the
-        first format has one tolerance, of probabilities.)
-
-    Raises
-    ------
-    OSError, ValueError
-        One of `paths` cannot be read, none is a reference radiograph, or the model has no reference
-        patterns; before anything is yielded.
+    They are log-odds, of the label whose difference is largest beside its tolerance. (A model of
+    the first format has one tolerance, of probabilities.) Reference radiographs are looked for
+    among the files `paths`; an error, before anything is yielded, where there is none.
     """
     known = model.metadata["reference"]
     wanted = known["radiographs"]
@@ -120,13 +93,12 @@ def differences(model, paths=()):
     if len(known["patterns"]) != (2 if first else len(PATTERNS)):
         raise ValueError(f"the model's metadata hold {len(known['patterns'])} reference patterns, "
                          f"expected {len(PATTERNS)}")
-    images = [(f"pattern {one[0]} x {one[1]} {one[2]}", lambda one=one: pattern(*one), expected)
-              for one, expected in zip(PATTERNS, known["patterns"])]
-    images += [(str(path), lambda path=path: read_image(path), expected)
-               for path, expected in found]
-    scale = np.asarray if first else to_log_odds
+    scale = np.asarray if first else log_odds
     tolerance = np.broadcast_to(known["tolerance"], len(model.labels))
-    for name, image, expected in images:
-        difference = np.abs(scale(model([image()])[0]) - scale(np.float32(expected)))
+    for image, expected in [*zip(PATTERNS, known["patterns"]), *found]:
+        made = isinstance(image, tuple)
+        name = "pattern {} x {} {}".format(*image) if made else str(image)
+        probability = model([pattern(*image) if made else read_image(image)])[0]
+        difference = np.abs(scale(probability) - scale(np.float32(expected)))
         worst = int(np.argmax(difference / tolerance))
         yield name, float(difference[worst]), float(tolerance[worst])

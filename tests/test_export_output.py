@@ -108,7 +108,7 @@ def test_what_cannot_be_written_is_named(words, tmp_path, options, said):
     error = process.communicate(timeout=60)[1]
     assert (
         process.returncode == 2
-        and error.splitlines()[-1].startswith("predict: error: ")
+        and error.splitlines()[-1].startswith("python -m export.predict: error: ")
         and said in error
     )
     assert "Traceback" not in error
@@ -159,7 +159,8 @@ def test_a_signal_ends_in_one_line_and_leaves_no_part(words, tmp_path, number, c
     error = process.communicate(timeout=30)[1]
     assert process.returncode == code
     assert (
-        error.splitlines()[-1] == f"predict: stopped by {number.name}" and "Traceback" not in error
+        error.splitlines()[-1] == f"python -m export.predict: stopped by {number.name}"
+        and "Traceback" not in error
     )
     assert os.listdir(tmp_path / "out") == ["maps"]
     assert not list(maps.glob(".*")) and all(
@@ -184,7 +185,7 @@ def test_a_run_folder_is_not_a_model(words, tmp_path, capsys):
     assert main([str(tmp_path / "in"), words[1]]) == 2
     assert (
         capsys.readouterr().err
-        == f"predict: error: {tmp_path / 'in'}: is a folder; give its model.onnx\n"
+        == f"python -m export.predict: error: {tmp_path / 'in'}: is a folder; give its model.onnx\n"
     )
 
 
@@ -194,14 +195,24 @@ def test_a_run_folder_is_not_a_model(words, tmp_path, capsys):
         ["--card", "--verify"],
         ["--card", "--csv", "o.csv"],
         ["--verify", "--jsonl", "-"],
-        ["--explain", "maps", "--card"],
-        ["--explain", "maps", "--verify"],
     ],
 )
 def test_one_task_at_a_time(words, capsys, options):
     with pytest.raises(SystemExit) as stop:
         main([*words, *options])
-    assert stop.value.code == 2 and "not allowed with" in capsys.readouterr().err.splitlines()[-1]
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert stop.value.code == 2 and "not allowed with" in error
+    assert error.startswith("python -m export.predict: error: ")
+
+
+@pytest.mark.parametrize(
+    "options", [["--explain", "maps", "--card"], ["--explain", "maps", "--verify"], ["--resume"]]
+)
+def test_options_that_do_not_go_together_are_one_line(words, capsys, options):
+    assert main([*words, *options]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert error.startswith(f"python -m export.predict: error: {options[0]}: ")
 
 
 # -- before anything starts ------------------------------------------------------------------------

@@ -9,14 +9,13 @@ onnxruntime-web@1.30.0 dicom-parser@1.8.21), so that the page needs no network a
 the browser checks their hashes.
 """
 
-import argparse
 import base64
 import hashlib
 import json
 import sys
 from pathlib import Path
 
-from export.output import atomic_write, run_script
+from export.output import atomic_write, command, run_command
 from export.runtime import Predictor
 
 HERE = Path(__file__).parent
@@ -33,10 +32,9 @@ LIBRARIES = {  # package, version, file, hash
 
 def build_parser():
     """The command line."""
-    parser = argparse.ArgumentParser(prog="page", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path, help="file written by export.to_onnx, with its .json "
-                        "beside it; int8 is the smallest and fastest")
+    parser = command("export.page", __doc__)
+    parser.add_argument("model", type=Path, help="file written by export.to_onnx; int8 is the "
+                        "smallest and fastest")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--libraries", type=Path, metavar="NODE_MODULES",
                         help="take the two libraries from here (default: from a CDN)")
@@ -44,26 +42,25 @@ def build_parser():
 
 
 def write_page(args):
-    """The script's work; gives its exit code."""
+    """Write the folder; gives the exit code."""
     model = Predictor(args.model, "cpu")
     if model.metadata["input_type"] != "float32":
         raise ValueError(f"{args.model}: takes 8-bit images alone; export it with --input-type "
                          "float32")
+    libraries = {}
     files = {"model.onnx": args.model.read_bytes(),
              "model.json": json.dumps(model.metadata | dict(file_sha256=model.checksum)).encode()}
-    libraries = {}
     for name, (package, version, file, integrity) in LIBRARIES.items():
         url = f"{CDN}{package}@{version}/{file}"
         if args.libraries:
-            path = args.libraries / package / file
+            path, url = args.libraries / package / file, Path(file).name
             if not path.is_file():
                 raise FileNotFoundError(f"{path}: no such file; npm install {package}@{version}")
-            url, content = Path(file).name, path.read_bytes()
-            digest = base64.b64encode(hashlib.sha384(content).digest()).decode()
+            files[url] = path.read_bytes()
+            digest = base64.b64encode(hashlib.sha384(files[url]).digest()).decode()
             if integrity != f"sha384-{digest}":
                 raise ValueError(f"{path}: is not that of {package} {version}; npm install "
                                  f"{package}@{version}")
-            files[url] = content
         libraries[name] = dict(url=url, integrity=integrity)
     files["page.json"] = json.dumps(dict(libraries=libraries, model="model.onnx")).encode()
     for name in ("page.css", "page.js", "index.html"):
@@ -80,8 +77,7 @@ def write_page(args):
 
 def main(argv=None):
     """The command line; returns the exit code."""
-    args = build_parser().parse_args(argv)
-    return run_script("page", lambda: write_page(args))
+    return run_command(build_parser(), write_page, argv)
 
 
 if __name__ == "__main__":
