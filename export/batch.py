@@ -2,24 +2,18 @@
 
 import os
 import sys
-from collections import deque
+from collections import deque, namedtuple
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
 
 from export.dicom import read_uids
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".dic", ".ima"}
 
 
-class Result(NamedTuple):
-    """One file's prediction: `probability` (L,) or the `error`, the other None; `uids` of DICOM."""
-
-    path: str
-    probability: object
-    error: str | None
-    uids: dict
+# One file's prediction: `probability` (L,) or the `error`, the other None; `uids` of DICOM.
+Result = namedtuple("Result", "path probability error uids")
 
 
 def expand(arguments, separator="\n"):

@@ -6,9 +6,8 @@ checksum into it.
 
 import hashlib
 import json
-import mmap
 import os
-from contextlib import ExitStack
+from pathlib import Path
 
 FORMAT = "radiograph-to-probability/2"
 FORMATS = ("radiograph-to-probability/1", FORMAT)
@@ -31,38 +30,29 @@ def encode_metadata(metadata):
 
 def add_checksum(content):
     """A serialized model with its own sha256 in its metadata, computed with zeros in that place."""
-    place = _checksum_place(content)
+    place = checksum_place(content)
     return content[:place.start] + _digest(content, place) + content[place.stop:]
 
 
-def read_checksum(content):
-    """The checksum that stands in a serialized model."""
-    return content[_checksum_place(content)].decode()
+def read_verified(model):
+    """The bytes of a model, a file or bytes, if they fit its checksum; before any parser."""
+    if not isinstance(model, bytes):
+        if os.path.isdir(model):
+            raise ValueError(f"{model}: is a folder; give its model.onnx")
+        if not os.path.isfile(model):
+            raise FileNotFoundError(f"{model}: no such file")
+    content = model if isinstance(model, bytes) else Path(model).read_bytes()
+    place = checksum_place(content)
+    if place is None:
+        raise ValueError(f"{named(model)}: not a model of this project, or cut short (no "
+                         f"{CHECKSUM})")
+    if content[place] != _digest(content, place):
+        raise ValueError(f"{named(model)}: was damaged or changed since its export (its bytes do "
+                         f"not fit its {CHECKSUM}); copy or export it again")
+    return content
 
 
-def verified(model):
-    """The model, a file or bytes, if its bytes fit its checksum; before anything parses it."""
-    with ExitStack() as stack:
-        content, name = model, named(model)
-        if not isinstance(model, bytes):
-            if os.path.isdir(model):
-                raise ValueError(f"{model}: is a folder; give its model.onnx")
-            if not os.path.isfile(model):
-                raise FileNotFoundError(f"{model}: no such file")
-            content = b""
-            if os.path.getsize(model):  # an empty file cannot be mapped
-                file = stack.enter_context(open(model, "rb"))
-                content = stack.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-        place = _checksum_place(content)
-        if place is None:
-            raise ValueError(f"{name}: not a model of this project, or cut short (no {CHECKSUM})")
-        if content[place] != _digest(content, place):
-            raise ValueError(f"{name}: was damaged or changed since its export (its bytes do not "
-                             f"fit its {CHECKSUM}); copy or export it again")
-    return model
-
-
-def _checksum_place(content):
+def checksum_place(content):
     """Where the checksum lies: behind the field's name, protobuf has a tag and a length."""
     start = content.rfind(CHECKSUM.encode())
     return None if start < 0 else slice(start + len(CHECKSUM) + 2, start + len(CHECKSUM) + 66)
@@ -70,10 +60,9 @@ def _checksum_place(content):
 
 def _digest(content, place):
     """The sha256, in hex, of a serialized model with zeros in the place of the checksum."""
-    with memoryview(content) as view:
-        found = hashlib.sha256(view[:place.start])
-        found.update(b"0" * 64)
-        found.update(view[place.stop:])
+    found, view = hashlib.sha256(), memoryview(content)
+    for part in (view[:place.start], b"0" * 64, view[place.stop:]):
+        found.update(part)
     return found.hexdigest().encode()
 
 

@@ -30,19 +30,28 @@ def positive(text):
 def run_command(parser, work, argv=None):
     """Parse the options and do the `work`, a function of them; gives the exit code.
 
-    That of `work`, 2 after an error, 3 where a check refused, 128 + the number of a signal.
+    That of `work`, 2 after an error, 3 where a check refused, 128 + the number of a signal. After
+    the first signal the rest are ignored, so that nothing interrupts the clean-up.
     """
+    def stop(number, frame):
+        for each in before:
+            signal.signal(each, signal.SIG_IGN)
+        raise KeyboardInterrupt(number)
+
     args = parser.parse_intermixed_args(argv)  # options may stand before a list of files
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be UTF-8
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        with stoppable():
-            code = work(args)
-            if sys.stdout is not None:  # None: it was closed before the start
-                sys.stdout.flush()
-            return code
-    except KeyboardInterrupt as stop:
-        number = signal.Signals(stop.args[0] if stop.args else signal.SIGINT)
+        for number, handler in before.items():
+            if handler != signal.SIG_IGN:  # a background job of a shell ignores Ctrl-C
+                signal.signal(number, stop)
+        if hasattr(sys.stdout, "reconfigure"):
+            sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be UTF-8
+        code = work(args)
+        if sys.stdout is not None:  # None: it was closed before the start
+            sys.stdout.flush()
+        return code
+    except KeyboardInterrupt as stopped:
+        number = signal.Signals((*stopped.args, signal.SIGINT)[0])
         print(f"{parser.prog}: stopped by {number.name}", file=sys.stderr)
         return 128 + number
     except BrokenPipeError:  # the reader left, as `head` does; Python would flush again at exit
@@ -51,25 +60,6 @@ def run_command(parser, work, argv=None):
     except (ValueError, OSError) as error:
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
         return 3 if isinstance(error, Refused) else 2
-
-
-@contextmanager
-def stoppable():
-    """Let SIGTERM end a block as Ctrl-C does: by a KeyboardInterrupt that holds its number.
-
-    After the first signal the rest are ignored, so that nothing interrupts the clean-up.
-    """
-    def stop(number, frame):
-        for each in before:
-            signal.signal(each, signal.SIG_IGN)
-        raise KeyboardInterrupt(number)
-
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    for number, handler in before.items():
-        if handler != signal.SIG_IGN:  # a background job of a shell ignores Ctrl-C
-            signal.signal(number, stop)
-    try:
-        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -167,11 +167,7 @@ def predict(args):
     if to_stdout and sys.stdout is None:
         raise ValueError("standard output is closed; --csv FILE or --jsonl FILE writes to a file")
     if args.explain:
-        try:
-            args.explain.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError):
-            raise ValueError(f"--explain {args.explain}: there is a file in its place; expected a "
-                             "folder") from None
+        args.explain.mkdir(parents=True, exist_ok=True)
     if args.resume:
         done = kept_rows(target, columns(args), model.checksum, len(model.labels))
         paths = [path for path in paths if path not in done]

@@ -18,7 +18,7 @@ from PIL import Image
 from data.decode import decode_image, read_file
 from data.preprocess import to_float32
 from export.dicom import check_frontal, read_header, to_bytes
-from export.metadata import CHECKSUM, decode_metadata, named, verified
+from export.metadata import CHECKSUM, decode_metadata, named, read_verified
 
 ort.disable_telemetry_events()  # some builds would send usage events
 
@@ -50,7 +50,8 @@ class Predictor:
     """
 
     def __init__(self, path, provider="auto", threads=None):
-        self.session, self.provider = open_session(verified(path), provider, threads)
+        content = read_verified(path)
+        self.session, self.provider = open_session(content, provider, threads, named(path))
         self.metadata = decode_metadata(path, self.session)
         self.labels, self.thresholds = self.metadata["labels"], self.metadata["thresholds"]
         self.calibration = [one["method"] for one in self.metadata["calibration"]]
@@ -163,7 +164,7 @@ def resize(image, size):
     return np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR))
 
 
-def open_session(model, provider="auto", threads=None):
+def open_session(model, provider="auto", threads=None, name="model"):
     """An onnxruntime session of a file or bytes, and the name of the provider that it took."""
     if provider not in ("auto", "cuda", "cpu"):
         raise ValueError(f"provider {provider!r}: expected auto, cuda or cpu")
@@ -179,11 +180,9 @@ def open_session(model, provider="auto", threads=None):
         # TF32 has 10 bits of mantissa; who prefers speed to digits takes the fp16 file
         providers.insert(0, ("CUDAExecutionProvider", {"use_tf32": "0"}))
     try:
-        model = model if isinstance(model, bytes) else str(model)
         session = ort.InferenceSession(model, options, providers=providers)
     except Exception as error:
-        raise ValueError(f"{named(model)}: onnxruntime cannot read it ({first_line(error)})"
-                         ) from None
+        raise ValueError(f"{name}: onnxruntime cannot read it ({first_line(error)})") from None
     session.disable_fallback()  # else a run that fails on the GPU continues silently on the CPU
     took = "cuda" if session.get_providers()[0] == "CUDAExecutionProvider" else "cpu"
     if provider == "cuda" and took != "cuda":

@@ -39,8 +39,8 @@ from export.metadata import (
     FORMAT,
     UNCALIBRATED,
     add_checksum,
+    checksum_place,
     encode_metadata,
-    read_checksum,
 )
 from export.output import Refused, atomic_write, check_target, command, is_stream, run_command
 from export.precision import check_fp16, check_precision
@@ -155,6 +155,7 @@ def export(args):
 
     metadata["reference"] = reference(candidate, files[:4], found)
     content = serialized(proto, metadata)
+    metadata[CHECKSUM] = content[checksum_place(content)].decode()
     write(out, content, metadata, reliability)
     print(f"{out}: {len(content) / 1e6:.1f} MB; next: python -m export.predict {out} FOLDER")
     return 0
@@ -249,18 +250,14 @@ def beside(out):
         return ()
     if out.suffix != ".onnx" or out.stem in ("config", "split"):  # whose .json is the run's own
         raise ValueError(f"--out {out}: expected a name.onnx beside which name.json is free")
-    return card_path(out), out.with_suffix(".json"), out.with_suffix(".golden.json")
-
-
-def card_path(out):
-    """MODEL_CARD.md for model.onnx, MODEL_CARD-x.md for model-x.onnx and for x.onnx."""
+    # of model.onnx MODEL_CARD.md, of model-x.onnx and of x.onnx MODEL_CARD-x.md
     which = "" if out.stem == "model" else "-" + (out.stem.removeprefix("model-") or out.stem)
-    return out.with_name(f"MODEL_CARD{which}.md")
+    card = out.with_name(f"MODEL_CARD{which}.md")
+    return card, out.with_suffix(".json"), out.with_suffix(".golden.json")
 
 
 def write(out, content, metadata, reliability):
     """Write a model and what goes beside it; the model takes its name when all else is there."""
-    metadata = metadata | {CHECKSUM: read_checksum(content)}
     texts = (card(metadata), *(json.dumps(one, indent=1) + "\n" for one in (
         metadata, {CHECKSUM: metadata[CHECKSUM]} | golden(metadata))))
     with ExitStack() as stack:  # the first that is entered is the last to be left

@@ -12,12 +12,14 @@ configuration, which the client compares with. docs/deployment.md has one of ten
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 from export.output import atomic_write, command, positive, run_command
 from export.runtime import Predictor
 
 KINDS = {"cpu": "KIND_CPU", "cuda": "KIND_GPU", "tensorrt": "KIND_GPU"}
+quoted = partial(json.dumps, ensure_ascii=False)  # of a text also protobuf's text format
 PARAMETERS = ("thresholds", "labels", "corpus", "init", "synthetic", "intended_use")
 
 
@@ -53,11 +55,6 @@ def config(metadata, name, args):
         text = metadata[key] if isinstance(metadata[key], str) else quoted(metadata[key])
         lines.append(f'parameters {{ key: "{key}" value: {{ string_value: {quoted(text)} }} }}')
     return "\n".join(lines) + "\n"
-
-
-def quoted(value):
-    """A value as JSON, which for a text is a string of protobuf's text format, too."""
-    return json.dumps(value, ensure_ascii=False)
 
 
 def export(args):

@@ -91,10 +91,10 @@ def test_targets_are_refused_before_any_work(words, tmp_path, capsys, target, re
         (["--csv", "-"], "standard output is closed"),
         (["--csv", "/dev/full"], "/dev/full: cannot be written: No space left on device"),
         (["--csv", "/proc/x.csv"], "/proc/x.csv: cannot be written"),
-        (["--explain", __file__], f"--explain {__file__}: there is a file in its place"),
+        (["--explain", __file__], f"File exists: '{__file__}'"),
         (
             ["--explain", __file__ + "/maps"],
-            "/maps: there is a file in its place; expected a folder",
+            f"Not a directory: '{__file__}/maps'",
         ),
     ],
 )

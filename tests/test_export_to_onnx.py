@@ -344,7 +344,7 @@ def test_training_patients_never_check_where_images_are_given(run, corpus, tmp_p
     ],
 )
 def test_every_file_has_its_own_card(tmp_path, name, expected):
-    assert to_onnx.card_path(tmp_path / name) == tmp_path / expected
+    assert to_onnx.beside(tmp_path / name)[0] == tmp_path / expected
 
 
 def other_outputs(checkpoint):
