@@ -304,7 +304,8 @@ def test_a_file_that_is_not_ours_is_one_line_and_exit_2(tmp_path, folder, capsys
         main([str(path), str(folder / "images" / "a.png"), "--csv", str(tmp_path / "out.csv")]) == 2
     )
     error = capsys.readouterr().err
-    assert error.count("\n") == 1 and error.startswith("python -m export.predict: error: ") and str(path) in error
+    assert error.startswith("python -m export.predict: error: ")
+    assert error.count("\n") == 1 and str(path) in error
     assert re.search(reason, error)
     assert not (tmp_path / "out.csv").exists()
 

@@ -387,7 +387,8 @@ def test_bad_runs_are_one_line_and_leave_nothing(run, checkpoint, capsys, damage
     before = names(run)
     assert main([str(run)]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("python -m export.to_onnx: error: ") and error.count("\n") == 1 and reason in error
+    assert error.startswith("python -m export.to_onnx: error: ")
+    assert error.count("\n") == 1 and reason in error
     assert names(run) == before
 
 
@@ -461,9 +462,8 @@ def test_a_signal_while_writing_leaves_nothing(run, monkeypatch, capsys, number,
 
     monkeypatch.setattr(to_onnx, "draw", stop)
     assert main([str(run), "--calibrate"]) == code
-    assert capsys.readouterr().err == f"python -m export.to_onnx: stopped by {number.name}\n" and names(run) == [
-        "best.pt"
-    ]
+    assert capsys.readouterr().err == f"python -m export.to_onnx: stopped by {number.name}\n"
+    assert names(run) == ["best.pt"]
 
 
 def test_constant_images_of_validation_are_passed_over(run, checkpoint, corpus, tmp_path, capsys):
