@@ -4,7 +4,8 @@ In reading order:
 
     vit           the transformer
     weights       every layout of published weights -> our state dict, loaded strictly
-    inits         the initializations that a run can start from
+    records       what a run can start from: one record an init
+    inits         a model as an init starts it, its file downloaded and checked
     inference     from cached radiographs to probabilities
     training      loss, learning rate, optimizer
     distributed   several processes as one run
@@ -19,7 +20,7 @@ The names below are imported when they are used, so that a command line is answe
 import importlib
 
 _HOMES = {"VisionTransformer": "vit", "create_model": "vit", "LoadReport": "weights",
-          "load_pretrained": "weights"}
+          "load_pretrained": "weights", "from_pretrained": "weights"}
 __all__ = list(_HOMES)
 
 

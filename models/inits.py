@@ -1,162 +1,154 @@
-"""What a run starts from: the paper's three initializations, or random weights."""
+"""How a run starts: from published weights, from its own MIMIC-CXR weights, or from random ones."""
 
+import re
 import sys
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.checkpoint import atomic_write, load_checkpoint
-from models.vit import VisionTransformer, create_model
-from models.weights import LoadReport, first_line, load_pretrained
+from models.checkpoint import atomic_write, load_checkpoint, sha256
+from models.records import INITS, Init, family, find_init
+from models.vit import ARCHITECTURES, VisionTransformer, build, create_model
+from models.weights import LoadReport, describe, fill, first_line, read_encoder
 
 
 @dataclass
-class Initialized:
-    """A model as an experiment starts it.
+class Start:
+    """A model as an experiment starts it."""
 
-    Attributes
-    ----------
-    model : VisionTransformer
-    report : LoadReport or None
-        None where no file was read.
-    weights : Path, str or None
-        The file, or without `download` the URL of one that is not here.
-    mean, std : list of 3 float, or None
-        For `models.inference.to_input`.
-    synthetic : bool
-        Whether it was trained on synthetic images in a corpus's layout.
-    """
-
-    model: VisionTransformer
-    report: LoadReport | None
-    weights: Path | str | None
-    mean: list | None
-    std: list | None
-    synthetic: bool
+    init: Init
+    name: str  # the init's if the weights are the init's, else the file's
+    model: VisionTransformer | None = None
+    report: LoadReport | None = None  # None where no file was read
+    weights: Path | str | None = None  # the URL of a file that is not here and was not to be had
+    sha256: str | None = None  # of the file
+    mean: list | None = None  # for `models.inference.to_input`, as is std
+    std: list | None = None
+    synthetic: bool = False  # trained on synthetic images in a corpus's layout
 
 
 def initialize(init, arch, *, labels, weights=None, image_size=224, seed=0, target=None,
-               normalize=None, keep_head=False, download=True):
-    """Build a model and fill it as an init says.
+               normalize=None, keep_head=False, download=True, name=None):
+    """Build a model with a head of `labels`, and fill it as an init says.
 
     Parameters
     ----------
-    init : {"dinov2", "imagenet", "mimic", "random"}
-    arch : str
-        As in `create_model`.
-    labels : sequence of str
-        One output of the head for each.
+    init, arch : str
+        Names of `models.records.INITS` and `models.vit.ARCHITECTURES`.
     weights : path-like, optional
-        The init's file. By default the official one, downloaded once into `weights/`; for `mimic`
-        what `pretrain_mimic.py --target <target>` wrote.
-    image_size, seed
-        As in `create_model`.
-    target : str, optional
-        The corpus that will be fine-tuned on.
+        A file of the init's family. By default the official one, downloaded once into `weights/`;
+        for `mimic` what `pretrain_mimic.py --target <target>` wrote.
     normalize : {None, "pretrain"}
         Whether to feed the model what its init was trained with instead of [0, 1].
     keep_head : bool
         With `mimic`, take the classifier too, as the authors' code does.
     download : bool
         False leaves the weights random where a file would have to be downloaded.
-
-    Returns
-    -------
-    Initialized
-    """
-    shape, mean, std, checkpoint = {}, None, None, None
-    if init == "random":
-        if weights:
-            raise ValueError("--weights is given, but --init is random")
-        mean, std = [0.5] * 3, [0.25] * 3  # from scratch, a ViT barely learns on inputs off center
-    elif init == "mimic":
-        weights = Path(weights or f"weights/mimic-{target}/best.pt")
-        if not weights.is_file():
-            raise FileNotFoundError(f"{weights}: no such file; python pretrain_mimic.py --target "
-                                    f"{target} makes it, or give --weights FILE")
-        checkpoint = load_checkpoint(weights)
-        shape = {key: checkpoint["model_config"][key] for key in ("patch_size", "layer_scale")}
-        mean, std = checkpoint.get("input_mean"), checkpoint.get("input_std")
-    else:
-        weights = Path(weights) if weights else fetch(init, arch, "weights", download)
-        if init == "dinov2":
-            shape = dict(patch_size=14, layer_scale=True)
-    if normalize == "pretrain" and init in INPUT_STATS:
-        mean, std = (list(values) for values in INPUT_STATS[init])
-    elif normalize == "pretrain" and init == "random":
-        raise ValueError("--normalize pretrain: random weights were trained with nothing")
-    model = create_model(arch, num_classes=len(labels), img_size=image_size, seed=seed, **shape)
-    report = load_pretrained(model, init, weights) if isinstance(weights, Path) else None
-    if keep_head:
-        take_head(model, checkpoint, labels, weights)
-        report.loaded, report.missing = [*report.loaded, *report.missing], []
-    synthetic = bool(checkpoint) and bool(checkpoint["config"].get("synthetic"))
-    return Initialized(model, report, weights, mean, std, synthetic)
-
-
-def take_head(model, checkpoint, labels, path):
-    """Fill a model's head from a checkpoint of the same labels in the same order, or raise."""
-    if list(checkpoint["labels"]) != list(labels):
-        raise ValueError(f"--keep-head: {path} has the labels {', '.join(checkpoint['labels'])}; "
-                         f"expected {', '.join(labels)}")
-    model.head.load_state_dict({name: checkpoint["model"][f"head.{name}"]
-                                for name in ("weight", "bias")}, strict=True)
-
-
-# What `--normalize pretrain` subtracts and divides by: as each public file was trained.
-INPUT_STATS = {
-    "dinov2": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),  # ImageNet's
-    "imagenet": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),  # AugReg's
-}
-
-DINOV2_URL = "https://dl.fbaipublicfiles.com/dinov2/{0}/{0}_pretrain.pth"
-AUGREG_URL = "https://storage.googleapis.com/vit_models/augreg/{}.npz"
-URLS = {  # the files that torch.hub's DINOv2 and timm's *_in21k entries name
-    ("dinov2", "vit_small"): DINOV2_URL.format("dinov2_vits14"),
-    ("dinov2", "vit_base"): DINOV2_URL.format("dinov2_vitb14"),
-    ("dinov2", "vit_large"): DINOV2_URL.format("dinov2_vitl14"),
-    ("imagenet", "vit_tiny"): AUGREG_URL.format(
-        "Ti_16-i21k-300ep-lr_0.001-aug_none-wd_0.03-do_0.0-sd_0.0"),
-    ("imagenet", "vit_small"): AUGREG_URL.format(
-        "S_16-i21k-300ep-lr_0.001-aug_light1-wd_0.03-do_0.0-sd_0.0"),
-    ("imagenet", "vit_base"): AUGREG_URL.format(
-        "B_16-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.0-sd_0.0"),
-    ("imagenet", "vit_large"): AUGREG_URL.format(
-        "L_16-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.1-sd_0.1"),
-}
-
-
-def fetch(init, arch, folder, download=True):
-    """The path of the official weight file, downloaded on first use.
-
-    Parameters
-    ----------
-    init : {"dinov2", "imagenet"}
-    arch : str
-        As in `create_model`.
-    folder : path-like
-        Where the file is kept under its own name.
-    download : bool
-        False gives an absent file's URL instead.
-
-    Returns
-    -------
-    Path or str
+    name : str, optional
+        What to call the run if `weights` are not the init's own (default: the file's name).
 
     Raises
     ------
-    ValueError
-        No official file exists, or it could not be downloaded; says where to get it and which flag
-        takes it.
+    FileNotFoundError, ValueError
+        As `models.load_pretrained`, and where the file is another init's or of another `arch`.
     """
-    if (init, arch) not in URLS:
-        known = ", ".join(f"{i} {a}" for i, a in URLS)
+    record, checkpoint = INITS[init], None
+    start = Start(record, init)
+    sizes = dict(img_size=image_size, num_classes=len(labels))
+    if init == "random":
+        if weights:
+            raise ValueError("--weights is given, but --init is random")
+        if normalize:
+            raise ValueError("--normalize pretrain: random weights were trained with nothing")
+    elif init == "mimic":
+        start.weights = Path(weights or f"weights/mimic-{target}/best.pt")
+        if not start.weights.is_file():
+            raise FileNotFoundError(f"{start.weights}: no such file; python pretrain_mimic.py "
+                                    f"--target {target} makes it, or give --weights FILE")
+        checkpoint = load_checkpoint(start.weights)
+        start.mean, start.std = checkpoint.get("input_mean"), checkpoint.get("input_std")
+        start.synthetic = bool(checkpoint["config"].get("synthetic"))
+    else:
+        start.weights = Path(weights) if weights else fetch(init, arch, "weights", download)
+    if record.mean and (normalize or init == "random"):
+        start.mean, start.std = list(record.mean), list(record.std)
+    if not isinstance(start.weights, Path):
+        start.model = create_model(arch, **record.shape, **sizes, seed=seed)
+        return start
+
+    encoder = read_encoder(start.weights, ARCHITECTURES[arch]["num_heads"], init)
+    start.sha256 = sha256(start.weights)
+    known = find_init(start.sha256)
+    if known and known[0] is not record:
+        raise ValueError(f"{start.weights}: is {known[0].title} by its sha256: use --init "
+                         f"{known[0].name} --arch {known[1]}")
+    fits = all(encoder.config[key] == ARCHITECTURES[arch][key] for key in ("embed_dim", "depth"))
+    if not fits or init != "mimic" and family(encoder.config) != family(record.shape):
+        raise ValueError(f"{start.weights}: not the weights of --init {init} --arch {arch}. "
+                         f"It looks like {describe(encoder.config)}")
+    start.model = build(encoder.config | sizes, seed)
+    start.report = fill(start.model, encoder, f" ({init})")
+    if keep_head:
+        take_head(start, checkpoint, labels)
+    if weights and not known and not (checkpoint and checkpoint["config"].get("data") == "mimic"):
+        start.name = own_name(name, start.weights)
+    return start
+
+
+def own_name(name, path):
+    """What weights that are no init's own are called: as asked for, else as their file."""
+    if name in INITS:
+        raise ValueError(f"{path}: cannot be called {name}, since it is not that init's own file")
+    stem = path.parent.name if path.stem in ("best", "last", "model") else path.stem
+    name = re.sub(r"[^\w.+-]+", "-", name or stem)
+    return f"{name}-file" if name in INITS else name
+
+
+def take_head(start, checkpoint, labels):
+    """Fill a model's head from a checkpoint of the same labels in the same order, or raise."""
+    if list(checkpoint["labels"]) != list(labels):
+        raise ValueError(f"--keep-head: {start.weights} has the labels "
+                         f"{', '.join(checkpoint['labels'])}; expected {', '.join(labels)}")
+    start.model.head.load_state_dict({name: checkpoint["model"][f"head.{name}"]
+                                      for name in ("weight", "bias")}, strict=True)
+    start.report.loaded += start.report.missing
+    start.report.missing = []
+
+
+def fetch(init, arch, folder, download=True):
+    """The path of an init's official file in a folder, downloaded on first use, its hash checked.
+
+    Where no sha256 is public, that of the first use is kept beside the file and holds. Without
+    `download`, an absent file's URL.
+    """
+    record = INITS[init]
+    if arch not in record.files:
+        known = ", ".join(f"{r.name} {a}" for r in INITS.values() for a in r.files)
         raise ValueError(f"no official weights for --init {init} --arch {arch} "
                          f"(there are: {known}); give --weights FILE")
-    url = URLS[init, arch]
-    path = Path(folder) / url.rsplit("/", 1)[1]
-    if path.exists() or not download:
-        return path if path.exists() else url
+    file = record.files[arch]
+    path = Path(folder) / file.name
+    if not path.exists():
+        if not download:
+            return file.url
+        if record.gated:
+            raise ValueError(f"the {record.title} weights are under a license: accept it at "
+                             f"{record.gated}, then pass {file.name} with --weights FILE or put "
+                             f"it into {path.parent}/")
+        download_file(file.url, path)
+    first_use = path.with_name(path.name + ".sha256")
+    found = sha256(path)
+    if not file.sha256 and not first_use.exists():
+        first_use.write_text(found + "\n")
+    expected = file.sha256 or first_use.read_text().strip()
+    if not expected or not found.startswith(expected):
+        raise ValueError(f"{path}: its sha256 is {found}, expected {expected}: delete the file and "
+                         "fetch it again")
+    return path
+
+
+def download_file(url, path):
+    """Fetch a URL into a file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with urllib.request.urlopen(url, timeout=30) as reply, atomic_write(path) as file:
@@ -169,6 +161,5 @@ def fetch(init, arch, folder, download=True):
             if total and done != total:
                 raise OSError(f"connection closed after {done} of {total} bytes")
     except OSError as error:
-        raise ValueError(f"could not download the {init} weights ({first_line(error)}): "
-                         f"get {url} elsewhere and pass it with --weights FILE") from None
-    return path
+        raise ValueError(f"could not download {path.name} ({first_line(error)}): get {url} "
+                         "elsewhere and pass it with --weights FILE") from None

@@ -1,8 +1,9 @@
-"""The vision transformer of Dosovitskiy et al. 2021 (arXiv:2010.11929), with optional LayerScale.
-
-Parameters are named as DINOv2 (Oquab et al. 2023, arXiv:2304.07193) and timm name them, so that
-the official DINOv2 file loads without renaming.
+"""The vision transformer of Dosovitskiy et al. 2021 (arXiv:2010.11929), with what later ones added:
+LayerScale, registers (Darcet et al. 2023, arXiv:2309.16588), and the rotary positions of DINOv3
+(Simeoni et al. 2025, arXiv:2508.10104). Parameters are named as DINOv2 and timm name them.
 """
+
+import math
 
 import torch
 import torch.nn.functional as F
@@ -30,20 +31,59 @@ class PatchEmbed(nn.Module):
         return self.proj(images).flatten(2).transpose(1, 2)
 
 
+class RotaryPositions(nn.Module):
+    """The angles by which DINOv3 turns queries and keys, from the patches' rows and columns."""
+
+    def __init__(self, head_dim):
+        super().__init__()
+        # a buffer of the state dict, since Meta's files hold it rounded to bfloat16
+        self.register_buffer("periods", 100.0 ** torch.arange(0, 1, 4 / head_dim))
+
+    def forward(self, side):
+        """Cosines and sines, each (side * side, head_dim), of a square grid of patches."""
+        center = torch.arange(0.5, side, device=self.periods.device) / side * 2 - 1  # in [-1, 1]
+        yx = torch.cartesian_prod(center, center)  # (side * side, 2)
+        angles = (2 * math.pi * yx[:, :, None] / self.periods).flatten(1).tile(2)
+        return angles.cos(), angles.sin()
+
+
+def rotate(x, rope):
+    """Turn the last tokens of queries or keys (B, heads, T, d), which are the patches."""
+    cos, sin = rope  # each (N, d)
+    others, patches = x.split([x.shape[2] - len(cos), len(cos)], dim=2)
+    a, b = patches.chunk(2, dim=-1)
+    turned = patches * cos + torch.cat([-b, a], dim=-1) * sin
+    return torch.cat([others, turned.to(x.dtype)], dim=2)
+
+
+class KeysWithoutBias(nn.Linear):
+    """The layer of queries, keys and values in DINOv3."""
+
+    def forward(self, x):
+        """Tokens (B, T, D) to (B, T, 3 * D)."""
+        query, key, value = self.bias.chunk(3)
+        return F.linear(x, self.weight, torch.cat([query, key * 0, value]))
+
+
 class Attention(nn.Module):
     """Multi-head self-attention."""
 
-    def __init__(self, dim, num_heads):
+    def __init__(self, dim, num_heads, rotary):
         super().__init__()
         self.num_heads = num_heads
-        self.qkv = nn.Linear(dim, 3 * dim)
+        self.qkv = (KeysWithoutBias if rotary else nn.Linear)(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x, first=None):
-        """Tokens (B, T, D) to (B, T, D); with `first`, the queries of that many alone."""
+    def project(self, x, rope=None):
+        """Tokens (B, T, D) to queries, keys and values, each (B, heads, T, D/heads)."""
         B, T, D = x.shape
         qkv = self.qkv(x).view(B, T, 3, self.num_heads, D // self.num_heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (B, heads, T, D/heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        return (q, k, v) if rope is None else (rotate(q, rope), rotate(k, rope), v)
+
+    def forward(self, x, first=None, rope=None):
+        """Tokens (B, T, D) to (B, T, D); with `first`, the queries of that many alone."""
+        q, k, v = self.project(x, rope)
         x = F.scaled_dot_product_attention(q[:, :, :first], k, v)
         return self.proj(x.transpose(1, 2).flatten(2))
 
@@ -73,47 +113,42 @@ class LayerScale(nn.Module):
         return torch.addcmul(x, branch, self.gamma)  # one kernel, and no copy of the product
 
 
-class Residual(nn.Module):
-    """Adds a residual branch."""
-
-    def forward(self, x, branch):
-        """Both (B, T, D)."""
-        return x + branch
-
-
 class Block(nn.Module):
     """Attention and MLP, each after a layer norm and added to its input."""
 
-    def __init__(self, dim, num_heads, layer_scale):
+    def __init__(self, dim, num_heads, layer_scale, rotary=False, norm_eps=1e-6):
         super().__init__()
-        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
-        self.attn = Attention(dim, num_heads)
-        self.ls1 = LayerScale(dim) if layer_scale else Residual()
-        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
+        self.attn = Attention(dim, num_heads, rotary)
+        self.ls1 = LayerScale(dim) if layer_scale else torch.add
+        self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
         self.mlp = Mlp(dim, 4 * dim)
-        self.ls2 = LayerScale(dim) if layer_scale else Residual()
+        self.ls2 = LayerScale(dim) if layer_scale else torch.add
 
-    def forward(self, x, first=None):
+    def forward(self, x, first=None, rope=None):
         """Tokens (B, T, D) to (B, T, D), or to (B, first, D): those alone, which attend to all."""
-        x = self.ls1(x[:, :first], self.attn(self.norm1(x), first))
+        x = self.ls1(x[:, :first], self.attn(self.norm1(x), first, rope))
         return self.ls2(x, self.mlp(self.norm2(x)))
 
 
 class VisionTransformer(nn.Module):
-    """A ViT with a class token, learned positions and pre-normalization.
+    """A ViT with a class token and pre-normalization.
 
     Parameters
     ----------
-    img_size : int
-        Side of the square input in pixels; a multiple of `patch_size`.
-    patch_size : int
-        Side of a patch in pixels: 16 for ImageNet-21k, 14 for DINOv2.
+    img_size, patch_size : int
+        Sides of the square input and of a patch in pixels; the one is a multiple of the other.
     embed_dim, depth, num_heads : int
         Width, number of blocks, and attention heads in each.
     num_classes : int
         Outputs of the linear head; 0 leaves the head out and `forward` returns the features.
     layer_scale : bool
         Whether each residual branch is scaled by a learned vector, as in DINOv2.
+    registers : int
+        Tokens beside the class token that are no patch, as in DINOv2 with registers.
+    rotary : bool
+        Whether positions turn queries and keys, as in DINOv3, or are added to the tokens.
+    norm_eps : float
 
     Attributes
     ----------
@@ -122,7 +157,7 @@ class VisionTransformer(nn.Module):
     """
 
     def __init__(self, img_size=224, patch_size=16, embed_dim=768, depth=12, num_heads=12,
-                 num_classes=0, layer_scale=False):
+                 num_classes=0, layer_scale=False, registers=0, rotary=False, norm_eps=1e-6):
         super().__init__()
         if img_size < patch_size or img_size % patch_size:
             below = max(1, img_size // patch_size) * patch_size
@@ -132,78 +167,95 @@ class VisionTransformer(nn.Module):
             raise ValueError(f"embed_dim {embed_dim} is not a multiple of num_heads {num_heads}")
         self.config = dict(img_size=img_size, patch_size=patch_size, embed_dim=embed_dim,
                            depth=depth, num_heads=num_heads, num_classes=num_classes,
-                           layer_scale=layer_scale)
+                           layer_scale=layer_scale, registers=registers, rotary=rotary,
+                           norm_eps=norm_eps)
+        self.side = img_size // patch_size  # of the grid of patches
+        positions = torch.zeros(1, 1 + self.side**2, embed_dim)
         self.patch_embed = PatchEmbed(patch_size, embed_dim)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
-        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + (img_size // patch_size) ** 2, embed_dim))
-        self.blocks = nn.ModuleList(Block(embed_dim, num_heads, layer_scale) for _ in range(depth))
-        self.norm = nn.LayerNorm(embed_dim, eps=1e-6)
+        self.reg_token = nn.Parameter(torch.zeros(1, registers, embed_dim)) if registers else None
+        self.pos_embed = None if rotary else nn.Parameter(positions)
+        self.rope = RotaryPositions(embed_dim // num_heads) if rotary else None
+        self.blocks = nn.ModuleList(Block(embed_dim, num_heads, layer_scale, rotary, norm_eps)
+                                    for _ in range(depth))
+        self.norm = nn.LayerNorm(embed_dim, eps=norm_eps)
         self.head = nn.Linear(embed_dim, num_classes) if num_classes else nn.Identity()
         self.init_weights()
 
     def init_weights(self, generator=None):
-        """Draw the weights anew, as ViT and DINOv2 start: normals of SD 0.02, zero biases.
-
-        Parameters
-        ----------
-        generator : torch.Generator, optional
-            Where the randomness comes from.
-        """
+        """Draw the weights anew, as ViT and DINOv2 start: normals of SD 0.02, zero biases."""
         for module in self.modules():
             if isinstance(module, (nn.Linear, nn.Conv2d)):
                 nn.init.trunc_normal_(module.weight, std=0.02, generator=generator)
                 nn.init.zeros_(module.bias)
-        nn.init.trunc_normal_(self.pos_embed, std=0.02, generator=generator)
-        nn.init.normal_(self.cls_token, std=1e-6, generator=generator)
+        if self.pos_embed is not None:
+            nn.init.trunc_normal_(self.pos_embed, std=0.02, generator=generator)
+        for token in (self.cls_token, self.reg_token):
+            if token is not None:
+                nn.init.normal_(token, std=1e-6, generator=generator)
 
-    def forward_features(self, images):
-        """The normalized class token.
-
-        Parameters
-        ----------
-        images : Tensor, shape (B, 3, img_size, img_size), float
-
-        Returns
-        -------
-        Tensor, shape (B, embed_dim)
-        """
+    def encode(self, images):
+        """Tokens after all blocks but the last (B, 1 + registers + N, D), and their rotation."""
         size = self.config["img_size"]
         if images.shape[1:] != (3, size, size):
             raise ValueError(f"images of shape {tuple(images.shape)}, "
                              f"expected (B, 3, {size}, {size})")
         x = self.patch_embed(images)
-        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)  # (B, 1 + patches, D)
-        x = x + self.pos_embed
+        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)
+        if self.pos_embed is not None:
+            x = x + self.pos_embed
+        if self.reg_token is not None:
+            x = torch.cat([x[:, :1], self.reg_token.expand(len(x), -1, -1), x[:, 1:]], dim=1)
+        rope = self.rope and self.rope(self.side)
         for block in self.blocks[:-1]:
-            x = block(x)
-        x = self.blocks[-1](x, first=1)  # the head reads the class token alone: 6 % less work
+            x = block(x, rope=rope)
+        return x, rope
+
+    def forward_features(self, images):
+        """The normalized class token (B, D) of images (B, 3, img_size, img_size)."""
+        x, rope = self.encode(images)
+        x = self.blocks[-1](x, first=1, rope=rope)  # all that the head reads: 6 % less work
         return self.norm(x[:, 0])
+
+    def tokens(self, images):
+        """All tokens, normalized (B, 1 + registers + N, D); the N patches, row by row, are last."""
+        x, rope = self.encode(images)
+        return self.norm(self.blocks[-1](x, rope=rope))
+
+    def attention(self, images):
+        """How the last block's class token attends to the patches (B, heads, N), for pictures."""
+        x, rope = self.encode(images)
+        block = self.blocks[-1]
+        q, k, _ = block.attn.project(block.norm1(x), rope)
+        scores = q[:, :, :1] @ k.transpose(2, 3) * q.shape[-1] ** -0.5  # (B, heads, 1, T)
+        return scores.softmax(dim=-1)[:, :, 0, -self.side**2:]
 
     def forward(self, images):
         """Logits, shape (B, num_classes), of images (B, 3, img_size, img_size)."""
         return self.head(self.forward_features(images))
 
 
-def create_model(arch, patch_size=16, num_classes=0, *, img_size=224, layer_scale=False, seed=0):
-    """Build a `VisionTransformer` of a named size with reproducible random weights.
+def build(config, seed=0):
+    """The model of a config, its random weights from the seed alone."""
+    with torch.random.fork_rng(devices=[]):  # layers draw when constructed: not from the caller's
+        model = VisionTransformer(**config)
+    model.init_weights(torch.Generator().manual_seed(seed))
+    return model
+
+
+def create_model(arch, patch_size=16, num_classes=0, *, img_size=224, seed=0, **shape):
+    """Build a `VisionTransformer` of a named size (`ARCHITECTURES`) with reproducible weights.
 
     Parameters
     ----------
     arch : {"vit_micro", "vit_tiny", "vit_small", "vit_base", "vit_large"}
-    patch_size, num_classes, img_size, layer_scale
+    patch_size, num_classes, img_size, **shape
         As in `VisionTransformer`.
     seed : int
         Fixes the random weights; the global random state is not read.
-
-    Returns
-    -------
-    VisionTransformer
     """
     if arch not in ARCHITECTURES:
         raise ValueError(f"unknown architecture {arch!r}, expected one of "
                          f"{', '.join(ARCHITECTURES)}")
-    with torch.random.fork_rng(devices=[]):  # layers draw when constructed: not from the caller's
-        model = VisionTransformer(img_size=img_size, patch_size=patch_size, num_classes=num_classes,
-                                  layer_scale=layer_scale, **ARCHITECTURES[arch])
-    model.init_weights(torch.Generator().manual_seed(seed))
-    return model
+    return build(dict(ARCHITECTURES[arch], img_size=img_size, patch_size=patch_size,
+                      num_classes=num_classes, **shape), seed)

@@ -1,9 +1,10 @@
-"""Official weights in their own layouts -> our state dict, loaded strictly.
+"""Weight files in the layouts of their authors -> our state dict, loaded strictly.
 
-Each layout is a pure function from the file's arrays to our names; `load_pretrained` then insists
-that every parameter of the model but the head is there with its shape.
+A layout is a table of names. `load_pretrained` and `from_pretrained` then insist that every
+parameter of the model but the head is in the file with its shape.
 """
 
+import argparse
 import math
 import re
 import zipfile
@@ -15,16 +16,13 @@ import torch
 import torch.nn.functional as F
 
 from models.checkpoint import read_torch
-from models.vit import ARCHITECTURES
-
-# In the file but not in our encoder: the old classifier, the masked-image token, and the layer
-# between class token and classifier of some ImageNet-21k files. All else unexpected is an error.
-NOT_ENCODER = re.compile(r"(head|head_dist|pre_logits|dino_head|ibot_head)\.|mask_token$")
+from models.records import INITS, family
+from models.vit import ARCHITECTURES, RotaryPositions, build
 
 
 @dataclass
 class LoadReport:
-    """What `load_pretrained` did with each tensor.
+    """What loading did with each tensor.
 
     Attributes
     ----------
@@ -47,8 +45,17 @@ class LoadReport:
         resized = [f"{name} {list(old)} -> {list(new)}"
                    for name, (old, new) in self.resized.items()]
         return (f"{len(self.loaded)} tensors loaded; resized: {', '.join(resized) or 'none'}; "
-                f"skipped: {', '.join(self.skipped) or 'none'}; "
-                f"new: {', '.join(self.missing) or 'none'}")
+                f"skipped: {some(self.skipped)}; new: {', '.join(self.missing) or 'none'}")
+
+
+@dataclass
+class Encoder:
+    """What a weight file holds: tensors by our names (a classifier's too), and what they make."""
+
+    path: Path
+    tensors: dict
+    config: dict  # arguments of `VisionTransformer`, without img_size and num_classes
+    resize: str  # a key of RESIZE
 
 
 def load_pretrained(model, init, path):
@@ -57,11 +64,11 @@ def load_pretrained(model, init, path):
     Parameters
     ----------
     model : VisionTransformer
-        Built with the file's patch size, and with `layer_scale=True` for DINOv2.
-    init : {"dinov2", "imagenet", "mimic"}
-        `dinov2`: Meta's `dinov2_vit*14_pretrain.pth`. `imagenet`: Google's AugReg `.npz`, or the
-        same weights as a timm or torchvision state dict. `mimic`: a checkpoint of this project.
+        Of the file's shape; its image size may be another.
+    init : str
+        A name of `models.records.INITS`, which says how positions are resized.
     path : path-like
+        A file in any layout of `LAYOUTS`, or a checkpoint of this project.
 
     Returns
     -------
@@ -71,41 +78,62 @@ def load_pretrained(model, init, path):
     ------
     FileNotFoundError, ValueError
         The file is absent, unreadable or unsafe, or a tensor other than the head's is missing,
-        unexpected, of the wrong shape or not finite. The model is then unchanged.
-
-    Notes
-    -----
-    The position embedding is resized once, here: for `dinov2` as DINOv2's own hub model does at run
-    time (bicubic, scale factor (new + 0.1) / old, no antialiasing); for Google's `.npz` as timm's
-    loader of these files does (bilinear, no antialiasing); for state dicts as timm does (bicubic,
-    antialiased).
+        unexpected, of the wrong shape or type or not finite. The model is then unchanged.
     """
-    if init not in ("dinov2", "imagenet", "mimic"):
-        raise ValueError(f"unknown init {init!r}, expected dinov2, imagenet or mimic")
-    path = Path(path)
-    if is_npz(path):
-        tensors, resize = from_augreg(read_npz(path), path), resize_as_augreg
-    else:
-        tensors = from_torch(read_torch(path), path)
-        resize = resize_as_dinov2 if init == "dinov2" else resize_as_timm
+    if init not in INITS or init == "random":
+        names = ", ".join(name for name in INITS if name != "random")
+        raise ValueError(f"unknown init {init!r}, expected one of {names}")
+    return fill(model, read_encoder(path, init=init), f" ({init})")
 
-    state, resized = {}, {}
-    own = model.state_dict()
-    skipped = sorted(name for name in tensors if NOT_ENCODER.match(name))
-    problems = []
-    for name, value in tensors.items():
+
+def from_pretrained(path, *, num_classes=0, img_size=224, num_heads=None):
+    """A model whose shape is read off a weight file, filled from it.
+
+    Parameters
+    ----------
+    path : path-like
+        As in `load_pretrained`.
+    num_classes : int
+        Outputs of a new, random head; 0 for none.
+    img_size : int
+        Side of the input in pixels; learned positions are resized as the file's family does.
+    num_heads : int, optional
+        By default a head for every 64 channels, as in all the families.
+
+    Returns
+    -------
+    VisionTransformer, in eval mode
+    LoadReport
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As in `load_pretrained`.
+    """
+    encoder = read_encoder(path, num_heads)
+    model = build(encoder.config | dict(img_size=img_size, num_classes=num_classes))
+    return model.eval(), fill(model, encoder)
+
+
+def fill(model, encoder, of=""):
+    """Copy an encoder into a model, all of it or nothing; gives the `LoadReport`."""
+    own, state, resized, problems = model.state_dict(), {}, {}, []
+    skipped = sorted(filter(NOT_ENCODER.match, encoder.tensors))
+    for name, value in encoder.tensors.items():
         if name in skipped:
             continue
         if name not in own:
             problems.append(f"unexpected {name} {list(value.shape)}")
             continue
+        shape = own[name].shape
+        if not value.is_floating_point():
+            problems.append(f"{name} is {str(value.dtype).removeprefix('torch.')}, expected float")
         value = value.float()
-        wrong_shape = value.shape != own[name].shape
-        if name == "pos_embed" and wrong_shape and can_resize(value, own[name]):
-            resized[name] = (tuple(value.shape), tuple(own[name].shape))
-            value = resize(value, math.isqrt(own[name].shape[1] - 1))
-        if value.shape != own[name].shape:
-            problems.append(f"{name} is {list(value.shape)}, expected {list(own[name].shape)}")
+        if name == "pos_embed" and value.shape != shape and grid(value) and grid(own[name]):
+            resized[name] = (tuple(value.shape), tuple(shape))
+            value = resize_positions(value, grid(own[name]), encoder.resize)
+        if value.shape != shape:
+            problems.append(f"{name} is {list(value.shape)}, expected {list(shape)}")
         elif not torch.isfinite(value).all():
             problems.append(f"{name} has values that are not finite")
         state[name] = value
@@ -113,107 +141,77 @@ def load_pretrained(model, init, path):
     problems += [f"missing {name} {list(own[name].shape)}" for name in missing
                  if not name.startswith("head.")]
     if problems:
-        more = f"; and {len(problems) - 6} more" if len(problems) > 6 else ""
-        raise ValueError(f"{path}: not the weights of this model ({init}): "
-                         f"{'; '.join(problems[:6])}{more}{looks_like(tensors)}")
-
+        raise ValueError(f"{encoder.path}: not the weights of this model{of}: "
+                         f"{some(problems, '; ')}. It looks like {describe(encoder.config)}")
     model.load_state_dict(state | {name: own[name] for name in missing}, strict=True)
     return LoadReport(loaded=list(state), resized=resized, skipped=skipped, missing=missing)
 
 
-def looks_like(tensors):
-    """What a file of weights seems to be, for the message of an error."""
-    if "cls_token" not in tensors or "patch_embed.proj.weight" not in tensors:
-        return ""
-    shape = dict(embed_dim=tensors["cls_token"].shape[-1],
-                 depth=len({name.split(".")[1] for name in tensors if name.startswith("blocks.")}))
-    arch = next((arch for arch, known in ARCHITECTURES.items() if shape.items() <= known.items()),
-                f"a transformer of width {shape['embed_dim']} and {shape['depth']} blocks")
-    patch = tensors["patch_embed.proj.weight"].shape[-1]
-    family = " of DINOv2 (--init dinov2)" if "blocks.0.ls1.gamma" in tensors else ""
-    return f". It looks like {arch} with patches of {patch}{family}"
+def describe(config):
+    """A config in words, with the flags that ask for it."""
+    width, depth = config["embed_dim"], config["depth"]
+    arch = next((arch for arch, known in ARCHITECTURES.items()
+                 if (known["embed_dim"], known["depth"]) == (width, depth)),
+                f"a transformer of width {width} and {depth} blocks")
+    kin = next((f" of {init.title} (--init {name})" for name, init in INITS.items()
+                if any(family(config)) and family(init.shape) == family(config)), "")
+    return f"{arch} with patches of {config['patch_size']}{kin}"
+
+
+def some(items, comma=", "):
+    """The first six items in words, and how many more there are."""
+    more = f"{comma}and {len(items) - 6} more" if len(items) > 6 else ""
+    return comma.join(items[:6]) + more or "none"
 
 
 # -- position embedding ---------------------------------------------------------------------------
 
-def can_resize(old, new):
-    """Whether both are (1, 1 + n * n, D): a class token and a square grid."""
-    def square(t):
-        patches = t.shape[1] - 1 if t.ndim == 3 else 0
-        return patches > 0 and math.isqrt(patches) ** 2 == patches
-    return square(old) and square(new) and old.shape[2] == new.shape[2]
+# Google's files and the others without LayerScale as timm resizes them, DINOv2's as its hub model
+# does at run time: the 0.1 that it adds to the new side moves the sample points.
+RESIZE = {
+    "bilinear": lambda old, new: dict(size=(new, new), mode="bilinear"),
+    "antialias": lambda old, new: dict(size=(new, new), mode="bicubic", antialias=True),
+    "offset": lambda old, new: dict(scale_factor=((new + 0.1) / old,) * 2, mode="bicubic"),
+}
 
 
-def resize_grid(pos_embed, **how):
+def is_square(n):
+    """Whether n is the square of a whole number."""
+    return math.isqrt(n) ** 2 == n
+
+
+def grid(pos_embed):
+    """The side n of positions (1, 1 + n * n, D), or 0."""
+    patches = pos_embed.shape[1] - 1 if pos_embed.ndim == 3 else 0
+    return math.isqrt(patches) if is_square(patches) else 0
+
+
+def resize_positions(pos_embed, new, rule):
     """Interpolate the grid of (1, 1 + n * n, D) positions; the class token's stays."""
-    old = math.isqrt(pos_embed.shape[1] - 1)
-    cls, grid = pos_embed[:, :1], pos_embed[:, 1:].unflatten(1, (old, old))
-    grid = grid.permute(0, 3, 1, 2)  # (1, D, old, old)
-    grid = F.interpolate(grid, align_corners=False, **how)
-    return torch.cat([cls, grid.flatten(2).transpose(1, 2)], dim=1)
-
-
-def resize_as_dinov2(pos_embed, new):
-    """DINOv2's `interpolate_pos_encoding`; its 0.1 moves the sample points."""
-    old = math.isqrt(pos_embed.shape[1] - 1)
-    return resize_grid(pos_embed, scale_factor=((new + 0.1) / old,) * 2, mode="bicubic")
-
-
-def resize_as_augreg(pos_embed, new):
-    """As timm reads Google's files."""
-    return resize_grid(pos_embed, size=(new, new), mode="bilinear")
-
-
-def resize_as_timm(pos_embed, new):
-    """As timm resizes a state dict."""
-    return resize_grid(pos_embed, size=(new, new), mode="bicubic", antialias=True)
+    old = grid(pos_embed)
+    patches = pos_embed[:, 1:].unflatten(1, (old, old)).permute(0, 3, 1, 2)  # (1, D, old, old)
+    patches = F.interpolate(patches, align_corners=False, **RESIZE[rule](old, new))
+    return torch.cat([pos_embed[:, :1], patches.flatten(2).transpose(1, 2)], dim=1)
 
 
 # -- layouts --------------------------------------------------------------------------------------
 
-def from_augreg(arrays, path):
-    """Google's AugReg names (Steiner et al. 2022, arXiv:2106.10270) -> ours.
-
-    JAX keeps a linear kernel as (in, out), a convolution as (H, W, in, out), and the heads as an
-    axis of their own.
-    """
-    if "embedding/kernel" not in arrays or "Transformer/encoder_norm/scale" not in arrays:
-        raise ValueError(f"{path}: not Google's ViT layout "
-                         "(no embedding/kernel or Transformer/encoder_norm)")
-    state = {
-        "cls_token": arrays["cls"],
-        "pos_embed": arrays["Transformer/posembed_input/pos_embedding"],
-        "patch_embed.proj.weight": arrays["embedding/kernel"].transpose(3, 2, 0, 1),
-        "patch_embed.proj.bias": arrays["embedding/bias"],
-        "norm.weight": arrays["Transformer/encoder_norm/scale"],
-        "norm.bias": arrays["Transformer/encoder_norm/bias"],
-    }
-    blocks = {name.split("/")[1] for name in arrays if "/encoderblock_" in name}
-    for n in range(len(blocks)):
-        theirs, ours = f"Transformer/encoderblock_{n}/", f"blocks.{n}."
-        attention = theirs + "MultiHeadDotProductAttention_1/"
-        dim = arrays["embedding/bias"].shape[0]
-        qkv = ("query", "key", "value")
-        state[ours + "attn.qkv.weight"] = np.concatenate(  # each (dim, heads, dim/heads)
-            [arrays[f"{attention}{part}/kernel"].reshape(dim, dim).T for part in qkv])
-        state[ours + "attn.qkv.bias"] = np.concatenate(
-            [arrays[f"{attention}{part}/bias"].reshape(dim) for part in qkv])
-        out = arrays[attention + "out/kernel"]  # (heads, dim/heads, dim)
-        state[ours + "attn.proj.weight"] = out.reshape(dim, dim).T
-        state[ours + "attn.proj.bias"] = arrays[attention + "out/bias"]
-        for norm, layer in (("norm1", "LayerNorm_0"), ("norm2", "LayerNorm_2")):
-            state[f"{ours}{norm}.weight"] = arrays[f"{theirs}{layer}/scale"]
-            state[f"{ours}{norm}.bias"] = arrays[f"{theirs}{layer}/bias"]
-        for fc, layer in (("fc1", "MlpBlock_3/Dense_0"), ("fc2", "MlpBlock_3/Dense_1")):
-            state[f"{ours}mlp.{fc}.weight"] = arrays[f"{theirs}{layer}/kernel"].T
-            state[f"{ours}mlp.{fc}.bias"] = arrays[f"{theirs}{layer}/bias"]
-    for name in arrays:  # the 21,843-way classifier; never used, but reported
-        if name.startswith(("head/", "pre_logits/")):
-            state[name.replace("/kernel", ".weight").replace("/bias", ".bias")] = arrays[name]
-    return {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in state.items()}
-
-
-TORCHVISION_NAMES = (  # applied in order
+AUGREG = (  # Steiner et al. 2022, arXiv:2106.10270
+    (r"^cls$", "cls_token"),
+    (r"^Transformer/posembed_input/pos_embedding$", "pos_embed"),
+    (r"^embedding/", "patch_embed.proj."),
+    (r"^Transformer/encoder_norm/", "norm."),
+    (r"^Transformer/encoderblock_(\d+)/", r"blocks.\1."),
+    (r"MultiHeadDotProductAttention_1/([qkv])(uery|ey|alue)/", r"attn.\1."),
+    (r"MultiHeadDotProductAttention_1/out/", "attn.proj."),
+    (r"LayerNorm_0/", "norm1."),
+    (r"LayerNorm_2/", "norm2."),
+    (r"MlpBlock_3/Dense_0/", "mlp.fc1."),
+    (r"MlpBlock_3/Dense_1/", "mlp.fc2."),
+    (r"/", "."),
+    (r"(kernel|scale)$", "weight"),
+)
+TORCHVISION = (
     (r"^class_token$", "cls_token"),
     (r"^encoder\.pos_embedding$", "pos_embed"),
     (r"^conv_proj\.", "patch_embed.proj."),
@@ -226,36 +224,185 @@ TORCHVISION_NAMES = (  # applied in order
     (r"\.mlp\.(linear_1|0)\.", ".mlp.fc1."),
     (r"\.mlp\.(linear_2|3)\.", ".mlp.fc2."),
 )
+HUGGING_FACE = (  # as its files name them: Dinov2, Dinov2WithRegisters, DINOv3ViT, ViT, ViTMAE
+    (r"^embeddings\.position_embeddings$", "pos_embed"),
+    (r"^embeddings\.register_tokens$", "reg_token"),
+    (r"^embeddings\.patch_embeddings\.(projection\.)?", "patch_embed.proj."),
+    (r"^embeddings\.", ""),
+    (r"^layernorm\.", "norm."),
+    (r"^(encoder\.)?layer\.(\d+)\.", r"blocks.\2."),
+    (r"\.attention\.(attention\.)?([qkv])(uery|ey|alue|_proj)\.", r".attn.\2."),
+    (r"\.attention\.(output\.dense|o_proj)\.", ".attn.proj."),
+    (r"\.layernorm_before\.", ".norm1."),
+    (r"\.layernorm_after\.", ".norm2."),
+    (r"\.layer_scale([12])\.lambda1$", r".ls\1.gamma"),
+    (r"\.(mlp\.up_proj|intermediate\.dense)\.", ".mlp.fc1."),
+    (r"\.(mlp\.down_proj|output\.dense)\.", ".mlp.fc2."),
+)
+TIMM_EVA = (  # timm's DINOv3
+    (r"\.gamma_([12])$", r".ls\1.gamma"),
+    (r"\.attn\.([qkv])_bias$", r".attn.\1.bias"),
+)
+META = (  # DINO, DINOv2, DINOv3; MAE, DeiT, timm and this project name the rest alike
+    (r"^(register_tokens|storage_tokens)$", "reg_token"),
+    (r"^rope_embed\.", "rope."),
+    (r"^blocks\.\d+\.(\d+)\.", r"blocks.\1."),  # training checkpoints keep blocks in chunks
+)
+# A name that the layout alone has, its table, and whether positions are rotary without a tensor.
+LAYOUTS = (
+    ("embedding/kernel", AUGREG, False),
+    ("class_token", TORCHVISION, False),
+    ("embeddings.position_embeddings", HUGGING_FACE, False),
+    ("embeddings.patch_embeddings.weight", HUGGING_FACE, True),
+    ("blocks.0.gamma_1", TIMM_EVA, True),
+    ("cls_token", META, False),
+)
+# What wraps a model, and what the tables say of names, goes before the layout is looked for.
+PREFIXES = r"^((module|_orig_mod|model|backbone|dinov2|dinov2_with_registers|dinov3_vit|vit)\.)+"
+# In the file but not in our encoder: classifiers, what pretraining alone needs, masks of biases.
+NOT_ENCODER = re.compile(
+    r"(head|head_dist|pre_logits|dino_head|ibot_head|classifier|pooler|local_cls_norm)\.|"
+    r"decoder|mask_token$|.*bias_mask$")
+FOREIGN = (  # a name that only they have, and what they are
+    (r"relative_position|^layers\.\d+\.blocks\.", "a Swin transformer or BEiT"),
+    (r"^stages\.\d+\.|^downsample_layers\.|^layer1\.0\.conv|^features\.",
+     "a ConvNeXt or another convolutional network"),
+    (r"^visual\.|^vision_model\.|^visual_projection|^text_projection|norm_pre\.|^attn_pool\.",
+     "the image part of a CLIP or SigLIP model"),
+    (r"\.mlp\.(w1|w12|fc1_g|gate_proj|weights_in)\.|inner_attn_ln",
+     "a transformer with gated MLPs (EVA-02, DINOv2's ViT-g, DINOv3's ViT-S+ and H+)"),
+    (r"^dist_token$", "a distilled DeiT with two class tokens"),
+    (r"^fc_norm\.", "a transformer that averages its patches instead of reading a class token"),
+)
 
 
-def from_torch(content, path):
-    """Every PyTorch layout we know -> our names.
+def read_encoder(path, num_heads=None, init=None):
+    """The `Encoder` of a weight file in any layout, its tensors not yet held to a model.
 
-    DINOv2's release and timm's use our names. DINOv2's and DINO's training checkpoints keep the
-    encoder in `teacher` under `backbone.`, with the blocks in chunks (`blocks.0.3.` for block 3);
-    timm, DeiT and this project keep it in `model` or `state_dict`; DataParallel prefixes `module.`;
-    torchvision has names of its own.
+    `init` says how its positions are resized; without it, its layout and LayerScale do.
     """
-    for wrapper in ("model", "state_dict", "teacher"):
+    path = Path(path)
+    content = read_file(path)
+    own = content.get("model_config", {}) if isinstance(content, dict) else {}
+    for wrapper in ("model", "state_dict", "model_state_dict", "teacher"):
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
-    if not isinstance(content, dict) or not all(
+    if not isinstance(content, dict) or not content or not all(
             isinstance(value, torch.Tensor) for value in content.values()):
         raise ValueError(f"{path}: not a state dict (found {type(content).__name__}, expected "
                          "names and tensors)")
-    state = {re.sub(r"^(module\.)?(backbone\.)?", "", name): value
-             for name, value in content.items()}
-    if any(name.startswith(("register_tokens", "reg_token")) for name in state):
-        raise ValueError(f"{path}: a DINOv2 model with registers; use the file without "
-                         "(dinov2_vit*14_pretrain.pth)")
-    if "class_token" in state:
-        for pattern, ours in TORCHVISION_NAMES:
-            state = {re.sub(pattern, ours, name): value for name, value in state.items()}
-    return {re.sub(r"^blocks\.\d+\.(\d+)\.", r"blocks.\1.", name): value
-            for name, value in state.items()}
+    state = rename(content, ((PREFIXES, ""),), path)
+    for pattern, what in FOREIGN:
+        name = next(filter(re.compile(pattern).search, state), None)
+        if name:
+            raise ValueError(f"{path}: {what}, no plain ViT with a class token (it has {name})")
+    mark, table, rotary = next((layout for layout in LAYOUTS if layout[0] in state), (None, (), 0))
+    if mark is None:
+        raise ValueError(f"{path}: no ViT in a known layout (it has {some(list(state))})")
+    eps = 1e-12 if "encoder.layer.0.layernorm_before.weight" in state else 1e-6
+    state = unify(rename(state, table, path), rotary)
+    patch = state.get("patch_embed.proj.weight")
+    if patch is None or patch.ndim != 4:
+        raise ValueError(f"{path}: no patch embedding of shape (D, 3, P, P)")
+    rotary, width = rotary or "rope.periods" in state, len(patch)
+    num_heads = num_heads or own.get("num_heads") or width // 64
+    if not num_heads or width % num_heads:
+        raise ValueError(f"{path}: {width} channels and {num_heads} heads; give num_heads")
+    config = dict(
+        patch_size=patch.shape[-1], embed_dim=width, num_heads=num_heads,
+        depth=depth_of(state), layer_scale="blocks.0.ls1.gamma" in state, rotary=rotary,
+        registers=state["reg_token"].shape[1] if "reg_token" in state else 0,
+        norm_eps=own.get("norm_eps", 1e-5 if rotary else eps))
+    if rotary:
+        state.setdefault("rope.periods", RotaryPositions(width // num_heads).periods)
+    if init is None and family(config) == family(INITS["dinov2"].shape):
+        init = "dinov2"
+    resize = INITS[init or "imagenet"].resize if table is not AUGREG else "bilinear"
+    return Encoder(path, state, config, resize)
+
+
+def rename(state, table, path):
+    """Apply a table's rows in order to every name; two tensors of one name are an error."""
+    renamed = {}
+    for old, value in state.items():
+        new = old
+        for pattern, ours in table:
+            new = re.sub(pattern, ours, new)
+        if new in renamed:
+            raise ValueError(f"{path}: two tensors for {new}; one of them is {old}")
+        renamed[new] = value
+    return renamed
+
+
+def unify(state, rotary):
+    """What is no renaming: queries, keys and values as one, masked biases, a class position."""
+    state = dict(state)
+    for name in [name for name in state if name.endswith(".bias_mask")]:
+        bias = name.removesuffix("_mask")
+        if bias in state:
+            state[bias] = state[bias] * state[name]
+    names = " ".join(state)
+    unbiased = [part for part in "qkv" if rotary and f".attn.{part}.bias" not in names]
+    for n in range(depth_of(state)):
+        attn = f"blocks.{n}.attn."
+        zero = torch.zeros_like(state.get(attn + "proj.bias", torch.empty(0)))
+        for kind, optional in (("weight", []), ("bias", unbiased)):
+            parts, joint = [f"{attn}{part}.{kind}" for part in "qkv"], f"{attn}qkv.{kind}"
+            if joint not in state and all(
+                    name in state or name.split(".")[3] in optional for name in parts):
+                state[joint] = torch.cat([state.pop(name, zero) for name in parts])
+    positions = state.get("pos_embed")
+    if positions is not None and positions.ndim == 3 and is_square(positions.shape[1]):
+        state["pos_embed"] = F.pad(positions, (0, 0, 1, 0))  # timm's, in its class token already
+    return state
+
+
+def depth_of(state):
+    """How many blocks there are."""
+    return len({name.split(".")[1] for name in state if name.startswith("blocks.")})
 
 
 # -- files ----------------------------------------------------------------------------------------
+
+def read_file(path):
+    """What a weight file holds, tensors by the file's names; nothing in it is executed."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such weight file")
+    with open(path, "rb") as file:
+        start = file.read(64)
+    for pattern, what in NO_WEIGHTS:
+        if re.search(pattern, start, re.IGNORECASE):
+            raise ValueError(f"{path}: {what}")
+    if re.search(r"-of-\d+\.|\.index\.json$", path.name):
+        raise ValueError(f"{path}: one part of a model in several files, which is not supported: "
+                         "merge them into one first")
+    if is_npz(path):
+        return read_npz(path)
+    if path.suffix == ".safetensors" or start[8:9] == b"{":
+        return read_safetensors(path)
+    with torch.serialization.safe_globals([argparse.Namespace]):  # MAE's and DINO's options
+        return read_torch(path)
+
+
+NO_WEIGHTS = (  # how a file begins, and what it is
+    (rb"^\s*<(!doctype|html|\?xml)", "a web page, not weights: was an error or a login saved?"),
+    (rb"^version https://git-lfs", "a pointer of Git LFS, not the file itself: run git lfs pull"),
+)
+
+
+def read_safetensors(path):
+    """The tensors of a `.safetensors` file."""
+    try:
+        from safetensors.torch import load_file
+    except ImportError:
+        raise ValueError(f"{path}: install safetensors to read it: pip install safetensors"
+                         ) from None
+    try:
+        return load_file(path)
+    except Exception as error:  # a damaged file can make the reader stumble in any way at all
+        raise ValueError(f"{path}: not a readable .safetensors file ({first_line(error)})"
+                         ) from None
+
 
 def is_npz(path):
     """Whether the file is a zip of `.npy` arrays; torch's files are zips too."""
@@ -269,12 +416,25 @@ def is_npz(path):
 
 
 def read_npz(path):
-    """All arrays of an `.npz`; never unpickles."""
+    """The arrays of Google's `.npz` as tensors in PyTorch's order; never unpickles.
+
+    JAX keeps a linear kernel as (in, out), a convolution as (H, W, in, out), and the heads as an
+    axis of their own.
+    """
+    def tensor(name, array):
+        if name.endswith("kernel"):
+            if array.ndim == 4:
+                array = array.transpose(3, 2, 0, 1)
+            else:  # (heads, D / heads, D) of the projection, (D, heads, D / heads) of the others
+                rows = -1 if "/out/" in name else len(array)
+                array = array.reshape(rows, -1 if rows > 0 else array.shape[-1]).T
+        elif name.endswith("bias"):
+            array = array.reshape(-1)
+        return torch.from_numpy(np.ascontiguousarray(array))
+
     try:
         with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such weight file") from None
+            return {name: tensor(name, archive[name]) for name in archive.files}
     except Exception as error:  # a damaged file can make the reader stumble in any way at all
         raise ValueError(f"{path}: not a readable .npz of plain arrays ({first_line(error)})"
                          ) from None

@@ -6,6 +6,22 @@ import torch
 SIZES = {"vit_tiny": (192, 12, 3), "vit_small": (384, 12, 6), "vit_base": (768, 12, 12)}
 
 
+def relative(a, b):
+    """The relative norm of a difference."""
+    return ((a - b).norm() / b.norm()).item()
+
+
+def randomize(model, seed=0):
+    """Random parameters of which all matter, and eval mode."""
+    g = torch.Generator().manual_seed(seed)
+    for name, value in model.named_parameters():
+        center = {"norm": 1.0, "lambda1": 0.3, "gamma_1": 0.3, "gamma_2": 0.3}
+        shift = next((at for part, at in center.items() if part in name), 0.0)
+        shift = 0.0 if name.endswith("bias") else shift
+        value.data = torch.randn(value.shape, generator=g) * 0.1 + shift
+    return model.eval()
+
+
 def dinov2_state(arch="vit_tiny", seed=0, grid=37, patch=14):
     """As `dinov2_vit*14_pretrain.pth`: trained at 518 px, LayerScale, a mask token, no head."""
     dim, depth, _ = SIZES.get(arch, arch)  # or a (dim, depth, heads) of its own

@@ -2,7 +2,6 @@
 
 import math
 import pickle
-import urllib.error
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +9,12 @@ import pytest
 import timm
 import torch
 import torchvision
-from layouts import augreg_arrays, dinov2_state
+from layouts import augreg_arrays, dinov2_state, randomize, relative
+from timm.layers import resample_abs_pos_embed
 from timm.models.vision_transformer import _load_weights as timm_load_npz
 
-from models import create_model, load_pretrained
+from models import create_model, from_pretrained, load_pretrained
 from models.checkpoint import save_checkpoint
-from models.inits import fetch, initialize
 
 IMAGES = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
 
@@ -23,10 +22,6 @@ IMAGES = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
 def features(model, images=IMAGES):
     with torch.inference_mode():
         return model.eval().forward_features(images)
-
-
-def relative(a, b):
-    return ((a - b).norm() / b.norm()).item()
 
 
 def cubic(x, a=-0.75):
@@ -260,90 +255,10 @@ def test_wrong_model(tmp_path):
         load_pretrained(
             create_model("vit_tiny", 14, layer_scale=True), "dinov2", tmp_path / "w.npz"
         )
-    with pytest.raises(ValueError, match="unknown init 'dino'"):
-        load_pretrained(create_model("vit_tiny", 14), "dino", tmp_path / "w.pth")
+    with pytest.raises(ValueError, match="unknown init 'swin'"):
+        load_pretrained(create_model("vit_tiny", 14), "swin", tmp_path / "w.pth")
     with pytest.raises(FileNotFoundError, match="nowhere.pth"):
         load_pretrained(create_model("vit_tiny", 14), "dinov2", tmp_path / "nowhere.pth")
-
-
-def test_no_network_says_where_the_file_is_had(tmp_path, monkeypatch):
-    def offline(*args, **kwargs):
-        raise urllib.error.URLError("Name or service not known")
-    monkeypatch.setattr("urllib.request.urlopen", offline)
-    with pytest.raises(
-        ValueError, match=r"dinov2_vitb14_pretrain.pth elsewhere and pass it with --weights FILE"
-    ):
-        fetch("dinov2", "vit_base", tmp_path / "weights")
-    assert list((tmp_path / "weights").iterdir()) == []
-    with pytest.raises(ValueError, match="no official weights for --init dinov2 --arch vit_tiny"):
-        fetch("dinov2", "vit_tiny", tmp_path)
-
-
-def test_download_happens_once_and_a_broken_one_leaves_nothing(tmp_path, monkeypatch):
-    asked = []
-
-    class Reply:
-        def __init__(self, body, length):
-            self.body, self.headers = [body, b""], {"Content-Length": str(length)}
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *error):
-            pass
-
-        def read(self, size):
-            return self.body.pop(0)
-
-    def serve(body, length):
-        monkeypatch.setattr(
-            "urllib.request.urlopen", lambda url, timeout: asked.append(url) or Reply(body, length)
-        )
-
-    serve(b"half", 8)
-    with pytest.raises(ValueError, match="4 of 8 bytes"):
-        fetch("imagenet", "vit_base", tmp_path)
-    assert list(tmp_path.iterdir()) == []
-    serve(b"complete", 8)
-    path = fetch("imagenet", "vit_base", tmp_path)
-    assert (
-        path.read_bytes() == b"complete"
-        and fetch("imagenet", "vit_base", tmp_path) == path
-        and len(asked) == 2
-    )
-    assert (
-        path.name == "B_16-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.0-sd_0.0.npz"
-        and len(list(tmp_path.iterdir())) == 1
-    )
-
-
-def test_initialize_takes_shape_and_statistics_from_the_init(tmp_path):
-    torch.save(dinov2_state(), tmp_path / "w.pth")
-    start = initialize("dinov2", "vit_tiny", weights=tmp_path / "w.pth", labels=list("abc"),
-                       normalize="pretrain")
-    assert start.model.config["patch_size"] == 14 and start.model.config["layer_scale"]
-    assert start.mean == [0.485, 0.456, 0.406]
-    checkpoint_of(start.model, tmp_path / "mimic.pt", list("abc"))
-    again = initialize("mimic", "vit_tiny", weights=tmp_path / "mimic.pt", labels=list("abcde"))
-    assert again.model.config["patch_size"] == 14 and again.model.config["layer_scale"]
-    assert again.mean is None and again.report.missing == ["head.weight", "head.bias"]
-    with pytest.raises(FileNotFoundError, match="pretrain_mimic.py --target cxr14"):
-        initialize("mimic", "vit_tiny", labels=list("abcde"), target="cxr14")
-    with pytest.raises(ValueError, match="--weights is given"):
-        initialize("random", "vit_tiny", weights="x", labels=list("abcde"))
-
-
-def test_the_head_is_kept_where_labels_and_their_order_agree(tmp_path):
-    model = create_model("vit_tiny", 16, 3, seed=7)
-    checkpoint_of(model, tmp_path / "mimic.pt", list("abc"))
-    kept = initialize("mimic", "vit_tiny", weights=tmp_path / "mimic.pt", labels=list("abc"),
-                      keep_head=True)
-    assert torch.equal(kept.model.head.weight, model.head.weight) and kept.report.missing == []
-    fresh = initialize("mimic", "vit_tiny", weights=tmp_path / "mimic.pt", labels=list("abc"))
-    assert not torch.equal(fresh.model.head.weight, model.head.weight)
-    with pytest.raises(ValueError, match="has the labels a, b, c; expected b, a, c"):
-        initialize("mimic", "vit_tiny", weights=tmp_path / "mimic.pt", labels=list("bac"),
-                   keep_head=True)
 
 
 def test_weights_of_another_size_or_kind_are_called_by_name(tmp_path):
@@ -353,3 +268,93 @@ def test_weights_of_another_size_or_kind_are_called_by_name(tmp_path):
                         tmp_path / "w.pth")
     with pytest.raises(ValueError, match=r"of DINOv2 \(--init dinov2\)"):
         load_pretrained(create_model("vit_small", 16), "imagenet", tmp_path / "w.pth")
+
+
+# -- any file: the shape is read off it, and the features are those of the code it was made for ----
+
+SHAPE = dict(hidden_size=128, num_hidden_layers=3, num_attention_heads=2, intermediate_size=512)
+HUGGING_FACE = {
+    "Dinov2": (dict(patch_size=14, image_size=56), dict(layer_scale=True)),
+    "Dinov2WithRegisters": (dict(patch_size=14, image_size=56, num_register_tokens=3),
+                            dict(layer_scale=True, registers=3)),
+    "DINOv3ViT": (dict(patch_size=16, image_size=64, num_register_tokens=4),
+                  dict(layer_scale=True, registers=4, rotary=True, norm_eps=1e-5)),
+    "ViT": (dict(patch_size=16, image_size=64), dict(norm_eps=1e-12)),
+}
+
+
+def hugging_face(name, folder):
+    """A small random model of transformers, and the file that it writes."""
+    import transformers
+    config = getattr(transformers, name + "Config")(
+        **SHAPE, **HUGGING_FACE[name][0], attn_implementation="eager")
+    oracle = randomize(getattr(transformers, name + "Model")(config))
+    oracle.save_pretrained(folder)
+    return oracle, folder / "model.safetensors"
+
+
+@pytest.mark.parametrize("larger", [False, True])
+@pytest.mark.parametrize("name", HUGGING_FACE)
+def test_hugging_face_files(tmp_path, name, larger):
+    oracle, path = hugging_face(name, tmp_path)
+    given, expected = HUGGING_FACE[name]
+    size = given["image_size"] * 3 // 2 if larger else given["image_size"]
+    model, report = from_pretrained(path, img_size=size)
+    assert model.config == dict(img_size=size, patch_size=given["patch_size"], embed_dim=128,
+                                depth=3, num_heads=2, num_classes=0, layer_scale=False,
+                                registers=0, rotary=False, norm_eps=1e-6) | expected
+    assert report.missing == [] and bool(report.resized) == (larger and name != "DINOv3ViT")
+    if larger and name == "Dinov2":  # transformers leaves out the 0.1 of Meta's code
+        oracle.embeddings.position_embeddings.data = hub_pos_embed(
+            oracle.embeddings.position_embeddings.data, size // given["patch_size"])
+        oracle.embeddings.interpolate_pos_encoding = lambda *_: (
+            oracle.embeddings.position_embeddings)
+    if larger and name == "ViT":  # ViT is resized as timm resizes it
+        oracle.embeddings.interpolate_pos_encoding = lambda *_: resample_abs_pos_embed(
+            oracle.embeddings.position_embeddings, (size // 16, size // 16))
+    images = torch.rand(2, 3, size, size, requires_grad=True)
+    options = dict(interpolate_pos_encoding=True) if name == "ViT" else {}
+    theirs = oracle(images, output_attentions=True, **options)
+    assert relative(model.tokens(images), theirs.last_hidden_state) < 1e-5
+    assert relative(model(images), theirs.last_hidden_state[:, 0]) < 1e-5
+    patches = (size // given["patch_size"]) ** 2
+    assert relative(model.attention(images), theirs.attentions[-1][:, :, 0, -patches:]) < 1e-5
+
+    # gradients, of the image and of what only some of the models have
+    (expected,) = torch.autograd.grad(theirs.last_hidden_state[:, 0].square().sum(), images,
+                                      retain_graph=True)
+    (found,) = torch.autograd.grad(model(images).square().sum(), images)
+    assert relative(found, expected) < 1e-5
+    theirs.last_hidden_state[:, 0].pow(3).sum().backward()
+    model(images).pow(3).sum().backward()
+    embeddings = oracle.embeddings
+    assert relative(model.cls_token.grad, embeddings.cls_token.grad) < 1e-5
+    if model.reg_token is not None:
+        assert relative(model.reg_token.grad, embeddings.register_tokens.grad) < 1e-5
+    attention = next(m for n, m in oracle.named_modules() if n.endswith("attention.q_proj"))
+    assert relative(model.blocks[0].attn.qkv.weight.grad[:128], attention.weight.grad) < 1e-5
+    assert relative(model.blocks[0].attn.qkv.bias.grad[:128], attention.bias.grad) < 1e-5
+    if model.rope:
+        assert not model.blocks[0].attn.qkv.bias.grad[128:256].any()
+
+
+TIMM = {"vit_base_patch14_reg4_dinov2": 56, "vit_base_patch16_dinov3": 64,
+        "vit_base_patch16_dinov3_qkvb": 64, "vit_base_patch16_224.dino": 64,
+        "vit_base_patch16_224.mae": 64, "deit_base_patch16_224": 64}
+
+
+@pytest.mark.parametrize("larger", [False, True])
+@pytest.mark.parametrize("name", TIMM)
+def test_timm_files(tmp_path, name, larger):
+    """At the other size as timm's own loader of the file resizes it."""
+    size = TIMM[name] * 3 // 2 if larger else TIMM[name]
+    shape = dict(embed_dim=128, depth=2, num_heads=2, num_classes=0)
+    torch.save(randomize(timm.create_model(name, img_size=TIMM[name], **shape)).state_dict(),
+               tmp_path / "timm.pth")
+    oracle = timm.create_model(name, img_size=size, **shape, pretrained=True,
+                               pretrained_cfg_overlay=dict(file=str(tmp_path / "timm.pth"))).eval()
+    model, _ = from_pretrained(tmp_path / "timm.pth", img_size=size)
+    images = torch.rand(2, 3, size, size)
+    with torch.inference_mode():
+        assert relative(model.tokens(images), oracle.forward_features(images)) < 1e-5
+        assert relative(model(images), oracle.forward_features(images)[:, 0]) < 1e-5
