@@ -173,7 +173,7 @@ def describe(path, checkpoint, args, model):
     chosen, labels_in = any(t is not None for t in thresholds), config.get("labels") or "not known"
     return dict(
         format=FORMAT, intended_use=INTENDED_USE, corpus=config.get("name") or config["data"],
-        init=config["init"],
+        init=config.get("init_name") or config["init"],
         synthetic=config["data"] == "phantom" or bool(config.get("synthetic")),
         architecture=f"{arch}, patch {model.config['patch_size']}",
         cohort=str(config.get("cohort")),

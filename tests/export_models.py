@@ -51,7 +51,7 @@ def radiograph(height, width, seed=0, depth=255):
     return np.round((smooth - smooth.min()) / np.ptp(smooth) * depth)
 
 
-def random_model(layer_scale=True, patch_size=16, seed=0, embed_dim=48):
+def random_model(layer_scale=True, patch_size=16, seed=0, embed_dim=48, **kind):
     """A small model whose every weight matters, and its state as arrays."""
     model = VisionTransformer(
         img_size=64,
@@ -61,12 +61,15 @@ def random_model(layer_scale=True, patch_size=16, seed=0, embed_dim=48):
         num_heads=3,
         num_classes=5,
         layer_scale=layer_scale,
+        **kind,
     ).eval()
     generator = torch.Generator().manual_seed(seed)
     model.init_weights(generator)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.2)
+        for block in model.blocks if kind.get("rotary") else ():
+            block.attn.qkv.bias[embed_dim : 2 * embed_dim] = 0  # of the keys, as in every DINOv3
     return model, {name: value.numpy() for name, value in model.state_dict().items()}
 
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 from data.preprocess import preprocess
 from export.graph import OPERATORS, Graph, classifier, preprocessing
+from export.precision import largest_values
 from export.quantize import int8
 from models.inference import to_input
 
@@ -123,6 +124,37 @@ def test_probabilities_are_those_of_pytorch(operators, layer_scale, norm, dtype,
     found = s.run(["probability"], {"image": images[:, None].astype(np.float32)})[0]
     assert expected.std(0).max() > 0.02  # the images are told apart, or the test would say nothing
     assert np.abs(found - expected).max() < tolerance
+
+
+# of DINOv2 with registers, of DINOv3, and of one that has rotary positions alone
+KINDS = {
+    "registers": dict(registers=4),
+    "dinov3": dict(layer_scale=True, registers=4, rotary=True, norm_eps=1e-5),
+    "rotary": dict(layer_scale=False, rotary=True),
+}
+
+
+@pytest.mark.parametrize("operators", OPERATORS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_registers_and_rotary_positions_in_three_precisions(kind, operators):
+    model, state = random_model(**KINDS[kind])
+    images = np.stack([radiograph(150, 170, seed) for seed in range(4)])
+    inputs = to_input(torch.from_numpy(np.stack([preprocess(x, 64) for x in images])[:, None]))
+    with torch.inference_mode():
+        expected = model(inputs).sigmoid().numpy()
+        smoothed, linear = int8(model, state, inputs, operators)
+        values = largest_values(model, inputs)
+    files = dict(
+        fp32=classifier(state, model.config, operators=operators),
+        fp16=classifier(state, model.config, operators=operators, dtype=np.float16),
+        int8=classifier(smoothed, model.config, operators=operators, block_linear=linear),
+    )
+    feed = {"image": images[:, None].astype(np.float32)}
+    found = {name: session(file).run(None, feed)[0] for name, file in files.items()}
+    assert expected.std(0).max() > 0.02  # the images are told apart
+    for precision, tolerance in (("fp32", 1e-4), ("fp16", 5e-3), ("int8", 3e-2)):
+        assert np.abs(found[precision] - expected).max() < tolerance
+    assert values["blocks.0.attn logits"] > 1
 
 
 def test_uint8_input_gives_what_float_input_gives():
