@@ -26,8 +26,7 @@ from models.settings import Parser
 from stats.comparable import comparison_groups
 from stats.files import sha256
 from stats.predictions import Predictions, load_predictions, save_predictions
-from stats.report.answers import answers, brief_table, caution
-from stats.report.formats import to_text
+from stats.report.answers import console
 from stats.report.write import write_report
 from stats.study import adjust, study
 
@@ -115,20 +114,12 @@ def evaluate(args):
 
     settings = {"n_resamples": args.bootstrap, "seed": args.seed, "resample": args.resample,
                 "thresholds": args.thresholds, "alternative": args.p_value, "family": args.family,
-                "labels": args.labels, "min_count": args.min_count, "limit": args.limit}
-    write_report(args.out, studies, settings)
-    try:
-        from stats.report.figures import draw_figures
-        figures = draw_figures(args.out, studies, [g.models for g in groups])
-    except ImportError:
-        figures = []
+                "labels": args.labels, "min_count": args.min_count, "limit": args.limit,
+                "cache_only": args.cache_only}
+    files = write_report(args.out, studies, settings, [g.models for g in groups])
+    if "figure3.png" not in files:
         print("no figures: pip install matplotlib", file=sys.stderr)
-    said = "\n".join([*answers(studies), *caution(studies, settings)])
-    print("\n" + said + "\n\n" + to_text(brief_table(studies)) + "\n")
-    if "forest.png" in figures:
-        print(f"forest plot: {args.out / 'forest.png'}")
-    print(f"report: {args.out / 'report.md'}, beside it tables.tex, metrics.csv, comparisons.csv, "
-          f"report.json{' and the figures' if figures else ''}")
+    print("\n" + console(studies, settings, args.out, files))
     if not args.predictions and len({s["corpus"] for s in studies}) == 1:  # AUCs of one test set
         print(f"next, to deploy the best: python -m export.to_onnx {best_run(folders, studies)}")
 

@@ -6,20 +6,9 @@ from stats.palette import OKABE_ITO, STYLES
 
 
 def plot_curves(rows, path):
-    """Draw loss and validation AUC over the epochs.
+    """Draw loss and validation AUC over the epochs of `rows`, those of `log.csv`, as a PNG.
 
-    Parameters
-    ----------
-    rows : list of dict
-        The rows of `log.csv`: `epoch`, `train_loss`, `val_loss`, `val_auroc` and `auroc <label>`
-        for each label.
-    path : path-like
-        The PNG to write.
-
-    Returns
-    -------
-    str or None
-        What to install where matplotlib is absent; nothing is drawn then.
+    Returns what to install where matplotlib is absent, and None otherwise.
     """
     try:
         from matplotlib.figure import Figure
@@ -38,11 +27,10 @@ def plot_curves(rows, path):
         auc.plot(epochs, [math.nan if row[key] is None else row[key] for row in rows], marker="o",
                  ms=3, label="mean" if key == "val_auroc" else key.removeprefix("auroc "), **look)
     auc.axhline(0.5, color="0.6", lw=0.8, label="chance")
-    areas = [-1 if row["val_auroc"] is None else row["val_auroc"] for row in rows]
-    best = areas.index(max(areas))
-    if areas[best] >= 0:
-        auc.plot(epochs[best], areas[best], "*", ms=14, color="black", zorder=5,
-                 label=f"highest mean: epoch {epochs[best]}")
+    best = max(rows, key=lambda row: -1 if row["val_auroc"] is None else row["val_auroc"])
+    if best["val_auroc"] is not None:
+        auc.plot(best["epoch"], best["val_auroc"], "*", ms=14, color="black", zorder=5,
+                 label=f"highest mean: epoch {best['epoch']}")
     auc.set(xlabel="epoch", ylabel="validation ROC-AUC")
     for axes in (loss, auc):
         axes.grid(alpha=0.3)

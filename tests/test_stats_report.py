@@ -18,10 +18,11 @@ from sklearn.metrics import roc_auc_score
 
 from stats.paper_results import TABLE4, TABLE5
 from stats.predictions import Predictions
+from stats.report import show
 from stats.report.answers import answers, caution
 from stats.report.formats import tex, to_latex
-from stats.report.result_tables import all_tables, p_text
-from stats.report.write import describe, left_out, write_report
+from stats.report.tables import all_tables, remarks
+from stats.report.write import write_report
 from stats.study import adjust, study
 
 LABELS = ["Edema", "Hernia", "Mass & more_100%", "No finding"]
@@ -36,6 +37,8 @@ SETTINGS = {
     "min_count": 15,
 }
 
+REPORT = ("report.html", "report.md", "tables.tex", "metrics.csv", "comparisons.csv",
+          "comparisons-metrics.csv", "report.json")
 PATIENT = SETTINGS | {"resample": "patient"}
 
 
@@ -158,7 +161,7 @@ def test_the_answer_is_a_sentence():
     ],
 )
 def test_a_p_value_at_its_floor_is_a_bound(p, floor, text):
-    assert p_text({"p": p, "p_floor": floor}) == text
+    assert show.p({"p": p, "p_floor": floor}, "p") == text
 
 
 def test_validation_thresholds_are_held_and_the_report_says_so(tmp_path):
@@ -168,12 +171,13 @@ def test_validation_thresholds_are_held_and_the_report_says_so(tmp_path):
     assert edema["threshold"] == 0.5
     assert edema["tp"] == ((p.y_true[:, 0] == 1) & (p.y_score[:, 0] >= 0.5)).sum()
     assert np.isnan(found[0]["models"][0]["labels"]["No finding"]["accuracy"]["mean"])
-    text = write_report(tmp_path, found, SETTINGS | {"thresholds": "val"})
+    write_report(tmp_path, found, SETTINGS | {"thresholds": "val"})
+    text = (tmp_path / "report.md").read_text()
     assert (
         "threshold of the validation set, held fixed" in text
         and "Threshold: Youden's of the validation set" in text
     )
-    assert "No finding, dinov2: no threshold from validation" in text
+    assert "No finding: no threshold from validation for dinov2, so ROC-AUC only" in text
     no_thresholds = models()
     no_thresholds[0].meta.pop("thresholds")
     with pytest.raises(ValueError, match="dinov2 carries no validation thresholds"):
@@ -196,10 +200,11 @@ def test_patients_are_resampled_on_request():
 
 
 def test_files_agree_and_are_the_same_each_time(tmp_path):
-    text = write_report(tmp_path / "a", studies(), SETTINGS)
+    files = write_report(tmp_path / "a", studies(), SETTINGS)
     write_report(tmp_path / "b", studies(), SETTINGS)
+    text = (tmp_path / "a" / "report.md").read_text()
     names = {path.name for path in (tmp_path / "a").iterdir()}
-    assert names == {"report.md", "tables.tex", "metrics.csv", "comparisons.csv", "report.json"}
+    assert names == set(files) == {"checklist.md", *REPORT}
     for name in names:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
@@ -256,7 +261,8 @@ def test_table_5s_layout():
     )
     rows = {row[0]: row[1:] for row in table.rows}
     assert rows["No finding"][0].endswith("[72.37 ± 0.33]") and "[" not in rows["No finding"][1]
-    assert rows["Average"][0].endswith("[77.99 ± 6.38]") and rows["Hernia"] == ["– ± –"] * 5
+    assert rows["Mean over labels"][0].endswith("[77.99 ± 6.38]")
+    assert rows["Hernia"] == ["– ± –"] * 5
     p = found[0]["comparisons"][0]["mean"]["p_adjusted"]
     assert rows["p, adjusted: DINOv2 against ImageNet-21k"][0] == f"{p:.3f}"
 
@@ -280,16 +286,16 @@ def latex_of_many():
     odd = ["[Edema] of x", "Hernia", "Mass & more_100%", "two\nlines \\ ^~{}$#"]
     found.append(study("x", [replace(m, labels=odd) for m in models()], n_resamples=30))
     adjust(found, "comparison")
-    return to_latex(all_tables(found, SETTINGS), describe(SETTINGS))
+    return "\n\n".join(map(to_latex, all_tables(found, SETTINGS)))
 
 
 def test_latex_is_well_formed():
     text = latex_of_many()
-    assert r"{Mass \& more\_100\%} &" in text and not set("±–−≤") & set(text.split("\n", 2)[2])
+    assert r"{Mass \& more\_100\%} &" in text and not set("±–−≤") & set(text)
     assert text.count(r"\begin{longtable}") == text.count(r"\end{longtable}")
     assert text.count(r"\begin{landscape}") == text.count(r"\end{landscape}") > 0
     for table in text.split(r"\endhead")[1:]:
-        rows = [line for line in table.split(r"\end{longtable}")[0].splitlines() if " & " in line]
+        rows = table.split(r"\endfoot")[1].split(r"\end{longtable}")[0].strip().splitlines()
         assert rows and all(line.startswith("{") and line.endswith(r"\\") for line in rows)
         assert len({line.count("} & {") for line in rows}) == 1
     assert tex("a_b & 5 % ± <") == r"a\_b \& 5 \% $\pm$ $<$"
@@ -355,7 +361,7 @@ def test_few_positives_are_scored_but_not_tested():
     assert found["labels_in_mean"] == ["Edema", "No finding"]
     areas = [found["models"][0]["labels"][x]["auroc"]["value"] for x in ("Edema", "No finding")]
     assert found["models"][0]["mean"]["auroc"]["value"] == pytest.approx(np.mean(areas), abs=1e-12)
-    assert "14 positives, which is too few" in "".join(left_out([found], SETTINGS))
+    assert "14 positives, which is too few" in "".join(remarks(found, SETTINGS))
     more = study(
         "cxr14", [replace(m, y_true=rare[0].y_true) for m in rare], n_resamples=100, min_count=14
     )
@@ -524,8 +530,8 @@ def test_no_text_of_a_figure_is_cut_or_covered(n_models, n_labels, length):
 
     with matplotlib.rc_context(figures.SETTINGS):
         drawn = [figures.box_plots(studies[:1]), figures.box_plots(studies)]
-        drawn += [figures.roc_curves(studies[0], found), *forest.forest_plots(studies).values()]
-        drawn += forest.forest_plots(studies[:1]).values()
+        drawn += [figures.roc_curves(studies[0], found), *forest.interval_plots(studies).values()]
+        drawn += forest.interval_plots(studies[:1]).values()
         for figure in drawn:
             assert_readable(figure)
 

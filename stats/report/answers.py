@@ -1,90 +1,80 @@
-"""What was found, in a sentence a comparison and in one small table."""
+"""What was found, in a sentence a comparison, and what has to be said with it."""
 
-from stats.report.result_tables import (
-    Table,
-    ends,
-    interval,
-    p_text,
-    percent,
-    points,
-    show_corpus,
-    show_model,
-)
+import math
+
+from stats.report import show
+from stats.report.formats import to_text
+from stats.report.tables import Table, comparison_table
+
+MOST = 24  # answers that are printed
 
 
-def answers(studies):
-    """A sentence for each comparison, or for a model that is compared with none.
+def answers(studies, margin=None):
+    """A sentence for each comparison, or for a model that is compared with none: list of str.
 
-    Parameters
-    ----------
-    studies : list of dict
-        From `stats.study.study`, adjusted.
-
-    Returns
-    -------
-    list of str
-        "DINOv2 − ImageNet-21k on ChestX-ray14: +0.69 points (95 % CI 0.42 to 0.95), p = 0.002 ...".
-        The points are of ROC-AUC, mean over labels.
+    The points are of ROC-AUC, mean over labels; `margin`, that of equivalence, is in the same.
     """
-    several = sum(len(s["comparisons"]) for s in studies) > 1
+    adjusted = "adjusted " * (sum(len(s["comparisons"]) for s in studies) > 1)
     found = []
     for s in studies:
         for c in s["comparisons"]:
-            test, p = c["mean"], p_text(c["mean"], "p_adjusted")
-            equal = p[0] in "<≤–"
+            test, a, b = c["mean"], c["runs_a"], c["runs_b"]
+            runs = f"{a} run{'s' * (a > 1)} each" if a == b else f"{a} and {b} runs"
+            p = f"{adjusted}p {show.p(test, equals='= ')}"
+            if math.isnan(test["p_adjusted"]):
+                p = "not tested: too few positives or negatives"
             found.append(
-                f"{show_model(c['a'])} − {show_model(c['b'])} on {show_corpus(s)}: "
-                f"{points(test['value'])} points (95 % CI {ends(test['ci'])}), "
-                f"{'adjusted ' * several}p {'' if equal else '= '}{p}, {_runs(c)}"
-                + ("" if test["p_adjusted"] < 0.05 else "; no significant difference"))
+                f"{show.pair(c)} on {show.corpus(s)}: {show.number(test['value'], sign='+')} "
+                f"points (95 % CI {show.interval(test)}), {p}, {runs}"
+                + "; no significant difference" * (test["p_adjusted"] >= 0.05)
+                + (_within(c, margin) if margin else ""))
         if not s["comparisons"]:
             m, = s["models"]
             auc = m["mean"]["auroc"]
-            found.append(f"{show_model(m['name'])} on {show_corpus(s)}: mean ROC-AUC "
-                         f"{percent(auc['value'])} % (95 % CI {interval(auc['ci'])}); there is no "
-                         "other to compare it with")
+            found.append(f"{show.model(m['name'])} on {show.corpus(s)}: mean ROC-AUC "
+                         f"{show.number(auc['value'])} % (95 % CI {show.interval(auc)}); there is "
+                         "no other to compare it with")
     return found
+
+
+def _within(c, margin):
+    """What the tests of equivalence and non-inferiority found, as the end of a sentence."""
+    for key, words in (("p_equivalent", "equivalent within"),
+                       ("p_noninferior", f"{show.model(c['a'])} is not inferior by")):
+        if c["mean"][key] < 0.05:
+            return f"; {words} {margin:g} points (p {show.p(c['mean'], key, '= ')})"
+    return f"; neither equivalence nor non-inferiority within {margin:g} points is shown"
 
 
 def caution(studies, settings):
     """What has to be said on top of the answers, in a list of sentences."""
     pairs = [c for s in studies for c in s["comparisons"]]
-    counts = [sorted((c["runs_a"], c["runs_b"])) for c in pairs]
-    found = []
-    if [1, 1] in counts:
-        found.append("With one run an init, p is about these trained models alone and not about "
-                     "their inits: train more (train.py --seed 1, 2, ...)")
-    if any(few == 1 < many for few, many in counts):
-        found.append("An init with a single run is given the other's variance between runs")
-    if settings["resample"] == "image" and any((s["patients"] or s["images"]) < s["images"]
-                                               for s in studies):
-        found.append("Radiographs were drawn singly, as in the paper, but patients have several, "
-                     "which are not independent: prefer --resample patient")
+    runs = [sorted((c["runs_a"], c["runs_b"])) for c in pairs]
     sizes = [t["family_size"] * t["p_floor"] for c in pairs for t in c["labels"].values()]
-    if max(sizes, default=0) > 0.05:
-        found.append(f"{settings['n_resamples']:,} resamples are too few for a single label of "
-                     "the family to have an adjusted p below 0.05: use more (--bootstrap)")
-    return found
+    several = any((s["patients"] or s["images"]) < s["images"] for s in studies)
+    holds = {"single": [1, 1] in runs, "borrowed": any(few == 1 < many for few, many in runs),
+             "images": settings["resample"] == "image" and several,
+             "resamples": max(sizes, default=0) > 0.05}
+    return [f"{show.model(name)} has seen {show.corpus(s)} before, so this is no fair test of it: "
+            f"{why}" for s in studies for name, why in (s.get("seen") or {}).items()] + [
+        show.WORDS["caution"][name].format(**settings) for name, is_so in holds.items() if is_so]
 
 
-def _runs(c):
-    a, b = c["runs_a"], c["runs_b"]
-    return f"{a} run{'s' * (a > 1)} each" if a == b else f"{a} and {b} runs"
-
-
-def brief_table(studies):
-    """The table for the terminal: the labels of the only comparison, or each comparison's mean."""
+def console(studies, settings, folder, files):
+    """What is printed at the end: answers, a small table, and where the rest is; 40 lines."""
     pairs = [(s, c) for s in studies for c in s["comparisons"]]
-    header = ["Difference", "95 % CI", "p, adjusted"]
-    if len(pairs) != 1:
-        return Table("Mean over labels", ["Corpus", "Model", "Mean ROC-AUC, %", "95 % CI"], [
-            [show_corpus(s), show_model(m["name"]), percent(m["mean"]["auroc"]["value"]),
-             interval(m["mean"]["auroc"]["ci"])] for s in studies for m in s["models"]], "")
-    (s, c), = pairs
-    scores = [[percent(found["auroc"]["value"]) for found in (*m["labels"].values(), m["mean"])]
-              for m in s["models"]]
-    tests = [*c["labels"].items(), ("Mean over labels", c["mean"])]
-    header = ["ROC-AUC, %", show_model(c["a"]), show_model(c["b"]), *header]
-    return Table("ROC-AUC, %", header, [
-        [label, *values, points(test["value"]), ends(test["ci"]), p_text(test, "p_adjusted")]
-        for (label, test), *values in zip(tests, *scores)], "")
+    said = answers(studies, settings.get("margin"))
+    said[MOST:] = [f"... and {len(said) - MOST} more comparisons"] * (len(said) > MOST)
+    if len(pairs) == 1:
+        table = comparison_table(*pairs[0])
+        table = Table("", table.header[:6], [row[:6] for row in table.rows])
+    else:
+        table = Table("", ["Corpus", "Model", "Mean ROC-AUC, % (95 % CI)"], [
+            [show.corpus(s), show.model(m["name"]), show.value_ci(m["mean"]["auroc"])]
+            for s in studies for m in s["models"]])
+    lines = [*said, *caution(studies, settings)]
+    lines += ["", to_text(table), ""] * (len(lines) + len(table.rows) < 34)
+    lines += [f"forest plot: {folder / 'forest.png'}"] * ("forest.png" in files)
+    others = [name for name in files[1:] if not name.endswith(("png", "svg"))]
+    return "\n".join([*lines, f"report: {folder / files[0]}, beside it {', '.join(others)}"
+                      + " and the figures" * ("figure3.png" in files)])

@@ -1,104 +1,105 @@
-"""The forest plot of paired differences in ROC-AUC: the figure that answers the question."""
+"""Values with their intervals, a row each: differences between models, subgroups, corpora."""
 
 import textwrap
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from stats.palette import OKABE_ITO
-from stats.report.result_tables import ends, p_text, points, show_corpus, show_model
+from stats.report import show
+from stats.report.records import MEAN, scores
 
 ROW = 0.17  # inches a line
 WIDTH = 7.2  # inches, two columns of a journal
+DIFFERENCE = ("difference in ROC-AUC, percentage points\n(right: 95 % CI, adjusted p; filled: "
+              "p < 0.05)")
 
 
-def forest_plots(studies):
-    """The answers at a glance, and where there are several, the labels of each study.
+def interval_plots(studies):
+    """The figures that answer: {name: Figure}.
 
-    Parameters
-    ----------
-    studies : list of dict
-        From `stats.study.study`, adjusted.
-
-    Returns
-    -------
-    dict of str -> matplotlib Figure
-        "forest": the labels and mean of the only comparison, or the means of all comparisons;
-        "forest-<study>": each comparison's labels and mean, where there are several. Empty where
-        nothing is compared.
+    "forest" has the labels and mean of the only comparison, or the means of all; then
+    "forest-<study>" has each one's labels and mean. "subgroups-<study>" has ROC-AUC, and how many
+    sick are called No finding, by group; "transfer", ROC-AUC by training and test corpus.
     """
-    pairs = [(s, c) for s in studies for c in s["comparisons"]]
-    if len(pairs) < 2:
-        return {"forest": _figure([_labels(s, c) for s, c in pairs])} if pairs else {}
-    found = {"forest": _figure(_means(studies))}
-    for s in studies:
-        if s["comparisons"]:
-            found[f"forest-{s['name']}"] = _figure([_labels(s, c) for c in s["comparisons"]])
-    return found
-
-
-def _labels(s, c):
-    """A panel of one comparison: (title, sides, rows of (name, test, is mean))."""
-    a, b = show_model(c["a"]), show_model(c["b"])
-    rows = [(label, test, False) for label, test in c["labels"].items()]
-    return f"{show_corpus(s)}: {a} − {b}", (a, b), [*rows, ("Mean over labels", c["mean"], True)]
-
-
-def _means(studies):
-    """Panels of the means over labels, one for each pair of models."""
-    pairs = {}
+    drawn, means, tested = {}, {}, {}
     for s in studies:
         for c in s["comparisons"]:
-            rows = pairs.setdefault((show_model(c["a"]), show_model(c["b"])), [])
-            rows.append((show_corpus(s), c["mean"], True))
-    return [(f"{a} − {b}, mean over labels", (a, b), rows) for (a, b), rows in pairs.items()]
+            rows = [_test(label, test) for label, test in (c["labels"] | {MEAN: c["mean"]}).items()]
+            panel = f"{show.corpus(s)}: {show.pair(c)}", rows, c
+            drawn.setdefault(f"forest-{s['name']}", []).append(panel)
+            panel = f"{show.pair(c)}, mean over labels", [], c
+            means.setdefault(show.pair(c), panel)[1].append(_test(show.corpus(s), c["mean"]))
+        for metric in ("auroc", "fpr_no_finding") if s.get("subgroups") else ():
+            groups = [(f"{row['attribute']}: {row['group']} ({row['images']:,})",
+                       {name: of[metric] for name, of in row["models"].items() if metric in of})
+                      for row in s["subgroups"]["groups"]]
+            if any(of_models for _, of_models in groups):
+                panel = f"{show.corpus(s)}: {show.METRICS[metric]}", _groups(groups), None
+                drawn.setdefault(f"subgroups-{s['name']}", []).append(panel)
+    for r in scores(studies) if any(s.get("trained_on") for s in studies) else ():
+        if r["metric"] == "auroc" and r["Label"] == MEAN:
+            groups = tested.setdefault(f"Tested on {r['Tested on']}", {})
+            groups.setdefault(f"trained on {r['Trained on']}", {})[r["model"]] = r
+    if tested:
+        drawn["transfer"] = [(name, _groups(of.items()), None) for name, of in tested.items()]
+    if sum(len(s["comparisons"]) for s in studies) == 1:
+        drawn = {name.partition("-")[0] if "forest" in name else name: panels
+                 for name, panels in drawn.items()}
+    elif means:
+        drawn = {"forest": list(means.values())} | drawn
+    return {name: _figure(panels) for name, panels in drawn.items()}
+
+
+def _test(name, test):
+    """A row: its name, the values, what stands to the right, color, whether it is filled."""
+    found = test["p_adjusted"] < 0.05
+    text = "" if np.isnan(test["value"]) else f"   {show.p(test)}"
+    return (name, test, show.value_ci(test, "+") + text, OKABE_ITO[0] if found else "0.35", found)
+
+
+def _groups(groups):
+    """Rows of (name, {model: cell}): a color a model, which is named at the right."""
+    return [(name * (at == 0), cell, f"{show.value_ci(cell)}  {show.model(model)}",
+             OKABE_ITO[at % len(OKABE_ITO)], True)
+            for name, models in groups for at, (model, cell) in enumerate(models.items())]
 
 
 def _figure(panels):
-    from matplotlib.figure import Figure
-
-    heights = [ROW * len(rows) + 1.1 for _, _, rows in panels]
+    heights = [ROW * len(rows) + 1.1 for _, rows, _ in panels]
     figure = Figure(figsize=(WIDTH, sum(heights)), layout="constrained")
     grid = figure.subplots(len(panels), height_ratios=heights, squeeze=False).ravel()
-    for axes, panel in zip(grid, panels):
-        _panel(axes, *panel)
+    for axes, (title, rows, sides) in zip(grid, panels):
+        _rows(axes, rows)
+        pad = 6
+        axes.set_xlabel(DIFFERENCE if sides else "%, mean over labels (right: 95 % CI)")
+        if sides:
+            axes.axvline(0, color="0.6", linewidth=0.8, zorder=0)
+            low, high = axes.get_xlim()
+            axes.set_xlim(min(low, -0.2), max(high, 0.2))  # 0 is inside
+            b, a = (textwrap.fill(f"{show.model(sides[side])} better", 28) for side in "ba")
+            axes.text(0, 1, f"◄ {b}", transform=axes.transAxes, va="bottom", fontsize=6.5)
+            axes.text(1, 1, f"{a} ►", transform=axes.transAxes, va="bottom", ha="right",
+                      fontsize=6.5)
+            pad += 8 * max(text.count("\n") + 1 for text in (a, b))
+        axes.set_title(textwrap.fill(title, 75), loc="left", fontsize=8, fontweight="bold", pad=pad)
     return figure
 
 
-def _panel(axes, title, sides, rows):
-    height = np.arange(len(rows))[::-1]
-    axes.axvline(0, color="0.6", linewidth=0.8, zorder=0)
-    for y, (_, test, is_mean) in zip(height, rows):
-        if np.isnan(test["value"]):
-            continue
-        value, low, high = (100 * x for x in (test["value"], *test["ci"]))
-        color = OKABE_ITO[0] if test["p_adjusted"] < 0.05 else "0.35"
+def _rows(axes, rows):
+    places = np.arange(len(rows))[::-1]
+    axes.set_yticks(places, [name for name, *_ in rows])
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    axes.set_ylim(-0.7, len(rows) - 0.3)
+    axes.grid(axis="x", alpha=0.25, linewidth=0.5)
+    for y, tick, (name, cell, text, color, filled) in zip(places, axes.get_yticklabels(), rows):
+        is_mean = name == MEAN
+        value, low, high = (100 * x for x in (cell["value"], *cell["ci"]))
         axes.plot([low, high], [y, y], color=color, linewidth=2 if is_mean else 1.2,
                   solid_capstyle="butt")
         axes.plot(value, y, marker="D" if is_mean else "o", markersize=6 if is_mean else 4.5,
-                  color=color, markerfacecolor=color if test["p_adjusted"] < 0.05 else "white")
-    axes.set_yticks(height, [name for name, _, _ in rows])
-    axes.tick_params(axis="y", length=0)
-    axes.spines["left"].set_visible(False)
-    for y, name, (_, test, is_mean) in zip(height, axes.get_yticklabels(), rows):
-        outcome = axes.text(1.01, y, _outcome(test), va="center", fontsize=name.get_fontsize(),
-                            transform=axes.get_yaxis_transform())
-        for text in (name, outcome):
-            text.set_fontweight("bold" if is_mean else "normal")
-    axes.set_ylim(-0.7, len(rows) - 0.3)
-    low, high = min(axes.get_xlim()[0], -0.2), max(axes.get_xlim()[1], 0.2)  # 0 is inside
-    axes.set_xlim(low, high)
-    axes.grid(axis="x", alpha=0.25, linewidth=0.5)
-    a, b = (textwrap.fill(f"{name} better", 28) for name in sides)
-    axes.set_title(textwrap.fill(title, 75), loc="left", fontsize=8, fontweight="bold",
-                   pad=6 + 8 * max(text.count("\n") + 1 for text in (a, b)))
-    axes.set_xlabel("difference in ROC-AUC, percentage points\n(right: 95 % CI, adjusted p; "
-                    "filled: p < 0.05)")
-    axes.text(0, 1, f"◄ {b}", transform=axes.transAxes, va="bottom", fontsize=6.5)
-    axes.text(1, 1, f"{a} ►", transform=axes.transAxes, va="bottom", ha="right", fontsize=6.5)
-
-
-def _outcome(test):
-    """The right side of a row: the difference, its interval and p."""
-    if np.isnan(test["value"]):
-        return "–"
-    return f"{points(test['value'])} ({ends(test['ci'])})   {p_text(test, 'p_adjusted')}"
+                  color=color, markerfacecolor=color if filled else "white")
+        tick.set_fontweight("bold" if is_mean else "normal")
+        axes.text(1.01, y, text, va="center", fontsize=tick.get_fontsize(),
+                  fontweight=tick.get_fontweight(), transform=axes.get_yaxis_transform())

@@ -1,98 +1,73 @@
 """The report's files. The same studies give the same bytes."""
 
-import math
+import base64
+import html
 from pathlib import Path
+from string import Template
 
 from stats.files import atomic_write
+from stats.report import formats, show
 from stats.report.answers import answers, caution
-from stats.report.formats import comparisons_csv, metrics_csv, to_json, to_latex, to_markdown
-from stats.report.result_tables import all_tables, show_corpus
+from stats.report.checklist import checklist
+from stats.report.records import differences, scores
+from stats.report.tables import all_tables
+
+LATEX = "needs booktabs, longtable, array, pdflscape, and geometry with margins of 2 cm"
 
 
-def write_report(folder, studies, settings):
-    """Write `report.md`, `tables.tex`, `metrics.csv`, `comparisons.csv` and `report.json`.
+def write_report(folder, studies, settings, aligned=()):
+    """Write the report to `folder`: tables in every format, the checklists and the figures.
 
-    Parameters
-    ----------
-    folder : path-like
-        Made where it is not there; files of these names are replaced.
-    studies : list of dict
-        From `stats.study.study`, adjusted.
-    settings : dict
-        What was asked for: `n_resamples`, `seed`, `resample`, `thresholds`, `alternative`,
-        `family`, `labels`.
-
-    Returns
-    -------
-    str
-        The Markdown.
+    `studies` are of `stats.study.study`, adjusted; `settings`, what was asked for; `aligned`, the
+    list of Predictions of each study, for the figures, which also need matplotlib. Returns the
+    files' names.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    tables, heading = all_tables(studies, settings), describe(settings)
-    parts = [*(f"**{answer}.**" for answer in answers(studies)), *caution(studies, settings),
-             "# Evaluation", heading,
-             *map(to_markdown, tables), *left_out(studies, settings)]
-    files = {"report.md": "\n\n".join(parts) + "\n", "tables.tex": to_latex(tables, heading),
-             "metrics.csv": metrics_csv(studies), "comparisons.csv": comparisons_csv(studies),
-             "report.json": to_json({"settings": settings, "studies": studies})}
+    figures = []
+    try:
+        from stats.report.figures import draw_figures
+        figures = draw_figures(folder, studies, aligned) if aligned else []
+    except ImportError:
+        pass
+    tables, method = all_tables(studies, settings), describe(settings)
+    said, careful = answers(studies, settings.get("margin")), caution(studies, settings)
+    tested = differences(studies)
+    files = {
+        "report.html": _page(folder, figures, said, [*careful, method], tables),
+        "report.md": "\n\n".join([*(f"**{answer}.**" for answer in said), *careful, "# Evaluation",
+                                  method, *map(formats.to_markdown, tables)]) + "\n",
+        "tables.tex": "\n\n".join([f"% {LATEX}\n% {method}", *map(formats.to_latex, tables), ""]),
+        "metrics.csv": formats.to_csv(scores(studies)),
+        "comparisons.csv": formats.to_csv([r for r in tested if r["metric"] == "auroc"]),
+        "comparisons-metrics.csv": formats.to_csv([r for r in tested if r["metric"] != "auroc"]),
+        "report.json": formats.to_json({"settings": settings, "studies": studies}),
+        "checklist.md": checklist(studies, settings, said, careful, method)}
     for name, text in files.items():
         with atomic_write(folder / name) as file:
             file.write(text.encode())
-    return files["report.md"]
+    return [*files, *figures]
+
+
+def _page(folder, figures, said, sentences, tables):
+    """report.html: one file that loads nothing; the first figure stands above the tables."""
+    images = [(name, base64.b64encode((folder / name).read_bytes()).decode())
+              for name in figures if name.endswith("svg")]
+    images = [f'<figure><img alt="{html.escape(name)}" src="data:image/svg+xml;base64,{data}">'
+              "</figure>"
+              for name, data in images]
+    return Template(Path(__file__).with_name("page.html").read_text()).substitute(
+        answers="\n".join(f"<p>{html.escape(answer)}.</p>" for answer in said),
+        sentences="\n".join(f"<p>{html.escape(text)}</p>" for text in sentences),
+        tables="\n".join(map(formats.to_html, tables)),
+        first="".join(images[:1]), figures="\n".join(images[1:]))
 
 
 def describe(settings):
     """How the numbers came about, in sentences."""
-    drawn = {"image": "radiographs drawn singly (the paper's way; radiographs of one patient are "
-                      "not independent)",
-             "patient": "patients drawn, each with all radiographs"}[settings["resample"]]
-    threshold = {"test": "at Youden's threshold of the test set, found anew in each resample (the "
-                         "paper's way, which flatters)",
-                 "val": "at Youden's threshold of the validation set, held fixed"}
-    p = {"two-sided": "two-sided, from the paired replicates, min(1, 2(k+1)/(B+1)), so never under "
-                      f"{2 / (settings['n_resamples'] + 1):.2g}",
-         "paper": "the paper's one-sided share of replicates in which the first model is not above "
-                  "the second"}
-    family = {"comparison": "of a label over the labels of its comparison",
-              "report": "of a label over the labels of all comparisons of this report"}
+    words, chosen = show.WORDS["method"], {"adjust": "bh"} | settings
+    chosen |= {name: of[chosen[name]].format(floor=2 / (settings["n_resamples"] + 1))
+               for name, of in words.items() if name != "text"}
     limit = settings.get("limit")
     only = f"Only the first {limit:,} radiographs of each test set. " if limit else ""
-    return (f"{only}{settings['n_resamples']:,} bootstrap resamples with seed {settings['seed']}, "
-            f"{drawn}, the same for every model and label. Accuracy, sensitivity, specificity and "
-            f"F1 {threshold[settings['thresholds']]}. Intervals are 95 % percentile intervals, "
-            f"p-values {p[settings['alternative']]}; with several runs of an init, Student's t "
-            "over runs and test patients. p-values are adjusted by Benjamini and Hochberg: of "
-            "the mean over labels, the primary endpoint, over the comparisons of this report, "
-            f"{family[settings['family']]}.")
-
-
-def left_out(studies, settings):
-    """What could not be scored or compared: a Markdown list a study, where there is anything."""
-    for s in studies:
-        lines = [f"{s[key]:,} test radiographs: {why}" for key, why in
-                 (("missing_images", "not on disk"), ("unreadable_images", "unreadable")) if s[key]]
-        for label, reason, few in zip(s["labels"], s["reasons"], s["too_few"]):
-            undefined = s["models"][0]["labels"][label]["undefined_replicates"]
-            if reason:
-                lines.append(f"{label}: {reason}; neither scored nor compared")
-                continue
-            if few:
-                lines.append(f"{label}: {few}, which is too few for the bootstrap to hold "
-                             f"(--min-count {settings['min_count']}): scored, but not tested"
-                             + (" and not in the mean over labels" if s["labels_in_mean"] and label
-                                not in s["labels_in_mean"] else ""))
-            if undefined:
-                lines.append(f"{label}: {undefined:,} resamples lacked a class and are left out of "
-                             "its numbers")
-            lines += [f"{label}, {m['name']}: no threshold from validation, so ROC-AUC only"
-                      for m in s["models"] if math.isnan(m["labels"][label]["threshold"])]
-        lines += [f"{label}: not in all of the files compared; left out"
-                  for label in s["labels_left_out"]]
-        if s["variant"]:
-            lines.append("models with other labels are not compared with these; --labels "
-                         "mimic-overlap compares all models of the corpus on the labels shared "
-                         "with MIMIC-CXR")
-        if lines:
-            heading = f"## {show_corpus(s)}: left out"
-            yield "\n".join([heading, "", *(f"- {line}" for line in lines)])
+    return only + words["text"].format(**chosen)
