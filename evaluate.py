@@ -196,7 +196,7 @@ def find_runs(folders):
 def predict_run(folder, args):
     """A run's probabilities on its whole test set, written to its predictions.npz."""
     import data  # these import torch, which --predictions does without
-    from data.progress import Progress
+    from data.console import Progress
     from models.checkpoint import load_checkpoint, restore_model
     from models.inference import choose_device, predict
 

@@ -9,7 +9,7 @@
 The paper's mean test AUC on ChestX-ray14: 79.8 % from DINOv2, 79.1 % from ImageNet-21k (Table 4).
 
 The rest of the method: resize, min-max and equalization in data/preprocess.py; rotation and flip in
-data/augment.py; 5 % of the patients for validation in data/splits.py; the weights of positives in
+data/batches.py; 5 % of the patients for validation in data/splits.py; the weights of positives in
 data/corpus.py (pos_weight); the loss and AdamW in models/training.py; their settings, with the
 paper's defaults, in models/settings.py.
 """
@@ -42,9 +42,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import Dataset
 
-from data.augment import apply_affine
-from data.batches import epoch_batches, prefetch
-from data.progress import Progress
+from data.batches import apply_affine, epoch_batches, prefetch
+from data.console import Progress
 from models import distributed, run_folder
 from models.checkpoint import save_checkpoint, sha256
 from models.inference import autocast, choose_amp, to_input

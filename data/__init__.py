@@ -3,82 +3,61 @@
 In the order in which data flow:
 
     labels             findings: one name each, the paper's lists, what an uncertain label becomes
+    files              what lies on disk under a root, and never outside it
     splits             splits by patient: drawn, written, read back
     tables             reading a release's tables strictly
-    files              what lies on disk under a root, and never outside it
-    corpus             the base Dataset; vindr, cxr14, chexpert, mimic, ukacxr, padchest: one each
-    custom             anybody's images, with a table of labels
     decode             PNG, JPEG and DICOM files as gray intensities
     preprocess         intensities as the paper's image
     cache/             images preprocessed once and memory-mapped; `python -m data.cache`
-    batches, augment   an epoch's batches, ahead of the step that needs them; affine augmentation
+    corpus             the base Dataset; vindr, cxr14, chexpert, mimic, padchest: one each
+    custom             anybody's images, with a table of labels; ukacxr, which is such a table
+    batches            an epoch's batches, augmented, ahead of the step that needs them
     cohort             `python -m data.cohort`: counts, beside those of the paper (paper_cohorts)
     phantom/           synthetic radiographs in every layout; `python -m data.phantom`
-    progress           how far a long job is
+    console            what the commands share: options, errors in one line, progress
 
-`CORPORA` imports a corpus, and with it torch, only when one is asked for, so that `data.labels` and
-`data.decode` stay usable where torch is not installed.
+`CORPORA` imports a corpus only when one is asked for, so that `data.labels` and `data.decode` stay
+usable where torch is not installed.
 """
 
 import importlib
 import os
-from collections.abc import Mapping
-
-from data.files import default_root
-
-__all__ = ["CORPORA", "default_root", "from_config"]
+from collections import UserDict
+from pathlib import Path
 
 
-class _Corpora(Mapping):
+class _Corpora(UserDict):
     """Name -> Dataset class, imported when it is looked up."""
 
-    classes = {
-        "vindr": ("data.vindr", "VinDrCXR"), "cxr14": ("data.cxr14", "ChestXray14"),
-        "chexpert": ("data.chexpert", "CheXpert"), "mimic": ("data.mimic", "MimicCXR"),
-        "ukacxr": ("data.ukacxr", "UkaCXR"), "padchest": ("data.padchest", "PadChest"),
-        "custom": ("data.custom", "Custom"), "phantom": ("data.phantom.corpus", "Phantom"),
-    }
-
     def __getitem__(self, name):
-        module, class_name = self.classes[name]
+        module, class_name = self.data[name]
         return getattr(importlib.import_module(module), class_name)
 
-    def __contains__(self, name):
-        return name in self.classes
 
-    def __iter__(self):
-        return iter(self.classes)
+CORPORA = _Corpora({
+    "vindr": ("data.vindr", "VinDrCXR"), "cxr14": ("data.cxr14", "ChestXray14"),
+    "chexpert": ("data.chexpert", "CheXpert"), "mimic": ("data.mimic", "MimicCXR"),
+    "ukacxr": ("data.ukacxr", "UkaCXR"), "padchest": ("data.padchest", "PadChest"),
+    "custom": ("data.custom", "Custom"), "phantom": ("data.phantom.corpus", "Phantom"),
+})
+ARGUMENTS = ("root", "table", "labels", "uncertain", "cohort", "image_size", "val_fraction",
+             "split_seed", "split_file", "limit", "on_missing", "on_bad", "cache_dir", "cache_only",
+             "workers")  # of a Dataset that a run's config.json has
 
-    def __len__(self):
-        return len(self.classes)
 
-
-CORPORA = _Corpora()
+def default_root(corpus):
+    """Where a corpus is looked for without --root: $CXR_ROOT/<corpus>, else datasets/<corpus>."""
+    return Path(os.environ.get("CXR_ROOT") or "datasets") / corpus
 
 
 def from_config(config, split, **overrides):
-    """The Dataset that a run's config.json describes.
+    """The Dataset of a split ("train", "val", "test") that a run's config.json describes.
 
-    Parameters
-    ----------
-    config : mapping
-        Must hold "data"; of the Dataset's own arguments, those that are there are used. Where it
-        holds "split_hash", the corpus must be split so.
-    split : {"train", "val", "test"}
-    **overrides
-        Arguments of the Dataset that replace the config's.
-
-    Raises
-    ------
-    ValueError
-        If the corpus is unknown, or split in another way than in training.
-    FileNotFoundError
-        If there is no such root.
+    `overrides` are arguments of the Dataset that replace the config's. Raises ValueError if the
+    corpus is unknown, or is not split as the config's "split_hash" says, and FileNotFoundError if
+    there is no such root.
     """
-    names = ("root", "table", "labels", "uncertain", "cohort", "image_size", "val_fraction",
-             "split_seed", "split_file", "limit", "on_missing", "on_bad", "cache_dir", "cache_only",
-             "workers")
-    arguments = {name: config[name] for name in names if name in config} | overrides
+    arguments = {name: config[name] for name in ARGUMENTS if name in config} | overrides
     if config["data"] not in CORPORA:
         raise ValueError(f"data: expected one of {', '.join(CORPORA)}, found {config['data']!r}")
     if "root" in overrides and not os.path.isdir(overrides["root"]):  # no phantoms are drawn there

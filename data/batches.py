@@ -1,29 +1,48 @@
-"""Which images make which batch, and their way to the device ahead of the step that needs them."""
+"""Which images make which batch, their augmentation, and their way to the device in time."""
 
+import math
 import queue
 import threading
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
-from data.augment import RECIPES, random_affine
+# Range of the rotation in degrees, counter-clockwise; and whether the flip comes before it.
+RECIPES = {
+    "paper": dict(degrees=(0.0, 8.0), flip_first=False),
+    "authors": dict(degrees=(-7.0, 7.0), flip_first=True),  # what their code does
+}
+
+
+def random_affine(rng, n, *, degrees=(0.0, 8.0), flip=0.5, flip_first=False):
+    """Draw for each of n images a uniform rotation, and a left-right flip of probability `flip`.
+
+    Gives a float32 Tensor (n, 2, 3), from output to input coordinates as `F.affine_grid` takes it.
+    `flip_first` flips, then rotates; by default it is the other way round.
+    """
+    angle = torch.from_numpy(rng.uniform(*degrees, n)) * (math.pi / 180)
+    sign = torch.from_numpy(1.0 - 2.0 * (rng.random(n) < flip))  # -1 mirrors the x axis
+    cos, sin, zero = angle.cos(), angle.sin(), torch.zeros(n)
+    if flip_first:  # the map runs backwards, from output to input: undo the rotation, then the flip
+        x, y = [cos * sign, -sin * sign, zero], [sin, cos, zero]
+    else:
+        x, y = [cos * sign, -sin, zero], [sin * sign, cos, zero]
+    return torch.stack([torch.stack(x, 1), torch.stack(y, 1)], 1).float()
+
+
+def apply_affine(images, theta):
+    """Resample images (B, 1, H, H) by theta (B, 2, 3): bilinear, zero outside, as float32."""
+    grid = F.affine_grid(theta, images.shape, align_corners=False)
+    return F.grid_sample(images.float(), grid, mode="bilinear", padding_mode="zeros",
+                         align_corners=False)
 
 
 def epoch_batches(n, batch_size, *, seed, epoch, drop_last=False):
-    """The batches of an epoch: a permutation of 0..n-1 cut into pieces, the last perhaps smaller.
+    """The batches of an epoch: a permutation of 0..n-1 cut into a list of int64 arrays.
 
     A function of seed and epoch alone, so that a resumed run, or another number of processes, sees
-    the same batches.
-
-    Parameters
-    ----------
-    n, batch_size, seed, epoch : int
-    drop_last : bool
-        Leave the smaller last one out.
-
-    Returns
-    -------
-    list of ndarray of int64
+    the same batches. The last is perhaps smaller; `drop_last` leaves it out then.
     """
     order = np.random.default_rng([seed, epoch, 0]).permutation(n)
     stop = n - n % batch_size if drop_last else n
@@ -39,30 +58,12 @@ def prefetch(dataset, batches, device, *, seed, epoch, augment="paper", first=0,
              depth=3):
     """Yield the batches from number `first` on, each already on its way to the device.
 
-    A thread gathers the rows from the memory-mapped cache, draws the augmentation and starts the
-    copy, so that the step never waits for data that could have been there. Augmentation is drawn
-    for the global batch from (seed, epoch, batch number) and then sliced: what happens to an image
-    does not depend on the number of processes.
-
-    Parameters
-    ----------
-    dataset : Dataset
-        Of this project, with `batch(indices)`.
-    batches : list of ndarray
-        From `epoch_batches`.
-    device : torch.device
-    seed, epoch, first, rank, world : int
-    augment : {"paper", "authors", "none"}
-        One of `data.augment.RECIPES`, or the identity.
-    depth : int
-        How many batches may wait on the device.
-
-    Yields
-    ------
-    images : Tensor, shape (B, 1, H, W), uint8
-    labels : Tensor, shape (B, L), float32
-    theta : Tensor, shape (B, 2, 3), float32
-        For `data.augment.apply_affine`.
+    A batch is images (B, 1, H, W) uint8, labels (B, L) float32 and theta (B, 2, 3) float32 for
+    `apply_affine`. `augment` is one of `RECIPES`, or "none" for the identity. A thread gathers the
+    rows from the memory-mapped cache and starts the copy, up to `depth` batches ahead, so that the
+    step never waits for data that could have been there. Augmentation is drawn for the global batch
+    from (seed, epoch, batch number) and then sliced: what happens to an image does not depend on
+    the number of processes.
     """
     ready, stop = queue.Queue(depth), threading.Event()
 

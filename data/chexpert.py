@@ -1,8 +1,8 @@
 """CheXpert of Stanford Hospital."""
 
+import os
+
 from data.corpus import Corpus
-from data.files import list_files
-from data.labels import RELEASE_NAMES
 from data.tables import CERTAINTY, Rows, find_table, read_codes, read_csv
 
 # The paper's cohort has none that are uncertain here (recovered: its Tables 1 and 2 then match to
@@ -38,22 +38,24 @@ class CheXpert(Corpus):
 
     @classmethod
     def prepare_root(cls, root):
+        """The release's folder, or the one that it was unpacked in."""
         root = super().prepare_root(root)
-        if _has_tables(root):
-            return root
         inside = [root / name for name in FOLDERS if _has_tables(root / name)]
+        if _has_tables(root) or not inside:
+            return root
         if len(inside) > 1:
             raise ValueError(f"{root}: holds {' and '.join(folder.name for folder in inside)}, "
                              "the root is one of them")
-        return inside[0] if inside else root
+        return inside[0]
 
     @classmethod
     def read(cls, root, cohort):
-        columns = tuple(RELEASE_NAMES["chexpert"])
+        """train.csv and valid.csv."""
+        columns = tuple(cls.names())
         certain = [columns.index(name) for name in CERTAIN_IN_PAPER]
-        tables = ((find_table(root, *_table_places(root, "train.csv")), ""),
-                  (find_table(root, *_table_places(root, "valid.csv")), "val"))
-        rows = Rows(tables[0][0])
+        tables = ((find_table(root, *_places(root, "train.csv")), ""),
+                  (find_table(root, *_places(root, "valid.csv")), "val"))
+        rows, expert = Rows(tables[0][0]), 0
         for table, official in tables:
             wanted = ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *columns)
             for row, cells in read_csv(table, wanted):
@@ -70,22 +72,21 @@ class CheXpert(Corpus):
                     left_out = f"unknown view {plane + ' ' + view!r}"
                 elif cohort == "paper" and not official and any(y[i] == -1 for i in certain):
                     left_out = UNCERTAIN
+                expert += bool(official) and not left_out
                 rows.add(row, path.rpartition(".")[0], patient, view or plane, path, y, official,
                          left_out, table, sex=sex, age="" if age == "0" else age)
-        release = rows.release(cls.all_labels(), [])
-        expert = int(((release.official == "val") & (release.left_out == "")).sum())
-        release.notes.append(f"{expert:,} frontal images of valid.csv join the validation set")
-        return release
+        note = f"frontal images of valid.csv in the validation set: {expert:,}"
+        return rows.release(cls.all_labels(), [note])
 
     @classmethod
     def candidate_paths(cls, root):
-        batches = [("train", folder) for folder in _batches(root, "train")]
-        batches += [("valid", f"{folder}/valid") for folder in _batches(root, "validate")]
-        # Listed once: asking every batch for every study would be half a million look-ups.
-        homes = {}
-        for part, folder in batches:
-            for patient in list_files(root / folder):
-                homes.setdefault(f"{part}/{patient}", []).append(f"{folder}/{patient}")
+        """The tree of the tables, or the full resolution's four folders."""
+        homes = {}  # listed once: asking each folder for each study would be 500,000 look-ups
+        for part, pattern in (("train", "*batch*train*"), ("valid", "*batch*validate*/valid")):
+            for folder in filter(os.path.isdir, sorted(root.glob(pattern))):
+                home = folder.relative_to(root).as_posix()
+                for patient in os.listdir(folder):
+                    homes.setdefault(f"{part}/{patient}", []).append(f"{home}/{patient}")
 
         def places(path):
             patient = "/".join(path.split("/")[:2])
@@ -93,15 +94,10 @@ class CheXpert(Corpus):
         return places
 
 
-def _batches(root, part):
-    """Names of the full resolution's folders of one part, "train" or "validate"."""
-    return sorted(entry.name for entry in root.glob(f"*batch*{part}*") if entry.is_dir())
-
-
-def _table_places(root, name):
+def _places(root, name):
     """Where a table may be, relative to the root."""
-    return name, *(f"{folder}/{name}" for folder in _batches(root, "validate"))
+    return name, *(f"{folder.name}/{name}" for folder in sorted(root.glob("*batch*validate*")))
 
 
 def _has_tables(root):
-    return any((root / place).is_file() for place in _table_places(root, "train.csv"))
+    return any((root / place).is_file() for place in _places(root, "train.csv"))

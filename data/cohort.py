@@ -4,15 +4,16 @@
     python -m data.cohort --all --latex                       # every corpus under $CXR_ROOT
 """
 
-import argparse
 import json
 import sys
+from collections import namedtuple
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from data import CORPORA, default_root
+from data.console import Parser, run_command
 from data.paper_cohorts import (
     FACTS,
     NO_AGE_OF_0,
@@ -22,35 +23,24 @@ from data.paper_cohorts import (
     TABLE2,
     UNREADABLE,
 )
-from data.splits import check_split_target
 
 NAMES = {
-    "ap": "AP views, %", "train": "train (with val)", "val": "  drawn out as val",
-    "age_median": "age, median", "age_mean": "age, mean", "age_sd": "age, SD",
-    "age_min": "age, youngest", "age_max": "age, oldest", "women": "female, %",
-    "women_train": "female, % of train", "women_test": "female, % of test"}
+    "images": "images", "patients": "patients", "ap": "AP views, %", "train": "train (with val)",
+    "val": "  drawn out as val", "test": "test", "age_median": "age, median",
+    "age_mean": "age, mean", "age_sd": "age, SD", "age_min": "age, youngest",
+    "age_max": "age, oldest", "women": "female, %", "women_train": "female, % of train",
+    "women_test": "female, % of test"}
 # How far a number may be from the paper's, which is rounded: views to whole percents in part.
 TOLERANCE = {"ap": 1, "age_mean": 0.5, "age_sd": 0.5, "women": 0.1, "women_train": 0.051,
              "women_test": 0.051}
+Row = namedtuple("Row", "name here paper remark")
 
 
 def count(table, split, labels):
-    """The numbers of Tables 1 and 2, for a table of rows.
+    """The numbers of Tables 1 and 2, for a `data.tables.Table` whose `y` has the columns `labels`.
 
-    Parameters
-    ----------
-    table : data.tables.Table
-        `y` has the columns `labels`.
-    split : (N,) str array
-    labels : sequence of str
-
-    Returns
-    -------
-    sizes : dict
-        "images", "patients", "ap" (percentage of AP views), "train" (validation patients are drawn
-        out of it and counted in it), "val", "test"; where they are known, ages in years and
-        percentages of women, all per image as in the paper (see `NAMES`).
-    positives : dict of str to int
+    `split` is an (N,) array. Returns what `NAMES` names, per image as in the paper (percentages,
+    ages in years where they are known, "val" counted in "train" too); and positives by label.
     """
     test = split == "test"
     sizes = {"images": len(table), "patients": len(np.unique(table.patient_id)),
@@ -59,9 +49,9 @@ def count(table, split, labels):
              "test": int(test.sum())}
     ages = table.age[~np.isnan(table.age)].astype(float)
     if len(ages):
-        sizes |= {"age_median": float(np.median(ages)), "age_mean": float(ages.mean()),
-                  "age_sd": float(ages.std()), "age_min": float(ages.min()),
-                  "age_max": float(ages.max())}
+        for name, statistic in (("median", np.median), ("mean", np.mean), ("sd", np.std),
+                                ("min", np.min), ("max", np.max)):
+            sizes[f"age_{name}"] = float(statistic(ages))
     for name, rows in (("women", test | True), ("women_train", ~test), ("women_test", test)):
         known = table.sex[rows & (table.sex != "")]
         if len(known):
@@ -70,21 +60,10 @@ def count(table, split, labels):
 
 
 def compare(corpus, sizes, positives, *, tables_only=True):
-    """Rows of the report.
+    """What `count` gave as a list of `Row`, beside the paper's number or None.
 
-    Parameters
-    ----------
-    corpus : str
-    sizes, positives : dict
-        From `count`.
-    tables_only : bool
-        Whether unreadable images are still among the counted.
-
-    Returns
-    -------
-    list of (name, ours, the paper's or None, remark)
-        The remark is "differs" where both should agree and do not; the reason where they need not;
-        else "".
+    The remark is "differs" where both should agree and do not, the reason where they need not, else
+    "". With `tables_only` unreadable images are still among the counted.
     """
     unread = UNREADABLE.get(corpus, 0) if tables_only else 0
     rows = []
@@ -93,11 +72,12 @@ def compare(corpus, sizes, positives, *, tables_only=True):
         remark = ""
         if theirs is not None and abs(ours - theirs) >= TOLERANCE.get(name, 1e-9):
             remark = NOT_EXPECTED[corpus].get(name, "differs")
-            if remark == "differs" and unread and name not in NAMES.keys() - {"train"}:
+            whole = name in ("images", "train") or name not in NAMES
+            if remark == "differs" and unread and whole:
                 of_tables = OF_TABLES[corpus].get(name)
                 if ours == of_tables or of_tables is None and 0 < ours - theirs <= unread:
                     remark = f"the paper could not read {unread} images"
-        rows.append((name, ours, theirs, remark))
+        rows.append(Row(name, ours, theirs, remark))
     return rows
 
 
@@ -106,32 +86,27 @@ def show(name, value, plus=""):
     return "-" if value is None else f"{value:{plus},.{int(name in TOLERANCE)}f}"
 
 
-def print_report(rows):
-    """The rows as a table with the difference in its own column."""
-    width = max(len(NAMES.get(name, name)) for name, *_ in rows)
-    print(f"{'':{width}}  {'here':>9}  {'paper':>9}  {'difference':>10}")
-    for name, ours, theirs, remark in rows:
-        gap = 0 if theirs is None else round(ours - theirs, 1)
-        difference = "" if theirs is None else show(name, gap, "+") if gap else "0"
-        print(f"{NAMES.get(name, name):{width}}  {show(name, ours):>9}  {show(name, theirs):>9}  "
-              f"{difference:>10}  {remark}".rstrip())
-
-
-def print_latex(columns, cells):
-    """A tabular: `cells` by row name, one for each of the columns."""
-    def escape(text):
-        return text.replace("%", r"\%").replace("_", r"\_").replace("&", r"\&")
-
-    print(rf"\begin{{tabular}}{{l{'r' * len(columns)}}}", r"\hline", sep="\n")
-    print(" & ".join(["", *map(escape, columns)]), r"\\ \hline")
-    for name, row in cells.items():
-        print(" & ".join([escape(NAMES.get(name, name).strip()), *map(escape, row)]), r"\\")
-    print(r"\hline", r"\end{tabular}", sep="\n")
+def print_table(columns, cells, latex):
+    """Rows {name: cells}, a cell for each of the columns and perhaps a remark, as LaTeX or text."""
+    cells = {NAMES.get(name, name): row for name, row in cells.items()}
+    if latex:
+        lines = [" & ".join((name.strip(), *row[:len(columns)])) + r" \\"
+                 for name, row in ({"": columns} | cells).items()]
+        lines[0] += r" \hline"
+        text = "\n".join(lines).replace("%", r"\%").replace("_", r"\_")
+        print(rf"\begin{{tabular}}{{l{'r' * len(columns)}}}", r"\hline", text, r"\hline",
+              r"\end{tabular}", sep="\n")
+        return
+    rows = {"": columns} | cells
+    widths = [max(9, *(len(row[at]) for row in rows.values())) for at in range(len(columns))]
+    for name, row in rows.items():
+        padded = [f"{cell:>{width}}" for cell, width in zip(row, widths)]
+        print("  ".join((f"{name:{max(map(len, rows))}}", *padded, *row[len(columns):])).rstrip())
 
 
 def build_parser():
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m data.cohort", description=(
+    parser = Parser(prog="python -m data.cohort", description=(
         "Images, patients, ages, sexes, views, splits and positives per label of a corpus, beside "
         "the paper's Tables 1 and 2."), epilog=(
         "Exit code: 0; 1 with --strict, if a number differs that should not or, without "
@@ -161,40 +136,25 @@ def build_parser():
     return parser
 
 
-def main(argv=None):
-    """Run the command; returns the exit code."""
-    args = build_parser().parse_args(argv)
-    try:
-        if args.tables_only and args.read_images:
-            raise ValueError("--tables-only and --read-images exclude each other")
-        if args.all == bool(args.corpus):
-            raise ValueError("expected a corpus or --all")
-        if args.explain:
-            return explain(args)
-        return report_all(args) if args.all else report(args)
-    except (ValueError, OSError) as error:
-        print(f"data.cohort: error: {error}", file=sys.stderr)
-        return 2
-
-
-def counted(dataset, table, split, tables_only):
-    """`compare` for the rows of a dataset's cohort."""
+def counted(dataset, table, split, tables_only=True, read_images=False):
+    """`compare` for the rows of a dataset's cohort; synthetic ones have nothing beside them."""
     if not tables_only:
         sex, age = dataset.demographics(table)
         table = replace(table, sex=sex, age=age)
     if dataset.corpus in NO_AGE_OF_0:
         table = replace(table, age=np.where(table.age == 0, np.nan, table.age))
-    return count(table, split, dataset.labels)
+    return compare("phantom" if dataset.synthetic else dataset.corpus,
+                   *count(table, split, dataset.labels), tables_only=not read_images)
 
 
 def report(args):
     """Print the counts of a corpus; returns the exit code."""
-    if args.write_split:
-        check_split_target(args.write_split)
     corpus, told, complete = CORPORA[args.corpus], [], True
     dataset = corpus(args.root, labels="all", table=args.table, cohort=args.cohort,
                      val_fraction=args.val_fraction, split_seed=args.split_seed,
                      split_file=args.split_file, tables_only=True)
+    if args.write_split:
+        dataset.write_split(args.write_split)
     table, split, release = dataset.cohort_table, dataset.cohort_split, dataset.release
     if not args.tables_only:
         files, present, notes = corpus.find_files(dataset.root, release, whole_tree=True)
@@ -211,62 +171,57 @@ def report(args):
         table, split = table.take(kept), split[kept]
     views = zip(*np.unique(table.view, return_counts=True))
     told.append("views: " + ", ".join(f"{view} {n:,}" for view, n in views))
-    of = "phantom" if dataset.synthetic else args.corpus  # of which the paper says nothing
-    if of in FACTS:
-        told.append(f"the paper: {FACTS[of]}")
-    rows = compare(of, *counted(dataset, table, split, args.tables_only),
-                   tables_only=not args.read_images)
+    if args.corpus in FACTS and not dataset.synthetic:
+        told.append(f"the paper: {FACTS[args.corpus]}")
+    rows = counted(dataset, table, split, args.tables_only, args.read_images)
     notes = dataset.notes + told
     if args.json:
         print(json.dumps(dict(
             corpus=args.corpus, cohort=args.cohort, root=str(dataset.root), notes=notes,
-            split_hash=dataset.split_hash,
-            rows=[dict(zip(("name", "here", "paper", "remark"), row)) for row in rows]), indent=1))
+            split_hash=dataset.split_hash, rows=[row._asdict() for row in rows]), indent=1))
     elif args.latex:
-        print_latex([args.corpus, "paper"], {name: (show(name, ours), show(name, theirs))
-                                             for name, ours, theirs, _ in rows})
+        print_table((args.corpus, "paper"), {row.name: (show(*row[:2]), show(row.name, row.paper))
+                                             for row in rows}, True)
     else:
         print(f"{args.corpus}, cohort {args.cohort}, {dataset.root}")
         print("".join(f"  {note}\n" for note in notes), end="")
-        print_report(rows)
+        cells = {}
+        for name, ours, theirs, remark in rows:
+            gap = 0 if theirs is None else round(ours - theirs, 1)
+            difference = "" if theirs is None else show(name, gap, "+") if gap else "0"
+            cells[name] = show(name, ours), show(name, theirs), difference, remark
+        print_table(("here", "paper", "difference"), cells, False)
         print(f"split hash {dataset.split_hash}")
     if args.write_split:
-        dataset.write_split(args.write_split)
         print(f"split written to {args.write_split}", file=sys.stderr if args.json else sys.stdout)
-    differs = any(remark == "differs" for *_, remark in rows)
+    differs = any(row.remark == "differs" for row in rows)
     return int(args.strict and (differs or not complete))
 
 
 def report_all(args):
     """Print Table 1 of the corpora that are there, with the paper's numbers where they differ."""
-    columns, differs = {}, False
+    found = {}
     for name in TABLE1:
         if default_root(name).is_dir():
             dataset = CORPORA[name](labels="all", tables_only=True, val_fraction=args.val_fraction,
                                     split_seed=args.split_seed)
-            sizes, _ = counted(dataset, dataset.cohort_table, dataset.cohort_split, True)
-            columns[name] = compare("phantom" if dataset.synthetic else name, sizes, {})
-    if not columns:
+            rows = counted(dataset, dataset.cohort_table, dataset.cohort_split)
+            found[name] = {row.name: row for row in rows if row.name in NAMES}
+    if not found:
         raise FileNotFoundError(f"{default_root('vindr').parent}: holds none of "
                                 f"{', '.join(TABLE1)}; set CXR_ROOT")
-    cells = {name: ["-"] * len(columns) for name in ("images", "patients", "ap", "train", "val",
-                                                     "test", *list(NAMES)[3:])}
-    for at, rows in enumerate(columns.values()):
-        for name, ours, theirs, remark in rows:
-            differs |= remark == "differs"
-            cells[name][at] = show(name, ours) + f" ({show(name, theirs)})" * bool(remark)
     if args.json:
-        print(json.dumps({name: [dict(zip(("name", "here", "paper", "remark"), row))
-                                 for row in rows] for name, rows in columns.items()}, indent=1))
-    elif args.latex:
-        print_latex(list(columns), cells)
+        print(json.dumps({name: [row._asdict() for row in rows.values()]
+                          for name, rows in found.items()}, indent=1))
     else:
-        print("In brackets the paper's number where it differs.")
-        widths = [max(map(len, (name, *(row[at] for row in cells.values()))))
-                  for at, name in enumerate(columns)]
-        for name, row in ({"": list(columns)} | cells).items():
-            print(f"{NAMES.get(name, name):20}", *(f"{cell:>{width}}" for cell, width
-                                                   in zip(row, widths)), sep="  ")
+        if not args.latex:
+            print("In brackets the paper's number where it differs.")
+        none = Row("", None, None, "")
+        print_table(tuple(found), {name: [
+            show(name, row.here) + f" ({show(name, row.paper)})" * bool(row.remark)
+            for row in (rows.get(name, none) for rows in found.values())] for name in NAMES},
+            args.latex)
+    differs = any(row.remark == "differs" for rows in found.values() for row in rows.values())
     return int(args.strict and differs)
 
 
@@ -275,17 +230,26 @@ def explain(args):
     corpus = CORPORA[args.corpus] if args.corpus else None
     if not hasattr(corpus, "rules"):
         raise ValueError("--explain: only for mimic, whose rule for the paper's cohort is unknown")
-    root, release = corpus.open_release(args.root, "all")
+    _, release = corpus.open_release(args.root, "all")
     names = ("Atelectasis", "Cardiomegaly", "Lung opacity", "Pleural effusion", "No finding")
     positive = [release.table.y[:, release.labels.index(name)] == 1 for name in names]
-    print(f"{'':52}  {'images':>8}  " + "  ".join(f"{name:>16}" for name in names))
-    rows = {rule: (inside.sum(), *((inside & y).sum() for y in positive))
+    rows = {rule: [inside.sum(), *((inside & y).sum() for y in positive)]
             for rule, inside in corpus.rules(release).items()}
-    rows["the paper"] = (TABLE1[args.corpus]["images"], *map(TABLE2[args.corpus].get, names))
-    for rule, numbers in rows.items():
-        print(f"{rule:52}  {numbers[0]:8,}  " + "  ".join(
-            f"{n:8,} ({100 * n / max(numbers[0], 1):4.1f} %)" for n in numbers[1:]))
-    return 0
+    rows["the paper"] = [TABLE1[args.corpus]["images"], *map(TABLE2[args.corpus].get, names)]
+    print_table(("images", *names), {
+        rule: [f"{images:,}", *(f"{n:,} ({100 * n / max(images, 1):4.1f} %)" for n in counts)]
+        for rule, (images, *counts) in rows.items()}, args.latex)
+
+
+def main(argv=None):
+    """Run the command; returns the exit code."""
+    def work(args):
+        if args.tables_only and args.read_images:
+            raise ValueError("--tables-only and --read-images exclude each other")
+        if args.all == bool(args.corpus):
+            raise ValueError("expected a corpus or --all")
+        return explain(args) if args.explain else (report_all if args.all else report)(args)
+    return run_command(build_parser(), work, argv)
 
 
 if __name__ == "__main__":

@@ -5,19 +5,14 @@ so that whatever reads tables alone starts fast.
 """
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
+from data import default_root
 from data.cache.build import build_cache, open_cache
-from data.files import (
-    check_root,
-    default_root,
-    find_elsewhere,
-    list_images,
-    list_tree,
-    locate,
-    spare_images,
-)
+from data.console import check_whole
+from data.files import find_elsewhere, list_images, list_tree, locate
 from data.labels import RELEASE_NAMES, choose_labels, resolve_uncertain, select_labels
 from data.splits import SPLITS, assign, draw_subset, read_split, split_hash, write_split
 
@@ -44,25 +39,20 @@ class Corpus:
         The table of a corpus of one's own.
     image_size : int
         Pixels along a side of the preprocessed image.
-    val_fraction : float
-        Share of the training patients used for validation.
-    split_seed : int
-    split_file : Path or str, optional
-        A split to use instead of the drawn or official one; see `data.splits.read_split`.
+    val_fraction, split_seed, split_file
+        Share of the training patients used for validation; seed of the drawn splits; or a file of
+        a split to use instead of the drawn or official one (see `data.splits.read_split`).
     limit : int, optional
         Use a subset of so many images that are on disk, always the same for a seed.
-    on_missing : {"error", "skip"}
-        What to do about rows whose image is not on disk.
-    on_bad : {"error", "skip"}
-        What to do about images that cannot be read.
-    cache_dir, workers
+    on_missing, on_bad : {"error", "skip"}
+        What to do about rows whose image is not on disk, and about images that cannot be read.
+    cache_dir, workers, progress
         As in `data.cache.build.build_cache`.
     cache_only : bool
         Take the images from the cache, without looking for their files: the release's tables are
         enough. Whether an image has changed since it was cached is then not checked.
     tables_only : bool
         Touch no image: the tables are there, items are not.
-    progress : bool
 
     Attributes
     ----------
@@ -78,9 +68,9 @@ class Corpus:
     split_hash : str
         sha256 of the whole cohort's split.
     notes : list of str
-        What was left out or ignored in reading, in sentences.
+        What was left out or ignored in reading.
     skipped : dict
-        {"missing": [paths], "bad": [(path, reason)]}
+        {"missing": [(path, reason)], "bad": [(path, reason)]}
     synthetic : bool
         Whether these are phantoms in the release's layout, as `python -m data.phantom` writes.
     """
@@ -93,15 +83,13 @@ class Corpus:
                  cohort="paper", table=None, image_size=224, val_fraction=0.05, split_seed=0,
                  split_file=None, limit=None, on_missing="error", on_bad="error", cache_dir=None,
                  workers=None, cache_only=False, tables_only=False, progress=True):
-        if split not in SPLITS:
-            raise ValueError(f"split: expected one of {', '.join(SPLITS)}, found {split!r}")
-        if not {on_missing, on_bad} <= {"error", "skip"}:
-            raise ValueError("on_missing, on_bad: expected error or skip, found "
-                             f"{on_missing!r}, {on_bad!r}")
-        if limit is not None and limit < 1:
-            raise ValueError(f"limit: expected at least 1 image, found {limit}")
+        for name, value, expected in (("split", split, SPLITS),
+                                      ("on_missing", on_missing, ("error", "skip")),
+                                      ("on_bad", on_bad, ("error", "skip"))):
+            if value not in expected:
+                raise ValueError(f"{name}: expected one of {', '.join(expected)}, found {value!r}")
+        check_whole(limit=limit)
         self.split, self.image_size = split, image_size
-        self.skipped = {"missing": [], "bad": []}
 
         self.root, release = self.open_release(root, cohort, table)
         self.labels = choose_labels(self.corpus, labels, release.labels)
@@ -133,22 +121,27 @@ class Corpus:
 
         rows = np.flatnonzero(self.cohort_split == split)
         place = dict(size=image_size, cache_dir=cache_dir)
+        where, present = "on disk", np.ones(len(table), bool)
         if cache_only and not tables_only:
-            cache = self.cached(release, inside, **place)
+            names = release.table.path
+            cache = open_cache(names.tolist(), names[inside].tolist(), corpus=self.corpus, **place)
+            where, present = "in the cache", cache.rows >= 0
             self.notes.append("cache only: the images were not compared with their files")
-            rows = self._drop_missing(rows, table.path, cache.rows >= 0, on_missing, "in the cache")
         elif not tables_only or on_missing == "skip":
-            paths, present, notes = self.find_files(self.root, release)
+            paths, found, notes = self.find_files(self.root, release)
             self.notes += notes
-            table = replace(table, path=paths[inside].astype(str))
-            rows = self._drop_missing(rows, table.path, present[inside], on_missing, "on disk")
+            table, present = replace(table, path=paths[inside].astype(str)), found[inside]
+        missing = table.path[rows[~present[rows]]].tolist()
+        self.skipped = {"missing": [(path, f"not {where}") for path in missing], "bad": []}
+        if missing and on_missing == "error":
+            raise FileNotFoundError(self.say_missing())
+        rows = rows[present[rows]]
         if limit is not None and limit < len(rows):
             subset = draw_subset(table.image_id[rows].tolist(), limit, f"limit:{split_seed}")
             rows = rows[subset]
         if not len(rows):
-            where = " in the cache" if cache_only else " on disk"
             raise ValueError(f"{self.root}: the split {split!r} of {self.corpus} has no images"
-                             + f"{where}; get more of the release" * bool(self.skipped["missing"]))
+                             + f" {where}; get more of the release" * bool(missing))
         if not tables_only:
             if cache_only:
                 cached = cache.rows[rows]
@@ -169,8 +162,12 @@ class Corpus:
 
     @classmethod
     def prepare_root(cls, root):
-        """`root` as a Path, checked."""
-        return check_root(root, cls.corpus, cls.access)
+        """`root` as a Path, checked to be a folder."""
+        if not Path(root).is_dir():
+            default = Path(root) == default_root(cls.corpus)
+            where = "; pass --root or set CXR_ROOT" if default else ""
+            raise FileNotFoundError(f"{root}: no such folder for {cls.corpus}{where}. {cls.access}")
+        return Path(root)
 
     @classmethod
     def candidate_paths(cls, root):
@@ -178,9 +175,14 @@ class Corpus:
         return lambda path: (path,)
 
     @classmethod
+    def names(cls):
+        """What each label of the release is called here."""
+        return RELEASE_NAMES[cls.corpus]
+
+    @classmethod
     def all_labels(cls):
         """Every label that the release has, by our names."""
-        return tuple(dict.fromkeys(RELEASE_NAMES[cls.corpus].values()))
+        return tuple(dict.fromkeys(cls.names().values()))
 
     def check_labels(self, table):
         """Raise ValueError for labels that cannot be trained on, where a corpus is checked so."""
@@ -189,38 +191,31 @@ class Corpus:
     def open_release(cls, root, cohort, table=None):
         """Check the root (None for the default one) and read the tables: (root, Release)."""
         if cohort not in cls.cohorts:
-            raise ValueError(f"cohort: {cls.corpus} has {', '.join(cls.cohorts)}, not {cohort!r}")
+            raise ValueError(f"--cohort {cohort}: for {cls.corpus} expected "
+                             f"{' or '.join(cls.cohorts)}")
+        if table is not None and not hasattr(cls, "table_name"):
+            raise ValueError(f"--table {table}: {cls.corpus} has the tables of its release")
         root = cls.prepare_root(default_root(cls.corpus) if root is None else root)
-        if table is None:
-            return root, cls.read(root, cohort)
-        if not hasattr(cls, "table_name"):
-            raise ValueError(f"table: {cls.corpus} has the tables of its release, so {table} has "
-                             "no use")
-        return root, cls.read(root, cohort, table)
+        return root, cls.read(root, cohort, *[] if table is None else [table])
 
     @classmethod
     def find_files(cls, root, release, whole_tree=False):
         """Look for the images of all rows of a release.
 
-        Image files that no row is read from are counted in the notes: those in the folders that
+        Gives their paths below the root (N,), where the image is or should be; whether it is there
+        (N,); and notes, which count image files that no row is read from: those in the folders that
         the tables name, or with `whole_tree` (slower) all under the root.
-
-        Returns
-        -------
-        paths : (N,) array of str
-            Relative to the root, where the image is or should be.
-        present : (N,) bool array
-        notes : list of str
         """
         candidates, names = cls.candidate_paths(root), release.table.path
         paths, present, folders = locate(root, names, candidates)
-        folders = list_tree(root) if whole_tree else folders
-        copies, strangers = spare_images(folders, names, paths, present, candidates)
-        elsewhere = find_elsewhere(strangers, names[~present].tolist())
-        counts = [(len(copies), "further copies, in another format or place,"),
-                  (len(strangers) - elsewhere.total(), "in no row of the tables")]
-        notes = [f"{n:,} image files are {what} and are ignored" for n, what in counts if n]
-        return paths, present, _where(elsewhere) + notes
+        spare = list_images(list_tree(root) if whole_tree else folders) - set(paths[present])
+        rows = names.tolist() if spare else ()
+        copies = spare.intersection(path for row in rows for path in candidates(row))
+        elsewhere = find_elsewhere(spare - copies, names[~present].tolist())
+        counts = ((len(copies), "further copies, in another format or place"),
+                  (len(spare - copies) - elsewhere.total(), "in no row of the tables"))
+        ignored = [f"image files ignored: {n:,} ({what})" for n, what in counts if n]
+        return paths, present, _say_where(elsewhere) + ignored
 
     @classmethod
     def fill_cache(cls, root, release, paths, rows, **options):
@@ -233,23 +228,14 @@ class Corpus:
         return build_cache(root, names.tolist(), names[rows].tolist(), files=paths[rows].tolist(),
                            corpus=cls.corpus, **options)
 
-    @classmethod
-    def cached(cls, release, rows, **options):
-        """What is in the cache of these rows of a release; see `data.cache.build.open_cache`."""
-        names = release.table.path
-        return open_cache(names.tolist(), names[rows].tolist(), corpus=cls.corpus, **options)
-
-    def _drop_missing(self, rows, paths, present, on_missing, where):
-        missing = rows[~present[rows]]
-        if len(missing) and on_missing == "error":
-            images = list_images(list_tree(self.root)) if where == "on disk" else ()
-            elsewhere = find_elsewhere(images, paths[missing].tolist())
-            raise FileNotFoundError("; ".join([
-                f"{self.root}: {len(missing):,} of the {len(rows):,} images of {self.corpus}'s "
-                f"{self.split} split are not {where}, the first is {paths[missing[0]]}",
-                *_where(elsewhere), "--on-missing skip leaves them out"]))
-        self.skipped["missing"] = paths[missing].tolist()
-        return rows[present[rows]]
+    def say_missing(self):
+        """How many images of the split are missing, the first, and where they are instead."""
+        missing, (reason, *_) = zip(*self.skipped["missing"])
+        images = list_images(list_tree(self.root)) if reason == "not on disk" else ()
+        return "; ".join([
+            f"{self.root}: {reason}: {len(missing):,} of the {self.splits[self.split]:,} images of "
+            f"{self.corpus}'s {self.split} split, the first is {missing[0]}",
+            *_say_where(find_elsewhere(images, missing)), "--on-missing skip leaves them out"])
 
     def __len__(self):
         return len(self.table)
@@ -276,12 +262,9 @@ class Corpus:
         return table.sex, table.age
 
     def pos_weight(self):
-        """Negatives per positive of each label over this split's rows, for the loss.
+        """Negatives per positive of each label over this split's rows, (L,) float32, for the loss.
 
-        Returns
-        -------
-        (L,) float32 array
-            1 where a label has no positive or no negative.
+        1 where a label has no positive or no negative.
         """
         positive = (self.table.y == 1).sum(axis=0)
         negative = (self.table.y == 0).sum(axis=0)
@@ -303,7 +286,7 @@ class Corpus:
         write_split(path, self.corpus, self.cohort_table.image_id, self.cohort_split)
 
 
-def _where(elsewhere):
-    """What `find_elsewhere` found, in sentences."""
-    return [f"{n:,} of the missing images lie in {folder or 'the root'} as {suffix}"
+def _say_where(elsewhere):
+    """What `find_elsewhere` found, in words."""
+    return [f"missing images found in {folder or 'the root'} as {suffix}: {n:,}"
             for (folder, suffix), n in elsewhere.most_common(3)]

@@ -3,8 +3,6 @@
     python -m data.custom --check DIR      # says what was understood, and what is odd
 """
 
-import argparse
-import csv
 import posixpath
 import sys
 from collections import Counter
@@ -12,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from data.console import Parser, run_command
 from data.corpus import Corpus
 from data.labels import UNKNOWN
-from data.splits import SPLITS
-from data.tables import BINARY, SEX, Rows, open_text, read_age, read_codes, read_csv
+from data.tables import BINARY, SEX, Rows, read_age, read_codes, read_csv, read_header
 
 OPTIONAL = ("split", "view", "sex", "age")
 LATERAL = ("lateral", "lat", "l", "ll", "rl")
@@ -45,29 +43,29 @@ class Custom(Corpus):
 
     @classmethod
     def read(cls, root, cohort, table=None):
+        """The table, in the root or elsewhere."""
         table = Path(table) if table else root / cls.table_name
         if not table.is_file():
             raise FileNotFoundError(f"{table}: no such file; expected a CSV with the columns "
                                     f"{', '.join(cls.required)} and one for each label")
-        labels = cls.label_columns(table)
-        rows = Rows(table)
-        optional = [name for name in OPTIONAL if name not in cls.required]
-        for row, cells in read_csv(table, (*cls.required, *labels), optional):
-            cells = dict(zip((*cls.required, *labels, *optional), cells))
-            image, split, sex, age = (cells[name] for name in ("image", "split", "sex", "age"))
+        labels, rows = cls.label_columns(table), Rows(table)
+        columns = (*cls.required, *labels, *(name for name in OPTIONAL if name not in cls.required))
+        start = len(cls.required) + len(labels)
+        for row, cells in read_csv(table, columns[:start], columns[start:]):
+            y = cls.read_labels(cells[len(cls.required):start], labels, table, row)
+            cells = dict(zip(columns, cells))
+            image, view, sex, age = (cells[name] for name in ("image", "view", "sex", "age"))
             plain = posixpath.normpath(image) if image else image
             if plain != image and not plain.startswith(".."):  # two spellings would be two images
                 raise ValueError(f"{table}, row {row}: image is {image!r}, expected {plain!r}")
-            for name, value, expected in (("split", split, SPLITS), ("sex", sex.lower(), SEX)):
-                if value and value not in expected:
-                    raise ValueError(f"{table}, row {row}: {name} is {cells[name]!r}, expected one "
-                                     f"of {', '.join(expected)}")
+            if sex and sex.lower() not in SEX:
+                raise ValueError(f"{table}, row {row}: sex is {sex!r}, expected one of "
+                                 f"{', '.join(SEX)}")
             if age and np.isnan(read_age(age)):
                 raise ValueError(f"{table}, row {row}: age is {age!r}, expected years")
-            y = cls.read_labels([cells[name] for name in labels], labels, table, row)
-            rows.add(row, image, cells["patient_id"], cells["view"], image, y, split,
-                     cls.left_out(cells["view"]), sex=sex, age=age)
-        release = rows.release(cls.label_names(labels), [])
+            rows.add(row, image, cells["patient_id"], view, image, y, cells["split"],
+                     cls.left_out(view), sex=sex, age=age)
+        release = rows.release(cls.label_names(labels))
         if 0 < (release.official == "").sum() < len(release.official):
             raise ValueError(f"{table}: the split is blank in some rows and given in others")
         return release
@@ -75,8 +73,7 @@ class Custom(Corpus):
     @classmethod
     def label_columns(cls, table):
         """The columns that are labels: all others."""
-        with open_text(table) as file:
-            header = [name.strip() for name in next(csv.reader(file), [])]
+        header = read_header(table)
         if not set(cls.required) <= set(header):
             return ()  # `read_csv` says which is missing
         labels = [name for name in header if name and name not in (*cls.required, *OPTIONAL)]
@@ -93,13 +90,12 @@ class Custom(Corpus):
     @classmethod
     def read_labels(cls, cells, columns, table, row):
         """A row's label codes."""
-        try:
-            return read_codes(cells, CODES, columns, table, row)
-        except ValueError:
-            name, cell = next((n, c) for n, c in zip(columns, cells) if c not in CODES)
-            write = next((code for code, words in WORDS.items() if cell.lower() in words),
-                         "1 (positive), 0 (negative), -1 (uncertain) or nothing (unknown)")
-            raise ValueError(f"{table}, row {row}: {name} is {cell!r}; write {write}") from None
+        for name, cell in zip(columns, cells):
+            if cell not in CODES:
+                write = next((code for code, words in WORDS.items() if cell.lower() in words),
+                             "1 (positive), 0 (negative), -1 (uncertain) or nothing (unknown)")
+                raise ValueError(f"{table}, row {row}: {name} is {cell!r}; write {write}")
+        return read_codes(cells, CODES, columns, table, row)
 
     @classmethod
     def left_out(cls, view):
@@ -107,6 +103,7 @@ class Custom(Corpus):
         return f"view {view}" if view.lower() in LATERAL else ""
 
     def check_labels(self, table):
+        """No label without a positive or a negative image."""
         for label, y in zip(self.labels, table.y.T):
             lacking = [word for word, value in (("positive", 1), ("negative", 0))
                        if not (y == value).any()]
@@ -117,44 +114,66 @@ class Custom(Corpus):
                                  f"{' '.join(map(repr, others))}")
 
 
-def check(root, table=None):
-    """Print what was understood of a table and what is odd about it."""
-    root, release = Custom.open_release(root, "paper", table)
+def check(args):
+    """Print what was understood of a table and what is odd; 1 where training would refuse it."""
+    root, release = Custom.open_release(args.check, "paper", args.table)
     y, rows = release.table.y, release.table
     _, present, notes = Custom.find_files(root, release, whole_tree=True)
-    print(f"{root}: {len(rows):,} images of {len(set(rows.patient_id.tolist())):,} patients, "
-          f"{present.sum():,} of them on disk")
+    print(f"{root}: images {len(rows):,} ({present.sum():,} on disk), patients "
+          f"{len(set(rows.patient_id.tolist())):,}")
     for note in (*release.cohort_notes(), *notes):
         print(f"  {note}")
-    known = ~np.isnan(rows.age)
-    print(f"  age: known of {known.sum():,}" + (
-        f", {rows.age[known].min():g} to {rows.age[known].max():g} years" if known.any() else ""))
+    known = rows.age[~np.isnan(rows.age)]
+    years = f", {known.min():g} to {known.max():g} years" if len(known) else ""
+    print(f"  age: known {len(known):,}{years}")
     for name, values in (("split", release.official), ("view", rows.view), ("sex", rows.sex)):
         counts = Counter(values.tolist()).most_common(8)
         print(f"  {name}: " + ", ".join(f"{value or 'not given'} {n:,}" for value, n in counts))
     width = max(map(len, release.labels))
     print(f"  {'label':{width}}  positive  negative  uncertain  unknown")
     for label, column in zip(release.labels, y.T):
-        counts = [int((column == code).sum()) for code in (1, 0, -1, UNKNOWN)]
-        odd = "" if counts[0] and counts[1] else "  <- cannot be learned"
-        print(f"  {label:{width}}  {counts[0]:8,}  {counts[1]:8,}  {counts[2]:9,}  "
-              f"{counts[3]:7,}{odd}")
+        counts = [f"{(column == code).sum():,}" for code in (1, 0, -1, UNKNOWN)]
+        print("  {:{}}  {:>8}  {:>8}  {:>9}  {:>7}".format(label, width, *counts))
+    refused = _refusals(root, args.table, release)
+    for reason in refused:
+        print(f"  train.py refuses: {reason}")
+    return int(bool(refused))
+
+
+def _refusals(root, table, release):
+    """What the Dataset that training reads would refuse, by making it; each reason once."""
+    inside = release.table.y[release.left_out == ""]
+    learnable = [label for label, y in zip(release.labels, inside.T) if {0, 1} <= set(y.tolist())]
+    reasons = []
+
+    def make(split, labels):
+        dataset = Custom(root, split, labels=labels, table=table, tables_only=True,
+                         on_missing="skip")
+        if dataset.skipped["missing"]:
+            reasons.append(dataset.say_missing())
+        return dataset
+
+    for labels in filter(None, ("all", learnable)):  # a label at fault must not hide the rest
+        try:
+            splits = make("train", labels).splits
+            for split in ("val", "test"):
+                if splits[split]:
+                    make(split, labels)
+        except ValueError as error:
+            reasons.append(str(error))
+    return list(dict.fromkeys(reasons))
 
 
 def main(argv=None):
     """Run the command; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m data.custom", description=(
-        "Print what is understood of your own table of labels, and what is odd about it."))
-    parser.add_argument("--check", required=True, type=Path, metavar="DIR",
-                        help="the folder of the images, with labels.csv")
-    parser.add_argument("--table", type=Path, help="the table (default: DIR/labels.csv)")
-    args = parser.parse_args(argv)
-    try:
-        check(args.check, args.table)
-    except (ValueError, OSError) as error:
-        print(f"data.custom: error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    parser = Parser(prog="python -m data.custom", description=(
+        "Print what is understood of your own table of labels, and what train.py would refuse. "
+        "Exit code: 0; 1 where it would; 2 for a table that cannot be read."))
+    add = parser.add_argument
+    add("--check", required=True, type=Path, metavar="DIR",
+        help="the folder of the images, with labels.csv")
+    add("--table", type=Path, help="the table (default: DIR/labels.csv)")
+    return run_command(parser, check, argv)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
 """ChestX-ray14 of the NIH Clinical Center."""
 
 from data.corpus import Corpus
-from data.files import list_files
-from data.labels import RELEASE_NAMES
 from data.tables import Rows, find_table, read_csv, read_lines
+
+TABLES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
+FOLDERS = ("images_*/images", "images_*", "images/images_*/images", "images/images_*",
+           "images-224/images-224", "images-224")
 
 
 class ChestXray14(Corpus):
@@ -22,11 +24,15 @@ class ChestXray14(Corpus):
 
     @classmethod
     def read(cls, root, cohort):
-        names = RELEASE_NAMES["cxr14"]
+        """The table of findings and the official lists."""
+        names, official = cls.names(), {}
         labels = list(names.values())
-        tables = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
-        table = find_table(root, *tables, *(f"{name}.gz" for name in tables))
-        official = _official_split(root)
+        table = find_table(root, *TABLES, *(f"{name}.gz" for name in TABLES))
+        for split, file in (("train", "train_val_list"), ("test", "test_list")):
+            path = find_table(root, f"{file}.txt", f"{file}_NIH.txt")
+            for image in read_lines(path):
+                if official.setdefault(image, split) != split:
+                    raise ValueError(f"{path}: {image} is in train_val_list.txt too")
         rows = Rows(table)
         columns = ("Image Index", "Finding Labels", "Patient ID", "View Position")
         optional = ("Patient Gender", "Patient Age")
@@ -48,28 +54,17 @@ class ChestXray14(Corpus):
                      sex=sex, age=age)
         lacking = [image for image in official if image not in rows.seen]
         if lacking:
-            raise ValueError(f"{table}: lacks {len(lacking):,} images of the official lists, the "
+            raise ValueError(f"{table}: lacks images of the official lists: {len(lacking):,}, the "
                              f"first is {lacking[0]}")
-        return rows.release(labels, [])
+        return rows.release(labels)
 
     @classmethod
     def candidate_paths(cls, root):
+        """One folder, or the archives' twelve, or Kaggle's; those that hold an image."""
         folders = ["images", "images/images", ""]
-        for pattern in ("images_*/images", "images_*", "images/images_*/images", "images/images_*",
-                        "images-224/images-224", "images-224"):
+        for pattern in FOLDERS:
             folders += sorted(entry.relative_to(root).as_posix() for entry in root.glob(pattern))
         # Most of these hold no image, and each would be asked for every image.
         folders = [f"{folder}/".lstrip("/") for folder in folders
-                   if any(name.endswith(".png") for name in list_files(root / folder))]
+                   if any((root / folder).glob("*.png"))]
         return lambda path: [folder + path.removeprefix("images/") for folder in folders] or [path]
-
-
-def _official_split(root):
-    """Image name -> "train" or "test"."""
-    split = {}
-    for name, file in (("train", "train_val_list.txt"), ("test", "test_list.txt")):
-        path = find_table(root, file, file.replace(".txt", "_NIH.txt"))
-        for image in read_lines(path):
-            if split.setdefault(image, name) != name:
-                raise ValueError(f"{path}: {image} is in train_val_list.txt too")
-    return split

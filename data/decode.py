@@ -34,24 +34,11 @@ def read_image(path):
     A truncated file is refused, with one exception: in a JPEG that was cut within its pixels and
     closed again with an end marker, the rest is flat or blurred, and Pillow cannot tell.
 
-    Parameters
-    ----------
-    path : str or Path
-
-    Returns
-    -------
-    ndarray, uint8, uint16 or float32 (float64 of 32-bit DICOM), shape (H, W)
-
-    Raises
-    ------
-    ValueError
-        Naming the file and the reason: not an image of a known kind, truncated, damaged, empty,
-        over `MAX_PIXELS` (refused before it is decoded), color or multi-frame DICOM, no pixel
-        data.
-    FileNotFoundError
-        If there is no such file.
-    OSError
-        If it is DICOM and the package that decodes it is not installed: no fault of the file.
+    Gives uint8, uint16 or float32 (float64 of 32-bit DICOM), shape (H, W). Raises ValueError naming
+    the file and the reason: not an image of a known kind, truncated, damaged, empty, over
+    `MAX_PIXELS` (refused before it is decoded), color or multi-frame DICOM, no pixel data;
+    FileNotFoundError if there is no such file; OSError if it is DICOM and the package that decodes
+    it is not installed.
     """
     return decode_image(read_file(path), path)
 
@@ -92,7 +79,6 @@ def decode_image(data, path):
 
 
 def _decode_png(data):
-    """Decode PNG bytes."""
     header, pixels = _png_chunks(data)
     if len(header) != 13:
         raise ValueError(f"damaged: a header of {len(header)} bytes, expected 13")
@@ -120,8 +106,7 @@ def _png_bytes(width, height, bits, interlaced):
 def _png_chunks(data):
     """The header and the joined pixel chunks of a PNG, with every chunk's CRC checked.
 
-    Pillow's own reader leaves out the CRC of pixels and steps through the chunks in Python, of
-    which the files of ChestX-ray14 have 50 each.
+    Pillow's own reader leaves out the CRC of pixels.
     """
     view, start, header, pixels, kind = memoryview(data), len(PNG_SIGNATURE), b"", [], b""
     while kind != b"IEND":
@@ -142,7 +127,6 @@ def _png_chunks(data):
 
 
 def _decode_jpeg(data):
-    """Decode JPEG bytes."""
     end = data.rfind(b"\xff\xd9")
     if end < 0 or data.find(b"\xff\xda", end) >= 0:  # a thumbnail's end marker, before the scan
         raise ValueError(f"truncated: {len(data):,} bytes and no end of the image")
@@ -190,21 +174,21 @@ def _decode_dicom(data):
 
     header = pydicom.dcmread(io.BytesIO(data), force=True)
     _drop_empty(header)
-    photometric = header.get("PhotometricInterpretation")
-    if not any(tag in header for tag in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
-        raise ValueError("DICOM without pixel data")
-    if photometric not in ("MONOCHROME1", "MONOCHROME2"):
-        raise ValueError(f"photometric interpretation {photometric}; expected MONOCHROME1 or "
-                         "MONOCHROME2")
-    if int(header.get("NumberOfFrames") or 1) != 1:
-        raise ValueError(f"{header.NumberOfFrames} frames; expected 1")
-    if header.get("Columns") is None or header.get("Rows") is None:
-        raise ValueError("DICOM without its number of rows and columns")
-    _check_size(header.Columns, header.Rows)
-    stored = header.get("BitsStored")
-    if stored and header.get("HighBit", stored - 1) != stored - 1:  # pydicom takes the lower bits
-        raise ValueError(f"{stored} bits stored up to bit {header.HighBit}; expected up to "
-                         f"{stored - 1}")
+    photometric, frames = header.get("PhotometricInterpretation"), header.get("NumberOfFrames")
+    rows, columns, stored = map(header.get, ("Rows", "Columns", "BitsStored"))
+    high = header.get("HighBit", stored and stored - 1)
+    for wrong, reason in (
+            (not any(tag in header for tag in ("PixelData", "FloatPixelData",
+                                               "DoubleFloatPixelData")), "without pixel data"),
+            (photometric not in ("MONOCHROME1", "MONOCHROME2"),
+             f"photometric interpretation {photometric}; expected MONOCHROME1 or MONOCHROME2"),
+            (int(frames or 1) != 1, f"{frames} frames; expected 1"),
+            (columns is None or rows is None, "without its number of rows and columns"),
+            (stored and high != stored - 1,  # pydicom takes the lower bits
+             f"{stored} bits stored up to bit {high}; expected up to {(stored or 1) - 1}")):
+        if wrong:
+            raise ValueError(f"DICOM: {reason}")
+    _check_size(columns, rows)
     if "TransferSyntaxUID" not in header.file_meta:  # a bare data set
         implicit, _ = header.original_encoding
         header.file_meta.TransferSyntaxUID = (uid.ImplicitVRLittleEndian if implicit else

@@ -2,27 +2,13 @@
 
 import os
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 
 NO_NAMES = frozenset(("", ".", ".."))
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".dicom", ".dcm")
-
-
-def default_root(corpus):
-    """Where a corpus is looked for without --root: $CXR_ROOT/<corpus>, else datasets/<corpus>."""
-    return Path(os.environ.get("CXR_ROOT") or "datasets") / corpus
-
-
-def check_root(root, corpus, access):
-    """`root` as a Path; FileNotFoundError says where it was looked for and where to get it."""
-    root = Path(root)
-    if not root.is_dir():
-        raise FileNotFoundError(f"{root}: no such folder for {corpus}; pass --root or set "
-                                f"CXR_ROOT. {access}")
-    return root
 
 
 @contextmanager
@@ -41,23 +27,10 @@ def atomic_write(path):
 
 
 def locate(root, paths, candidate_paths):
-    """Find each file under `root` by listing folders, not by asking for each file.
+    """Find each of N paths under `root` by listing folders, not by asking for each file.
 
-    Parameters
-    ----------
-    root : Path
-    paths : (N,) array of str
-        Relative to `root`, with forward slashes.
-    candidate_paths : callable
-        path -> sequence of paths to try, in order, where the release allows several.
-
-    Returns
-    -------
-    found : (N,) object array of str
-        The first candidate that is there, else `paths` itself.
-    present : (N,) bool array
-    folders : dict of str to set of str
-        The file names in every folder that was listed.
+    `candidate_paths` gives, for a path, those to try in order. Returns the first that is there,
+    else the path itself (N,); whether one is there (N,); and the names in every folder listed.
     """
     folders = {}
 
@@ -83,28 +56,6 @@ def list_images(folders):
             if name.lower().endswith(IMAGE_SUFFIXES)}
 
 
-def spare_images(folders, paths, found, present, candidate_paths):
-    """The image files that no row is read from.
-
-    Parameters
-    ----------
-    folders : dict of str to set of str
-        File names by folder, relative to the root ("" for the root itself).
-    paths, found, present, candidate_paths
-        What `locate` was given, and what it returned.
-
-    Returns
-    -------
-    copies, strangers : set of str
-        Files that are a row's image too, in another format or place than the one read; and those
-        of no row.
-    """
-    spare = list_images(folders).difference(found[present])
-    rows = paths.tolist() if spare else ()
-    copies = spare.intersection(path for row in rows for path in candidate_paths(row))
-    return copies, spare - copies
-
-
 def find_elsewhere(images, missing):
     """Count missing images that lie in another folder or format, by (folder, suffix).
 
@@ -117,10 +68,12 @@ def find_elsewhere(images, missing):
     parts = 1
     while parts < 4 and len(set(tails(missing))) < len(missing):
         parts += 1
-    images, wanted = sorted(images), set(tails(missing))
-    return Counter((path.removesuffix(path[path.rindex("."):]).removesuffix(tail),
-                    path[path.rindex("."):])
-                   for path, tail in zip(images, tails(images)) if tail in wanted)
+    wanted, found = set(tails(missing)), Counter()
+    for path, tail in zip(images, tails(images)):
+        if tail in wanted:
+            stem, dot, suffix = path.rpartition(".")
+            found[stem.removesuffix(tail), dot + suffix] += 1
+    return found
 
 
 def list_tree(root):
@@ -147,23 +100,14 @@ def list_files(folder):
 def look_around(root, names, levels=4, most=2_000):
     """Folders some levels above or below `root` that have one of the files `names`."""
     root = Path(root).absolute()
-    near, found = [*root.parents[:levels]], []
-    below = [root]
+    near, below = [*root.parents[:levels]], [root]
     for _ in range(levels):
-        below = [Path(entry) for folder in below[:most] for entry in _subfolders(folder)]
-        near += below
-    for folder in near:
-        if any((folder / name).is_file() for name in names):
-            found.append(folder)
-    return found
-
-
-def _subfolders(folder):
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(entry.path for entry in entries if entry.is_dir())
-    except OSError:
-        return []
+        inside = []
+        for folder in below[:most]:
+            with suppress(OSError), os.scandir(folder) as entries:
+                inside += sorted(Path(entry.path) for entry in entries if entry.is_dir())
+        near, below = near + inside, inside
+    return [folder for folder in near if any((folder / name).is_file() for name in names)]
 
 
 def leads_out(path):
@@ -176,19 +120,9 @@ def leads_out(path):
 
 
 def stat_files(root, names):
-    """Size and modification time of each file, following links.
+    """Bytes and modification time in ns of each file, following links: int64 (len(names), 2).
 
-    Returns
-    -------
-    ndarray, int64, shape (len(names), 2)
-        Bytes, and nanoseconds.
-
-    Raises
-    ------
-    ValueError
-        If a name leads out of `root`; see `leads_out`.
-    FileNotFoundError
-        If files are absent: how many, and the first.
+    Raises ValueError for a name that leads out of `root`, FileNotFoundError for absent files.
     """
     result, missing = np.zeros((len(names), 2), np.int64), []
     for at, name in enumerate(names):

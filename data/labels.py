@@ -12,8 +12,6 @@ TABLE3 = {
               "Edema", "No finding"),
     "chexpert": ("Cardiomegaly", "Pleural effusion", "Pneumonia", "Pneumothorax", "Atelectasis",
                  "Consolidation", "Lung opacity", "Lung lesion", "Fracture", "No finding"),
-    "mimic": ("Cardiomegaly", "Pleural effusion", "Pneumonia", "Pneumothorax", "Atelectasis",
-              "Consolidation", "Lung opacity", "Lung lesion", "Fracture", "No finding"),
     "ukacxr": ("Cardiomegaly", "Pleural effusion right", "Pleural effusion left", "Pneumonia right",
                "Pneumonia left", "Atelectasis right", "Atelectasis left", "Congestion",
                "No finding"),
@@ -24,6 +22,7 @@ TABLE3 = {
     "phantom": ("Cardiomegaly", "Pleural effusion", "Pneumothorax", "Consolidation", "Nodule",
                 "No finding"),
 }
+TABLE3["mimic"] = TABLE3["chexpert"]
 
 
 def shared_with_mimic(names):
@@ -72,71 +71,50 @@ RELEASE_NAMES = {
     "phantom": _same(*TABLE3["phantom"]),
 }
 
-UNCERTAIN = ("zeros", "ones", "ignore")
+# UKA-CXR's grades of a finding, and of the heart.
+SEVERITY = {"negative": 0, "uncertain mild": -1, "mild": 1, "moderate": 1, "severe": 1}
+HEART_SIZE = {"normal": 0, "uncertain": -1, "borderline": 1, "enlarged": 1, "massively enlarged": 1}
+
+UNCERTAIN = {"zeros": 0.0, "ones": 1.0, "ignore": np.nan}
 NOT_UNCERTAIN = -2  # code of a "No finding" that holds unless an uncertain finding is one
 UNKNOWN = -3  # code of a blank that stands for nothing known, rather than for no mention
 
 
 def choose_labels(corpus, labels, have=()):
-    """The names that `labels` stands for.
+    """The list of names that `labels` stands for; ValueError for an unknown word or doubled names.
 
-    Parameters
-    ----------
-    corpus : str
-    labels : {"table3", "mimic-overlap", "all"} or sequence of str
-        The paper's labels, those that it shares with MIMIC-CXR, all that the tables have.
-    have : sequence of str
-        What the tables have. Of a corpus that is not the paper's, "table3" is all of them.
-
-    Returns
-    -------
-    list of str
-
-    Raises
-    ------
-    ValueError
-        For an unknown word, an empty sequence or a name given twice.
+    `labels` is "table3" (of a corpus that is not the paper's, all that the tables have),
+    "mimic-overlap" (those of them that MIMIC-CXR has too), "all" or a sequence of names.
     """
-    if isinstance(labels, str):
-        lists = {"table3": TABLE3.get(corpus, have), "all": have,
-                 "mimic-overlap": shared_with_mimic(TABLE3.get(corpus, have))}
-        if labels not in lists:
-            raise ValueError(f"labels: expected {', '.join(map(repr, lists))} or a list of names, "
-                             f"found {labels!r}")
-        if not lists[labels]:
-            raise ValueError(f"labels: {corpus} has none of {labels!r}; it has {', '.join(have)}")
-        return list(lists[labels])
-    names = list(labels)
-    if not names or len(set(names)) != len(names):
-        raise ValueError(f"labels: expected distinct names, found {names}")
-    return names
+    if not isinstance(labels, str):
+        names = list(labels)
+        if not names or len(set(names)) != len(names):
+            raise ValueError(f"labels: expected distinct names, found {names}")
+        return names
+    table3 = TABLE3.get(corpus, have)
+    lists = {"table3": table3, "all": have, "mimic-overlap": shared_with_mimic(table3)}
+    if labels not in lists:
+        raise ValueError(f"labels: expected {', '.join(map(repr, lists))} or a list of names, "
+                         f"found {labels!r}")
+    if not lists[labels]:
+        raise ValueError(f"labels: {corpus} has none of {labels!r}; it has {', '.join(have)}")
+    return list(lists[labels])
 
 
 def select_labels(y, have, want, corpus):
-    """Columns of a release's label matrix, by name; the sides merge where no side is asked for.
+    """The columns `want` of a label matrix (N, K) with the columns `have`, as (N, L) float32.
 
-    "Pleural effusion" of a corpus that has it per side is positive if either side is, else
-    uncertain if either side is, else unknown (NaN) if either side is blank, else negative.
-
-    Parameters
-    ----------
-    y : (N, K) float array of 1 positive, 0 negative, -1 uncertain, NaN blank
-    have : sequence of K str
-    want : sequence of L str
-    corpus : str
-        Named in the error.
-
-    Returns
-    -------
-    (N, L) float32 array, coded as `y`
+    Codes are 1 positive, 0 negative, -1 uncertain, NaN blank. The sides merge where no side is
+    asked for: "Pleural effusion" of a corpus that has it per side is positive if either side is,
+    else uncertain if either side is, else unknown (NaN) if either side is blank, else negative.
     """
-    have = list(have)
+    of = dict(zip(have, y.T))
     columns = []
     for name in want:
-        if name in have:
-            columns.append(y[:, have.index(name)])
-        elif f"{name} right" in have and f"{name} left" in have:
-            right, left = y[:, have.index(f"{name} right")], y[:, have.index(f"{name} left")]
+        if name in of:
+            columns.append(of[name])
+        elif f"{name} right" in of and f"{name} left" in of:
+            right, left = of[f"{name} right"], of[f"{name} left"]
             either = [(right == code) | (left == code) for code in (1, -1)]
             either.append(np.isnan(right) | np.isnan(left))
             columns.append(np.select(either, [1.0, -1.0, np.nan], 0.0))
@@ -146,23 +124,14 @@ def select_labels(y, have, want, corpus):
 
 
 def resolve_uncertain(y, uncertain):
-    """Turn release codes into training labels.
+    """Turn release codes (N, L) into training labels, float32 in {0, 1, NaN}.
 
-    Parameters
-    ----------
-    y : (N, L) float array of 1 positive, 0 negative, -1 uncertain, NaN blank, and `NOT_UNCERTAIN`
-        and `UNKNOWN`
-    uncertain : {"zeros", "ones", "ignore"}
-        What -1 becomes: 0 (the paper), 1, or NaN, which loss and metrics leave out; `NOT_UNCERTAIN`
-        becomes the opposite. Blank, which in CheXpert and MIMIC-CXR means that the report does not
-        mention the finding, is 0 under every policy; `UNKNOWN` is NaN.
-
-    Returns
-    -------
-    (N, L) float32 array in {0, 1, NaN}
+    `uncertain` says what -1 becomes: "zeros" 0 (the paper), "ones" 1, "ignore" NaN, which loss and
+    metrics leave out; `NOT_UNCERTAIN` becomes the opposite. NaN, which in CheXpert and MIMIC-CXR
+    means that the report does not mention the finding, is 0 under every policy; `UNKNOWN` is NaN.
     """
     if uncertain not in UNCERTAIN:
         raise ValueError(f"uncertain: expected one of {', '.join(UNCERTAIN)}, found {uncertain!r}")
-    value = {"zeros": 0.0, "ones": 1.0, "ignore": np.nan}[uncertain]
+    value = UNCERTAIN[uncertain]
     codes = [np.isnan(y), y == -1, y == NOT_UNCERTAIN, y == UNKNOWN]
     return np.select(codes, [0.0, value, 1 - value, np.nan], y).astype(np.float32)

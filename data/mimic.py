@@ -4,7 +4,6 @@ import numpy as np
 
 from data.chexpert import CERTAIN_IN_PAPER, UNCERTAIN
 from data.corpus import Corpus
-from data.labels import RELEASE_NAMES
 from data.tables import CERTAINTY, Rows, find_table, read_codes, read_csv
 
 OFFICIAL = {"train": "train", "validate": "val", "test": "test"}
@@ -18,9 +17,8 @@ class MimicCXR(Corpus):
 
     Columns read
         chexpert: subject_id, study_id and the 14 labels; metadata: dicom_id, subject_id, study_id,
-        ViewPosition;
-        split: dicom_id, split. patients: subject_id, gender, anchor_age and anchor_year (with
-        StudyDate of the metadata the age, which above 89 is 91).
+        ViewPosition; split: dicom_id, split. patients: subject_id, gender, anchor_age and
+        anchor_year (with StudyDate of the metadata the age, which above 89 is 91).
     Cohort
         Views AP and PA.
         paper: CheXpert's rule, no study that is uncertain in Cardiomegaly, Lung Opacity, Lung
@@ -38,21 +36,26 @@ class MimicCXR(Corpus):
 
     @classmethod
     def read(cls, root, cohort):
-        columns = tuple(RELEASE_NAMES["mimic"])
+        """The images of the metadata, joined with the labels of their studies."""
+        columns = tuple(cls.names())
         certain = [columns.index(name) for name in CERTAIN_IN_PAPER]
         labels, metadata = _find_table(root, "chexpert"), _find_table(root, "metadata")
-        studies = {}
-        wanted = ("subject_id", "study_id", *columns)
-        for row, (subject, study, *cells) in read_csv(labels, wanted):
+        studies, official = {}, {}
+        for row, (subject, study, *cells) in read_csv(labels, ("subject_id", "study_id", *columns)):
             if (subject, study) in studies:
                 raise ValueError(f"{labels}, row {row}: study {study} of subject {subject} is "
                                  "there twice")
             studies[subject, study] = read_codes(cells, CERTAINTY, columns, labels, row)
-        official = _official_split(root) if cohort == "official" else None
+        if cohort == "official":
+            table = _find_table(root, "split")
+            for row, (image, split) in read_csv(table, ("dicom_id", "split"), extra="ignore"):
+                of = OFFICIAL.get(split)
+                if of is None or official.setdefault(image, of) != of:
+                    raise ValueError(f"{table}, row {row}: split is {split!r}, expected one of "
+                                     f"{', '.join(OFFICIAL)}, and one for {image}")
 
-        rows = Rows(metadata)
-        blank = (0.0,) * len(columns)
-        wanted, people = ("dicom_id", "subject_id", "study_id", "ViewPosition"), _patients(root)
+        rows, people, blank = Rows(metadata), _patients(root), (0.0,) * len(columns)
+        wanted = ("dicom_id", "subject_id", "study_id", "ViewPosition")
         for row, cells in read_csv(metadata, wanted, ("StudyDate",), extra="ignore"):
             image, subject, study, view, date = cells
             y = studies.get((subject, study)) if subject else blank  # `Rows` refuses no subject
@@ -63,17 +66,16 @@ class MimicCXR(Corpus):
                 left_out = "no labels of its study"
             elif cohort == "paper" and any(y[i] == -1 for i in certain):
                 left_out = UNCERTAIN
-            if official is not None and image not in official:
+            if cohort == "official" and image not in official:
                 raise ValueError(f"{metadata}, row {row}: image {image} is not in the split table")
             path = f"files/p{subject[:2]}/p{subject}/s{study}/{image}.jpg"
-            split = official[image] if official else ""
             sex, age, year = people.get(subject, ("", "", 0))
             if year:
                 age = str(age + int(date[:4]) - year) if date[:4].isdecimal() else ""
-            rows.add(row, image, subject, view, path, y or blank, split, left_out, sex=sex, age=age)
+            rows.add(row, image, subject, view, path, y or blank, official.get(image, ""), left_out,
+                     sex=sex, age=age)
         notes = ["cohort paper is a guess for MIMIC-CXR: CheXpert's rule"]
         return rows.release(cls.all_labels(), notes if cohort == "paper" else [])
-
 
     @classmethod
     def rules(cls, release):
@@ -83,17 +85,16 @@ class MimicCXR(Corpus):
         """
         frontal = release.left_out == ""
         y, studies = release.table.y, [path.split("/")[3] for path in release.table.path.tolist()]
-        certain = [release.labels.index(RELEASE_NAMES["mimic"][name]) for name in CERTAIN_IN_PAPER]
+        certain = [release.labels.index(cls.names()[name]) for name in CERTAIN_IN_PAPER]
         sure = frontal & ~(y[:, certain] == -1).any(axis=1)
         number = np.unique(studies, return_inverse=True)[1]
         rows = np.flatnonzero(frontal)
         first = np.zeros(len(y), bool)
         first[rows[np.unique(number[rows], return_index=True)[1]]] = True
         single = frontal & (np.bincount(number[rows], minlength=number.max() + 1)[number] == 1)
-        everywhere = frontal & ~(y == -1).any(axis=1)
         return {
             "AP and PA": frontal, "without uncertain in CheXpert's five": sure,
-            "without uncertain in any label": everywhere,
+            "without uncertain in any label": frontal & ~(y == -1).any(axis=1),
             "the first frontal image of each study": first,
             "studies with a single frontal image": single,
             "first image, without uncertain in the five": first & sure,
@@ -107,24 +108,11 @@ def _find_table(root, name):
 
 def _patients(root):
     """subject_id -> (sex, age in the year, year), from MIMIC-IV, where it is there."""
-    table = next((path for name in ("patients.csv.gz", "patients.csv", "hosp/patients.csv.gz")
-                  if (path := root / name).is_file()), None)
+    places = [root / name for name in ("patients.csv.gz", "patients.csv", "hosp/patients.csv.gz")]
+    table = next((path for path in places if path.is_file()), None)
     wanted = ("subject_id", "gender", "anchor_age", "anchor_year")
     rows = read_csv(table, wanted, extra="ignore") if table else ()
     try:
         return {subject: (sex, int(age), int(year)) for _, (subject, sex, age, year) in rows}
     except ValueError as error:
         raise ValueError(f"{table}: {error}") from None
-
-
-def _official_split(root):
-    """dicom_id -> "train", "val" or "test"."""
-    table = _find_table(root, "split")
-    official = {}
-    for row, (image, split) in read_csv(table, ("dicom_id", "split"), extra="ignore"):
-        if split not in OFFICIAL:
-            raise ValueError(f"{table}, row {row}: split is {split!r}, expected one of "
-                             f"{', '.join(OFFICIAL)}")
-        if official.setdefault(image, OFFICIAL[split]) != OFFICIAL[split]:
-            raise ValueError(f"{table}, row {row}: image {image} is in two splits")
-    return official

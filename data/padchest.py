@@ -77,57 +77,52 @@ class PadChest(Corpus):
 
     @classmethod
     def all_labels(cls):
+        """Table 3's, and eight more of Table 2."""
         return tuple(SUBSTRINGS)
 
     @classmethod
     def read(cls, root, cohort):
+        """The table, its label cells matched as the cohort does."""
         inside = sorted(path.relative_to(root).as_posix() for path in root.glob(f"*/{TABLE}*"))
         table = find_table(root, TABLE, TABLE + ".gz", *inside)
-        rows, notes, nameless, read_before = Rows(table), [], 0, {}
+        rows, nameless, read_before = Rows(table), 0, {}
         columns = ("ImageID", "ImageDir", "PatientID", "Projection", "Labels")
         optional = ("PatientSex_DICOM", "StudyDate_DICOM", "PatientBirth")
         for row, cells in read_csv(table, columns, optional, extra="ignore"):
+            cells = ["" if cell == "nan" else cell for cell in cells]
             image, folder, patient, view, cell, sex, date, birth = cells
-            if image in ("", "nan"):
+            if not image:
                 nameless += 1
                 continue
             left_out = ""
-            patient = "" if patient == "nan" else patient
             if view not in FRONTAL:
                 left_out = f"view {view}" if view in OTHER_VIEWS else f"unknown view {view!r}"
-            elif cell in ("", "nan"):
+            elif not cell:
                 left_out = "the Labels cell is empty"
             if cell not in read_before:
                 read_before[cell] = _read_labels(cell, cohort, table, row)
             path = f"{folder.removesuffix('.0')}/{image}" if folder else image
-            rows.add(row, image, patient, view, path, read_before[cell], "", left_out,
-                     sex=sex, age=_years(date, birth))
-        if nameless:
-            notes.append(f"{nameless:,} rows without an ImageID are ignored")
-        return rows.release(cls.all_labels(), notes)
+            known = date[:4].isdecimal() and birth[:4].isdecimal()  # 20140915 and 1930.0
+            rows.add(row, image, patient, view, path, read_before[cell], "", left_out, sex=sex,
+                     age=str(int(date[:4]) - int(birth[:4])) if known else "")
+        return rows.release(cls.all_labels(), [f"rows ignored: {nameless:,} (without an ImageID)"]
+                            if nameless else [])
 
     @classmethod
     def candidate_paths(cls, root):
+        """In the release's numbered folders, in images/, or flat."""
         def places(path):
             folder, _, name = path.rpartition("/")
             return path, f"images/{path}", f"images/{name}", name, f"{folder}/{path}".lstrip("/")
         return places
 
 
-def _years(date, birth):
-    """The age in a study of 20140915 of someone born in 1930.0; "" where it is not known."""
-    known = date[:4].isdecimal() and birth[:4].isdecimal()
-    return str(int(date[:4]) - int(birth[:4])) if known else ""
-
-
 def _read_labels(cell, cohort, table, row):
     """0 or 1 for each label, from the text of a Labels cell."""
     if cohort == "paper":
         return tuple(int(any(text in cell for text in texts)) for texts in SUBSTRINGS.values())
-    if cell in ("", "nan"):
-        return (0,) * len(TERMS)
-    try:
-        terms = literal_eval(re.sub(r"\bnan\b(?=\s*[],])", "''", cell))  # a report without a term
+    try:  # "nan" stands for a report without a term
+        terms = literal_eval(re.sub(r"\bnan\b(?=\s*[],])", "''", cell or "[]"))
         if not isinstance(terms, list):
             raise TypeError
         terms = {" ".join(term.split()) for term in terms}

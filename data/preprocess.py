@@ -5,34 +5,8 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image
 
-from data.decode import decode_image, read_file
-
 # Part of every cache's key. Raise it whenever a file could come out as other pixels than before.
 PREPROCESSING_VERSION = 2
-
-
-def load(path, size=224):
-    """Read a radiograph and preprocess it: ``preprocess(read_image(path), size)``.
-
-    Returns
-    -------
-    ndarray, uint8, shape (size, size)
-
-    Raises
-    ------
-    ValueError
-        Naming the file and the reason.
-    """
-    return load_bytes(read_file(path), path, size)
-
-
-def load_bytes(data, path, size=224):
-    """`load` for the bytes of a file that was read; `path` is for the message of an error."""
-    image = decode_image(data, path)
-    try:
-        return preprocess(image, size)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
 
 
 def to_float32(image):
@@ -40,14 +14,6 @@ def to_float32(image):
 
     Others come as float32, the wider ones less their minimum: an offset does not change the result
     of `preprocess`, but beside a large one float32 has no digits left.
-
-    Parameters
-    ----------
-    image : ndarray, any real dtype, not empty
-
-    Returns
-    -------
-    ndarray, uint8, uint16 or float32, of the same shape
     """
     if image.dtype in (np.uint8, np.uint16, np.float32):
         return image
@@ -67,20 +33,8 @@ def preprocess(image, size=224):
     3. The 256 levels are equalized as by OpenCV's ``equalizeHist`` (in integers: where that rounds
        a tie the other way, it is a level off). A constant image becomes all zeros.
 
-    Parameters
-    ----------
-    image : ndarray, any real dtype, shape (H, W)
-    size : int
-        Height and width of the result.
-
-    Returns
-    -------
-    ndarray, uint8, shape (size, size)
-
-    Raises
-    ------
-    ValueError
-        If the image is not two-dimensional, has no pixel or a value that is not finite.
+    The image (H, W) of any real dtype becomes uint8 (size, size). ValueError if it is not
+    two-dimensional, has no pixel or a value that is not finite.
     """
     if image.ndim != 2 or image.size == 0:
         raise ValueError(f"an image of shape {image.shape}; expected (H, W), not empty")
@@ -127,9 +81,7 @@ def _resize(image, size):
 def _bands(length, size, step):
     """Triangle-filter weights of `size` outputs over `length` inputs, `step` outputs at a time.
 
-    Returns
-    -------
-    list of (output slice, input slice, float32 weights (outputs, inputs))
+    A list of (output slice, input slice, float32 weights (outputs, inputs)).
     """
     scale = length / size
     support = max(scale, 1.0)  # the filter widens where it reduces: this is the antialiasing

@@ -25,16 +25,7 @@ def _rank(salt, ids):
 def draw_patients(patients, fraction, salt):
     """A share of the patients, rounded; never all, and of two or more at least one (if > 0).
 
-    Parameters
-    ----------
-    patients : iterable of str
-    fraction : float in [0, 1)
-    salt : str
-        Hashed together with each id; it holds the seed.
-
-    Returns
-    -------
-    set of str
+    `salt`, which holds the seed, is hashed together with each id.
     """
     ranked = _rank(salt, patients)
     if fraction == 0 or len(ranked) < 2:
@@ -49,7 +40,7 @@ def draw_subset(image_ids, limit, salt):
 
 
 def assign(patient_id, official, *, val_fraction=0.05, seed=0, source="official splits"):
-    """The split of every row.
+    """The split of every row, "train", "val" or "test", as an (N,) array of str.
 
     An official split is kept. Of the patients that have none, 20 % become test. `val_fraction` of
     the patients that are then left for training become validation, unless all rows have an official
@@ -58,16 +49,12 @@ def assign(patient_id, official, *, val_fraction=0.05, seed=0, source="official 
     Parameters
     ----------
     patient_id, official : (N,) arrays of str
-        `official` is "train", "val", "test" or "". A blank patient id, which only a row that is
-        left out may have, is nobody's.
+        `official` is a split or "". A blank patient id, which only a row that is left out may have,
+        is nobody's.
     val_fraction : float in [0, 1)
     seed : int
     source : object
-        Where the official splits come from, for the message of an error.
-
-    Returns
-    -------
-    (N,) str array of "train", "val", "test"
+        Where the official splits come from, for the error where a patient is in two.
     """
     if not 0 <= val_fraction < 1:
         raise ValueError(f"val_fraction: expected 0 <= val_fraction < 1, found {val_fraction}")
@@ -91,8 +78,8 @@ def check_disjoint(patient_id, split, source="official splits"):
     spread = sum(np.bincount(code[split == name], minlength=len(names)) > 0 for name in SPLITS)
     shared = names[spread > 1]
     if len(shared):
-        raise ValueError(f"{source}: {len(shared):,} patients are in more than one split, "
-                         f"the first is {shared[0]}")
+        raise ValueError(f"{source}: in more than one split: {len(shared):,} of {len(names):,} "
+                         f"patients, the first is {shared[0]}")
 
 
 def split_hash(image_id, split):
@@ -101,101 +88,55 @@ def split_hash(image_id, split):
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def check_split_target(path):
-    """Raise, before any work, where no split can be written or where something else lies."""
+def write_split(path, corpus, image_id, split):
+    """Write {"corpus", "split_hash", "key": "image_id", "splits": {"train": [ids], ...}} as JSON.
+
+    Raises ValueError where anything but a split lies at `path`.
+    """
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path}: the folder it would go into does not exist")
+    splits = {name: sorted(image_id[split == name].tolist()) for name in SPLITS}
+    content = {"corpus": corpus, "split_hash": split_hash(image_id, split), "key": "image_id",
+               "splits": splits}
     if path.exists():
         try:
             keys = set(json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             keys = set()
-        if keys != {"corpus", "split_hash", "key", "splits"}:
+        if keys != set(content):
             raise ValueError(f"{path}: exists and is no split file; it is left as it is")
-
-
-def write_split(path, corpus, image_id, split):
-    """Write a split as JSON.
-
-    The content is {"corpus", "split_hash", "key": "image_id", "splits": {"train": [ids], ...}}.
-    """
-    splits = {name: sorted(image_id[split == name].tolist()) for name in SPLITS}
-    content = {"corpus": corpus, "split_hash": split_hash(image_id, split), "key": "image_id",
-               "splits": splits}
     with atomic_write(path) as file:
         file.write((json.dumps(content, indent=0) + "\n").encode())
 
 
 def read_split(path, corpus, image_id, patient_id):
-    """The split of every row, from a file.
+    """The split of every row (N,), from a file.
 
-    Parameters
-    ----------
-    path : Path or str
-        JSON as `write_split` writes it, or CSV with the header `image_id,split` or
-        `patient_id,split`.
-    corpus : str
-    image_id, patient_id : (N,) str arrays
-
-    Returns
-    -------
-    (N,) str array
-
-    Raises
-    ------
-    ValueError
-        If the file was made for another corpus, its hash does not fit its content, it lists an id
-        in two splits or in an unknown one, or lacks a row of the table; or if a patient is in two
-        splits.
+    The file is JSON as `write_split` writes it, or CSV with the header `image_id,split` or
+    `patient_id,split`. Raises ValueError if it was made for another corpus, its hash does not fit
+    its content, it lists an id in two splits or in an unknown one, or lacks a row of the table; or
+    if a patient is in two splits.
     """
     path = Path(path)
-    key, of = _read_csv(path) if path.suffix.lower() == ".csv" else _read_json(path, corpus)
-    ids = image_id if key == "image_id" else patient_id
-    unlisted = [i for i in ids.tolist() if i not in of]
-    if unlisted:
-        raise ValueError(f"{path}: lists no split for {len(unlisted):,} of {len(ids):,} images, "
-                         f"the first has the {key} {unlisted[0]}")
-    split = np.array([of[i] for i in ids.tolist()], "<U5")
-    check_disjoint(patient_id, split, path)
-    return split
-
-
-def _read_json(path, corpus):
-    """The key of a JSON split and {id: split}."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        made_for, key = content["corpus"], content["key"]
-        pairs = [(i, name) for name, listed in content["splits"].items() for i in listed]
-        stored = content["split_hash"]
+        text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise ValueError(f"{path}: not UTF-8 text") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path}: not a split file of this project ({error!r})") from None
-    if made_for != corpus:
-        raise ValueError(f"{path}: a split of {made_for}, not of {corpus}")
-    of = _to_dict(path, key, pairs)
-    found = split_hash(np.array(list(of)), np.array(list(of.values())))
-    if found != stored:
-        raise ValueError(f"{path}: the content has the hash {found[:12]}, the file says "
-                         f"{str(stored)[:12]}")
-    return key, of
-
-
-def _read_csv(path):
-    """The key of a CSV split and {id: split}."""
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            rows = [row for row in csv.reader(file) if row]
-    except UnicodeDecodeError:
-        raise ValueError(f"{path}: not UTF-8 text") from None
-    if not rows or len(rows[0]) != 2 or rows[0][1] != "split" or any(len(row) != 2 for row in rows):
-        raise ValueError(f"{path}: expected the two columns image_id (or patient_id) and split")
-    return rows[0][0], _to_dict(path, rows[0][0], rows[1:])
-
-
-def _to_dict(path, key, pairs):
-    """{id: split}, each id checked to be in one."""
+    if path.suffix.lower() == ".csv":
+        rows = [row for row in csv.reader(text.splitlines()) if row]
+        if any(len(row) != 2 for row in rows) or not rows or rows[0][1] != "split":
+            raise ValueError(f"{path}: expected the two columns image_id (or patient_id) and split")
+        key, pairs = rows[0][0], rows[1:]
+    else:
+        try:
+            content = json.loads(text)
+            made_for, key, stored = (content[name] for name in ("corpus", "key", "split_hash"))
+            pairs = [(i, name) for name, listed in content["splits"].items() for i in listed]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path}: not a split file of this project ({error!r})") from None
+        if made_for != corpus:
+            raise ValueError(f"{path}: a split of {made_for}, not of {corpus}")
     if key not in ("image_id", "patient_id"):
         raise ValueError(f"{path}: expected the key image_id or patient_id, found {key!r}")
     of = {}
@@ -207,4 +148,15 @@ def _to_dict(path, key, pairs):
                              f"{', '.join(SPLITS)}")
         if of.setdefault(i, name) != name:
             raise ValueError(f"{path}: {key} {i} is in {of[i]} and in {name}")
-    return of
+    found = split_hash(np.array(list(of)), np.array(list(of.values())))
+    if path.suffix.lower() != ".csv" and stored != found:
+        raise ValueError(f"{path}: the content has the hash {found[:12]}, the file says "
+                         f"{str(stored)[:12]}")
+    ids = (image_id if key == "image_id" else patient_id).tolist()
+    unlisted = [i for i in ids if i not in of]
+    if unlisted:
+        raise ValueError(f"{path}: lists no split for {len(unlisted):,} of {len(ids):,} images, "
+                         f"the first has the {key} {unlisted[0]}")
+    split = np.array([of[i] for i in ids], "<U5")
+    check_disjoint(patient_id, split, path)
+    return split

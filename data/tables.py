@@ -6,38 +6,27 @@ import re
 import sys
 import zlib
 from collections import Counter
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 
 from data.files import leads_out, look_around
+from data.splits import SPLITS
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of a corpus, one image each.
+    """N rows of a corpus, one image each, with L labels."""
 
-    Attributes
-    ----------
-    image_id, patient_id, view : (N,) arrays of str
-    path : (N,) object array of str
-        Relative to the corpus's root, with forward slashes. NumPy's fixed width would take 400
-        bytes for each.
-    y : (N, L) float32 array
-    sex : (N,) array of str
-        "F", "M", or "" where it is not known.
-    age : (N,) float32 array
-        Years, NaN where it is not known or impossible.
-    """
-
-    image_id: np.ndarray
-    patient_id: np.ndarray
-    view: np.ndarray
-    path: np.ndarray
-    y: np.ndarray
-    sex: np.ndarray
-    age: np.ndarray
+    image_id: np.ndarray  # (N,) str
+    patient_id: np.ndarray  # (N,) str
+    view: np.ndarray  # (N,) str
+    path: np.ndarray  # (N,) object: str below the root, with "/"; fixed width would take 400 bytes
+    y: np.ndarray  # (N, L) float32
+    sex: np.ndarray  # (N,) "F", "M", or "" where it is not known
+    age: np.ndarray  # (N,) float32 years, NaN where it is not known or impossible
 
     def __len__(self):
         return len(self.image_id)
@@ -55,34 +44,19 @@ class Release:
 
     All its text is Python's strings in object arrays: 377,110 rows of fixed width would be three
     times as large.
-
-    Attributes
-    ----------
-    table : Table
-        `y` coded 1 positive, 0 negative, -1 uncertain, NaN blank, with one column per entry of
-        `labels`.
-    labels : tuple of str
-    official : (N,) object array of str
-        The release's own split of the row: "train", "val", "test", or "" where it has none.
-    left_out : (N,) object array of str
-        Why the cohort leaves the row out; "" where it is in.
-    notes : list of str
-        What a user should be told about how the tables were read.
-    file : Path or None
-        The table that names the images.
     """
 
-    table: Table
-    labels: tuple
-    official: np.ndarray
-    left_out: np.ndarray
-    notes: list = field(default_factory=list)
-    file: object = None
+    table: Table  # y: 1 positive, 0 negative, -1 uncertain, NaN blank
+    labels: tuple  # of y's columns
+    official: np.ndarray  # (N,) the release's own split, "" where it has none
+    left_out: np.ndarray  # (N,) why the cohort leaves the row out, "" where it is in
+    notes: list  # what a user should be told about how the tables were read
+    file: object  # the table that names the images
 
     def cohort_notes(self):
         """`notes`, and how many rows were left out for which reason."""
         reasons = sorted(Counter(self.left_out[self.left_out != ""].tolist()).items())
-        return self.notes + [f"{n:,} images left out: {reason}" for reason, n in reasons]
+        return self.notes + [f"images left out: {n:,} ({reason})" for reason, n in reasons]
 
 
 def find_table(root, *names):
@@ -91,53 +65,44 @@ def find_table(root, *names):
         if (root / name).is_file():
             return root / name
     near = look_around(root, names)
-    hint = (f"; {' and '.join(map(str, near[:3]))} {'has' if len(near) == 1 else 'have'} it: pass "
-            f"{'that' if len(near) == 1 else 'one of them'} as --root") if near else ""
+    has, that = ("has", "that") if len(near) == 1 else ("have", "one of them")
+    hint = f"; {' and '.join(map(str, near[:3]))} {has} it: pass {that} as --root" if near else ""
     raise FileNotFoundError(f"{root}: no {' or '.join(names)}, which is part of the release{hint}")
 
 
-def read_lines(path):
-    """The non-blank lines of a text file, with Unix or Windows line ends."""
+@contextmanager
+def _open_text(path):
+    """A text file, gzip where the name ends in .gz; ValueError names it where it is no text."""
+    opener = gzip.open if path.suffix == ".gz" else open
     try:
-        with open(path, encoding="utf-8-sig") as file:
-            return [line.strip() for line in file if line.strip()]
+        with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
+            yield file
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(f"{path}: cut short or damaged ({error})") from None
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not UTF-8 text ({error.reason})") from None
 
 
-def open_text(path):
-    """A text file, gzip where the name ends in .gz, open for the module `csv`."""
-    opener = gzip.open if path.suffix == ".gz" else open
-    return opener(path, "rt", encoding="utf-8-sig", newline="")
+def read_lines(path):
+    """The non-blank lines of a text file, with Unix or Windows line ends."""
+    with _open_text(path) as file:
+        return [line.strip() for line in file if line.strip()]
+
+
+def read_header(path):
+    """The names of a CSV file's columns."""
+    with _open_text(path) as file:
+        return [name.strip() for name in next(csv.reader(file), [])]
 
 
 def read_csv(path, columns, optional=(), extra="error"):
-    """Yield `(row number, cells)` of a CSV file, gzip or plain, for the wanted columns.
+    """Yield `(line number, cells)` of a CSV file, gzip or plain, stripped of blanks.
 
-    Parameters
-    ----------
-    path : Path
-    columns : sequence of str
-        Their cells come in this order, stripped of blanks. Each must be in the header exactly once.
-    optional : sequence of str
-        Columns that may be absent; their cells come after the others, "" where there is no such
-        column.
-    extra : {"error", "ignore"}
-        What to do about columns that were not asked for.
-
-    Yields
-    ------
-    (int, list of str)
-        The row number is the line in the file, as an editor counts.
-
-    Raises
-    ------
-    ValueError
-        Naming the file, and the row where there is one: no header, a missing, doubled or (with
-        "error") extra column, a row of another length than the header, text that is not UTF-8, a
-        gzip file cut short.
+    The cells of `columns` come in this order, each of which must be there once; then those of the
+    `optional` columns, "" where there is no such column. Others are an error, or with `extra`
+    "ignore" left out. Raises ValueError naming the file, and the row where there is one.
     """
-    with open_text(path) as file:
+    with _open_text(path) as file:
         reader = csv.reader(file)
         try:
             header = [name.strip() for name in next(reader, [])]
@@ -149,32 +114,27 @@ def read_csv(path, columns, optional=(), extra="error"):
                 elif row:
                     raise ValueError(f"{path}, row {reader.line_num}: {len(row)} cells, the header "
                                      f"has {len(header)}")
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise ValueError(f"{path}: cut short or damaged after row {reader.line_num} "
-                             f"({error})") from None
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path}: not UTF-8 text after row {reader.line_num} "
-                             f"({error.reason})") from None
         except csv.Error as error:
             raise ValueError(f"{path}, row {reader.line_num}: {error}") from None
 
 
 def _find_columns(path, header, columns, optional, extra):
     """Index of each wanted column in the header; one past its end for an absent optional one."""
+    wanted = (*columns, *optional)
     missing = [name for name in columns if name not in header]
-    unasked = [name for name in header if name and name not in columns and name not in optional]
+    unasked = [name for name in header if name and name not in wanted]
     if missing:
         also = f"; it has {', '.join(map(repr, unasked))} instead" if unasked else ""
         for separator, name in ((";", "semicolons"), ("\t", "tabs")):
             if any(separator in cell for cell in header):
                 also = f"; its columns are separated by {name}, expected commas"
         raise ValueError(f"{path}: no column {', '.join(map(repr, missing))}{also}")
-    doubled = [name for name in (*columns, *optional) if header.count(name) > 1]
+    doubled = [name for name in wanted if header.count(name) > 1]
     if doubled:
         raise ValueError(f"{path}: more than one column {', '.join(map(repr, doubled))}")
     if unasked and extra == "error":
         raise ValueError(f"{path}: unknown column {', '.join(map(repr, unasked))}")
-    return [header.index(name) if name in header else len(header) for name in (*columns, *optional)]
+    return [header.index(name) if name in header else len(header) for name in wanted]
 
 
 BINARY = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
@@ -187,7 +147,7 @@ def read_codes(cells, codes, names, path, row):
         return tuple([codes[cell] for cell in cells])
     except KeyError:
         name, cell = next((n, c) for n, c in zip(names, cells) if c not in codes)
-        expected = ", ".join(repr(code) for code in codes)
+        expected = ", ".join(map(repr, codes))
         raise ValueError(f"{path}, row {row}: {name} is {cell!r}, expected one of "
                          f"{expected}") from None
 
@@ -215,21 +175,21 @@ class Rows:
     """Collects the rows of a release and checks each as it comes."""
 
     def __init__(self, file):
-        self.file = file
-        self.rows = []
-        self.seen = set()
+        self.file, self.rows, self.seen = file, [], set()
 
     def add(self, row, image_id, patient_id, view, path, y, official="", left_out="", file=None,
             sex="", age=""):
         """Append one image; `sex` and `age` are cells as `read_sex` and `read_age` take them.
 
         Raises ValueError, naming file and row, for a blank or repeated image id, a blank patient id
-        of an image that is not left out, and a path that leads out of the root.
+        of an image that is not left out, an unknown split and a path that leads out of the root.
         """
         error = ("the image id is blank" if not image_id else
                  f"the patient id of {image_id} is blank" if not (patient_id or left_out) else
                  f"image {image_id} is there a second time" if image_id in self.seen else
-                 f"{path!r} leads out of the root" if leads_out(path) else None)
+                 f"{path!r} leads out of the root" if leads_out(path) else
+                 f"split is {official!r}, expected one of {', '.join(SPLITS)}"
+                 if official and official not in SPLITS else None)
         if error:
             raise ValueError(f"{file or self.file}, row {row}: {error}")
         self.seen.add(image_id)
@@ -237,7 +197,7 @@ class Rows:
         self.rows.append((image_id, sys.intern(patient_id), sys.intern(view), path, y,
                           read_sex(sex), read_age(age), official, sys.intern(left_out)))
 
-    def release(self, labels, notes):
+    def release(self, labels, notes=()):
         """What was collected, as a Release."""
         if not self.seen:
             raise ValueError(f"{self.file}: no rows")
@@ -245,4 +205,4 @@ class Rows:
         table = Table(*(np.array(text, object) for text in texts), np.array(y, np.float32),
                       np.array(sex, "<U1"), np.array(age, np.float32))
         return Release(table, tuple(labels), np.array(official, object), np.array(left_out, object),
-                       notes, self.file)
+                       list(notes), self.file)

@@ -1,12 +1,8 @@
 """UKA-CXR of University Hospital Aachen, read from one documented table."""
 
 from data.custom import Custom
-from data.labels import NOT_UNCERTAIN, TABLE3
+from data.labels import HEART_SIZE, NOT_UNCERTAIN, SEVERITY
 from data.tables import read_codes
-
-SEVERITY = {"negative": 0, "uncertain mild": -1, "mild": 1, "moderate": 1, "severe": 1}
-HEART_SIZE = {"normal": 0, "uncertain": -1, "borderline": 1, "enlarged": 1, "massively enlarged": 1}
-FINDINGS = tuple(name for name in TABLE3["ukacxr"] if name != "No finding")
 
 
 class UkaCXR(Custom):
@@ -34,20 +30,24 @@ class UkaCXR(Custom):
 
     @classmethod
     def label_columns(cls, table):
-        return FINDINGS
+        """Table 3's, but for the derived No finding."""
+        return [name for name in cls.names() if name != "No finding"]
 
     @classmethod
     def label_names(cls, columns):
+        """With No finding."""
         return (*columns, "No finding")
 
     @classmethod
     def read_labels(cls, cells, columns, table, row):
+        """Grades as codes, and No finding."""
         y = read_codes(cells[:1], HEART_SIZE, columns, table, row)
         y += read_codes(cells[1:], SEVERITY, columns[1:], table, row)
         return *y, 0 if 1 in y else NOT_UNCERTAIN if -1 in y else 1
 
     @classmethod
     def left_out(cls, view):
+        """All but AP and PA."""
         return "" if view in ("AP", "PA") else f"unknown view {view!r}"
 
     def check_labels(self, table):

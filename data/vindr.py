@@ -1,24 +1,11 @@
 """VinDr-CXR of VinBigData, Vietnam."""
 
 from data.corpus import Corpus
-from data.labels import RELEASE_NAMES
-from data.tables import (
-    BINARY,
-    Rows,
-    find_table,
-    read_age,
-    read_codes,
-    read_csv,
-    read_lines,
-    read_sex,
-)
+from data.tables import BINARY, Rows, find_table, read_age, read_codes, read_csv, read_sex
 
-OTHER = ("Other diseases", "Other disease")  # both occur, one in a table
-COLUMNS = tuple(name for name in RELEASE_NAMES["vindr"] if name not in OTHER)
+OTHER = ("Other diseases", "Other disease")  # the column's name differs between the tables
 READERS = 3
-TABLES = {part: tuple(f"{folder}image_labels_{part}.csv" for folder in ("annotations/", "",
-                                                                       f"{part}/"))
-          for part in ("train", "test")}
+SUFFIXES = (".dicom", ".dcm", ".png", ".jpg", ".jpeg")
 
 
 class VinDrCXR(Corpus):
@@ -38,40 +25,57 @@ class VinDrCXR(Corpus):
     access = "VinDr-CXR is at https://physionet.org/content/vindr-cxr/1.0.0/ after credentialing."
 
     @classmethod
+    def columns(cls):
+        """The labels of the release's tables, but for other diseases."""
+        return [name for name in cls.names() if name not in OTHER]
+
+    @classmethod
     def read(cls, root, cohort):
-        names, of = cls.all_labels(), RELEASE_NAMES["vindr"]
+        """Both tables, the readers' votes counted."""
+        train, test = (tuple(f"{folder}image_labels_{part}.csv"
+                             for folder in ("annotations/", "", f"{part}/"))
+                       for part in ("train", "test"))
         boxes = root / "train.csv"
-        if boxes.is_file() and not any((root / name).is_file() for name in TABLES["train"]):
+        if boxes.is_file() and not any((root / name).is_file() for name in train):
             raise FileNotFoundError(f"{boxes}: Kaggle's VinBigData has boxes of the training "
                                     f"images, but not the image-level labels. {cls.access}")
-        train = find_table(root, *TABLES["train"])
-        test = find_table(root, *TABLES["test"])
-        rows = Rows(train)
-        columns_of = [[i for i, column in enumerate((*COLUMNS, OTHER[0])) if of[column] == name]
-                      for name in names]
+        train, test = find_table(root, *train), find_table(root, *test)
+        rows, names = Rows(train), cls.all_labels()
+        merged = [[i for i, column in enumerate((*cls.columns(), OTHER[0]))
+                   if cls.names()[column] == name] for name in names]
 
         def merge(y):  # after the vote: readers agree on a label of the release, not on one of ours
-            return [int(any(y[i] for i in columns)) for columns in columns_of]
+            return [int(any(y[i] for i in columns)) for columns in merged]
 
         votes = {}
-        for row, (image, reader), y in _read_labels(train, ("image_id", "rad_id")):
-            first, readers, count = votes.setdefault(image, (row, set(), [0] * len(y)))
-            if not reader or reader in readers:
+        for row, (image, reader), y in cls._read_labels(train, ("image_id", "rad_id")):
+            first, given = votes.setdefault(image, (row, {}))
+            if not reader or reader in given:
                 raise ValueError(f"{train}, row {row}: reader {reader!r} of image {image} is "
                                  "blank or listed twice")
-            readers.add(reader)
-            for i, positive in enumerate(y):
-                count[i] += positive
-        for image, (row, readers, count) in votes.items():
-            if len(readers) != READERS:
-                raise ValueError(f"{train}, row {row}: image {image} has {len(readers)} "
+            given[reader] = y
+        for image, (row, given) in votes.items():
+            if len(given) != READERS:
+                raise ValueError(f"{train}, row {row}: image {image} has {len(given)} "
                                  f"readers, expected {READERS}")
-            rows.add(row, image, image, "PA", f"train/{image}.dicom",
-                     merge([2 * n > READERS for n in count]), "train")
-        for row, (image,), y in _read_labels(test, ("image_id",)):
+            y = [2 * sum(said) > READERS for said in zip(*given.values())]
+            rows.add(row, image, image, "PA", f"train/{image}.dicom", merge(y), "train")
+        for row, (image,), y in cls._read_labels(test, ("image_id",)):
             rows.add(row, image, image, "PA", f"test/{image}.dicom", merge(y), "test", file=test)
         note = "the release has no patient ids: splits and bootstrap resamples are by image"
         return rows.release(names, [note])
+
+    @classmethod
+    def _read_labels(cls, path, ids):
+        """Yield (row number, id cells, 0 or 1 for each of `columns` and other diseases)."""
+        labels, row = cls.columns(), 0
+        for row, cells in read_csv(path, (*ids, *labels), OTHER):
+            *cells, one, other = cells
+            y = read_codes((*cells[len(ids):], one or other), BINARY, (*labels, OTHER[0]), path,
+                           row)
+            yield row, cells[:len(ids)], y
+        if not row:
+            raise ValueError(f"{path}: has no rows")
 
     def demographics(self, table=None):
         """Sex and age from the headers of the DICOM files, where these have them."""
@@ -94,16 +98,6 @@ class VinDrCXR(Corpus):
 
     @classmethod
     def candidate_paths(cls, root):
-        lower = (".dicom", ".dcm", ".png", ".jpg", ".jpeg")
-        suffixes = (*lower, *(suffix.upper() for suffix in lower))
+        """DICOM, or converted."""
+        suffixes = (*SUFFIXES, *map(str.upper, SUFFIXES))
         return lambda path: [path.removesuffix(".dicom") + suffix for suffix in suffixes]
-
-
-def _read_labels(path, ids):
-    """Yield (row number, id cells, 0 or 1 for each of `COLUMNS` and other diseases)."""
-    lines = read_lines(path)
-    if len(lines) < 2:
-        raise ValueError(f"{path}: has no rows")
-    columns = (*COLUMNS, OTHER[0] if OTHER[0] in lines[0] else OTHER[1])
-    for row, cells in read_csv(path, (*ids, *columns)):
-        yield row, cells[:len(ids)], read_codes(cells[len(ids):], BINARY, columns, path, row)

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1] if "__file__" in globals() else Path.
 sys.path.insert(0, str(ROOT))
 
 from data import CORPORA  # noqa: E402
-from data.augment import apply_affine, random_affine  # noqa: E402
+from data.batches import apply_affine, random_affine  # noqa: E402
 from models import create_model  # noqa: E402
 from models.inference import predict, to_input  # noqa: E402
 from models.training import create_optimizer, multilabel_loss  # noqa: E402

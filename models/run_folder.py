@@ -124,10 +124,8 @@ def write_settings(folder, record, *datasets):
     with atomic_write(Path(folder) / "config.json") as file:
         file.write(json.dumps(record, indent=2).encode())
     datasets = [dataset for dataset in datasets if dataset]
-    skipped = [dict(image=path, reason="not on disk")
-               for dataset in datasets for path in dataset.skipped["missing"]]
-    skipped += [dict(image=path, reason=reason)
-                for dataset in datasets for path, reason in dataset.skipped["bad"]]
+    skipped = [dict(image=path, reason=reason) for why in ("missing", "bad")
+               for dataset in datasets for path, reason in dataset.skipped[why]]
     path = Path(folder) / "skipped.csv"
     if skipped:
         _write_table(path, skipped)

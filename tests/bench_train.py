@@ -25,8 +25,7 @@ import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from data.augment import apply_affine, random_affine
-from data.batches import epoch_batches, prefetch
+from data.batches import apply_affine, epoch_batches, prefetch, random_affine
 from models import VisionTransformer, create_model
 from models.inference import autocast, choose_amp, choose_device, to_input
 from models.training import create_optimizer, multilabel_loss

@@ -8,7 +8,7 @@ import torch
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tv
 
-from data.augment import RECIPES, apply_affine, random_affine
+from data.batches import RECIPES, apply_affine, random_affine
 
 
 class Fixed:

@@ -229,7 +229,7 @@ def test_command_on_a_phantom(tmp_path, capsys):
     assert main(["phantom", "--root", str(root), "--strict", "--write-split",
                  str(tmp_path / "split.json")]) == 0
     out = capsys.readouterr().out
-    assert "1 image files are in no row of the tables" in out
+    assert "image files ignored: 1 (in no row of the tables)" in out
     assert "30 of the 30 images are on disk" in out and re.search(r"^images +30 +-$", out, re.M)
     split_hash = CORPORA["phantom"](root, tables_only=True).split_hash
     assert f"split hash {split_hash}" in out and split_hash in (tmp_path / "split.json").read_text()
@@ -277,10 +277,11 @@ def test_command_is_strict_about_a_cut_table(tmp_path, capsys):
 
 @pytest.mark.parametrize("arguments, message", [
     (["vindr", "--root", "nowhere"], "nowhere: no such folder for vindr"),
-    (["cxr14", "--root", ".", "--cohort", "exact"], "cohort: cxr14 has paper, not 'exact'"),
+    (["cxr14", "--root", ".", "--cohort", "exact"], "--cohort exact: for cxr14 expected paper"),
     (["cxr14", "--tables-only", "--read-images"], "exclude each other"),
 ])
 def test_command_errors_are_one_line(arguments, message, capsys):
     assert main(arguments) == 2
     error = capsys.readouterr().err
-    assert error.startswith("data.cohort: error:") and message in error and error.count("\n") == 1
+    assert error.startswith("python -m data.cohort: error:") and message in error
+    assert error.count("\n") == 1

@@ -18,15 +18,20 @@ import evaluate
 import train
 from data import CORPORA, default_root, from_config
 from data.cohort import main as cohort_main
+from data.decode import read_image
 from data.files import find_elsewhere
 from data.phantom.__main__ import main as phantom_main
 from data.phantom.corpus import make_phantom
-from data.preprocess import load
+from data.preprocess import preprocess
 from data.splits import assign, check_disjoint, draw_patients, read_split, split_hash
 from data.tables import read_csv
 from stats.predictions import load_predictions
 
 Phantom = CORPORA["phantom"]
+
+
+def load(path, size):
+    return preprocess(read_image(path), size)
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +98,7 @@ def test_no_patient_is_in_two_splits(tmp_path):
              for s in ("train", "val", "test")}
     assert sum(map(len, parts.values())) == len(set.union(*parts.values())) == 30
     assert [len(parts[s]) for s in ("train", "val", "test")] == [19, 5, 6]
-    with pytest.raises(ValueError, match="1 patients are in more than one split, the first is a"):
+    with pytest.raises(ValueError, match="in more than one split: 1 of 2 patients, the first is a"):
         check_disjoint(np.array(["a", "b", "a"]), np.array(["train", "test", "test"]))
 
 
@@ -171,7 +176,7 @@ def test_split_files_that_are_no_text(tmp_path, phantom_root):
     (tmp_path / "patients.csv").write_text("image_id,split\n" + "".join(
         f"{image},{('train', 'test')[i % 2]}\n" for i,
         image in enumerate(Phantom(phantom_root, tables_only=True).cohort_table.image_id)))
-    with pytest.raises(ValueError, match="patients.csv: .* patients are in more than one split"):
+    with pytest.raises(ValueError, match="patients.csv: in more than one split: .* patients"):
         Phantom(phantom_root, tables_only=True, split_file=tmp_path / "patients.csv")
 
 
@@ -240,11 +245,11 @@ def test_missing_images(options):
     gone[1].unlink()
     gone[1].symlink_to("nowhere.png")  # as where a large file has not been fetched
     with pytest.raises(FileNotFoundError,
-                       match=f"2 of the {len(whole)} images .* the first is images/{gone[0].name}"):
+                       match=f"not on disk: 2 of the {len(whole)} images .* images/{gone[0].name}"):
         Phantom(**options)
     part = Phantom(on_missing="skip", **options)
     assert len(part) == len(whole) - 2
-    assert part.skipped["missing"] == [f"images/{path.name}" for path in gone]
+    assert part.skipped["missing"] == [(f"images/{path.name}", "not on disk") for path in gone]
     assert torch.equal(part[1][0], whole[2][0])  # rows and images stay together
 
 
@@ -285,14 +290,14 @@ def test_it_is_said_where_missing_images_lie(options):
     whole = Phantom(**options)
     for path in [whole.path(i) for i in range(5)]:
         path.rename(folder / f"{path.stem}.jpg")
-    with pytest.raises(FileNotFoundError, match="; 5 of the missing images lie in images-224/"
-                                                "images/ as .jpg; --on-missing skip"):
+    with pytest.raises(FileNotFoundError, match="; missing images found in images-224/"
+                                                "images/ as .jpg: 5; --on-missing skip"):
         Phantom(**options)
     Image.new("L", (8, 8)).save(images / "stranger.png")
     _, release = Phantom.open_release(options["root"], "paper")
     _, _, notes = Phantom.find_files(options["root"], release, whole_tree=True)
-    assert notes == ["5 of the missing images lie in images-224/images/ as .jpg",
-                     "1 image files are in no row of the tables and are ignored"]
+    assert notes == ["missing images found in images-224/images/ as .jpg: 5",
+                     "image files ignored: 1 (in no row of the tables)"]
 
 
 def test_missing_images_whose_names_repeat_are_found_by_their_folders():
@@ -334,7 +339,7 @@ def test_a_pickle_holds_no_images(options):
 def test_training_from_the_cache_alone(options):
     whole = Phantom(**options)
     shutil.rmtree(options["root"] / "images")
-    with pytest.raises(FileNotFoundError, match="are not on disk"):
+    with pytest.raises(FileNotFoundError, match="not on disk"):
         Phantom(**options)
     config = {"data": "phantom", **options, "cache_only": True}
     dataset = from_config(config, "train")
@@ -345,8 +350,8 @@ def test_training_from_the_cache_alone(options):
     assert torch.equal(from_config(config, "train", limit=5)[0][0],
                        whole[whole.table.image_id.tolist().index(from_config(
                            config, "train", limit=5).table.image_id[0])][0])
-    with pytest.raises(FileNotFoundError, match="12 of the 12 images of phantom's test split are "
-                                                "not in the cache, .*--on-missing skip"):
+    with pytest.raises(FileNotFoundError, match="not in the cache: 12 of the 12 images of "
+                                                "phantom's test split, .*--on-missing skip"):
         from_config(config, "test")
     with pytest.raises(ValueError, match="has no images in the cache"):
         from_config(config, "test", on_missing="skip")
@@ -361,7 +366,7 @@ def test_the_commands_work_from_the_cache_alone(options, tmp_path, capsys):
     command = [*given, "--root", str(options["root"]), "--out", str(tmp_path / "run"), "--arch",
                "vit_tiny", "--image-size", "32", "--epochs", "1", "--limit", "6"]
     assert train.main(command) == 2
-    assert "are not on disk" in capsys.readouterr().err
+    assert "not on disk" in capsys.readouterr().err
     assert train.main([*command, "--cache-only"]) == 0
     assert "the images were not compared with their files" in capsys.readouterr().out
     scored = [str(tmp_path / "run"), *given, "--bootstrap", "10", "--out", str(tmp_path / "report")]
@@ -372,7 +377,7 @@ def test_the_commands_work_from_the_cache_alone(options, tmp_path, capsys):
 
 def test_images_of_no_row_are_counted(options):
     Image.new("L", (8, 8)).save(options["root"] / "images" / "stranger.png")
-    assert "1 image files are in no row of the tables and are ignored" in Phantom(**options).notes
+    assert "image files ignored: 1 (in no row of the tables)" in Phantom(**options).notes
 
 
 def test_copies_and_strangers_are_told_apart(tmp_path):
@@ -387,17 +392,17 @@ def test_copies_and_strangers_are_told_apart(tmp_path):
     Image.new("L", (64, 64)).save(folder / f"{first.stem}.PNG")
     Image.new("L", (64, 64)).save(root / "loose.png")
     _, present, notes = vindr.find_files(root, release)
-    copies = "1 image files are further copies, in another format or place, and are ignored"
+    copies = "image files ignored: 1 (further copies, in another format or place)"
     assert present.all() and notes == [copies]
     _, _, notes = vindr.find_files(root, release, whole_tree=True)
-    assert notes == [copies, "1 image files are in no row of the tables and are ignored"]
+    assert notes == [copies, "image files ignored: 1 (in no row of the tables)"]
 
 
 def test_arguments_are_checked(options):
     for wrong, message in [({"split": "dev"}, "split: expected"),
-                           ({"cohort": "mine"}, "phantom has paper, not 'mine'"),
-                           ({"limit": 0}, "limit: expected"),
-                           ({"on_missing": "no"}, "on_missing, on_bad"),
+                           ({"cohort": "mine"}, "--cohort mine: for phantom expected paper"),
+                           ({"limit": 0}, "--limit 0: expected a whole number of at least 1"),
+                           ({"on_missing": "no"}, "on_missing: expected one of error, skip"),
                            ({"labels": ["Rickets"]}, "phantom has no 'Rickets'")]:
         with pytest.raises(ValueError, match=message):
             Phantom(**options, **wrong)

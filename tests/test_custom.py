@@ -58,7 +58,7 @@ def test_optional_columns(tmp_path):
     assert dataset.splits == {"train": 1, "val": 1, "test": 1}
     assert table.view.tolist() == ["PA", "AP", ""] and table.sex.tolist() == ["F", "M", ""]
     np.testing.assert_array_equal(table.age, [58, 58, np.nan])
-    assert dataset.notes == ["1 images left out: view LATERAL"]
+    assert dataset.notes == ["images left out: 1 (view LATERAL)"]
 
 
 @pytest.mark.parametrize("rows, header, message", [
@@ -74,7 +74,7 @@ def test_optional_columns(tmp_path):
     (["a.png,1,1"], HEADER, "row 2: 3 cells, the header has 4"),
     (["a.png,1,1,0,dev"], HEADER + ",split", "row 2: split is 'dev', expected one of train, val"),
     (["a.png,1,1,0,test", "b.png,1,0,1,train"], HEADER + ",split",
-     "labels.csv: 1 patients are in more than one split, the first is 1"),
+     "labels.csv: in more than one split: 1 of 1 patients, the first is 1"),
     (["a.png,1,1,0,test", "b.png,2,0,1,"], HEADER + ",split", "the split is blank in some rows"),
     (["a.png,1,1,0,W"], HEADER + ",sex", "row 2: sex is 'W', expected one of f, female"),
     (["a.png,1,1,0,old"], HEADER + ",age", "row 2: age is 'old', expected years"),
@@ -104,7 +104,7 @@ def test_tables(tmp_path):
     write(tmp_path / "elsewhere", "a.png,1,1,0", "b.png,2,0,1", name="mine.csv")
     table = tmp_path / "elsewhere" / "mine.csv"
     assert len(Custom(tmp_path, tables_only=True, table=table, val_fraction=0).cohort_table) == 2
-    with pytest.raises(ValueError, match="table: phantom has the tables of its release"):
+    with pytest.raises(ValueError, match="phantom has the tables of its release"):
         make_phantom(tmp_path / "phantom", patients=10, size=64)
         CORPORA["phantom"](tmp_path / "phantom", tables_only=True, table=table)
     with pytest.raises(FileNotFoundError, match="ukacxr.csv: no such file; expected a CSV with"):
@@ -131,18 +131,43 @@ def own(tmp_path_factory):
 def test_check_says_what_was_understood(own, tmp_path, capsys):
     assert check(["--check", str(own)]) == 0
     out = capsys.readouterr().out
-    assert f"{own}: 60 images of 20 patients, 60 of them on disk" in out
-    assert "age: known of 60, 40 to 59 years" in out and "sex: F 30, M 30" in out
+    assert f"{own}: images 60 (60 on disk), patients 20" in out
+    assert "age: known 60, 40 to 59 years" in out and "sex: F 30, M 30" in out
     assert "split: not given 60" in out
     (tmp_path / "lone.png").touch()
     write(tmp_path, "a.png,1,1,-1", "b.png,2,1,")
-    assert check(["--check", str(tmp_path)]) == 0
+    assert check(["--check", str(tmp_path)]) == 1
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
-    assert "Edema 2 0 0 0 <- cannot be learned" in lines
-    assert "Big heart 0 0 1 1 <- cannot be learned" in lines
-    assert "1 image files are in no row of the tables and are ignored" in lines
+    assert "Edema 2 0 0 0" in lines and "Big heart 0 0 1 1" in lines
+    assert "image files ignored: 1 (in no row of the tables)" in lines
     assert check(["--check", str(tmp_path / "none")]) == 2
-    assert capsys.readouterr().err.startswith("data.custom: error: ")
+    error = capsys.readouterr().err
+    assert error.startswith(f"python -m data.custom: error: {tmp_path / 'none'}: no such folder")
+    assert "--root" not in error and error.count("\n") == 1
+
+
+def test_check_says_all_that_training_refuses(tmp_path, capsys):
+    """A patient in two splits, a missing image and a label without a positive, at once."""
+    rows = ["a.png,1,1,0,train", "b.png,2,0,0,train", "c.png,1,1,0,test", "d.png,3,1,0,val"]
+    write(tmp_path, *rows, header=HEADER + ",split")
+    for name in "acd":
+        (tmp_path / f"{name}.png").touch()
+    assert check(["--check", str(tmp_path)]) == 1
+    refused = [line.removeprefix("  train.py refuses: ")
+               for line in capsys.readouterr().out.splitlines() if "refuses" in line]
+    assert [reason.partition(": ")[2] for reason in refused] == [
+        "Big heart has no positive image, so it cannot be learned; leave it out with --labels "
+        "'Edema'", "in more than one split: 1 of 3 patients, the first is 1"]
+    mended = [row.replace("c.png,1", "c.png,4") for row in rows]
+    write(tmp_path, *mended, header=HEADER + ",split")
+    assert check(["--check", str(tmp_path)]) == 1
+    refused = capsys.readouterr().out
+    with pytest.raises(FileNotFoundError) as error:
+        Custom(tmp_path, labels=["Edema"], image_size=16, cache_dir=tmp_path / "cache")
+    assert f"refuses: {error.value}" in refused and "not on disk: 1 of the 2 images" in refused
+    write(tmp_path, *rows, rows[0], header=HEADER + ",split")
+    assert check(["--check", str(tmp_path)]) == 2
+    assert "row 6: image a.png is there a second time" in capsys.readouterr().err
 
 
 def test_the_whole_way(own, tmp_path, capsys, monkeypatch):
@@ -152,7 +177,7 @@ def test_the_whole_way(own, tmp_path, capsys, monkeypatch):
     assert cohort(["custom", "--root", str(own)]) == 0
     assert "60 of the 60 images are on disk" in capsys.readouterr().out
     assert cache(["custom", *given, "--image-size", "32", "--workers", "1"]) == 0
-    assert "60 images ready" in capsys.readouterr().out
+    assert "images ready: 60" in capsys.readouterr().out
     command = ["--data", "custom", *given, "--name", "Our hospital", "--arch", "vit_tiny",
                "--image-size", "32", "--epochs", "1", "--device", "cpu"]
     assert train.main([*command, "--plan"]) == 0
@@ -183,8 +208,7 @@ class Toy(CORPORA["phantom"]):
 
 
 def test_a_new_corpus_is_a_file_and_a_line(own, tmp_path, monkeypatch, capsys):
-    from data import _Corpora
-    monkeypatch.setitem(_Corpora.classes, "toy", (__name__, "Toy"))
+    monkeypatch.setitem(CORPORA.data, "toy", (__name__, "Toy"))
     monkeypatch.chdir(tmp_path)
     root = tmp_path / "toy"
     make_phantom(root, patients=20, size=64)

@@ -14,7 +14,12 @@ import torch
 from PIL import Image, ImageFile
 
 from data.decode import MAX_PIXELS, read_image
-from data.preprocess import load, preprocess
+from data.preprocess import preprocess
+
+
+def load(path, size=224):
+    return preprocess(read_image(path), size)
+
 
 RNG = np.random.default_rng(0)
 SMOOTH = np.asarray(Image.fromarray(RNG.integers(0, 256, (9, 7), np.uint8)).resize((190, 230),
@@ -277,7 +282,7 @@ def test_a_jpeg_that_was_cut_and_closed_again_is_the_documented_exception(tmp_pa
 
 
 def test_torch_is_not_imported():
-    code = ("import sys, data.preprocess; "
+    code = ("import sys, data.decode, data.preprocess; "
             "sys.exit('torch' in sys.modules or 'pydicom' in sys.modules)")
     assert subprocess.run([sys.executable, "-c", code],
                           cwd=Path(__file__).parents[1]).returncode == 0

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.preprocess import load_bytes
+from data.cache.fill import load_bytes
 
 ROUNDS = 150
 

@@ -1,7 +1,7 @@
 """The training loop against an independent one, step by step.
 
 `reference_steps` is written from the paper's method section and PyTorch's and timm's documentation
-alone: it uses nothing of train.py, models/ or data/augment.py. A real run of train.py must feed its
+alone: it uses nothing of train.py, models/ or data/batches.py. A real run of train.py must feed its
 network the same inputs, compute the same losses and end each step with the same weights.
 """
 

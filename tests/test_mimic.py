@@ -55,9 +55,9 @@ def test_join_on_subject_and_study(tmp_path, pack):
                          "c1": {"Pleural effusion"}}
     assert table.path.tolist()[0] == "files/p10/p10000032/s50414267/a1.jpg"
     assert table.path.tolist()[3] == "files/p11/p11000001/s57375967/c1.jpg"
-    assert sorted(dataset.notes) == ["1 images left out: no labels of its study",
-                                     "1 images left out: unknown view ''",
-                                     "1 images left out: view LATERAL"]
+    assert sorted(dataset.notes) == ["images left out: 1 (no labels of its study)",
+                                     "images left out: 1 (unknown view '')",
+                                     "images left out: 1 (view LATERAL)"]
 
 
 def test_paper_cohort_applies_chexperts_rule_and_says_it_is_a_guess(tmp_path):

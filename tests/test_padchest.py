@@ -81,10 +81,10 @@ def test_cohort_is_frontal_with_labels(tmp_path):
                             ("", 0, 7, "PA", cell), ("g.png", 0, 8, "PA", "nan")])
     dataset = PadChest(root, tables_only=True, val_fraction=0)
     assert sorted(dataset.cohort_table.image_id) == ["a.png", "b.png", "c.png"]
-    assert sorted(dataset.notes) == ["1 images left out: unknown view 'OBLIQUE'",
-                                     "1 images left out: view L",
-                                     "1 rows without an ImageID are ignored",
-                                     "2 images left out: the Labels cell is empty"]
+    assert sorted(dataset.notes) == ["images left out: 1 (unknown view 'OBLIQUE')",
+                                     "images left out: 1 (view L)",
+                                     "images left out: 2 (the Labels cell is empty)",
+                                     "rows ignored: 1 (without an ImageID)"]
 
 
 def test_cells_that_are_no_list(tmp_path):

@@ -241,8 +241,8 @@ def test_labels_of_studies_are_known_and_healthy_is_alone():
 
 
 @pytest.mark.parametrize("arguments, message", [
-    (["--patients", "3"], "expected --patients of 10"),
-    (["--size", "8"], "--size of 64"),
+    (["--patients", "3"], "--patients 3: expected a whole number of at least 10"),
+    (["--size", "8"], "--size 8: expected a whole number of at least 64"),
 ])
 def test_command_refuses(tmp_path, capsys, arguments, message):
     assert main(["--layout", "mimic", "--out", str(tmp_path / "x"), *arguments]) == 2

@@ -99,4 +99,4 @@ def test_columns_are_read_strictly(tmp_path):
 def test_views(tmp_path):
     dataset = Uka(write(tmp_path, [grades(0), grades(1, view="LAT")]), tables_only=True)
     assert len(dataset.cohort_table) == 1
-    assert dataset.notes == ["1 images left out: unknown view 'LAT'"]
+    assert dataset.notes == ["images left out: 1 (unknown view 'LAT')"]

@@ -1,16 +1,16 @@
 """Preprocess a corpus into a cache, or merge caches: `python -m data.cache`."""
 
-import argparse
 import sys
 from pathlib import Path
 
 from data import CORPORA
 from data.cache.store import Store, merge_caches
+from data.console import Parser, run_command
 
 
 def build_parser():
     """The command line."""
-    parser = argparse.ArgumentParser(prog="data.cache", description=(
+    parser = Parser(prog="python -m data.cache", description=(
         "Preprocess a corpus into a cache, or merge caches that several machines have filled."))
     add = parser.add_argument
     add("corpus", nargs="?", choices=list(CORPORA))
@@ -42,10 +42,10 @@ def fill_corpus(args):
                               shard=(int(part) - 1, int(parts)), verify=args.verify)
     for name, reason in cache.bad:
         print(f"bad image {name}: {reason}")
-    checked = f", {cache.damaged:,} damaged rows done again" if args.verify or cache.damaged else ""
-    print(f"{cache.folder}: {(cache.rows >= 0).sum():,} images ready ({cache.filled:,} "
-          f"preprocessed now{checked}), {len(cache.bad):,} bad, "
-          f"{(inside & ~present).sum():,} not on disk")
+    checked = f", {cache.damaged:,} damaged done again" if args.verify or cache.damaged else ""
+    print(f"{cache.folder}: images ready: {(cache.rows >= 0).sum():,} ({cache.filled:,} "
+          f"preprocessed now{checked}), bad: {len(cache.bad):,}, not on disk: "
+          f"{(inside & ~present).sum():,}")
 
 
 def merge(target, *sources):
@@ -55,28 +55,17 @@ def merge(target, *sources):
         target = target / sources[0].resolve().name
     copied, damaged = merge_caches(target, sources)
     filled = Store(target).read_index()["bytes"] > 0
-    print(f"{target}: {copied:,} images copied, {damaged:,} damaged ones left out; it has "
+    print(f"{target}: images copied: {copied:,}, damaged and left out: {damaged:,}; it has "
           f"{filled.sum():,} of the release's {len(filled):,} images now")
 
 
 def main(argv=None):
     """Run the command; returns the exit code."""
-    parser = build_parser()
-    args = parser.parse_args(argv)
-    try:
-        if args.merge:
-            merge(*args.merge)
-        elif args.corpus:
-            fill_corpus(args)
-        else:
-            parser.error("expected a corpus or --merge")
-    except (ValueError, OSError) as error:
-        print(f"data.cache: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("data.cache: interrupted; what was done is kept", file=sys.stderr)
-        return 130
-    return 0
+    def work(args):
+        if not args.merge and not args.corpus:
+            raise ValueError("expected a corpus or --merge")
+        return merge(*args.merge) if args.merge else fill_corpus(args)
+    return run_command(build_parser(), work, argv)
 
 
 if __name__ == "__main__":

@@ -23,9 +23,9 @@ import numpy as np
 
 from data.cache.fill import available_cores, fill_rows
 from data.cache.store import BATCH, RECORD, Store
+from data.console import Progress, check_whole
 from data.files import stat_files
 from data.preprocess import PREPROCESSING_VERSION
-from data.progress import Progress
 
 SMALL = 64  # so few images are done in this process
 SECONDS = 5.0  # at most between two flushes: what a kill can cost
@@ -34,27 +34,14 @@ SPOT_CHECKS = 512  # rows held against their checksum at each opening: 26 MB, so
 
 @dataclass
 class Cache:
-    """An opened cache.
-
-    Attributes
-    ----------
-    folder : Path
-    images : memmap, uint8, shape (N, size, size), read-only
-    rows : ndarray, int64, shape (len(wanted),)
-        The row of each wanted image; -1 for a bad one (and for one of another shard).
-    bad : list of (name, reason)
-    filled : int
-        Images preprocessed now.
-    damaged : int
-        Rows whose pixels did not match their checksum; they were done again.
-    """
+    """An opened cache."""
 
     folder: Path
-    images: np.ndarray
-    rows: np.ndarray
-    bad: list
-    filled: int
-    damaged: int
+    images: np.ndarray  # memmap, uint8, (N, size, size), read-only
+    rows: np.ndarray  # the row of each wanted image; -1 for a bad one, and one of another shard
+    bad: list  # of (name, reason)
+    filled: int  # images preprocessed now
+    damaged: int  # rows whose pixels did not match their checksum; they were done again
 
 
 def build_cache(root, names, wanted, *, corpus, files=None, size=224, cache_dir=None, workers=None,
@@ -65,10 +52,9 @@ def build_cache(root, names, wanted, *, corpus, files=None, size=224, cache_dir=
     ----------
     root : Path or str
         The corpus. Nothing is written there.
-    names : sequence of str
-        Names of all images of the release, before any cohort, split or limit. Each is a row.
-    wanted : sequence of str
-        Those of `names` that are needed now.
+    names, wanted : sequence of str
+        Names of all images of the release, before any cohort, split or limit: each is a row. And
+        those of them that are needed now.
     corpus : str
         First part of the folder's name.
     files : sequence of str, optional
@@ -78,38 +64,25 @@ def build_cache(root, names, wanted, *, corpus, files=None, size=224, cache_dir=
     cache_dir : Path or str, optional
         By default $CXR_CACHE, else ./cache.
     workers : int, optional
-        Processes; by default one for each core that this process may use. Fewer than 64 images need
-        none.
+        Processes; by default one for each core that this process may use.
     on_bad : {"error", "skip"}
         What to do about unreadable images. Either way the good ones are kept.
     shard : (int, int)
         (i, n): fill only the i-th of n equal ranges of rows, i from 0. Shards may fill one cache at
         a time.
     verify : bool
-        Hold all wanted rows against their checksums, not just 512 of them. Damaged rows are done
-        again.
+        Hold all wanted rows against their checksums, not just 512 of them.
     progress : bool
 
-    Returns
-    -------
-    Cache
-
-    Raises
-    ------
-    ValueError
-        A path that leads out of `root`, a name that is not of the release, a bad image (with
-        on_bad="error").
-    FileNotFoundError
-        Wanted images that are absent.
-    OSError
-        A full disk, a cache that lacks images and is read-only, a worker that was killed.
+    Raises ValueError for a path that leads out of `root`, a name that is not of the release and a
+    bad image; FileNotFoundError for wanted images that are absent; OSError for a full disk, a cache
+    that lacks images and is read-only, and a worker that was killed.
     """
     part, parts = shard
     if not 0 <= part < parts:
         raise ValueError(f"shard: expected (i, n) with 0 <= i < n, found {shard}")
     workers = available_cores() if workers is None else workers
-    if size < 1 or workers < 1:
-        raise ValueError(f"size, workers: expected at least 1, found {size} and {workers}")
+    check_whole(image_size=size, workers=workers)
     names, rows = _rows_of(names, wanted, corpus)
     files = wanted if files is None else files
     found = stat_files(root, files)
@@ -137,30 +110,19 @@ def build_cache(root, names, wanted, *, corpus, files=None, size=224, cache_dir=
                                       f"{len(rows):,} wanted images or has other versions of "
                                       "them") from error
     if bad and on_bad == "error":
-        reason = next(iter(bad.values()))
-        raise ValueError(reason if len(bad) == 1
-                         else f"{reason} (and {len(bad) - 1:,} more bad images)")
+        more = f" (bad images: {len(bad):,})" if len(bad) > 1 else ""
+        raise ValueError(next(iter(bad.values())) + more)
     rows = np.where(mine & ~np.isin(rows, list(bad)), rows, -1)
     bad = [(names[row], reason) for row, reason in bad.items()]
     return Cache(store.folder, store.images, rows, bad, filled, len(damaged))
 
 
-def open_cache(names, wanted, *, corpus, size=224, cache_dir=None, verify=False):
+def open_cache(names, wanted, *, corpus, size=224, cache_dir=None):
     """Open a cache without the images that it was made of; parameters as in `build_cache`.
 
-    Nothing is compared with files: an image that has changed since is not noticed.
-
-    Returns
-    -------
-    Cache
-        A row is -1 where the image is not in the cache.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such cache.
-    ValueError
-        If cached pixels do not match their checksums.
+    A row is -1 where the image is not in the cache. Nothing is compared with files: an image that
+    has changed since is not noticed. Raises FileNotFoundError if there is no such cache, ValueError
+    if cached pixels do not match their checksums.
     """
     names, rows = _rows_of(names, wanted, corpus)
     folder, _ = _place(names, corpus, size, cache_dir)
@@ -170,10 +132,10 @@ def open_cache(names, wanted, *, corpus, size=224, cache_dir=None, verify=False)
     store = Store(folder)
     index = store.read_index()
     rows = np.where(index["bytes"][rows] > 0, rows, -1)
-    damaged = _spot_check(store, index, rows[rows >= 0], verify)
+    damaged = _spot_check(store, index, rows[rows >= 0], False)
     if damaged:
-        raise ValueError(f"{folder}: {len(damaged):,} images do not match their checksums; copy "
-                         "the cache again")
+        raise ValueError(f"{folder}: images that do not match their checksums: {len(damaged):,}; "
+                         "copy the cache again")
     return Cache(folder, store.images, rows, [], 0, 0)
 
 
@@ -232,15 +194,17 @@ def _fill(store, index, jobs, workers, progress):
     if len(jobs) < SMALL:
         workers, progress = 1, False
     shown = Progress(f"preprocessing {store.meta['corpus']}", len(jobs), enabled=progress)
-    bad, records, done, filled, marked = {}, {}, 0, 0, time.monotonic()
-    with store.writing() as fd:
+    bad, records, filled, marked = {}, {}, 0, time.monotonic()
+    with shown, store.writing() as fd:
+        answers = fill_rows(fd, store.offset(0), store.shape[1], jobs, workers)
         try:
-            for row, answer, stale in fill_rows(fd, store.offset(0), store.shape[1], jobs, workers):
+            for done, (row, answer) in enumerate(answers, 1):
                 if isinstance(answer, str):
                     bad[row] = answer
                 else:
-                    records[row] = np.array(answer, RECORD)
-                done, filled = done + 1, filled + stale
+                    *fields, digest, is_new = answer
+                    records[row] = np.array((*fields, bytes.fromhex(digest)), RECORD)
+                    filled += is_new
                 if len(records) >= BATCH or time.monotonic() - marked > SECONDS:
                     store.mark(records)
                     records, marked = {}, time.monotonic()
@@ -248,5 +212,4 @@ def _fill(store, index, jobs, workers, progress):
                     shown.show(done)
         finally:
             store.mark(records)
-            shown.close()
     return bad, filled

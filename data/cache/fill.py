@@ -19,8 +19,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from data.cache.store import write_at
-from data.decode import read_file
-from data.preprocess import load_bytes
+from data.decode import decode_image, read_file
+from data.preprocess import preprocess
 
 CHUNK = 16  # images handed to a worker at a time
 
@@ -30,25 +30,21 @@ def available_cores():
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
+def load_bytes(data, path, size):
+    """The bytes of an image file as the paper's image (size, size); ValueError names `path`."""
+    image = decode_image(data, path)
+    try:
+        return preprocess(image, size)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
 def fill_row(fd, offset, size, job):
-    """Bring one row of the cache up to date with its file.
+    """Bring one row of images.npy, open as `fd`, up to date with its file.
 
-    Parameters
-    ----------
-    fd : int
-        images.npy, open for reading and writing.
-    offset : int
-        Where row 0 begins in it, in bytes.
-    size : int
-        Height and width of a row's image.
-    job : dict
-        "row", "path", and "known": (hash, checksum) of what the row holds, or None.
-
-    Returns
-    -------
-    tuple or str
-        The fields of a `data.cache.store.RECORD`, the hash in hex, and whether the image had to be
-        preprocessed; or, for a bad image, the reason.
+    Row 0 begins at byte `offset`. `job` has "row", "path", and "known": (hash, checksum) of what
+    the row holds, or None. Gives the fields of a `data.cache.store.RECORD`, the hash in hex, and
+    whether the image had to be preprocessed; or, for a bad image, the reason.
     """
     path, place, length = job["path"], offset + job["row"] * size * size, size * size
     try:
@@ -72,58 +68,42 @@ def fill_row(fd, offset, size, job):
 
 
 def fill_rows(fd, offset, size, jobs, workers):
-    """Run `fill_row` on every job, in `workers` processes if that is more than one.
+    """Yield (row, what `fill_row` gives) for every job, done in `workers` processes if more than 1.
 
-    Yields
-    ------
-    row : int
-    answer : tuple or str
-        The fields of the row's record, or the reason why its image is bad.
-    stale : bool
-        Whether the image had to be preprocessed.
-
-    Raises
-    ------
-    OSError
-        A disk that is full or fails, a missing package, or a worker that was killed.
+    Raises OSError for a disk that is full or fails, a missing package, or a worker that was killed.
     """
     if workers == 1:
         for job in jobs:
-            yield job["row"], *_record(fill_row(fd, offset, size, job))
+            yield job["row"], fill_row(fd, offset, size, job)
         return
 
     todo, done = queue.SimpleQueue(), queue.SimpleQueue()
-    chunks = [jobs[start : start + CHUNK] for start in range(0, len(jobs), CHUNK)]
-    for chunk in chunks:
-        todo.put(chunk)
-    processes = [_start_worker(fd, offset, size) for _ in range(min(workers, len(chunks)))]
+    for start in range(0, len(jobs), CHUNK):
+        todo.put(jobs[start : start + CHUNK])
+    processes = [_start_worker(fd, offset, size) for _ in range(min(workers, todo.qsize()))]
     threads = [threading.Thread(target=_feed, args=(process, todo, done)) for process in processes]
+    running = len(threads)
     try:
         for thread in threads:
             thread.start()
-        for _ in chunks:
-            answers = done.get()
-            if isinstance(answers, OSError):
-                raise answers
-            for row, answer in answers:
-                yield row, *_record(answer)
+        while running:
+            answer = done.get()
+            if isinstance(answer, str):
+                raise OSError(answer)
+            if isinstance(answer, list):
+                yield from answer
+            elif answer == 0:
+                running -= 1
+            else:
+                hint = " (killed; if memory ran out, fewer workers need less)" * (answer == -9)
+                raise OSError(f"a preprocessing worker ended with code {answer}{hint}; what was "
+                              "done is kept")
     finally:
         for process in processes:
             process.kill()
-            process.wait()
         for thread, process in zip(threads, processes):
             thread.join()
             process.stdout.close()
-            with suppress(BrokenPipeError):  # a chunk that was never read
-                process.stdin.close()
-
-
-def _record(answer):
-    """The answer of `fill_row` as (record with the hash as bytes, stale), or (reason, False)."""
-    if isinstance(answer, str):
-        return answer, False
-    *fields, digest, stale = answer
-    return (*fields, bytes.fromhex(digest)), stale
 
 
 def _start_worker(fd, offset, size):
@@ -139,29 +119,15 @@ def _start_worker(fd, offset, size):
 
 
 def _feed(process, todo, done):
-    """Hand chunks to one worker and pass on its answers until none is left, or an OSError."""
-    try:
+    """Hand chunks to one worker until none is left, pass on its answers, then its exit code."""
+    with suppress(queue.Empty, BrokenPipeError, json.JSONDecodeError):  # killed: half an answer
         while True:
-            chunk = todo.get_nowait()
-            process.stdin.write(json.dumps(chunk) + "\n")
+            process.stdin.write(json.dumps(todo.get_nowait()) + "\n")
             process.stdin.flush()
-            line = process.stdout.readline()
-            if not line:
-                raise BrokenPipeError
-            answers = json.loads(line)
-            if isinstance(answers, str):
-                raise OSError(answers)
-            done.put(answers)
-    except queue.Empty:
-        return
-    except BrokenPipeError:
-        code = process.wait()
-        hint = " (killed; if memory ran out, fewer workers need less)" if code == -9 else ""
-        done.put(OSError(f"a preprocessing worker ended with code {code}{hint} at one of "
-                         f"{len(chunk)} images from {chunk[0]['path']} to {chunk[-1]['path']}; "
-                         "what was done is kept"))
-    except OSError as error:
-        done.put(error)
+            done.put(json.loads(process.stdout.readline()))
+    with suppress(BrokenPipeError):
+        process.stdin.close()
+    done.put(process.wait())
 
 
 def main():

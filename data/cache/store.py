@@ -30,24 +30,10 @@ BATCH = 512  # rows between two flushes
 
 
 class Store:
-    """An existing cache folder.
+    """An existing cache folder; ValueError if it is none, or a damaged one.
 
-    Parameters
-    ----------
-    folder : Path or str
-
-    Attributes
-    ----------
-    folder : Path
-    meta : dict
-    images : memmap, uint8, shape (N, size, size), read-only
-    writable : bool
-        Whether this process may fill rows.
-
-    Raises
-    ------
-    ValueError
-        If the folder is no cache, or a damaged one.
+    `meta` says what its rows are, `images` is the read-only memmap (N, size, size) of uint8, and
+    `writable` whether this process may fill rows.
     """
 
     def __init__(self, folder):
@@ -105,13 +91,7 @@ class Store:
         return self.images.offset + row * self.shape[1] * self.shape[2]
 
     def mark(self, records):
-        """Flush the pixels to the disk, then write the records that vouch for them.
-
-        Parameters
-        ----------
-        records : dict of int to RECORD scalar
-            By row.
-        """
+        """Flush the pixels to the disk, then write {row: RECORD}, which vouch for them."""
         if not records or not self.writable:
             return
         with self.writing() as fd:
@@ -128,6 +108,7 @@ class Store:
 
 
 def _lay_out(folder, meta):
+    """The files of a new cache, empty."""
     shape = (meta["images"], meta["size"], meta["size"])
     with open(folder / "images.npy", "wb") as file:
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
@@ -135,9 +116,8 @@ def _lay_out(folder, meta):
         file.truncate(file.tell() + shape[0] * shape[1] * shape[2])
         os.fsync(file.fileno())
     # not a sparse file: marking a row must not need more disk
-    with open(folder / "index.npy", "wb") as file:
+    with atomic_write(folder / "index.npy") as file:
         np.save(file, np.zeros(shape[0], RECORD))
-        os.fsync(file.fileno())
     with atomic_write(folder / "meta.json") as file:
         file.write(json.dumps(meta, indent=1).encode())
 
@@ -153,9 +133,8 @@ def _lock(folder, start, stop, say):
                 print(f"{folder}: waiting for another process that is filling it", file=sys.stderr)
             fcntl.lockf(file, fcntl.LOCK_EX, stop - start, start)
         except OSError as error:  # Lustre mounted without "flock", say
-            raise OSError(error.errno,
-                          f"{folder}: this file system has no locks ({error.strerror}); "
-                                       "put the cache on another") from error
+            raise OSError(error.errno, f"{folder}: this file system has no locks "
+                          f"({error.strerror}); put the cache on another") from error
         yield
 
 
@@ -170,29 +149,11 @@ def write_at(fd, data, offset):
 
 
 def merge_caches(target, sources):
-    """Copy into the cache `target` the rows that it lacks and the caches `sources` have.
+    """Copy into the cache folder `target`, new if absent, the rows that only `sources` have.
 
-    A row is copied only if its pixels match their checksum. The next `build_cache` holds the rows
-    against the files.
-
-    Parameters
-    ----------
-    target : Path or str
-        A cache's folder; made if it is not there.
-    sources : sequence of Path or str
-        Folders of caches of the same names, size and preprocessing.
-
-    Returns
-    -------
-    copied, damaged : int
-        Rows copied, and rows left out because their pixels do not match their checksum.
-
-    Raises
-    ------
-    ValueError
-        If a source is not a cache, or one of other images than the target.
-    OSError
-        A full disk.
+    A row is copied only if its pixels match their checksum. Returns how many were copied, and how
+    many left out. The next `build_cache` holds the rows against the files. Raises ValueError if a
+    source is not a cache, or one of other images, sizes or preprocessing than the target.
     """
     stores = [Store(source) for source in sources]
     for store in stores:

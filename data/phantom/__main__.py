@@ -3,10 +3,10 @@
     python -m data.phantom --layout mimic --out DIR --patients 40
 """
 
-import argparse
 import sys
 from pathlib import Path
 
+from data.console import Parser, check_whole, run_command
 from data.labels import TABLE3
 from data.phantom.corpus import SIZE, make_phantom, new_folder
 from data.phantom.layouts import make_layout, make_studies
@@ -14,7 +14,7 @@ from data.phantom.layouts import make_layout, make_studies
 
 def build_parser():
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m data.phantom", description=(
+    parser = Parser(prog="python -m data.phantom", description=(
         "Write synthetic radiographs in the tree, tables and file formats of a release. No image "
         "shows a person."))
     add = parser.add_argument
@@ -26,23 +26,23 @@ def build_parser():
     return parser
 
 
+def draw(args):
+    """Write the files, all of them or none."""
+    check_whole(10, patients=args.patients)
+    check_whole(64, size=args.size)
+    check_whole(0, seed=args.seed)
+    if args.layout == "phantom":
+        make_phantom(args.out, patients=args.patients, seed=args.seed, size=args.size)
+    else:
+        studies = make_studies(args.layout, args.patients, args.seed)
+        with new_folder(args.out) as folder:
+            make_layout(folder, args.layout, studies, args.size)
+    print(f"{args.out}: {args.patients} synthetic patients in the layout of {args.layout}")
+
+
 def main(argv=None):
     """Run the command; returns the exit code."""
-    args = build_parser().parse_args(argv)
-    try:
-        if args.patients < 10 or args.size < 64 or args.seed < 0:
-            raise ValueError("expected --patients of 10, --size of 64 and --seed of 0, or more")
-        if args.layout == "phantom":
-            make_phantom(args.out, patients=args.patients, seed=args.seed, size=args.size)
-        else:
-            studies = make_studies(args.layout, args.patients, args.seed)
-            with new_folder(args.out) as folder:
-                make_layout(folder, args.layout, studies, args.size)
-    except (ValueError, OSError) as error:
-        print(f"data.phantom: error: {error}", file=sys.stderr)
-        return 2
-    print(f"{args.out}: {args.patients} synthetic patients in the layout of {args.layout}")
-    return 0
+    return run_command(build_parser(), draw, argv)
 
 
 if __name__ == "__main__":

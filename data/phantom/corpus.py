@@ -14,8 +14,7 @@ from PIL import Image
 from data.corpus import Corpus
 from data.labels import TABLE3
 from data.phantom.render import draw_findings, render
-from data.splits import SPLITS
-from data.tables import Rows, find_table, read_csv
+from data.tables import BINARY, Rows, find_table, read_codes, read_csv
 
 PATIENTS, IMAGES_A_PATIENT, SIZE, SEED = 160, 3, 256, 0
 
@@ -35,6 +34,7 @@ class Phantom(Corpus):
 
     @classmethod
     def prepare_root(cls, root):
+        """A folder, drawn where there is none."""
         root = Path(root)
         if not root.exists() or root.is_dir() and not any(root.iterdir()):
             print(f"drawing {PATIENTS * IMAGES_A_PATIENT} synthetic radiographs in {root}",
@@ -48,17 +48,14 @@ class Phantom(Corpus):
 
     @classmethod
     def read(cls, root, cohort):
+        """The one table."""
         labels = TABLE3["phantom"]
         table = find_table(root, "phantom.csv")
         rows = Rows(table)
         columns = ("image", "patient_id", "view", "split", "seed", *labels)
-        for row, cells in read_csv(table, columns):
-            image, patient, view, split, seed, *y = cells
-            if set(y) - {"0", "1"} or split not in SPLITS:
-                raise ValueError(f"{table}, row {row}: expected a split and labels of 0 or 1, "
-                                 f"found {', '.join(cells)}")
+        for row, (image, patient, view, split, _, *cells) in read_csv(table, columns):
             rows.add(row, image.removesuffix(".png"), patient, view, f"images/{image}",
-                     [int(c) for c in y], split)
+                     read_codes(cells, BINARY, labels, table, row), split)
         note = "synthetic images: no result on them says anything about patients"
         return rows.release(labels, [note])
 
@@ -66,14 +63,7 @@ class Phantom(Corpus):
 def make_phantom(root, *, patients=PATIENTS, seed=SEED, size=SIZE):
     """Draw the phantom corpus into a folder that is absent or empty, all of it or nothing.
 
-    Parameters
-    ----------
-    root : Path or str
-    patients : int
-    seed : int
-        The same seed writes the same bytes.
-    size : int
-        Pixels along a side.
+    The same seed writes the same bytes; `size` is in pixels along a side.
     """
     with new_folder(root) as folder:
         (folder / "images").mkdir()

@@ -14,13 +14,10 @@ import numpy as np
 from PIL import Image
 
 from data.corpus import PHANTOM_MARK
-from data.labels import RELEASE_NAMES, TABLE3
-from data.padchest import TABLE as PADCHEST_TABLE
-from data.padchest import TERMS
+from data.labels import HEART_SIZE, RELEASE_NAMES, SEVERITY, TABLE3
+from data.padchest import TABLE, TERMS
 from data.phantom.render import FINDINGS, draw_findings, render, render_lateral
-from data.ukacxr import FINDINGS as UKACXR_FINDINGS
-from data.ukacxr import HEART_SIZE, SEVERITY
-from data.vindr import COLUMNS, READERS
+from data.vindr import OTHER, READERS, VinDrCXR
 
 # What else a drawn finding is called, in one release or another.
 ALSO = {
@@ -28,9 +25,7 @@ ALSO = {
     "Nodule": ("Nodule/mass", "Mass", "Lung lesion"),
 }
 TOSSED = 0.08
-CXR14_HEADER = ("Image Index", "Finding Labels", "Follow-up #", "Patient ID", "Patient Age",
-                "Patient Gender", "View Position", "OriginalImage[Width", "Height]",
-                "OriginalImagePixelSpacing[x", "y]")
+SEXES = {"F": "Female", "M": "Male"}
 
 
 @dataclass
@@ -46,19 +41,13 @@ class Study:
     test: bool
     rng: np.random.Generator
 
-    @property
-    def sex(self):
-        """ "F" or "M", the same for all studies of a patient."""
-        return "FM"[self.patient // 2 % 2]
+    def __post_init__(self):  # the same for all studies of a patient
+        self.sex, self.age = "FM"[self.patient // 2 % 2], 20 + 7 * self.patient % 70
+        self.planes = ("Frontal", "Lateral")[:1 + self.lateral]
 
-    @property
-    def age(self):
-        """Years, the same for all studies of a patient."""
-        return 20 + 7 * self.patient % 70
-
-    def image(self, size, lateral=False):
+    def image(self, size, plane="Frontal"):
         """Float image (size, size) in [0, 1]."""
-        if lateral:
+        if plane == "Lateral":
             return render_lateral(self.number, size=size, patient=self.patient)
         return render(self.drawn, self.number, size=size, patient=self.patient, view=self.view)[0]
 
@@ -96,11 +85,11 @@ def make_layout(root, corpus, studies, size):
     WRITERS[corpus](root, studies, size)
 
 
-def _write_csv(path, header, rows, end="\n"):
-    """A CSV file; gzip, with no time in it, where the name ends in .gz."""
+def _write_csv(path, rows):
+    """A CSV file of dictionaries; gzip, with no time in it, where the name ends in .gz."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator=end)
-    writer.writerow(header)
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
     writer.writerows(rows)
     content = text.getvalue().encode()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -118,21 +107,20 @@ def _save(image, path, bits=8, mode=None):
 def _save_dicom(image, path, inverted, study):
     """A 12-bit DICOM file, MONOCHROME1 where inverted."""
     import pydicom
-    from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
     levels = np.round(image * 4095).astype("<u2")
     dataset = pydicom.Dataset()
-    dataset.SOPClassUID = "1.2.840.10008.5.1.4.1.1.1.1"  # digital X-ray for presentation
-    dataset.SOPInstanceUID = generate_uid(entropy_srcs=[path.name])
-    dataset.PatientID, dataset.Modality, dataset.ImageComments = "", "DX", "synthetic phantom"
-    dataset.PatientSex, dataset.PatientAge = study.sex, f"{study.age:03d}Y"
-    dataset.Rows, dataset.Columns = image.shape
-    dataset.SamplesPerPixel, dataset.PixelRepresentation = 1, 0
-    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 12, 11
-    dataset.PhotometricInterpretation = "MONOCHROME1" if inverted else "MONOCHROME2"
-    dataset.PixelData = (4095 - levels if inverted else levels).tobytes()
+    for name, value in {
+            "SOPClassUID": "1.2.840.10008.5.1.4.1.1.1.1",  # digital X-ray for presentation
+            "SOPInstanceUID": pydicom.uid.generate_uid(entropy_srcs=[path.name]), "PatientID": "",
+            "Modality": "DX", "ImageComments": "synthetic phantom", "PatientSex": study.sex,
+            "PatientAge": f"{study.age:03d}Y", "Rows": image.shape[0], "Columns": image.shape[1],
+            "SamplesPerPixel": 1, "PixelRepresentation": 0, "BitsAllocated": 16, "BitsStored": 12,
+            "HighBit": 11, "PhotometricInterpretation": f"MONOCHROME{2 - inverted}",
+            "PixelData": (4095 - levels if inverted else levels).tobytes()}.items():
+        setattr(dataset, name, value)
     dataset.file_meta = pydicom.dataset.FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
     path.parent.mkdir(parents=True, exist_ok=True)
     dataset.save_as(path, enforce_file_format=True)
 
@@ -142,79 +130,77 @@ def _hash_id(*parts):
     return hashlib.sha256("/".join(map(str, parts)).encode()).hexdigest()
 
 
+def _certainty(study, names):
+    """CheXpert's labeler: 1.0, some of them -1.0; 0.0 or, mostly, blank, by label."""
+    cells = {}
+    for column, name in names.items():
+        draw, positive = study.rng.random(), name in study.labels
+        rare = draw < (0.08 if positive else 0.15) and column != "No Finding"
+        cells[column] = ("-1.0" if rare else "1.0") if positive else "0.0" if rare else ""
+    return cells
+
+
 def _vindr(root, studies, size):
     try:
-        import pydicom  # noqa: F401
+        import pydicom
     except ImportError:
         pydicom = None
-    train, test, columns = [], [], (*COLUMNS, "Other diseases")
+    tables, columns = {"train": [], "test": []}, (*VinDrCXR.columns(), OTHER[0])
+    names = RELEASE_NAMES["vindr"]
     for study in studies:
         image = _hash_id("vindr", study.patient)[:32]
-        folder = root / ("test" if study.test else "train")
+        part = "test" if study.test else "train"
         if pydicom:
-            path = folder / f"{image}.dicom"
-            _save_dicom(study.image(size), path, study.rng.random() < 0.2, study)
+            _save_dicom(study.image(size), root / part / f"{image}.dicom",
+                        study.rng.random() < 0.2, study)
         else:
-            _save(study.image(size), folder / f"{image}.png")
-        truth = np.array([RELEASE_NAMES["vindr"][name] in study.labels for name in columns])
+            _save(study.image(size), root / part / f"{image}.png")
+        truth = np.array([names[name] in study.labels for name in columns])
         if study.test:
-            test.append([image, *truth.astype(int)])
+            said = dict(zip((*columns[:-1], OTHER[1]), truth.astype(int)))
+            tables[part].append({"image_id": image} | said)
         for reader in () if study.test else study.rng.choice(17, READERS, replace=False):
-            said = truth ^ (study.rng.random(len(truth)) < 0.04)
-            train.append([image, f"R{reader + 1}", *said.astype(int)])
-    tables = root / "annotations"
-    _write_csv(tables / "image_labels_train.csv", ("image_id", "rad_id", *columns), train)
-    _write_csv(tables / "image_labels_test.csv", ("image_id", *COLUMNS, "Other disease"), test)
+            said = (truth ^ (study.rng.random(len(truth)) < 0.04)).astype(int)
+            tables[part].append({"image_id": image, "rad_id": f"R{reader + 1}"}
+                                | dict(zip(columns, said)))
+    for part, rows in tables.items():
+        _write_csv(root / f"annotations/image_labels_{part}.csv", rows)
 
 
 def _cxr14(root, studies, size):
-    names = RELEASE_NAMES["cxr14"]
-    rows, lists = [], {False: [], True: []}
+    names, rows, lists = RELEASE_NAMES["cxr14"], [], {False: [], True: []}
     for i, study in enumerate(studies):
         image = f"{study.patient:08d}_{study.number:03d}.png"
         folder = root / f"images_{1 + 2 * i // len(studies):03d}" / "images"
         _save(study.image(size), folder / image, mode="RGBA" if study.rng.random() < 0.05 else None)
-        findings = "|".join(name for name in names if names[name] in study.labels)
-        rows.append((image, findings, study.number, study.patient, study.age, study.sex, study.view,
-                     size, size, 0.143, 0.143))
+        rows.append({
+            "Image Index": image,
+            "Finding Labels": "|".join(name for name in names if names[name] in study.labels),
+            "Follow-up #": study.number, "Patient ID": study.patient, "Patient Age": study.age,
+            "Patient Gender": study.sex, "View Position": study.view, "OriginalImage[Width": size,
+            "Height]": size, "OriginalImagePixelSpacing[x": 0.143, "y]": 0.143})
         lists[study.test].append(image)
-    _write_csv(root / "Data_Entry_2017_v2020.csv", CXR14_HEADER, rows)
+    _write_csv(root / "Data_Entry_2017_v2020.csv", rows)
     (root / "train_val_list.txt").write_text("\n".join(lists[False]))
     (root / "test_list.txt").write_text("\n".join(lists[True]))
 
 
-def _certainty(study, columns, names):
-    """Cells of CheXpert's labeler: 1.0, some of them -1.0; 0.0 or, mostly, blank."""
-    cells = []
-    for column in columns:
-        draw = study.rng.random()
-        if names[column] in study.labels:
-            cells.append("-1.0" if draw < 0.08 and column != "No Finding" else "1.0")
-        else:
-            cells.append("0.0" if draw < 0.15 and column != "No Finding" else "")
-    return cells
-
-
 def _chexpert(root, studies, size):
-    names = RELEASE_NAMES["chexpert"]
     tables = {"train": [], "valid": []}
     for study in studies:
         part = "valid" if study.patient % 10 == 9 else "train"
-        labels = _certainty(study, names, names)
+        labels = _certainty(study, RELEASE_NAMES["chexpert"])
         if part == "valid":
-            labels = [{"": "0.0", "-1.0": "1.0"}.get(cell, cell) for cell in labels]
-        for lateral in (False, True)[:1 + study.lateral]:
-            view = "lateral" if lateral else "frontal"
+            labels = {name: {"": "0.0", "-1.0": "1.0"}.get(c, c) for name, c in labels.items()}
+        for i, plane in enumerate(study.planes):
             path = (f"{part}/patient{study.patient:05d}/study{study.number + 1}/"
-                    f"view{1 + lateral}_{view}.jpg")
-            _save(study.image(size, lateral), root / path)
-            plane = ("Lateral", "") if lateral else ("Frontal", study.view)
-            tables[part].append((f"CheXpert-v1.0-small/{path}",
-                                 {"F": "Female", "M": "Male"}[study.sex], study.age, *plane,
-                                 *labels))
+                    f"view{1 + i}_{plane.lower()}.jpg")
+            _save(study.image(size, plane), root / path)
+            tables[part].append({
+                "Path": f"CheXpert-v1.0-small/{path}", "Sex": SEXES[study.sex], "Age": study.age,
+                "Frontal/Lateral": plane, "AP/PA": "" if i else study.view} | labels)
     for part, rows in tables.items():
-        header = ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *names)
-        _write_csv(root / f"{part}.csv", header, rows)
+        _write_csv(root / f"{part}.csv", rows)
 
 
 def _mimic(root, studies, size):
@@ -223,26 +209,26 @@ def _mimic(root, studies, size):
     for study in studies:
         subject = 10_000_000 + 37 * study.patient
         number = 50_000_000 + 1_000 * (study.patient % 40_000) + study.number
-        labels.append((subject, number, *_certainty(study, names, names)))
+        labels.append({"subject_id": subject, "study_id": number} | _certainty(study, names))
         split = "test" if study.test else "validate" if study.patient % 10 == 3 else "train"
-        for lateral in (False, True)[:1 + study.lateral]:
+        for plane in study.planes:
+            lateral = plane == "Lateral"
             digest = _hash_id("mimic", subject, number, lateral)
             image = "-".join(digest[i:i + 8] for i in range(0, 40, 8))
-            _save(study.image(size, lateral),
+            _save(study.image(size, plane),
                   root / f"files/p{str(subject)[:2]}/p{subject}/s{number}/{image}.jpg")
-            view = "LATERAL" if lateral else study.view
-            metadata.append((image, subject, number, "CHEST (PA AND LAT)", view, size, size,
-                             21800506, "213014.531", "CHEST (PA AND LAT)",
-                             "lateral" if lateral else "postero-anterior", "Erect"))
-            splits.append((image, number, subject, split))
-    _write_csv(root / "mimic-cxr-2.0.0-chexpert.csv.gz", ("subject_id", "study_id", *names), labels)
-    _write_csv(root / "mimic-cxr-2.0.0-metadata.csv.gz",
-               ("dicom_id", "subject_id", "study_id", "PerformedProcedureStepDescription",
-                "ViewPosition", "Rows", "Columns", "StudyDate", "StudyTime",
-                "ProcedureCodeSequence_CodeMeaning", "ViewCodeSequence_CodeMeaning",
-                "PatientOrientationCodeSequence_CodeMeaning"), metadata)
-    _write_csv(root / "mimic-cxr-2.0.0-split.csv.gz",
-               ("dicom_id", "study_id", "subject_id", "split"), splits)
+            metadata.append({
+                "dicom_id": image, "subject_id": subject, "study_id": number,
+                "PerformedProcedureStepDescription": "CHEST (PA AND LAT)",
+                "ViewPosition": "LATERAL" if lateral else study.view, "Rows": size, "Columns": size,
+                "StudyDate": 21800506, "StudyTime": "213014.531",
+                "ProcedureCodeSequence_CodeMeaning": "CHEST (PA AND LAT)",
+                "ViewCodeSequence_CodeMeaning": "lateral" if lateral else "postero-anterior",
+                "PatientOrientationCodeSequence_CodeMeaning": "Erect"})
+            splits.append({"dicom_id": image, "study_id": number, "subject_id": subject,
+                           "split": split})
+    for name, rows in (("chexpert", labels), ("metadata", metadata), ("split", splits)):
+        _write_csv(root / f"mimic-cxr-2.0.0-{name}.csv.gz", rows)
 
 
 def _padchest(root, studies, size):
@@ -254,20 +240,20 @@ def _padchest(root, studies, size):
         if study.rng.random() < 0.05 and "normal" not in terms:
             terms.append("abnormal foreign body")
         cell = "" if study.rng.random() < 0.02 else str([f"{term} " for term in terms])
-        for lateral in (False, True)[:1 + study.lateral]:
+        for plane in study.planes:
+            lateral, folder = plane == "Lateral", study.patient % 3
             image = f"{_hash_id('padchest', study.patient, study.number, lateral)[:40]}.png"
             ap = "" if lateral else str(study.rng.choice(("AP", "AP_horizontal")))
-            view = "L" if lateral else ap if study.view == "AP" else "PA"
-            folder = study.patient % 3
-            _save(study.image(size, lateral), root / str(folder) / image, bits=16)
-            rows.append((len(rows), image, folder, 20100101,
-                         _hash_id(study.patient, study.number)[:20], f"{study.patient:09d}",
-                         2010 - study.age, study.sex, view, "Manual review of DICOM fields", "No",
-                         "Physician", "informe sintetico", cell))
-    header = ("", "ImageID", "ImageDir", "StudyDate_DICOM", "StudyID", "PatientID", "PatientBirth",
-              "PatientSex_DICOM", "Projection", "MethodProjection", "Pediatric", "MethodLabel",
-              "Report", "Labels")
-    _write_csv(root / PADCHEST_TABLE, header, rows)
+            _save(study.image(size, plane), root / str(folder) / image, bits=16)
+            rows.append({
+                "": len(rows), "ImageID": image, "ImageDir": folder, "StudyDate_DICOM": 20100101,
+                "StudyID": _hash_id(study.patient, study.number)[:20],
+                "PatientID": f"{study.patient:09d}", "PatientBirth": 2010 - study.age,
+                "PatientSex_DICOM": study.sex,
+                "Projection": "L" if lateral else ap if study.view == "AP" else "PA",
+                "MethodProjection": "Manual review of DICOM fields", "Pediatric": "No",
+                "MethodLabel": "Physician", "Report": "informe sintetico", "Labels": cell})
+    _write_csv(root / TABLE, rows)
 
 
 def _ukacxr(root, studies, size):
@@ -275,16 +261,16 @@ def _ukacxr(root, studies, size):
     for study in studies:
         image = f"images/{study.patient:06d}_{study.number}.png"
         _save(study.image(size), root / image)
-        grades = []
-        for name in UKACXR_FINDINGS:
+        grades = {}
+        for name in TABLE3["ukacxr"][:-1]:
             low, unsure, *high = HEART_SIZE if name == "Cardiomegaly" else SEVERITY
             if name in study.labels:
-                grades.append(str(study.rng.choice(high)))
+                grades[name] = str(study.rng.choice(high))
             else:
-                grades.append(unsure if study.rng.random() < 0.06 else low)
-        rows.append((image, study.patient, "AP", study.sex, study.age, *grades))
-    header = ("image", "patient_id", "view", "sex", "age", *UKACXR_FINDINGS)
-    _write_csv(root / "ukacxr.csv", header, rows)
+                grades[name] = unsure if study.rng.random() < 0.06 else low
+        rows.append({"image": image, "patient_id": study.patient, "view": "AP", "sex": study.sex,
+                     "age": study.age} | grades)
+    _write_csv(root / "ukacxr.csv", rows)
 
 
 WRITERS = {"vindr": _vindr, "cxr14": _cxr14, "chexpert": _chexpert, "mimic": _mimic,

@@ -1,25 +1,48 @@
-"""Progress of a long job: a tqdm bar on a terminal (where installed), else a line now and then."""
+"""What commands share: options, errors in one line, and how far a long job is."""
 
+import argparse
+import difflib
 import sys
 import time
 
 
-class Progress:
-    """Shows how far a job is, how fast it goes and when it will be done.
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, with the nearest option for a mistyped one."""
 
-    Parameters
-    ----------
-    what : str
-        Name of the job, first in the line.
-    total : int
-        Units of the whole job.
-    unit : str
-    start : int
-        Units that were done before.
-    seconds : float
-        Least time between two lines.
-    enabled : bool
-        False shows nothing (other processes of a distributed run).
+    def error(self, message):
+        """Exit with code 2."""
+        word = message.removeprefix("unrecognized arguments: ").split()[0]
+        near = difflib.get_close_matches(word, self._option_string_actions, 1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        self.exit(2, f"{self.prog}: error: {message}{hint}; --help lists the options\n")
+
+
+def run_command(parser, work, argv):
+    """The exit code of `work(arguments)`, which is 0 for None; 2 after an error, in one line."""
+    args = parser.parse_args(argv)
+    try:
+        return work(args) or 0
+    except (ValueError, OSError) as error:
+        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{parser.prog}: interrupted; what was done is kept", file=sys.stderr)
+        return 130
+
+
+def check_whole(least=1, **options):
+    """Raise ValueError for an option that is no whole number of at least `least`; None passes."""
+    for name, value in options.items():
+        if value is not None and (not float(value).is_integer() or value < least):
+            raise ValueError(f"--{name.replace('_', '-')} {value}: expected a whole number of at "
+                             f"least {least}")
+
+
+class Progress:
+    """How far a job is, how fast it goes and when it will be done.
+
+    A tqdm bar on a terminal (where installed), else a line every `seconds` at most. `start` of the
+    `total` units were done before; not `enabled` (as in most processes of a run) shows nothing.
     """
 
     def __init__(self, what, total, *, unit="images", start=0, seconds=5.0, enabled=True):
@@ -72,13 +95,14 @@ class Progress:
     def __enter__(self):
         return self
 
-    def __exit__(self, kind, error, trace):
+    def __exit__(self, *error):
         self.close()
 
 
 def duration(seconds):
     """Seconds as a person says them: 42 s, 12 min, 3.4 h, 2.1 days."""
-    for limit, unit, length in ((100, "s", 1), (6000, "min", 60), (172800, "h", 3600)):
+    for limit, unit, length, digits in ((100, "s", 1, 0), (6000, "min", 60, 0),
+                                        (172800, "h", 3600, 1)):
         if seconds < limit:
-            return f"{seconds / length:.0f} {unit}" if unit != "h" else f"{seconds / length:.1f} h"
+            return f"{seconds / length:.{digits}f} {unit}"
     return f"{seconds / 86400:.1f} days"
