@@ -24,7 +24,7 @@ if not __package__:
           file=sys.stderr)
     sys.exit(2)
 
-from data.progress import Progress
+from data.console import Progress
 from export.batch import expand, predictions
 from export.card import card, weak_labels
 from export.dicom import UIDS

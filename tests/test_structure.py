@@ -41,7 +41,7 @@ ALLOWED = [
                              "export.quantize"}),
     ("export/calibrate.py", {"models", "stats", "export.metadata", "export.output",
                              "export.verify"}),
-    ("export/predict.py", {"data.progress", "export.batch", "export.card", "export.dicom",
+    ("export/predict.py", {"data.console", "export.batch", "export.card", "export.dicom",
                            "export.explain", "export.output", "export.runtime",
                            "export.verify"}),
     ("export/triton.py", {"export.output", "export.runtime"}),
