@@ -1,11 +1,13 @@
 """Statistics for multi-label classifiers, on anybody's predictions: pure NumPy.
 
 In the order of their use: `predictions` (files), `comparable` (which are compared with which),
-`roc`, `resampling` and `bootstrap`, `delong`, `fdr`; `study` puts one corpus's numbers together,
-with `paper_results` beside them; `report/` presents them. `curves` draws a training run's log.
+`roc`, `calibration`, `resampling` and `bootstrap`, `intervals`, `delong`, `runs`, `families`;
+`study` puts one corpus's numbers together, with `paper_results` beside them; `report/` presents
+them. `curves` draws a training run's log.
 """
 
 from stats.bootstrap import (
+    ALL_METRICS,
     METRICS,
     Bootstrap,
     PairedBootstrap,
@@ -16,7 +18,7 @@ from stats.bootstrap import (
     paired_bootstrap,
 )
 from stats.delong import DeLong, delong_test
-from stats.fdr import benjamini_hochberg
+from stats.families import benjamini_hochberg
 from stats.roc import (
     OperatingPoint,
     RocCurve,
@@ -28,6 +30,7 @@ from stats.roc import (
 )
 
 __all__ = [
-    "METRICS", "Bootstrap", "DeLong", "OperatingPoint", "PairedBootstrap", "RocCurve", "auroc",
-    "benjamini_hochberg", "bootstrap", "bootstrap_models", "compare", "delong_test",
-    "operating_point", "p_values", "paired_bootstrap", "roc_curve", "undefined_reasons", "youden"]
+    "ALL_METRICS", "METRICS", "Bootstrap", "DeLong", "OperatingPoint", "PairedBootstrap",
+    "RocCurve", "auroc", "benjamini_hochberg", "bootstrap", "bootstrap_models", "compare",
+    "delong_test", "operating_point", "p_values", "paired_bootstrap", "roc_curve",
+    "undefined_reasons", "youden"]

@@ -12,17 +12,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from stats.calibration import PROBABILITY_METRICS, probability_metrics
+from stats.intervals import largest_count, nanmean, score_interval, sd_and_ci
 from stats.resampling import (
     CHUNK,
-    class_totals,
+    Resamples,
     resample_counts,
     roc_segments,
     sum_rows,
     weighted_roc,
 )
-from stats.roc import check_labels, check_scores, rates, undefined_reasons
+from stats.roc import auroc, check_labels, check_scores, rates, undefined_reasons
 
 METRICS = ("auroc", "accuracy", "sensitivity", "specificity", "f1")
+ALL_METRICS = (*METRICS, "average_precision", *PROBABILITY_METRICS)
 WIDTH, BATCH = 1024, 32  # resamples: weighed at once, drawn at once
 
 
@@ -31,11 +34,15 @@ class Bootstrap:
     """One model's metrics in every bootstrap replicate.
 
     values : dict of metric -> (B, L) float64 array, NaN where a replicate is undefined
+    value : dict of metric -> (L,) float64 array, on the test set itself
     reasons : list of L, why a label can never be scored (`stats.undefined_reasons`), else None
+    classes : (2, L) int array, the images (or groups that have one) of each class
     """
 
     values: dict
+    value: dict
     reasons: list
+    classes: np.ndarray
 
     @property
     def undefined(self):
@@ -55,8 +62,12 @@ class Bootstrap:
         return sd_and_ci(self.values[metric])[0]
 
     def ci(self, metric="auroc", level=0.95):
-        """Percentile interval (L, 2)."""
-        return sd_and_ci(self.values[metric], level)[1]
+        """Interval (L, 2): `stats.intervals.score_interval` of a share, else percentiles."""
+        sd, percentiles = sd_and_ci(self.values[metric], level)
+        if metric in PROBABILITY_METRICS:
+            return percentiles
+        return score_interval(self.value[metric], sd**2, largest_count(metric, *self.classes),
+                              level=level)
 
 
 @dataclass(frozen=True)
@@ -76,37 +87,11 @@ class PairedBootstrap:
     mean_p_value: float
 
 
-def nanmean(values, axis):
-    """Mean without the NaN; NaN where nothing else is there (`np.nanmean` without its warning)."""
-    defined = ~np.isnan(values)
-    with np.errstate(invalid="ignore"):
-        return np.where(defined, values, 0).sum(axis=axis) / defined.sum(axis=axis)
-
-
-def sd_and_ci(values, level=0.95):
-    """Standard deviation (...,) and percentile interval (..., 2) over the first axis, without NaN.
-
-    Parameters
-    ----------
-    values : (B,) or (B, L) array
-    level : float
-        Coverage: the interval's ends are the (1 - level) / 2 and (1 + level) / 2 quantiles.
-    """
-    columns = values.reshape(len(values), -1).T
-    sd, ci = np.full(len(columns), np.nan), np.full((len(columns), 2), np.nan)
-    for number, column in enumerate(columns):
-        defined = column[~np.isnan(column)]
-        if len(defined):
-            sd[number] = defined.std()
-            ci[number] = np.quantile(defined, ((1 - level) / 2, (1 + level) / 2))
-    return sd.reshape(values.shape[1:]), ci.reshape(*values.shape[1:], 2)
-
-
-def p_values(difference, alternative="two-sided"):
+def p_values(difference, alternative="two-sided", null=0.0):
     """P-value of each column of paired differences.
 
     Two-sided: p = min(1, 2 (k + 1) / (B + 1)), where k counts the replicates on the rarer side of
-    zero (those at zero are on both). It inverts the percentile interval; the added ones (Davison
+    the null (those at it are on both). It inverts the percentile interval; the added ones (Davison
     and Hinkley, "Bootstrap Methods and their Application" (1997), 4.2) keep it from being 0: it
     cannot be below 2 / (B + 1).
 
@@ -114,9 +99,11 @@ def p_values(difference, alternative="two-sided"):
     ----------
     difference : (B,) or (B, L) array
         NaN in replicates that leave the label undefined; B is the number of the others.
-    alternative : {"two-sided", "paper"}
-        "paper" is the authors' one-sided proportion of replicates in which a is not above b, which
-        can be 0.
+    alternative : {"two-sided", "greater", "less", "paper"}
+        "greater" and "less" are one-sided: (k + 1) / (B + 1), with k the replicates that are not
+        above, or not below, the null. "paper" is the authors' one-sided proportion k / B of
+        replicates in which a is not above b, which can be 0.
+    null : float
 
     Returns
     -------
@@ -127,31 +114,25 @@ def p_values(difference, alternative="two-sided"):
     >>> float(p_values(np.array([0.2, 0.1, 0.3, -0.1])))  # 2 (1 + 1) / (4 + 1)
     0.8
     """
-    if alternative not in ("two-sided", "paper"):
-        raise ValueError(f"alternative: expected 'two-sided' or 'paper', found {alternative!r}")
     defined = (~np.isnan(difference)).sum(axis=0)
-    not_above, not_below = (difference <= 0).sum(axis=0), (difference >= 0).sum(axis=0)
-    if alternative == "paper":
-        with np.errstate(invalid="ignore"):
-            return np.where(defined > 0, not_above / defined, np.nan)[()]
-    p = np.minimum(1, 2 * (np.minimum(not_above, not_below) + 1) / (defined + 1))
-    return np.where(defined > 0, p, np.nan)[()]
+    not_above, not_below = (difference <= null).sum(axis=0), (difference >= null).sum(axis=0)
+    found = {"two-sided": 2 * (np.minimum(not_above, not_below) + 1) / (defined + 1),
+             "greater": (not_above + 1) / (defined + 1), "less": (not_below + 1) / (defined + 1),
+             "paper": not_above / np.maximum(defined, 1)}
+    if alternative not in found:
+        raise ValueError(f"alternative: expected one of {', '.join(found)}, found {alternative!r}")
+    return np.where(defined > 0, np.minimum(1, found[alternative]), np.nan)[()]
 
 
 def compare(a, b, metric="auroc", alternative="two-sided"):
-    """Pair two models' `Bootstrap` results from one call of `bootstrap_models`.
-
-    Returns
-    -------
-    PairedBootstrap
-    """
+    """`PairedBootstrap` of two models' results from one call of `bootstrap_models`."""
     difference = a.values[metric] - b.values[metric]
     return PairedBootstrap(a, b, difference, p_values(difference, alternative),
                            float(p_values(nanmean(difference, axis=1), alternative)))
 
 
 def bootstrap_models(y_true, scores, *, n_resamples=1000, seed=0, groups=None, metrics=("auroc",),
-                     thresholds=None, memory_mb=256, threads=None):
+                     thresholds=None, net_benefit_at=None, memory_mb=256, threads=None):
     """Every metric of every model and label in every replicate, on the same resamples.
 
     Parameters
@@ -168,10 +149,13 @@ def bootstrap_models(y_true, scores, *, n_resamples=1000, seed=0, groups=None, m
         Whose images are drawn together: patients, say. As many groups are drawn, with replacement,
         as there are; the images of one person are not independent, and drawn singly (the paper's
         way, and the default) they make standard errors and p-values too small.
-    metrics : sequence of "auroc", "accuracy", "sensitivity", "specificity", "f1"
+    metrics : sequence of names from `ALL_METRICS`
+        Those of `PROBABILITY_METRICS` take the scores for probabilities.
     thresholds : sequence of M (L,) arrays, optional
         Scores from there on are predicted positive; NaN leaves a label undefined. By default at
         Youden's threshold, found anew in each resample, as the authors do.
+    net_benefit_at : sequence of M (L,) arrays, optional
+        The threshold probabilities of the net benefit; by default `thresholds`.
     memory_mb : int
         Bound on what is held besides the arguments and the result, in MiB. (One resample at a time
         is the least.)
@@ -189,17 +173,20 @@ def bootstrap_models(y_true, scores, *, n_resamples=1000, seed=0, groups=None, m
     """
     y = check_labels(y_true)
     scores = [check_scores(s, y.shape, f"scores[{model}]") for model, s in enumerate(scores)]
-    if thresholds is None:
-        thresholds = [[None] * y.shape[1]] * len(scores)
-    else:
-        thresholds = [np.broadcast_to(np.asarray(t, float), y.shape[1:]) for t in thresholds]
-        if len(thresholds) != len(scores):
-            raise ValueError(f"thresholds: expected one array a model, {len(scores)}, "
-                             f"found {len(thresholds)}")
-    unknown = sorted(set(metrics) - set(METRICS))
+    unknown = sorted(set(metrics) - set(ALL_METRICS))
     if unknown or not metrics:
-        raise ValueError(f"metrics: expected some of {', '.join(METRICS)}, "
+        raise ValueError(f"metrics: expected some of {', '.join(ALL_METRICS)}, "
                          f"found {', '.join(unknown) or 'none'}")
+    net_benefit_at = thresholds if net_benefit_at is None else net_benefit_at
+    if "net_benefit" in metrics and net_benefit_at is None:
+        raise ValueError("net_benefit: expected a threshold probability, found none: give "
+                         "thresholds or net_benefit_at")
+    if set(metrics) & set(PROBABILITY_METRICS) and any(((s < 0) | (s > 1)).any() for s in scores):
+        raise ValueError(f"scores: {', '.join(PROBABILITY_METRICS)} are of probabilities in [0, 1]")
+    thresholds, net_benefit_at = (
+        [[None] * y.shape[1]] * len(scores) if at is None else
+        [np.broadcast_to(np.asarray(t, float), y.shape[1:]) for t in at]
+        for at in (thresholds, net_benefit_at))
     if n_resamples < 1:
         raise ValueError(f"n_resamples: expected at least 1, found {n_resamples}")
     needed = 8 * n_resamples * y.shape[1] * len(metrics) * len(scores)
@@ -219,41 +206,42 @@ def bootstrap_models(y_true, scores, *, n_resamples=1000, seed=0, groups=None, m
                              "nothing to resample")
 
     reasons = undefined_reasons(y)
-    values = [{metric: np.full((n_resamples, y.shape[1]), np.nan) for metric in metrics}
+    values = [{metric: np.full((n_resamples + 1, y.shape[1]), np.nan) for metric in metrics}
               for _ in scores]
     threads = threads or os.cpu_count() or 1
-    width, held = _plan(len(y), n_resamples, memory_mb * 2**20, threads)
+    width, held = _plan(len(y), n_resamples + 1, memory_mb * 2**20, threads)
 
     with ThreadPoolExecutor(threads) as pool:
-        for start in range(0, n_resamples, held):
+        for start in range(-1, n_resamples, held):  # -1: the test set itself
             stop = min(start + held, n_resamples)
             drawn = _draw(pool, y, seed, start, stop, width, units, members)
             tasks = {(model, label): pool.submit(
                 _metrics, y[:, label], scores[model][:, label], drawn, label, metrics,
-                thresholds[model][label])
+                thresholds[model][label], net_benefit_at[model][label])
                 for model in range(len(scores))
                 for label, reason in enumerate(reasons) if reason is None}
             for (model, label), task in tasks.items():
                 for metric, column in task.result().items():
-                    values[model][metric][start:stop, label] = column
+                    values[model][metric][start + 1:stop + 1, label] = column
             del drawn  # before the next are drawn
-    return [Bootstrap(of_model, reasons) for of_model in values]
+        for of_model, area in zip(values, pool.map(lambda s: auroc(y, s), scores)):
+            if "auroc" in metrics:
+                of_model["auroc"][0] = area  # the same to the last bit as `auroc`
+    classes = class_counts(y, groups)
+    return [Bootstrap({metric: v[1:] for metric, v in of_model.items()},
+                      {metric: v[0] for metric, v in of_model.items()}, reasons, classes)
+            for of_model in values]
+
+
+def class_counts(y, groups=None):
+    """Images of each class (2, L), positives first; with groups (N,), those that have such one."""
+    return np.array([[(of_label == value).sum() if groups is None else
+                      len(np.unique(groups[of_label == value])) for of_label in y.T]
+                     for value in (1, 0)])
 
 
 def bootstrap(y_true, y_score, *, thresholds=None, **options):
-    """One model's metrics in every replicate.
-
-    Parameters
-    ----------
-    y_true, y_score : (N, L) arrays
-    thresholds : (L,) array, optional
-    **options
-        `n_resamples`, `seed`, `groups`, `metrics`, `memory_mb` and `threads` of `bootstrap_models`.
-
-    Returns
-    -------
-    Bootstrap
-    """
+    """One model's `Bootstrap`: as `bootstrap_models` for (N, L) scores and (L,) thresholds."""
     thresholds = None if thresholds is None else [thresholds]
     return bootstrap_models(y_true, [y_score], thresholds=thresholds, **options)[0]
 
@@ -268,7 +256,7 @@ def paired_bootstrap(y_true, y_score_a, y_score_b, *, n_resamples=1000, metric="
     n_resamples : int
     metric : str
         Which metric's differences are tested.
-    alternative : {"two-sided", "paper"}
+    alternative : {"two-sided", "greater", "less", "paper"}
         As in `p_values`.
     **options
         `seed`, `groups`, `memory_mb` and `threads` of `bootstrap_models`.
@@ -295,7 +283,7 @@ def paired_bootstrap(y_true, y_score_a, y_score_b, *, n_resamples=1000, metric="
 
 
 def _draw(pool, y, seed, start, stop, width, units, members):
-    """The resamples start to stop - 1 in chunks: [(counts (N, B'), class totals (2, L, B'))]."""
+    """The resamples start to stop - 1 in chunks: list of Resamples."""
     chunks = {first: np.empty((len(y), min(width, stop - first)), np.uint8)
               for first in range(start, stop, width)}
 
@@ -307,25 +295,35 @@ def _draw(pool, y, seed, start, stop, width, units, members):
 
     list(pool.map(fill, [(first, column) for first, chunk in chunks.items()
                          for column in range(0, chunk.shape[1], BATCH)]))
-    return list(zip(chunks.values(),
-                    pool.map(lambda counts: class_totals(counts, y), chunks.values())))
+    return list(pool.map(lambda counts: Resamples(counts, y), chunks.values()))
 
 
-def _metrics(y, score, drawn, label, metrics, threshold):
+def _metrics(y, score, chunks, label, metrics, threshold, net_benefit_at):
     """One label's and model's metrics in the resamples of `_draw`: dict of metric -> (B,) array."""
-    segments = roc_segments(y, score)
+    precise = "average_precision" in metrics
+    youden = threshold is None and bool({*METRICS[1:]} & {*metrics})
+    segments = roc_segments(y, score, precise)
+    of_probabilities = [metric for metric in metrics if metric in PROBABILITY_METRICS]
     parts = {metric: [] for metric in metrics}
-    for counts, totals in drawn:
-        positives, negatives = totals[:, label]
-        area, tp, fp = weighted_roc(counts, segments, positives, negatives,
-                                    threshold is None and tuple(metrics) != ("auroc",))
+    for drawn in chunks:
+        positives, negatives = drawn.totals[:, label]
+        area, precision, tp, fp = weighted_roc(drawn, segments, positives, negatives,
+                                               youden=youden, precision=precise)
         if threshold is not None:
-            tp, fp = _predicted_positive(y, score, counts, threshold)
+            tp, fp = _predicted_positive(y, score, drawn.counts, threshold)
+        found = rates(tp, fp, positives, negatives)
+        if of_probabilities:
+            found |= probability_metrics(y, score, drawn.counts, positives, negatives,
+                                         of_probabilities)
+        if "net_benefit" in metrics:
+            tp, fp = _predicted_positive(y, score, drawn.counts, net_benefit_at)
+            with np.errstate(invalid="ignore", divide="ignore"):
+                harm = net_benefit_at / (1 - net_benefit_at)
+                found["net_benefit"] = (tp - fp * harm) / (positives + negatives)
+        found |= {"auroc": area, "average_precision": precision}
         missing = np.where((positives > 0) & (negatives > 0), 0.0, np.nan)
-        found = {name: rate + missing
-                 for name, rate in rates(tp, fp, positives, negatives).items()} | {"auroc": area}
         for metric in metrics:
-            parts[metric].append(found[metric])
+            parts[metric].append(found[metric] + missing)
     return {metric: np.concatenate(of_metric) for metric, of_metric in parts.items()}
 
 

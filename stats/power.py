@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stats.student_t import t_quantile
+from stats.intervals import t_quantile
 
 RUNS = (2, 3, 5, 10, 20)
 SCALES = (0.5, 1, 2, 4, 8)  # of the number of patients

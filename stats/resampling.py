@@ -12,37 +12,34 @@ from dataclasses import dataclass
 
 import numpy as np
 
-LONG = 64  # images; runs up to here are summed side by side, longer ones each by itself
 PIECE = 256  # images of those that are summed at once; PIECE * 255 is the most that 16 bits hold
-CHUNK = 256  # segments worked on at once, to stay in a core's cache
-BLOCK = 16  # segments; cumulative sums go by blocks, to be vectorized over the resamples
+CHUNK = 128  # segments worked on at once, to stay in a core's cache
 
 
 def resample_counts(seed, first, last, size, groups=None):
-    """How often each image is drawn in the resamples `first` to `last - 1`.
+    """How often each image is drawn in resamples `first` to `last - 1`: (N, last - first) uint8.
 
-    Resample b has a random stream of its own, which depends on the seed and b alone: the first
-    100 of 1,000 resamples are those that 100 would have been.
-
-    Parameters
-    ----------
-    seed : int
-    first, last : int
-    size : int
-        Number of units to draw, with replacement, from as many: images, or groups of them.
-    groups : (N,) int array in 0..size-1, optional
-        The group of each image; the images of a group are drawn together.
-
-    Returns
-    -------
-    (N, last - first) uint8 array
-        A unit drawn 256 times would not fit; that has a probability below 1/256! (< 1e-506).
+    `size` units, images or `groups` (N,) of them, are drawn from as many. Resample b has a random
+    stream of its own, which depends on the seed and b alone; resample -1 is the test set itself. A
+    unit drawn 256 times would not fit; that has a probability below 1/256! (< 1e-506).
     """
-    counts = np.empty((last - first, size), np.uint8)
+    counts = np.ones((last - first, size), np.uint8)
     for row, b in zip(counts, range(first, last)):
-        stream = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(b,)))
-        row[:] = np.bincount(stream.integers(size, size=size), minlength=size)
+        if b >= 0:
+            stream = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(b,)))
+            row[:] = np.bincount(stream.integers(size, size=size), minlength=size)
     return counts.T if groups is None else counts.T[groups]
+
+
+class Resamples:
+    """Resamples held as counts (N, B) uint8, with `totals` (2, L, B): each label's classes."""
+
+    def __init__(self, counts, y):
+        self.counts, self.most = counts, max(1, int(counts.max()))
+        everything = sum_rows(counts, np.arange(len(y)))
+        positives = np.array([sum_rows(counts, np.flatnonzero(label == 1)) for label in y.T])
+        unknown = np.array([sum_rows(counts, np.flatnonzero(np.isnan(label))) for label in y.T])
+        self.totals = np.stack([positives, everything - positives - unknown])
 
 
 @dataclass(frozen=True)
@@ -63,14 +60,8 @@ class Segments:
     tied: np.ndarray
 
 
-def roc_segments(y, s):
-    """Sort one label's known images and cut them into `Segments`.
-
-    Parameters
-    ----------
-    y : (N,) array in {0, 1, NaN}
-    s : (N,) array of finite scores
-    """
+def roc_segments(y, s, each_score=False):
+    """Sort one label's images (N,) and cut them into `Segments`; one at least a positive score."""
     rows = np.flatnonzero(~np.isnan(y))
     rows = rows[np.argsort(-s[rows])]
     group = np.cumsum(np.diff(s[rows], prepend=np.inf) != 0) - 1  # images of equal score
@@ -80,7 +71,7 @@ def roc_segments(y, s):
     positives = np.bincount(group, weights=positive)
     mixed = ((positives > 0) & (positives < size))[group]
     new_group = np.diff(group, prepend=-1) > 0
-    after_negative = np.append(True, ~positive[:-1])
+    after_negative = np.append(True, ~positive[:-1]) | (each_score & new_group)
     after_mixed = np.append(False, mixed[:-1])
     new_segment = (positive & after_negative) | (new_group & (mixed | after_mixed))
     new_segment[:1] = True
@@ -89,32 +80,24 @@ def roc_segments(y, s):
     return Segments(rows, starts, segment[starts], positive[starts], mixed[new_segment])
 
 
-def sum_runs(counts, rows, starts, out, to):
-    """Sum counts over runs of images, into rows `to` of `out`.
-
-    Parameters
-    ----------
-    counts : (N, B) uint8 array
-    rows : (n,) int array, indices into counts
-    starts : (R,) int array, where in `rows` each run begins; none is empty
-    out : (M, B) float64 array
-    to : (R,) int array, the row of `out` for each run
-    """
+def sum_runs(drawn, rows, starts, out, to):
+    """Sum counts over runs of images: `rows` from each of `starts` on, into rows `to` of `out`."""
     lengths = np.diff(starts, append=len(rows))
     longest_first = np.argsort(-lengths, kind="stable")
     lengths, starts, to = lengths[longest_first], starts[longest_first], to[longest_first]
-    long = np.searchsorted(-lengths, -LONG)
+    long = np.searchsorted(-lengths, -(255 // drawn.most))  # the others' sums fit into 8 bits
     for start, length, row in zip(starts[:long], lengths[:long], to[:long]):
-        out[row] = sum_rows(counts, rows[start:start + length])
+        out[row] = sum_rows(drawn.counts, rows[start:start + length])
     lengths, starts, to = lengths[long:], starts[long:], to[long:]
     if not len(lengths):
         return
     # The first images of all runs, then the second ones of those that have two, and so on (the
     # runs that go on are always the first so many): few, large, vectorized additions.
-    total = np.zeros((len(lengths), counts.shape[1]), np.uint16)  # LONG * 255 fits
-    buffer = np.empty_like(total, dtype=np.uint8)
-    for place, runs in enumerate(np.searchsorted(-lengths, -np.arange(lengths[0]), side="left")):
-        total[:runs] += _gather(counts, rows[starts[:runs] + place], buffer)
+    total, buffer = np.empty((2, len(lengths), drawn.counts.shape[1]), np.uint8)
+    _gather(drawn.counts, rows[starts], total)
+    for place in range(1, lengths[0]):
+        runs = np.searchsorted(-lengths, -place, side="left")
+        total[:runs] += _gather(drawn.counts, rows[starts[:runs] + place], buffer)
     out[to] = total
 
 
@@ -134,58 +117,69 @@ def _gather(counts, rows, buffer):
     return np.take(counts, rows, axis=0, out=buffer[:len(rows)], mode="clip")
 
 
-def class_totals(counts, y):
-    """Positives and negatives of each label in each resample.
+def sum_groups(counts, rows, group, weights):
+    """Weighted counts summed over groups of images: (G, W, B) float64.
 
-    Parameters
-    ----------
-    counts : (N, B) uint8 array
-    y : (N, L) array in {0, 1, NaN}
-
-    Returns
-    -------
-    (2, L, B) float64 array
+    `group` (n,) in 0..G-1 and `weights` (n, W) are those of `rows` (n,), indices into `counts`.
     """
-    everything = sum_rows(counts, np.arange(len(y)))
-    positives = np.array([sum_rows(counts, np.flatnonzero(label == 1)) for label in y.T])
-    unknown = np.array([sum_rows(counts, np.flatnonzero(np.isnan(label))) for label in y.T])
-    return np.stack([positives, everything - positives - unknown])
+    order = np.argsort(group, kind="stable")
+    ends = np.cumsum(np.bincount(group))
+    sums = np.zeros((len(ends), weights.shape[1], counts.shape[1]))
+    for place, (first, last) in enumerate(zip(np.append(0, ends), ends)):
+        for start in range(first, last, PIECE):
+            piece = order[start:min(start + PIECE, last)]
+            sums[place] += weights[piece].T @ counts[rows[piece]].astype(np.float64)
+    return sums
 
 
-def _accumulate(x):
-    """Cumulative sums along the first axis, in place; its length is a multiple of BLOCK."""
-    blocks = x.reshape(-1, BLOCK, x.shape[1])
-    for place in range(1, BLOCK):
-        blocks[:, place] += blocks[:, place - 1]
-    blocks[1:] += np.cumsum(blocks[:-1, -1], axis=0)[:, None]
+class BestPoint:
+    """Youden's operating point in each resample, as the curve is walked along: tp, fp (B,)."""
+
+    def __init__(self, positives, negatives):
+        self.positives, self.negatives = positives, negatives
+        self.index, self.tp, self.fp = np.zeros((3, len(positives)))  # 0: no positive predictions
+        self.scratch = np.empty((2, CHUNK, len(positives)))
+
+    def update(self, tp, fp):
+        """Take the curve's next points, (CHUNK, B) each; the first of the best stays."""
+        index, fpr = self.scratch
+        with np.errstate(invalid="ignore", divide="ignore"):
+            np.divide(tp, self.positives, out=index)
+            np.divide(fp, self.negatives, out=fpr)
+            index -= fpr
+        better = np.flatnonzero(index.max(axis=0) > self.index)
+        if len(better):
+            place = index.argmax(axis=0)[better]
+            self.index[better], self.tp[better], self.fp[better] = (
+                x[place, better] for x in (index, tp, fp))
 
 
-def weighted_roc(counts, segments, positives, negatives, find_youden):
-    """Area under the ROC curve, and the best operating point on it, in each resample.
+def weighted_roc(drawn, segments, positives, negatives, *, youden=False, precision=False):
+    """Area under the ROC curve, average precision and the best operating point in each resample.
 
     Parameters
     ----------
-    counts : (N, B) uint8 array
-        From `resample_counts`.
+    drawn : Resamples
     segments : Segments
+        For the average precision, of each score.
     positives, negatives : (B,) float64 arrays
-        From `class_totals`.
-    find_youden : bool
-        Whether to look for Youden's operating point too.
+        Of this label in each resample.
+    youden, precision : bool
+        What is looked for beside the area.
 
     Returns
     -------
-    area : (B,) float64 array, NaN in a resample that lacks a class
-    tp, fp : (B,) float64 arrays, at the highest threshold that maximizes tpr - fpr, found anew in
-        each resample; zeros where it was not looked for
+    area, average_precision : (B,) float64 arrays
+        NaN in a resample that lacks a class.
+    tp, fp : (B,) float64 arrays
+        At the highest threshold that maximizes tpr - fpr, found anew in each resample.
     """
-    n_resamples = counts.shape[1]
-    column = np.arange(n_resamples)
+    n_resamples = drawn.counts.shape[1]
     sums = np.empty((2, CHUNK, n_resamples))
     tp, fp = sums
     # lost: pairs in which the negative is above, half of the ties
-    tp_before, fp_before, lost = np.zeros((3, n_resamples))
-    best, best_tp, best_fp = np.zeros((3, n_resamples))  # 0: no positive predictions
+    tp_before, fp_before, lost, gained = np.zeros((4, n_resamples))
+    best = BestPoint(positives, negatives)
     # The last row of `fp` is for the negatives of the last segment.
     for first in range(0, len(segments.tied), CHUNK - 1):
         last = min(first + CHUNK - 1, len(segments.tied))
@@ -195,29 +189,30 @@ def weighted_roc(counts, segments, positives, negatives, find_youden):
         sums[:] = 0
         # The negatives go a row lower: accumulated, row k then holds those above segment k.
         to = segments.segment[runs] - first + np.where(segments.positive[runs], 0, CHUNK + 1)
-        sum_runs(counts, segments.rows[begin:end], segments.starts[runs] - begin,
+        sum_runs(drawn, segments.rows[begin:end], segments.starts[runs] - begin,
                  sums.reshape(-1, n_resamples), to)
         lost += np.einsum("kb,kb->b", tp[tied], fp[tied + 1]) / 2
         fp[0] = fp_before
         _accumulate(fp)
         lost += np.einsum("kb,kb->b", tp, fp)
         fp_before = fp[-1].copy()
-        if not find_youden:
+        if not youden and not precision:
             continue
-        # The best point is at the end of a segment's positives; for tied ones, of all of it.
+        own = tp.copy() if precision else None
         tp[0] += tp_before
         _accumulate(tp)
         tp_before = tp[-1].copy()
-        fp[tied] = fp[tied + 1]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            index = (tp / positives - fp / negatives).reshape(-1, BLOCK, n_resamples)
-        highest = index.max(axis=1)
-        block = highest.argmax(axis=0)
-        place = block * BLOCK + index[block, :, column].argmax(axis=1)
-        better = highest[block, column] > best
-        best = np.where(better, highest[block, column], best)
-        best_tp, best_fp = np.where(better, (tp[place, column], fp[place, column]),
-                                    (best_tp, best_fp))
+        fp[tied] = fp[tied + 1]  # the positives and negatives of such a segment come together
+        if precision:
+            gained += np.einsum("kb,kb->b", own, tp / np.maximum(tp + fp, 1))
+        if youden:
+            best.update(tp, fp)
     with np.errstate(invalid="ignore"):
-        area = 1 - lost / (positives * negatives)
-    return area, best_tp, best_fp
+        missing = np.where(negatives > 0, 0.0, np.nan)
+        return 1 - lost / (positives * negatives), gained / positives + missing, best.tp, best.fp
+
+
+def _accumulate(x):
+    """Cumulative sums along the first axis, in place; row by row, which NumPy does fastest."""
+    for row in range(1, len(x)):
+        x[row] += x[row - 1]

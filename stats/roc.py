@@ -43,13 +43,7 @@ class OperatingPoint:
 
 
 def check_labels(y_true):
-    """Labels as an (N, L) array; a single label may come as (N,).
-
-    Raises
-    ------
-    ValueError
-        For another shape, or a value that is not 0, 1 or NaN (its row and column are named).
-    """
+    """Labels as an (N, L) array of 0, 1 and NaN, or ValueError; one label may come as (N,)."""
     y = np.asarray(y_true)
     y = y[:, None] if y.ndim == 1 else y
     if y.ndim != 2 or not len(y):
@@ -63,13 +57,7 @@ def check_labels(y_true):
 
 
 def check_scores(y_score, shape, name="y_score"):
-    """Scores as a float array of the labels' shape.
-
-    Raises
-    ------
-    ValueError
-        For another shape, or a score that is not finite (its row and column are named).
-    """
+    """Finite scores as a float array of the labels' shape, or ValueError."""
     s = np.asarray(y_score)
     s = s if s.dtype.kind == "f" else s.astype(np.float64)  # unsigned numbers cannot be negated
     s = s[:, None] if s.ndim == 1 else s
@@ -92,16 +80,7 @@ def check_one_label(y_true):
 
 
 def undefined_reasons(y_true):
-    """Why a label has no ROC curve.
-
-    Parameters
-    ----------
-    y_true : (N, L) array in {0, 1, NaN}
-
-    Returns
-    -------
-    list of L: None for a label of which both classes are known, else the reason in words
-    """
+    """Why each label of (N, L) has no ROC curve, in words; None where both classes are known."""
     y = check_labels(y_true)
     positives, negatives = (y == 1).sum(axis=0), (y == 0).sum(axis=0)
     return ["no known label" if not p + n else "no positives" if not p else
@@ -120,23 +99,7 @@ def _cumulative(y, s):
 
 
 def roc_curve(y_true, y_score):
-    """The ROC curve of one label.
-
-    Parameters
-    ----------
-    y_true : (N,) array in {0, 1, NaN}
-    y_score : (N,) array
-        Higher means more positive; any finite numbers.
-
-    Returns
-    -------
-    RocCurve
-
-    Raises
-    ------
-    ValueError
-        If only one class is known.
-    """
+    """The `RocCurve` of one label, (N,) arrays as in `auroc`; ValueError if it has one class."""
     y = check_one_label(y_true)
     s = check_scores(y_score, y.shape)
     reason, = undefined_reasons(y)
@@ -213,25 +176,13 @@ def youden(y_true, y_score, *, midway=False):
             if midway and best:
                 above, below = (float(score) for score in curve.thresholds[best:best + 2])
                 middle = float(np.float32((above + below) / 2))
-                # float32 has nothing between neighbors
-                threshold[label] = middle if below < middle < above else above
+                if below < middle < above:  # float32 may have nothing between neighbors
+                    threshold[label] = middle
     return threshold
 
 
 def rates(tp, fp, positives, negatives):
-    """Accuracy, sensitivity, specificity and F1 from counts; NaN where one divides by zero.
-
-    Parameters
-    ----------
-    tp, fp : arrays
-        True and false positives.
-    positives, negatives : arrays
-        All of each class.
-
-    Returns
-    -------
-    dict of str -> array
-    """
+    """Accuracy, sensitivity, specificity and F1 from counts; NaN where one divides by zero."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return {
             "accuracy": (tp + negatives - fp) / (positives + negatives),

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stats.bootstrap import nanmean
-from stats.student_t import t_quantile, t_test
+from stats.intervals import nanmean, t_quantile, t_test
 
 
 @dataclass(frozen=True)
@@ -34,6 +33,12 @@ class RunsInference:
     ci: np.ndarray
     p_value: np.ndarray
     share_of_runs: np.ndarray
+
+    def p_above(self, null):
+        """One-sided p-values (L,) of the value being above `null`; 1 - p, of its being below."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            t = (self.value - null) / self.se
+        return np.where(t > 0, t_test(t, self.df) / 2, 1 - t_test(t, self.df) / 2)
 
 
 def infer_runs(runs_a, replicates_a, runs_b=None, replicates_b=None, level=0.95):
@@ -88,9 +93,9 @@ def infer_runs(runs_a, replicates_a, runs_b=None, replicates_b=None, level=0.95)
         t = np.where(value == 0, 0, value / np.sqrt(variance))
         share = sum(np.maximum(part - own, 0) for part, own in parts) / variance
     se = np.sqrt(variance)
-    width = se * np.array([t_quantile(level, f) for f in df])
+    width = se * t_quantile(level, df)
     return RunsInference(value, se, df, np.stack([value - width, value + width], axis=-1),
-                         np.array([t_test(*pair) for pair in zip(t, df)]), share)
+                         t_test(t, df), share)
 
 
 def _variance(replicates):

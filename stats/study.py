@@ -5,20 +5,24 @@ file share.
 """
 
 import itertools
+from concurrent.futures import ThreadPoolExecutor
+from statistics import NormalDist
 
 import numpy as np
 
-from stats.bootstrap import METRICS, bootstrap_models, nanmean, p_values, sd_and_ci
+from stats.bootstrap import METRICS, PROBABILITY_METRICS, bootstrap_models, p_values
 from stats.delong import delong_test
-from stats.fdr import benjamini_hochberg
+from stats.families import benjamini_hochberg, max_t
+from stats.intervals import largest_count, nanmean, score_interval, sd_and_ci
 from stats.paper_results import TABLE4, TABLE5
-from stats.roc import auroc, operating_point, undefined_reasons, youden
+from stats.roc import operating_point, undefined_reasons, youden
 from stats.runs import infer_runs
 
 
 def study(corpus, models, *, variant=None, synthetic=False, n_resamples=1000, seed=0,
           resample="image", thresholds="test", alternative="two-sided", label_set="all",
-          left_out=(), min_count=15, threads=None):
+          left_out=(), min_count=15, metrics=METRICS, net_benefit_at=None, margin=None,
+          threads=None):
     """Score every init and compare every pair.
 
     Parameters
@@ -49,33 +53,50 @@ def study(corpus, models, *, variant=None, synthetic=False, n_resamples=1000, se
     min_count : int
         A label with fewer positives or negatives (patients that have one, if patients are drawn) is
         scored, but not tested nor part of the mean over labels: the bootstrap does not hold there.
+    metrics : sequence of names from `stats.ALL_METRICS`
+        "auroc" is always among them.
+    net_benefit_at : float, optional
+        The threshold probability of the net benefit; by default each model's own from validation,
+        at which models can be scored but not tested against each other.
+    margin : float, optional
+        Of ROC-AUC, in which a model counts as no worse than another, or as equivalent to it.
     threads : int, optional
 
     Returns
     -------
     dict
-        p-values are not adjusted yet: see `adjust`.
+        p-values are not adjusted yet: see `adjust`, which also takes out the replicates.
     """
     y_true, labels = models[0].y_true, models[0].labels
+    metrics = ["auroc", *(metric for metric in metrics if metric != "auroc")]
     patients = next((m.patient_id for m in models if m.patient_id is not None), None)
     if resample == "patient" and patients is None:
         raise ValueError(f"{corpus}: resampling by patient needs patient_id, and "
                          f"{models[0].meta['name']} has none")
     fixed = None if thresholds == "test" else [_validation_thresholds(m) for m in models]
+    at = None
+    if "net_benefit" in metrics:
+        at = [_validation_thresholds(m) if net_benefit_at is None else net_benefit_at
+              for m in models]
     drawn = bootstrap_models(
-        y_true, [m.y_score for m in models], n_resamples=n_resamples, seed=seed, metrics=METRICS,
-        groups=patients if resample == "patient" else None, thresholds=fixed, threads=threads)
+        y_true, [m.y_score for m in models], n_resamples=n_resamples, seed=seed, metrics=metrics,
+        groups=patients if resample == "patient" else None, thresholds=fixed, net_benefit_at=at,
+        threads=threads)
     reasons = undefined_reasons(y_true)
-    few = _too_few(y_true, patients if resample == "patient" else None, min_count)
-    tested = [reason is None and too_few is None for reason, too_few in zip(reasons, few)]
-    averaged = tested if any(tested) else [reason is None for reason in reasons]
+    few = _too_few(drawn[0].classes, " patients" if resample == "patient" else "s", min_count)
+    tested = np.array([reason is None and not words for reason, words in zip(reasons, few)])
+    averaged = tested if tested.any() else np.array([reason is None for reason in reasons])
     whole = all(counts or reason for counts, reason in zip(averaged, reasons))
     label_set = label_set if whole and not synthetic else "all"  # the paper's mean is over all
+    with ThreadPoolExecutor(threads) as pool:
+        runs = list(pool.map(lambda *one: _run(*one, averaged), models, drawn,
+                             fixed or [None] * len(models)))
     inits = {}
-    for at, (m, d) in enumerate(zip(models, drawn)):
-        inits.setdefault(m.meta["name"], []).append(
-            _run(m, d, averaged, None if fixed is None else fixed[at]))
+    for run in runs:
+        inits.setdefault(run[0].meta["name"], []).append(run)
     names = [corpus, *(["synthetic"] if synthetic else []), *([variant] if variant else [])]
+    comparable = {metric: tested & (metric != "net_benefit" or net_benefit_at is not None)
+                  for metric in metrics}
     return {
         "name": "-".join(names).lower().replace(" ", "-"),
         "corpus": corpus,
@@ -85,6 +106,9 @@ def study(corpus, models, *, variant=None, synthetic=False, n_resamples=1000, se
         "labels_in_mean": [label for label, counts in zip(labels, averaged) if counts],
         "labels_left_out": list(left_out),
         "label_set": label_set,
+        "metrics": metrics,
+        "margin": margin,
+        "net_benefit_at": net_benefit_at,
         "images": len(y_true),
         "patients": None if patients is None else len(np.unique(patients)),
         "positives": (y_true == 1).sum(axis=0).tolist(),
@@ -93,17 +117,18 @@ def study(corpus, models, *, variant=None, synthetic=False, n_resamples=1000, se
         "too_few": few,
         "missing_images": models[0].meta.get("missing") or 0,
         "unreadable_images": models[0].meta.get("bad") or 0,
-        "models": [_model(corpus, runs, labels, label_set) for runs in inits.values()],
-        "comparisons": [_comparison(a, b, labels, tested, y_true, alternative)
+        "models": [_model(corpus, of_init, labels, label_set) for of_init in inits.values()],
+        "comparisons": [_comparison(a, b, labels, comparable, alternative, margin)
                         for a, b in itertools.combinations(inits.values(), 2)],
     }
 
 
-def adjust(studies, family):
-    """Fill in every comparison's Benjamini-Hochberg adjusted p-values.
+def adjust(studies, family, method="bh"):
+    """Fill in every comparison's adjusted p-values, and take out its replicates.
 
     The mean over labels is the primary endpoint of a comparison: it is adjusted over the means of
-    all comparisons, and over these alone. The labels are families of their own.
+    all comparisons, and over these alone. The labels are families of their own, and so is each
+    metric.
 
     Parameters
     ----------
@@ -111,128 +136,164 @@ def adjust(studies, family):
         From `study`; changed in place.
     family : {"comparison", "report"}
         What a label's p-value is adjusted over: the labels of its comparison, or of all of them.
+    method : {"bh", "max-t"}
+        Benjamini and Hochberg's, or Westfall and Young's max-T over the joint replicates, which
+        a first call takes out.
     """
     comparisons = [c for s in studies for c in s["comparisons"]]
-    labels = [list(c["labels"].values()) for c in comparisons]
-    families = labels if family == "comparison" else [sum(labels, [])]
-    for tests in [[c["mean"] for c in comparisons], *families]:
-        adjusted = benjamini_hochberg([test["p"] for test in tests])
-        for test, p in zip(tests, adjusted):
-            test |= {"p_adjusted": float(p), "family_size": int((~np.isnan(adjusted)).sum())}
+    replicates = [c.pop("replicates", {}) for c in comparisons]
+    for metric in dict.fromkeys(metric for s in studies for metric in s["metrics"]):
+        means, labels = [], []
+        for c, of_comparison in zip(comparisons, replicates):
+            found = c if metric == "auroc" else c["metrics"].get(metric)
+            if found:
+                tests = [*found["labels"].values(), found["mean"]]
+                columns = of_comparison[metric].T if method == "max-t" else tests
+                *of_labels, of_mean = zip(tests, columns)
+                means.append(of_mean)
+                labels.append(of_labels)
+        for tests in [means, *(labels if family == "comparison" else [sum(labels, [])])]:
+            p = [test["p"] for test, _ in tests]
+            adjusted = benjamini_hochberg(p) if method == "bh" or not tests else max_t(
+                p, [_statistic(test) for test, _ in tests], np.stack([x for _, x in tests], axis=1))
+            for (test, _), p in zip(tests, adjusted):
+                test |= {"p_adjusted": float(p), "family_size": int((~np.isnan(adjusted)).sum())}
+
+
+def _statistic(test):
+    """|difference| in standard errors; of Student's t, the normal deviate of the same p."""
+    if test["share_of_runs"] is None:
+        return abs(test["value"]) / test["sd"] if test["sd"] > 0 else 0.0
+    return NormalDist().inv_cdf(1 - max(test["p"], 1e-15) / 2) if test["p"] < 1 else 0.0
 
 
 def _validation_thresholds(model):
     found = model.meta.get("thresholds")
     if found is None:
         raise ValueError(f"{model.meta['name']} carries no validation thresholds: "
-                         "use --thresholds test")
+                         "use --thresholds test, and no net benefit")
     return np.array([np.nan if t is None else t for t in found], dtype=np.float64)
 
 
-def _too_few(y_true, patients, least):
-    """Why a label has too few of a class to be tested, or None: list of L."""
-    found = []
-    for y in y_true.T:
-        counts = [len(np.unique(patients[y == value])) if patients is not None else
-                  int((y == value).sum()) for value in (1, 0)]
-        unit = "s" if patients is None else " patients"
-        words = [f"{count} {name}{unit}" for count, name in zip(counts, ("positive", "negative"))
-                 if count < least]
-        found.append(" and ".join(words) or None)
-    return found
+def _too_few(classes, unit, least):
+    """Why a label has too few (2, L) of a class to be tested, or None: list of L."""
+    return [" and ".join(f"{count} {name}{unit}" for count, name in
+                         zip(counts, ("positive", "negative")) if count < least) or None
+            for counts in classes.T]
 
 
-def _run(model, drawn, averaged, fixed):
-    """One run's metrics on the test set (L + 1,) and in the replicates (B, L + 1).
+def _run(model, drawn, fixed, averaged):
+    """A run with its operating point and, for each metric, its value (L + 1,) on the test set, the
+    replicates (B, L + 1) and the `most` (L + 1,) of `score_interval`.
 
     The last column is the mean over the labels of `averaged`, the same in every replicate (less
     those that have no threshold).
     """
-    threshold = youden(model.y_true, model.y_score) if fixed is None else fixed
-    point = operating_point(model.y_true, model.y_score, threshold)
-    missing = np.where([reason is None for reason in drawn.reasons], 0.0, np.nan)
-    value = {"auroc": auroc(model.y_true, model.y_score)} | {
-        metric: getattr(point, metric) + missing for metric in METRICS[1:]}
-    replicates = {}
-    for metric in METRICS:
-        columns = np.flatnonzero(averaged & ~np.isnan(value[metric]))
-        value[metric], replicates[metric] = (
+    point = operating_point(model.y_true, model.y_score,
+                            youden(model.y_true, model.y_score) if fixed is None else fixed)
+    found = {}
+    for metric, value in drawn.value.items():
+        columns = np.flatnonzero(averaged & ~np.isnan(value))
+        most = largest_count(metric, *drawn.classes)
+        with np.errstate(invalid="ignore", divide="ignore"):  # the labels taken for independent
+            of_mean = len(columns) ** 2 / (1 / most[columns]).sum()
+        found[metric] = *(
             np.append(x, x[..., columns].mean(axis=-1, keepdims=True) if len(columns) else
                       np.full((*x.shape[:-1], 1), np.nan), axis=-1)
-            for x in (value[metric], drawn.values[metric]))
-    return model, point, value, replicates
+            for x in (value, drawn.values[metric])), np.append(most, of_mean)
+    return model, point, found
+
+
+def _stacked(runs, metric):
+    """An init's values (K, L + 1) and replicates (B, K, L + 1) of a metric."""
+    return (np.stack([found[metric][0] for _, _, found in runs]),
+            np.stack([found[metric][1] for _, _, found in runs], axis=1))
 
 
 def _model(corpus, runs, labels, label_set):
     """One init's numbers, per label and in the mean, over all of its runs."""
-    models, points, values, replicates = zip(*runs)
+    models, points, found = zip(*runs)
     meta = models[0].meta
     init = meta.get("init")
     table4 = TABLE4.get((corpus, init), {}) if label_set == "table3" else {}
     table5 = TABLE5.get((corpus, init), {}) if label_set == "mimic-overlap" else {}
     in_paper = table4 | {"auroc": table5["mean"]} if table5 else table4
-    cells = {metric: _summaries(np.stack([v[metric] for v in values]),
-                                np.stack([r[metric] for r in replicates], axis=1))
-             for metric in METRICS}
-    undefined = np.isnan(replicates[0]["auroc"]).sum(axis=0)
+    cells = {metric: _cells(metric, *_stacked(runs, metric), found[0][metric][2])
+             for metric in found[0]}
+    undefined = np.isnan(found[0]["auroc"][1]).sum(axis=0)
     per_label = {
-        label: {metric: cells[metric][at] for metric in METRICS}
+        label: {metric: of_metric[at] for metric, of_metric in cells.items()}
         | {name: float(np.mean([getattr(point, name)[at] for point in points]))
            for name in ("threshold", "tp", "fp", "tn", "fn")}
         | {"undefined_replicates": int(undefined[at]), "paper_auroc": table5.get(label)}
         for at, label in enumerate(labels)}
     mean = {}
-    for metric in METRICS:
-        pooled = np.stack([r[metric][:, :-1] for r in replicates])
-        mean[metric] = cells[metric][-1] | {
+    for metric, of_metric in cells.items():
+        pooled = np.stack([of_run[metric][1][:, :-1] for of_run in found])
+        mean[metric] = of_metric[-1] | {
             "sd_over_replicates_and_labels": float(sd_and_ci(pooled.ravel())[0]),
             "paper": in_paper.get(metric)}
     named = ("run", "seed", "arch", "split_hash", "checkpoint_sha256", "versions", "file")
     return {"name": meta["name"], "init": init, "labels": per_label, "mean": mean,
             "runs": [{key: m.meta.get(key) for key in named}
-                     | {"mean_auroc": float(v["auroc"][-1])} for m, v in zip(models, values)]}
+                     | {"mean_auroc": float(of_run["auroc"][0][-1])}
+                     for m, of_run in zip(models, found)]}
 
 
-def _summaries(values, replicates):
+def _cells(metric, values, replicates, most):
     """Dicts of the mean over runs on the test set; mean, SD and interval over the replicates.
 
-    Parameters
-    ----------
-    values : (K, C) array
-    replicates : (B, K, C) array
+    `values` (K, C) and `replicates` (B, K, C); shares have a score interval, others percentiles.
     """
-    over_runs = replicates.mean(axis=1)
+    over_runs, value = replicates.mean(axis=1), values.mean(axis=0)
     sd, ci = sd_and_ci(over_runs)
-    run_sd = [None] * values.shape[1]
+    variance, df, run_sd = sd**2, np.inf, [None] * len(sd)
     if len(values) > 1:
-        ci, run_sd = infer_runs(values, replicates).ci, values.std(axis=0, ddof=1).tolist()
-    return [{"value": float(values[:, at].mean()), "mean": float(nanmean(over_runs[:, at], axis=0)),
+        found = infer_runs(values, replicates)
+        variance, df, ci = found.se**2, found.df, found.ci
+        run_sd = values.std(axis=0, ddof=1).tolist()
+    if metric not in PROBABILITY_METRICS:
+        ci = score_interval(value, variance, most, df)
+    return [{"value": float(value[at]), "mean": float(nanmean(over_runs[:, at], axis=0)),
              "sd": float(sd[at]), "ci": ci[at].tolist(), "sd_of_runs": run_sd[at]}
-            for at in range(values.shape[1])]
+            for at in range(len(value))]
 
 
-def _comparison(a, b, labels, tested, y_true, alternative):
-    """Differences in ROC-AUC, a - b, with p-values, and DeLong's beside them for single runs."""
-    values, replicates = (
-        [np.stack([run[part]["auroc"] for run in side], axis=axis) for side in (a, b)]
-        for part, axis in ((2, 0), (3, 1)))
-    difference = values[0].mean(axis=0) - values[1].mean(axis=0)
-    paired = replicates[0].mean(axis=1) - replicates[1].mean(axis=1)
-    single = len(a) == len(b) == 1
-    sd, ci = sd_and_ci(paired)
-    if single:
-        p, floor = p_values(paired, alternative), 2 / (len(paired) + 1)  # see `p_values`
-        share = [None] * len(p)
-    else:
-        found = infer_runs(values[0], replicates[0], values[1], replicates[1])
-        p, floor, ci, share = found.p_value, 0.0, found.ci, found.share_of_runs.tolist()
-    p = np.where([*tested, any(tested)], p, np.nan)
-    tests = [{"value": float(difference[at]), "mean": float(nanmean(paired[:, at], axis=0)),
-              "sd": float(sd[at]), "ci": ci[at].tolist(), "p": float(p[at]), "p_floor": floor,
-              "share_of_runs": share[at]} for at in range(len(p))]
-    for at in range(len(labels)) if single else ():
-        y = y_true[:, at]
-        delong = delong_test(y, a[0][0].y_score[:, at], b[0][0].y_score[:, at])
-        tests[at] |= {"delong_p": delong.p_value, "delong_ci": list(delong.ci)}
+def _comparison(a, b, labels, tested, alternative, margin):
+    """Differences a - b of every metric with p-values, and DeLong's beside them for single runs."""
+    found, replicates = {}, {}
+    for metric, which in tested.items():
+        tests, replicates[metric] = _tests(a, b, metric, [*which, which.any()], alternative,
+                                           margin if metric == "auroc" else None)
+        found[metric] = {"labels": dict(zip(labels, tests)), "mean": tests[-1]}
+    for at, test in enumerate(found["auroc"]["labels"].values() if len(a) == len(b) == 1 else ()):
+        delong = delong_test(a[0][0].y_true[:, at], a[0][0].y_score[:, at],
+                             b[0][0].y_score[:, at])
+        test |= {"delong_p": delong.p_value, "delong_ci": list(delong.ci)}
     return {"a": a[0][0].meta["name"], "b": b[0][0].meta["name"], "runs_a": len(a),
-            "runs_b": len(b), "labels": dict(zip(labels, tests)), "mean": tests[-1]}
+            "runs_b": len(b), **found.pop("auroc"), "metrics": found, "replicates": replicates}
+
+
+def _tests(a, b, metric, tested, alternative, margin):
+    """The labels' and the mean's tests of a metric, and the paired differences (B, L + 1)."""
+    (values_a, replicates_a), (values_b, replicates_b) = (_stacked(side, metric) for side in (a, b))
+    difference = values_a.mean(axis=0) - values_b.mean(axis=0)
+    paired = replicates_a.mean(axis=1) - replicates_b.mean(axis=1)
+    sd, ci = sd_and_ci(paired)
+    limit = margin or 0.0
+    if len(a) == len(b) == 1:
+        found = {"p": p_values(paired, alternative)}
+        floor, share = 2 / (len(paired) + 1), [None] * len(sd)  # see `p_values`
+        above, below = p_values(paired, "greater", -limit), p_values(paired, "less", limit)
+    else:
+        of_runs = infer_runs(values_a, replicates_a, values_b, replicates_b)
+        found, ci = {"p": of_runs.p_value}, of_runs.ci
+        floor, share = 0.0, of_runs.share_of_runs.tolist()
+        above, below = of_runs.p_above(-limit), 1 - of_runs.p_above(limit)
+    if margin is not None:
+        found |= {"p_noninferior": above, "p_equivalent": np.maximum(above, below)}
+    return [{"value": float(difference[at]), "mean": float(nanmean(paired[:, at], axis=0)),
+             "sd": float(sd[at]), "ci": ci[at].tolist(), "p_floor": floor,
+             "share_of_runs": share[at]}
+            | {key: float(p[at]) if tested[at] else float("nan") for key, p in found.items()}
+            for at in range(len(sd))], paired

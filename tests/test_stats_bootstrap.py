@@ -5,7 +5,12 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from scipy import stats as scipy_stats
+from scipy.optimize import brentq
+from scipy.special import expit
 from sklearn import metrics
+from sklearn.calibration import calibration_curve
+from sklearn.linear_model import LogisticRegression
 
 from stats import (
     METRICS,
@@ -19,6 +24,8 @@ from stats import (
     paired_bootstrap,
     youden,
 )
+from stats.calibration import PROBABILITY_METRICS
+from stats.intervals import sd_and_ci
 from stats.resampling import resample_counts
 
 
@@ -99,6 +106,96 @@ def test_curves_of_many_segments_equal_scikit_learn(decimals):
     check_against_scikit_learn(
         {m: v[1024:] for m, v in again.values.items()}, y, s, resample_counts(0, 1024, 1030, 3000)
     )
+
+
+def probabilities(seed, n=400, decimals=3):
+    """Labels with NaN, and probabilities that are neither calibrated nor all distinct."""
+    rng = np.random.default_rng(seed)
+    logit = rng.normal(size=(n, 3)) * (1, 2.5, 0.1) + (0, -2, 3)
+    y = (rng.random(logit.shape) < 1 / (1 + np.exp(1 - 0.6 * logit))).astype(np.float32)
+    y[rng.random(y.shape) < 0.1] = np.nan
+    return y, np.round(1 / (1 + np.exp(-logit)), decimals).astype(np.float32)
+
+
+def expected_of_probabilities(truth, p, at):
+    """From scikit-learn, SciPy and the definitions."""
+    share, mean = calibration_curve(truth, p, n_bins=10)
+    size = np.bincount(np.searchsorted(np.linspace(0, 1, 11)[1:-1], p), minlength=10)
+    clipped = np.clip(p, 1e-7, 1 - 1e-7)
+    logit = np.log(clipped / (1 - clipped))
+    fit = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-12, max_iter=200)
+    predicted = p >= at
+    return {
+        "average_precision": metrics.average_precision_score(truth, p),
+        "brier": metrics.brier_score_loss(truth, p),
+        "ece": np.abs(share - mean) @ size[size > 0] / len(p),
+        "net_benefit": np.mean(predicted & (truth == 1))
+        - np.mean(predicted & (truth == 0)) * at / (1 - at),
+        "calibration_slope": fit.fit(logit[:, None], truth).coef_[0, 0],
+        "calibration_intercept": brentq(
+            lambda a: np.sum(truth - expit(a + logit)), -20, 20, xtol=1e-13
+        ),
+    }
+
+
+@pytest.mark.parametrize("decimals", [1, 3, 9])
+def test_every_replicate_of_probabilities_equals_scikit_learn(decimals):
+    """To 1e-12; the two fits of calibration to 1e-6 of scikit-learn's and SciPy's."""
+    y, s = probabilities(decimals, decimals=decimals)
+    patient = np.random.default_rng(1).integers(200, size=len(y))
+    wanted = ("average_precision", *PROBABILITY_METRICS)
+    at = np.array([0.3, 0.1, 0.9])
+    found = bootstrap(y, s, n_resamples=5, metrics=wanted, groups=patient, net_benefit_at=[at])
+    members = np.unique(patient, return_inverse=True)[1]
+    counts = resample_counts(0, -1, 5, members.max() + 1, members)  # the test set itself first
+    assert (counts[:, 0] == 1).all()
+    for b in range(6):
+        for label in range(3):
+            drawn = np.repeat(np.arange(len(y)), counts[:, b])
+            drawn = drawn[~np.isnan(y[drawn, label])]
+            expected = expected_of_probabilities(
+                y[drawn, label], s[drawn, label].astype(float), at[label]
+            )
+            for metric in wanted:
+                value = found.values[metric][b - 1, label] if b else found.value[metric][label]
+                tolerance = 1e-6 if "calibration" in metric else 1e-12
+                assert abs(value - expected[metric]) < tolerance, (metric, b, label)
+
+
+def test_average_precision_of_long_and_tied_curves():
+    rng = np.random.default_rng(0)
+    y = (rng.random((3000, 2)) < (0.5, 0.01)).astype(np.float32)
+    for s in (rng.random((3000, 2)), np.round(rng.random((3000, 2)), 1), np.zeros((3000, 2))):
+        found = bootstrap(y, s, n_resamples=3, metrics=("average_precision",))
+        counts = resample_counts(0, 0, 3, 3000)
+        for b in range(3):
+            for label in range(2):
+                expected = metrics.average_precision_score(
+                    y[:, label], s[:, label], sample_weight=counts[:, b]
+                )
+                assert abs(found.values["average_precision"][b, label] - expected) < 1e-12
+
+
+def test_calibration_is_undefined_where_the_classes_do_not_overlap():
+    y = np.array([0, 0, 0, 1, 1, 1.0])
+    s = np.array([0.1, 0.2, 0.3, 0.6, 0.7, 0.8])
+    wanted = ("calibration_slope", "calibration_intercept")
+    assert np.isnan(bootstrap(y, s, n_resamples=3, metrics=wanted).value["calibration_slope"])
+    constant = bootstrap(y, np.full(6, 0.25), n_resamples=3, metrics=wanted)
+    assert np.isnan(constant.value["calibration_slope"][0])
+    assert constant.value["calibration_intercept"][0] == pytest.approx(np.log(3), abs=1e-9)
+
+
+def test_a_perfect_model_has_an_interval():
+    y = np.arange(200) < 20
+    found = bootstrap(y, y.astype(float), n_resamples=100, metrics=METRICS)
+    for metric in METRICS:
+        assert found.value[metric][0] == 1
+        low, high = found.ci(metric)[0]
+        assert 0.8 < low < 0.99 and high == pytest.approx(1)
+    assert found.ci()[0, 0] == pytest.approx(60 / (60 + scipy_stats.t.ppf(0.975, 59) ** 2))
+    by_patient = bootstrap(y, y.astype(float), n_resamples=100, groups=np.arange(200) // 2)
+    assert by_patient.ci()[0, 0] < found.ci()[0, 0]  # ten patients are less than twenty images
 
 
 def test_resamples_are_draws_with_replacement():
@@ -190,7 +287,7 @@ def test_undefined_replicates_are_counted_and_left_out():
     assert found.a.mean()[0] == pytest.approx(np.nanmean(found.a.values["auroc"][:, 0]))
     assert found.a.sd()[0] == pytest.approx(np.nanstd(found.a.values["auroc"][:, 0]))
     np.testing.assert_allclose(
-        found.a.ci()[0], np.nanpercentile(found.a.values["auroc"][:, 0], [2.5, 97.5])
+        sd_and_ci(found.difference)[1][0], np.nanpercentile(found.difference[:, 0], [2.5, 97.5])
     )
     np.testing.assert_allclose(
         found.a.mean_over_labels(), np.nanmean(found.a.values["auroc"], axis=1)
@@ -217,6 +314,8 @@ def test_a_resample_of_everything_once_is_the_test_set_itself(monkeypatch):
         ({"groups": np.zeros(250)}, "at least 2"),
         ({"groups": np.zeros(3)}, r"expected shape \(250,\), found \(3,\)"),
         ({"metrics": ("auc",)}, "found auc"),
+        ({"metrics": ("net_benefit",)}, "threshold probability"),
+        ({"metrics": ("brier",)}, "probabilities in"),
         ({"n_resamples": 0}, "at least 1"),
         ({"thresholds": [1.0, 2.0]}, "broadcast"),
     ],

@@ -5,8 +5,8 @@ import pytest
 from scipy import stats as scipy_stats
 
 from stats import power
+from stats.intervals import t_quantile, t_test
 from stats.runs import infer_runs
-from stats.student_t import t_quantile, t_test
 
 
 @pytest.mark.parametrize("df", [1, 1.7, 2, 4, 7.3, 30, 1000, 1e5, 1e7])
@@ -38,6 +38,9 @@ def test_without_patients_it_is_welchs_t_test():
     interval = welch.confidence_interval(0.95)
     np.testing.assert_allclose(found.ci, np.stack([interval.low, interval.high], 1), rtol=1e-7)
     np.testing.assert_allclose(found.share_of_runs, 1)
+    for null in (-0.4, 0.4):  # non-inferiority and equivalence shift the null
+        shifted = scipy_stats.ttest_ind(a - null, b, equal_var=False, alternative="greater")
+        np.testing.assert_allclose(found.p_above(null), shifted.pvalue, rtol=1e-8)
     one = infer_runs(a, np.tile(a, (10, 1, 1)))
     np.testing.assert_allclose(one.p_value, scipy_stats.ttest_1samp(a, 0).pvalue, rtol=1e-8)
 

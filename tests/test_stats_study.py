@@ -1,0 +1,118 @@
+"""What a study says of its metrics, margins and families, beside the functions that compute it."""
+
+import numpy as np
+import pytest
+
+from stats import ALL_METRICS, bootstrap, p_values, paired_bootstrap
+from stats.predictions import Predictions
+from stats.study import adjust, study
+
+LABELS = ["Edema", "Mass", "Hernia"]
+
+
+def predictions(name, seed, strength=1.0, n=400):
+    """One run's probabilities; its truth, patients and thresholds are those of every other."""
+    rng = np.random.default_rng(0)
+    y = (rng.random((n, 3)) < (0.3, 0.15, 0.02)).astype(np.float32)
+    seen = rng.normal(size=y.shape)
+    own = np.random.default_rng(seed).normal(size=y.shape)
+    logit = strength * y + 0.7 * seen + 0.3 * own - 1
+    return Predictions(
+        np.array([f"{i:04}" for i in range(n)]),
+        np.array([f"p{i // 2}" for i in range(n)]),
+        LABELS,
+        y,
+        (1 / (1 + np.exp(-logit))).astype(np.float32),
+        {"name": name, "run": f"{name}{seed}", "thresholds": [0.4, 0.35, 0.3 + 0.01 * seed]},
+    )
+
+
+PAIR = [predictions("a", 1, 1.2), predictions("b", 2)]
+
+
+def test_every_metric_is_scored_and_its_difference_tested():
+    found = study(
+        "x", PAIR, n_resamples=99, metrics=ALL_METRICS, thresholds="val", net_benefit_at=0.2
+    )
+    assert found["metrics"] == list(ALL_METRICS)
+    adjust([found], "comparison")
+    (c,) = found["comparisons"]
+    assert list(c["metrics"]) == list(ALL_METRICS[1:]) and "replicates" not in c
+    for metric in ALL_METRICS:
+        options = {"n_resamples": 99, "metrics": (metric,), "net_benefit_at": [0.2]}
+        drawn = [
+            bootstrap(m.y_true, m.y_score, thresholds=m.meta["thresholds"], **options) for m in PAIR
+        ]
+        tests = c if metric == "auroc" else c["metrics"][metric]
+        difference = drawn[0].values[metric] - drawn[1].values[metric]
+        for at, label in enumerate(LABELS[:2]):
+            cell = found["models"][0]["labels"][label][metric]
+            assert cell["value"] == drawn[0].value[metric][at]
+            np.testing.assert_allclose(cell["ci"], drawn[0].ci(metric)[at])
+            test = tests["labels"][label]
+            assert test["value"] == pytest.approx(
+                drawn[0].value[metric][at] - drawn[1].value[metric][at]
+            )
+            assert test["p"] == p_values(difference[:, at])
+            np.testing.assert_allclose(test["ci"], np.quantile(difference[:, at], (0.025, 0.975)))
+            assert test["family_size"] == 2 and test["p"] <= test["p_adjusted"] <= 1
+        assert np.isnan(tests["labels"]["Hernia"]["p"])  # 8 positives
+        assert tests["mean"]["p"] == p_values(difference[:, :2].mean(axis=1))
+        assert tests["mean"]["p_adjusted"] == tests["mean"]["p"]  # a family of its own
+
+
+def test_net_benefit_at_thresholds_that_differ_is_scored_and_not_tested():
+    found = study("x", PAIR, n_resamples=50, metrics=["net_benefit"])
+    assert found["metrics"] == ["auroc", "net_benefit"]
+    tests = found["comparisons"][0]["metrics"]["net_benefit"]
+    assert np.isnan(tests["mean"]["p"]) and np.isfinite(tests["mean"]["value"])
+    bare = [Predictions(*([getattr(m, k) for k in ("image_id", "patient_id", "labels", "y_true",
+                                                   "y_score")]), {"name": m.meta["name"]})
+            for m in PAIR]
+    with pytest.raises(ValueError, match="a carries no validation thresholds"):
+        study("x", bare, n_resamples=50, metrics=["net_benefit"])
+
+
+def test_a_margin_by_the_replicates():
+    found = study("x", PAIR, n_resamples=199, margin=0.02)
+    test = found["comparisons"][0]["labels"]["Edema"]
+    pair = paired_bootstrap(PAIR[0].y_true, PAIR[0].y_score, PAIR[1].y_score, n_resamples=199)
+    d = pair.difference[:, 0]
+    assert test["p_noninferior"] == (1 + (d <= -0.02).sum()) / 200
+    assert test["p_equivalent"] == (1 + max((d <= -0.02).sum(), (d >= 0.02).sum())) / 200
+    assert test["p_noninferior"] < 0.05 < test["p_equivalent"]  # it is better by more than that
+    assert np.isnan(found["comparisons"][0]["labels"]["Hernia"]["p_equivalent"])
+    wide = study("x", PAIR, n_resamples=199, margin=0.5)["comparisons"][0]["mean"]
+    assert wide["p_equivalent"] == 1 / 200
+    assert "p_equivalent" not in study("x", PAIR, n_resamples=9)["comparisons"][0]["mean"]
+
+
+def test_a_margin_over_runs_is_students():
+    runs = [predictions(name, seed) for name in "ab" for seed in range(3 * (name == "b"), 6)]
+    c = study("x", runs, n_resamples=99, margin=1e-12)["comparisons"][0]
+    test = c["mean"]
+    assert (c["runs_a"], c["runs_b"]) == (6, 3) and test["value"] > 0
+    assert test["p_noninferior"] == pytest.approx(test["p"] / 2)
+    assert test["p_equivalent"] == pytest.approx(1 - test["p"] / 2)
+    edge = study("x", runs, n_resamples=99, margin=test["value"])["comparisons"][0]["mean"]
+    assert edge["p_equivalent"] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("family", ["comparison", "report"])
+def test_max_t_is_never_above_bonferroni(several, family):
+    models = [predictions(name, seed, strength) for name, strength in zip("abc", (1.3, 1.1, 1))
+              for seed in range(1 + several)]
+    studies = [study(corpus, models, n_resamples=199) for corpus in "xy"]
+    adjust(studies, family, "max-t")
+    comparisons = [c for s in studies for c in s["comparisons"]]
+    for c in comparisons:
+        assert c["mean"]["family_size"] == 6
+        size = 2 if family == "comparison" else 12
+        for test in (c["labels"]["Edema"], c["labels"]["Mass"], c["metrics"]["f1"]["mean"]):
+            most = min(1, test["family_size"] * test["p"])
+            assert test["p"] <= test["p_adjusted"] <= most + 1e-15
+        assert c["labels"]["Edema"]["family_size"] == size
+    assert any(c["mean"]["p_adjusted"] > c["mean"]["p"] for c in comparisons)
+    with pytest.raises(KeyError):
+        adjust(studies, family, "max-t")  # the replicates are gone
