@@ -88,10 +88,10 @@ def test_a_margin_by_the_replicates():
 
 
 def test_a_margin_over_runs_is_students():
-    runs = [predictions(name, seed) for name in "ab" for seed in range(3 * (name == "b"), 6)]
+    runs = [predictions(name, seed) for name in "ab" for seed in range(3 * (name == "a"), 6)]
     c = study("x", runs, n_resamples=99, margin=1e-12)["comparisons"][0]
     test = c["mean"]
-    assert (c["runs_a"], c["runs_b"]) == (6, 3) and test["value"] > 0
+    assert (c["runs_a"], c["runs_b"]) == (3, 6) and test["value"] > 0
     assert test["p_noninferior"] == pytest.approx(test["p"] / 2)
     assert test["p_equivalent"] == pytest.approx(1 - test["p"] / 2)
     edge = study("x", runs, n_resamples=99, margin=test["value"])["comparisons"][0]["mean"]
@@ -101,8 +101,8 @@ def test_a_margin_over_runs_is_students():
 @pytest.mark.parametrize("several", [False, True])
 @pytest.mark.parametrize("family", ["comparison", "report"])
 def test_max_t_is_never_above_bonferroni(several, family):
-    models = [predictions(name, seed, strength) for name, strength in zip("abc", (1.3, 1.1, 1))
-              for seed in range(1 + several)]
+    models = [predictions(name, 3 * at + run, 1 - at / 10) for at, name in enumerate("abc")
+              for run in range(1 + several)]
     studies = [study(corpus, models, n_resamples=199) for corpus in "xy"]
     adjust(studies, family, "max-t")
     comparisons = [c for s in studies for c in s["comparisons"]]
@@ -113,6 +113,7 @@ def test_max_t_is_never_above_bonferroni(several, family):
             most = min(1, test["family_size"] * test["p"])
             assert test["p"] <= test["p_adjusted"] <= most + 1e-15
         assert c["labels"]["Edema"]["family_size"] == size
-    assert any(c["mean"]["p_adjusted"] > c["mean"]["p"] for c in comparisons)
+    tests = [test for c in comparisons for test in (c["mean"], *c["labels"].values())]
+    assert any(test["p_adjusted"] > test["p"] for test in tests)
     with pytest.raises(KeyError):
         adjust(studies, family, "max-t")  # the replicates are gone
