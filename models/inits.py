@@ -46,11 +46,6 @@ def initialize(init, arch, *, labels, weights=None, image_size=224, seed=0, targ
         False leaves the weights random where a file would have to be downloaded.
     name : str, optional
         What to call the run if `weights` are not the init's own (default: the file's name).
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        As `models.load_pretrained`, and where the file is another init's or of another `arch`.
     """
     record, checkpoint = INITS[init], None
     start = Start(record, init)

@@ -116,7 +116,7 @@ INITS = {init.name: init for init in RECORDS}
 
 def find_init(sha256):
     """The record and the architecture that a file of this hash belongs to, or None."""
-    return next(((init, arch) for init in RECORDS for arch, file in init.files.items()
+    return next(((init, arch) for init in INITS.values() for arch, file in init.files.items()
                  if file.sha256 and sha256.startswith(file.sha256)), None)
 
 

@@ -32,12 +32,12 @@ class PatchEmbed(nn.Module):
 
 
 class RotaryPositions(nn.Module):
-    """The angles by which DINOv3 turns queries and keys, from the patches' rows and columns."""
+    """The angles by which DINOv3 turns queries and keys, from rows and columns."""
 
     def __init__(self, head_dim):
         super().__init__()
         # a buffer of the state dict, since Meta's files hold it rounded to bfloat16
-        self.register_buffer("periods", 100.0 ** torch.arange(0, 1, 4 / head_dim))
+        self.register_buffer("periods", 100.0 ** (torch.arange(head_dim // 4) * 4 / head_dim))
 
     def forward(self, side):
         """Cosines and sines, each (side * side, head_dim), of a square grid of patches."""
@@ -198,8 +198,7 @@ class VisionTransformer(nn.Module):
         """Tokens after all blocks but the last (B, 1 + registers + N, D), and their rotation."""
         size = self.config["img_size"]
         if images.shape[1:] != (3, size, size):
-            raise ValueError(f"images of shape {tuple(images.shape)}, "
-                             f"expected (B, 3, {size}, {size})")
+            raise ValueError(f"images {tuple(images.shape)}, expected (B, 3, {size}, {size})")
         x = self.patch_embed(images)
         x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)
         if self.pos_embed is not None:

@@ -1,8 +1,5 @@
-"""Weight files in the layouts of their authors -> our state dict, loaded strictly.
-
-A layout is a table of names. `load_pretrained` and `from_pretrained` then insist that every
-parameter of the model but the head is in the file with its shape.
-"""
+"""Weight files in the layouts of their authors -> our state dict, loaded strictly: every parameter
+of the model but the head's has to be in the file with its shape."""
 
 import argparse
 import math
@@ -22,24 +19,12 @@ from models.vit import ARCHITECTURES, RotaryPositions, build
 
 @dataclass
 class LoadReport:
-    """What loading did with each tensor.
+    """What loading did with each tensor, by name."""
 
-    Attributes
-    ----------
-    loaded : list of str
-        Parameters of the model taken from the file (resized ones included).
-    resized : dict of str -> (tuple, tuple)
-        Shape in the file and shape in the model.
-    skipped : list of str
-        Tensors of the file that the encoder has no use for.
-    missing : list of str
-        Parameters of the model that keep their random values: the head's, or none.
-    """
-
-    loaded: list
-    resized: dict
-    skipped: list
-    missing: list
+    loaded: list  # parameters of the model taken from the file, resized ones included
+    resized: dict  # name: (shape in the file, shape in the model)
+    skipped: list  # tensors of the file that the encoder has no use for
+    missing: list  # parameters of the model that keep their random values: the head's, or none
 
     def __str__(self):
         resized = [f"{name} {list(old)} -> {list(new)}"
@@ -50,12 +35,12 @@ class LoadReport:
 
 @dataclass
 class Encoder:
-    """What a weight file holds: tensors by our names (a classifier's too), and what they make."""
+    """What a weight file holds."""
 
     path: Path
-    tensors: dict
+    tensors: dict  # by our names, a classifier's too
     config: dict  # arguments of `VisionTransformer`, without img_size and num_classes
-    resize: str  # a key of RESIZE
+    resize: str  # how its positions are resized, a key of RESIZE
 
 
 def load_pretrained(model, init, path):
@@ -80,10 +65,9 @@ def load_pretrained(model, init, path):
         The file is absent, unreadable or unsafe, or a tensor other than the head's is missing,
         unexpected, of the wrong shape or type or not finite. The model is then unchanged.
     """
-    if init not in INITS or init == "random":
-        names = ", ".join(name for name in INITS if name != "random")
-        raise ValueError(f"unknown init {init!r}, expected one of {names}")
-    return fill(model, read_encoder(path, init=init), f" ({init})")
+    if init not in INITS:
+        raise ValueError(f"unknown init {init!r}, expected one of {', '.join(INITS)}")
+    return fill(model, read_encoder(path, model.config["num_heads"], init), f" ({init})")
 
 
 def from_pretrained(path, *, num_classes=0, img_size=224, num_heads=None):
@@ -92,23 +76,18 @@ def from_pretrained(path, *, num_classes=0, img_size=224, num_heads=None):
     Parameters
     ----------
     path : path-like
-        As in `load_pretrained`.
+        As in `load_pretrained`, with the same errors.
     num_classes : int
         Outputs of a new, random head; 0 for none.
     img_size : int
         Side of the input in pixels; learned positions are resized as the file's family does.
     num_heads : int, optional
-        By default a head for every 64 channels, as in all the families.
+        By default one for every 64 channels, but 16 for ViT-H.
 
     Returns
     -------
     VisionTransformer, in eval mode
     LoadReport
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        As in `load_pretrained`.
     """
     encoder = read_encoder(path, num_heads)
     model = build(encoder.config | dict(img_size=img_size, num_classes=num_classes))
@@ -175,15 +154,11 @@ RESIZE = {
 }
 
 
-def is_square(n):
-    """Whether n is the square of a whole number."""
-    return math.isqrt(n) ** 2 == n
-
-
-def grid(pos_embed):
-    """The side n of positions (1, 1 + n * n, D), or 0."""
-    patches = pos_embed.shape[1] - 1 if pos_embed.ndim == 3 else 0
-    return math.isqrt(patches) if is_square(patches) else 0
+def grid(pos_embed, others=1):
+    """The side n of positions (1, others + n * n, D), or 0."""
+    patches = max(0, pos_embed.shape[1] - others) if pos_embed.ndim == 3 else 0
+    side = math.isqrt(patches)
+    return side if side * side == patches else 0
 
 
 def resize_positions(pos_embed, new, rule):
@@ -239,14 +214,12 @@ HUGGING_FACE = (  # as its files name them: Dinov2, Dinov2WithRegisters, DINOv3V
     (r"\.(mlp\.up_proj|intermediate\.dense)\.", ".mlp.fc1."),
     (r"\.(mlp\.down_proj|output\.dense)\.", ".mlp.fc2."),
 )
-TIMM_EVA = (  # timm's DINOv3
-    (r"\.gamma_([12])$", r".ls\1.gamma"),
-    (r"\.attn\.([qkv])_bias$", r".attn.\1.bias"),
-)
 META = (  # DINO, DINOv2, DINOv3; MAE, DeiT, timm and this project name the rest alike
     (r"^(register_tokens|storage_tokens)$", "reg_token"),
     (r"^rope_embed\.", "rope."),
     (r"^blocks\.\d+\.(\d+)\.", r"blocks.\1."),  # training checkpoints keep blocks in chunks
+    (r"\.gamma_([12])$", r".ls\1.gamma"),  # timm's DINOv3
+    (r"\.attn\.([qkv])_bias$", r".attn.\1.bias"),
 )
 # A name that the layout alone has, its table, and whether positions are rotary without a tensor.
 LAYOUTS = (
@@ -254,25 +227,23 @@ LAYOUTS = (
     ("class_token", TORCHVISION, False),
     ("embeddings.position_embeddings", HUGGING_FACE, False),
     ("embeddings.patch_embeddings.weight", HUGGING_FACE, True),
-    ("blocks.0.gamma_1", TIMM_EVA, True),
+    ("blocks.0.gamma_1", META, True),
     ("cls_token", META, False),
 )
-# What wraps a model, and what the tables say of names, goes before the layout is looked for.
+# What wraps a model; it goes before the layout is looked for.
 PREFIXES = r"^((module|_orig_mod|model|backbone|dinov2|dinov2_with_registers|dinov3_vit|vit)\.)+"
-# In the file but not in our encoder: classifiers, what pretraining alone needs, masks of biases.
+# In the file but not in our encoder: classifiers, and what pretraining alone needs.
 NOT_ENCODER = re.compile(
     r"(head|head_dist|pre_logits|dino_head|ibot_head|classifier|pooler|local_cls_norm)\.|"
-    r"decoder|mask_token$|.*bias_mask$")
+    r"decoder|mask_token$")
+GATED = "a transformer with gated MLPs (EVA-02, DINOv2's ViT-g, DINOv3's ViT-S+ and H+)"
 FOREIGN = (  # a name that only they have, and what they are
     (r"relative_position|^layers\.\d+\.blocks\.", "a Swin transformer or BEiT"),
-    (r"^stages\.\d+\.|^downsample_layers\.|^layer1\.0\.conv|^features\.",
+    (r"(^|\.)stages\.\d+\.|^downsample_layers\.|^layer1\.0\.conv|^features\.",
      "a ConvNeXt or another convolutional network"),
     (r"^visual\.|^vision_model\.|^visual_projection|^text_projection|norm_pre\.|^attn_pool\.",
      "the image part of a CLIP or SigLIP model"),
-    (r"\.mlp\.(w1|w12|fc1_g|gate_proj|weights_in)\.|inner_attn_ln",
-     "a transformer with gated MLPs (EVA-02, DINOv2's ViT-g, DINOv3's ViT-S+ and H+)"),
-    (r"^dist_token$", "a distilled DeiT with two class tokens"),
-    (r"^fc_norm\.", "a transformer that averages its patches instead of reading a class token"),
+    (r"\.mlp\.(w1|w12|fc1_g|gate_proj|weights_in)\.", GATED),
 )
 
 
@@ -293,32 +264,40 @@ def read_encoder(path, num_heads=None, init=None):
                          "names and tensors)")
     state = rename(content, ((PREFIXES, ""),), path)
     for pattern, what in FOREIGN:
-        name = next(filter(re.compile(pattern).search, state), None)
-        if name:
-            raise ValueError(f"{path}: {what}, no plain ViT with a class token (it has {name})")
-    mark, table, rotary = next((layout for layout in LAYOUTS if layout[0] in state), (None, (), 0))
-    if mark is None:
+        if found := next(filter(re.compile(pattern).search, state), None):
+            raise ValueError(f"{path}: {what}, no plain ViT with a class token (it has {found})")
+    _, table, rotary = next((layout for layout in LAYOUTS if layout[0] in state), (None,) * 3)
+    if table is None:
         raise ValueError(f"{path}: no ViT in a known layout (it has {some(list(state))})")
     eps = 1e-12 if "encoder.layer.0.layernorm_before.weight" in state else 1e-6
-    state = unify(rename(state, table, path), rotary)
+    state = rename(state, table, path)
     patch = state.get("patch_embed.proj.weight")
-    if patch is None or patch.ndim != 4:
+    if patch is None or patch.ndim != 4 or not patch.numel():
         raise ValueError(f"{path}: no patch embedding of shape (D, 3, P, P)")
+    fc1, fc2 = (state.get(f"blocks.0.mlp.fc{n}.weight", patch) for n in (1, 2))
+    if len(fc1) == 2 * fc2.shape[-1]:
+        raise ValueError(f"{path}: {GATED}, no plain ViT (its fc1 is twice as wide as its fc2)")
     rotary, width = rotary or "rope.periods" in state, len(patch)
-    num_heads = num_heads or own.get("num_heads") or width // 64
+    depth = len({name.split(".")[1] for name in state if name.startswith("blocks.")})
+    try:
+        state = unify(state, depth, rotary)
+    except (RuntimeError, KeyError) as error:
+        raise ValueError(f"{path}: its tensors do not belong together ({first_line(error)})"
+                         ) from None
+    usual = 16 if width == 1280 else 0 if width % 64 else width // 64  # ViT-H has 16 of 80 channels
+    num_heads = num_heads or own.get("num_heads", usual)
     if not num_heads or width % num_heads:
         raise ValueError(f"{path}: {width} channels and {num_heads} heads; give num_heads")
-    config = dict(
-        patch_size=patch.shape[-1], embed_dim=width, num_heads=num_heads,
-        depth=depth_of(state), layer_scale="blocks.0.ls1.gamma" in state, rotary=rotary,
-        registers=state["reg_token"].shape[1] if "reg_token" in state else 0,
-        norm_eps=own.get("norm_eps", 1e-5 if rotary else eps))
     if rotary:
         state.setdefault("rope.periods", RotaryPositions(width // num_heads).periods)
-    if init is None and family(config) == family(INITS["dinov2"].shape):
-        init = "dinov2"
-    resize = INITS[init or "imagenet"].resize if table is not AUGREG else "bilinear"
-    return Encoder(path, state, config, resize)
+    config = dict(
+        patch_size=patch.shape[-1], embed_dim=width, num_heads=num_heads, depth=depth,
+        layer_scale="blocks.0.ls1.gamma" in state, rotary=rotary,
+        registers=state["reg_token"].numel() // width if "reg_token" in state else 0,
+        norm_eps=own.get("norm_eps", 1e-5 if rotary else eps))
+    if init is None:
+        init = "dinov2" if family(config) == family(INITS["dinov2"].shape) else "imagenet"
+    return Encoder(path, state, config, "bilinear" if table is AUGREG else INITS[init].resize)
 
 
 def rename(state, table, path):
@@ -334,32 +313,28 @@ def rename(state, table, path):
     return renamed
 
 
-def unify(state, rotary):
+def unify(state, depth, rotary):
     """What is no renaming: queries, keys and values as one, masked biases, a class position."""
     state = dict(state)
     for name in [name for name in state if name.endswith(".bias_mask")]:
         bias = name.removesuffix("_mask")
-        if bias in state:
-            state[bias] = state[bias] * state[name]
+        state[bias] = state[bias] * state.pop(name)
     names = " ".join(state)
-    unbiased = [part for part in "qkv" if rotary and f".attn.{part}.bias" not in names]
-    for n in range(depth_of(state)):
+    without = [part for part in "qkv" if rotary and f".attn.{part}.bias" not in names
+               and ".attn.qkv.bias" not in names]
+    for n in range(depth):
         attn = f"blocks.{n}.attn."
         zero = torch.zeros_like(state.get(attn + "proj.bias", torch.empty(0)))
-        for kind, optional in (("weight", []), ("bias", unbiased)):
+        for kind, optional in (("weight", []), ("bias", without)):
             parts, joint = [f"{attn}{part}.{kind}" for part in "qkv"], f"{attn}qkv.{kind}"
             if joint not in state and all(
                     name in state or name.split(".")[3] in optional for name in parts):
                 state[joint] = torch.cat([state.pop(name, zero) for name in parts])
-    positions = state.get("pos_embed")
-    if positions is not None and positions.ndim == 3 and is_square(positions.shape[1]):
-        state["pos_embed"] = F.pad(positions, (0, 0, 1, 0))  # timm's, in its class token already
+        if rotary and state[f"{attn}qkv.bias"].chunk(3)[1].any():
+            raise RuntimeError(f"{attn}qkv.bias: of keys, which DINOv3 has not")
+    if "pos_embed" in state and grid(state["pos_embed"], others=0):
+        state["pos_embed"] = F.pad(state["pos_embed"], (0, 0, 1, 0))  # the class token has its own
     return state
-
-
-def depth_of(state):
-    """How many blocks there are."""
-    return len({name.split(".")[1] for name in state if name.startswith("blocks.")})
 
 
 # -- files ----------------------------------------------------------------------------------------
@@ -370,38 +345,25 @@ def read_file(path):
         raise FileNotFoundError(f"{path}: no such weight file")
     with open(path, "rb") as file:
         start = file.read(64)
-    for pattern, what in NO_WEIGHTS:
-        if re.search(pattern, start, re.IGNORECASE):
-            raise ValueError(f"{path}: {what}")
+    if start.lstrip().startswith(b"<"):
+        raise ValueError(f"{path}: a web page, not weights: was a login or an error saved?")
     if re.search(r"-of-\d+\.|\.index\.json$", path.name):
         raise ValueError(f"{path}: one part of a model in several files, which is not supported: "
                          "merge them into one first")
-    if is_npz(path):
-        return read_npz(path)
-    if path.suffix == ".safetensors" or start[8:9] == b"{":
-        return read_safetensors(path)
-    with torch.serialization.safe_globals([argparse.Namespace]):  # MAE's and DINO's options
-        return read_torch(path)
-
-
-NO_WEIGHTS = (  # how a file begins, and what it is
-    (rb"^\s*<(!doctype|html|\?xml)", "a web page, not weights: was an error or a login saved?"),
-    (rb"^version https://git-lfs", "a pointer of Git LFS, not the file itself: run git lfs pull"),
-)
-
-
-def read_safetensors(path):
-    """The tensors of a `.safetensors` file."""
+    npz = is_npz(path)
+    if not npz and path.suffix != ".safetensors" and start[8:9] != b"{":
+        with torch.serialization.safe_globals([argparse.Namespace]):  # MAE's and DINO's options
+            return read_torch(path)
     try:
+        if npz:
+            return read_npz(path)
         from safetensors.torch import load_file
-    except ImportError:
-        raise ValueError(f"{path}: install safetensors to read it: pip install safetensors"
-                         ) from None
-    try:
         return load_file(path)
+    except ImportError:
+        raise ValueError(f"{path}: to read it, pip install safetensors") from None
     except Exception as error:  # a damaged file can make the reader stumble in any way at all
-        raise ValueError(f"{path}: not a readable .safetensors file ({first_line(error)})"
-                         ) from None
+        raise ValueError(f"{path}: not a readable {'.npz' if npz else '.safetensors'} file of "
+                         f"plain arrays ({first_line(error)})") from None
 
 
 def is_npz(path):
@@ -432,12 +394,8 @@ def read_npz(path):
             array = array.reshape(-1)
         return torch.from_numpy(np.ascontiguousarray(array))
 
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: tensor(name, archive[name]) for name in archive.files}
-    except Exception as error:  # a damaged file can make the reader stumble in any way at all
-        raise ValueError(f"{path}: not a readable .npz of plain arrays ({first_line(error)})"
-                         ) from None
+    with np.load(path, allow_pickle=False) as archive:
+        return {name: tensor(name, archive[name]) for name in archive.files}
 
 
 def first_line(error):

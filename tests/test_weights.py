@@ -1,7 +1,11 @@
 """Official layouts, loaded by us and by the code they were made for."""
 
+import argparse
+import json
 import math
 import pickle
+import struct
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +14,7 @@ import timm
 import torch
 import torchvision
 from layouts import augreg_arrays, dinov2_state, randomize, relative
+from safetensors.torch import save_file
 from timm.layers import resample_abs_pos_embed
 from timm.models.vision_transformer import _load_weights as timm_load_npz
 
@@ -155,10 +160,9 @@ def test_torchvision_state_dict(tmp_path):
         assert relative(features(model), oracle.eval()(IMAGES)) < 1e-5
 
 
-def checkpoint_of(model, path, labels):
-    save_checkpoint(
-        path, dict(model=model.state_dict(), model_config=model.config, labels=labels, config={})
-    )
+def checkpoint_of(model, path, labels, **config):
+    save_checkpoint(path, dict(model=model.state_dict(), model_config=model.config, labels=labels,
+                               config=config))
 
 
 @pytest.mark.parametrize("img_size", [224, 288])
@@ -358,3 +362,241 @@ def test_timm_files(tmp_path, name, larger):
     with torch.inference_mode():
         assert relative(model.tokens(images), oracle.forward_features(images)) < 1e-5
         assert relative(model(images), oracle.forward_features(images)[:, 0]) < 1e-5
+
+
+def meta_dinov3(oracle):
+    """The weights of transformers' DINOv3 in Meta's names, with the masks and periods it keeps."""
+    state, joined = {}, {}
+    names = {"patch_embeddings": "patch_embed.proj", "embeddings.": "",
+             "register_tokens": "storage_tokens", "model.layer.": "blocks.",
+             "attention.o_proj": "attn.proj", "up_proj": "fc1", "down_proj": "fc2",
+             "layer_scale1.lambda1": "ls1.gamma", "layer_scale2.lambda1": "ls2.gamma"}
+    for name, value in oracle.state_dict().items():
+        for theirs, metas in names.items():
+            name = name.replace(theirs, metas)
+        joined[name] = value.clone()
+    for n in range(SHAPE["num_hidden_layers"]):
+        def part(letter, kind, n=n):
+            return joined.pop(f"blocks.{n}.attention.{letter}_proj.{kind}")
+        qkv, dim = f"blocks.{n}.attn.qkv.", SHAPE["hidden_size"]
+        state[qkv + "weight"] = torch.cat([part(letter, "weight") for letter in "qkv"])
+        state[qkv + "bias"] = torch.cat([part("q", "bias"), torch.ones(dim), part("v", "bias")])
+        state[qkv + "bias_mask"] = torch.cat([torch.ones(dim), torch.zeros(dim), torch.ones(dim)])
+    periods = (1 / oracle.rope_embeddings.inv_freq).bfloat16().float()  # Meta's are rounded
+    state["rope_embed.periods"] = periods
+    oracle.rope_embeddings.inv_freq = 1 / periods
+    return state | joined
+
+
+def test_metas_dinov3_with_its_masks_and_rounded_periods(tmp_path):
+    oracle, path = hugging_face("DINOv3ViT", tmp_path)
+    from_hugging_face, _ = from_pretrained(path, img_size=64)
+    state = meta_dinov3(oracle)
+    assert "mask_token" in state and "storage_tokens" in state
+    torch.save(state, tmp_path / "dinov3.pth")
+    model, report = from_pretrained(tmp_path / "dinov3.pth", img_size=64)
+    assert report.skipped == ["mask_token"] and not report.missing
+    images = torch.rand(2, 3, 64, 64)
+    with torch.inference_mode():
+        expected = oracle(images).last_hidden_state
+        assert relative(model.tokens(images), expected) < 1e-5
+        assert relative(from_hugging_face.tokens(images), expected) > 1e-4  # exact periods
+    wrapped = {"backbone." + name: value for name, value in state.items()}
+    torch.save({"teacher": wrapped | {"dino_head.mlp.0.weight": torch.zeros(2, 2)}},
+               tmp_path / "teacher.pth")
+    teacher, _ = from_pretrained(tmp_path / "teacher.pth", img_size=64)
+    assert torch.equal(teacher(images), model(images))
+
+    with_key_bias = {name: value for name, value in state.items() if "bias_mask" not in name}
+    torch.save(with_key_bias, tmp_path / "biased.pth")
+    with pytest.raises(ValueError, match="of keys, which DINOv3 has not"):
+        from_pretrained(tmp_path / "biased.pth")
+    del state["blocks.1.attn.qkv.bias"], state["blocks.1.attn.qkv.bias_mask"]
+    torch.save(state, tmp_path / "lacking.pth")
+    with pytest.raises(ValueError, match="blocks.1.attn.qkv.bias"):
+        from_pretrained(tmp_path / "lacking.pth")
+
+
+@pytest.mark.parametrize("prefix, wrapper", [
+    ("", None), ("module.", "model"), ("_orig_mod.", None), ("model.", "state_dict"),
+    ("module._orig_mod.model.", "model_state_dict"), ("module.backbone.", "teacher"),
+    ("model.backbone.", "state_dict")])
+def test_the_same_model_in_any_wrapping(tmp_path, prefix, wrapper):
+    state = dinov2_state((64, 2, 1), grid=4)
+    torch.save(state, tmp_path / "plain.pth")
+    wrapped = {prefix + name: value for name, value in state.items()}
+    options = argparse.Namespace(lr=0.1, data_path="/x")  # as MAE, DINO and DeiT write them
+    torch.save({wrapper: wrapped, "args": options, "epoch": 3} if wrapper else wrapped,
+               tmp_path / "wrapped.pth")
+    a, b = (from_pretrained(tmp_path / name, img_size=56)[0]
+            for name in ("plain.pth", "wrapped.pth"))
+    assert all(torch.equal(value, b.state_dict()[name]) for name, value in a.state_dict().items())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_half_precision_and_safetensors(tmp_path, dtype):
+    state = {name: value.to(dtype) for name, value in dinov2_state((64, 2, 1), grid=4).items()}
+    save_file(state, tmp_path / "w.safetensors")
+    model, report = from_pretrained(tmp_path / "w.safetensors", img_size=56, num_classes=3)
+    assert report.missing == ["head.weight", "head.bias"] and model.head.out_features == 3
+    for name, value in model.state_dict().items():
+        if not name.startswith("head."):
+            assert value.dtype == torch.float32 and torch.equal(value, state[name].float())
+
+
+def test_mae_with_its_decoder(tmp_path):
+    """As `mae_visualize_vit_base.pth` and its training checkpoints hold it."""
+    oracle = randomize(timm.create_model("vit_base_patch16_224.mae", img_size=64, num_classes=0,
+                                         embed_dim=128, depth=2, num_heads=2))
+    decoder = {"mask_token": torch.zeros(1, 1, 8), "decoder_pos_embed": torch.zeros(1, 17, 8),
+               "decoder_embed.weight": torch.zeros(8, 128), "decoder_norm.bias": torch.zeros(8),
+               "decoder_blocks.0.attn.qkv.weight": torch.zeros(24, 8)}
+    torch.save({"model": oracle.state_dict() | decoder, "optimizer": {}, "scaler": {},
+                "args": argparse.Namespace(model="mae_vit_base_patch16")}, tmp_path / "mae.pth")
+    model, report = from_pretrained(tmp_path / "mae.pth", img_size=64)
+    assert report.skipped == sorted(decoder)
+    images = torch.rand(2, 3, 64, 64)
+    with torch.inference_mode():
+        assert relative(model.tokens(images), oracle.forward_features(images)) < 1e-5
+
+
+def test_heads_are_asked_for_where_they_cannot_be_read_off(tmp_path):
+    torch.save(dinov2_state((96, 1, 3), grid=4), tmp_path / "w.pth")
+    with pytest.raises(ValueError, match="96 channels and 0 heads; give num_heads") as error:
+        from_pretrained(tmp_path / "w.pth", num_heads=None)
+    assert "w.pth" in str(error.value)
+    assert from_pretrained(tmp_path / "w.pth", num_heads=3)[0].config["num_heads"] == 3
+    ours = create_model("vit_micro", 16, 4, img_size=32)
+    checkpoint_of(ours, tmp_path / "best.pt", list("abcd"))
+    again, _ = from_pretrained(tmp_path / "best.pt", img_size=32)
+    images = torch.rand(1, 3, 32, 32)
+    assert torch.equal(again.forward_features(images), ours.eval().forward_features(images))
+
+
+@pytest.mark.parametrize("name, said", [
+    ("swin_tiny_patch4_window7_224", "Swin"), ("eva02_tiny_patch14_224", "EVA-02"),
+    ("eva02_base_patch14_224", "EVA-02"), ("vit_small_plus_patch16_dinov3", "ViT-S+"),
+    ("vit_giant_patch14_dinov2", "DINOv2's ViT-g"),
+    ("convnext_atto", "ConvNeXt"), ("resnet18", "convolution"),
+    ("beit_base_patch16_224", "BEiT"), ("vit_base_patch16_clip_224", "CLIP"),
+    ("vit_base_patch16_siglip_224", "SigLIP"), ("deit_tiny_distilled_patch16_224", "dist_token")])
+def test_what_is_no_plain_vit_is_refused_by_name(tmp_path, name, said):
+    with torch.device("meta"):
+        shapes = {key: value.shape for key, value in timm.create_model(name).state_dict().items()}
+    torch.save({key: torch.zeros(()).expand(shape) for key, shape in shapes.items()},
+               tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=said) as error:
+        from_pretrained(tmp_path / "w.pth")
+    assert "\n" not in str(error.value)
+
+
+def clip_of_hugging_face():
+    return {"visual_projection.weight": torch.zeros(4, 4), "logit_scale": torch.zeros(()),
+            "vision_model.embeddings.class_embedding": torch.zeros(4)}
+
+
+def test_clip_with_its_projection_is_refused(tmp_path):
+    save_file(clip_of_hugging_face(), tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match="the image part of a CLIP"):
+        from_pretrained(tmp_path / "model.safetensors")
+
+
+# -- bad files ------------------------------------------------------------------------------------
+
+def safetensors_bytes(header, body=b"", length=None):
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text) if length is None else length) + text + body
+
+
+def entry(start, end, shape=(2,), dtype="F32"):
+    return dict(dtype=dtype, shape=list(shape), data_offsets=[start, end])
+
+
+BAD = {
+    "truncated": (None, "w.safetensors", "not a readable .safetensors"),
+    "header of 2^60 bytes": (safetensors_bytes({}, length=2**60), "w.safetensors",
+                             "not a readable"),
+    "the same as .pth": (safetensors_bytes({}, length=2**60), "w.pth", "not a readable"),
+    "overlapping": (safetensors_bytes({"a": entry(0, 8), "b": entry(4, 12)}, b"\0" * 12),
+                    "w.safetensors", "not a readable"),
+    "beyond its end": (safetensors_bytes({"a": entry(0, 800, (200,))}, b"\0" * 8),
+                       "w.safetensors", "not a readable"),
+    "negative": (safetensors_bytes({"a": entry(-8, 0)}, b"\0" * 8), "w.safetensors",
+                 "not a readable"),
+    "no JSON": (safetensors_bytes(b"{{{{{{{{"), "w.safetensors", "not a readable"),
+    "web page": (b"<!DOCTYPE html><html>Sign in</html>", "w.pth", "a web page"),
+    "web page as safetensors": (b"\n<html>", "w.safetensors", "a web page"),
+    "index": (b'{"weight_map": {}}', "model.safetensors.index.json", "several files"),
+    "shard": (safetensors_bytes({}), "model-00001-of-00002.safetensors", "merge them"),
+    "empty": (b"", "w.safetensors", "not a readable"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_bad_bytes_are_one_line(tmp_path, kind):
+    content, name, said = BAD[kind]
+    if content is None:
+        save_file(dinov2_state((64, 2, 1), grid=4), tmp_path / name)
+        content = truncated((tmp_path / name).read_bytes())
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=said) as error:
+        from_pretrained(tmp_path / name)
+    assert name in str(error.value) and "\n" not in str(error.value)
+
+
+def test_bit_flips_in_a_header_are_one_line_or_change_no_tensor(tmp_path):
+    """A flip in the header is noticed; one in `__metadata__` or a space may be harmless."""
+    state = dinov2_state((64, 1, 1), grid=2)
+    save_file(state, tmp_path / "w.safetensors")
+    good = (tmp_path / "w.safetensors").read_bytes()
+    header = 8 + struct.unpack("<Q", good[:8])[0]
+    rng = np.random.default_rng(0)
+    refused = 0
+    for at, bit in zip(rng.integers(0, header, 150), rng.integers(0, 8, 150)):
+        bad = bytearray(good)
+        bad[at] ^= 1 << bit
+        (tmp_path / "w.safetensors").write_bytes(bad)
+        try:
+            model, _ = from_pretrained(tmp_path / "w.safetensors", img_size=28)
+        except ValueError as error:
+            assert "\n" not in str(error)
+            refused += 1
+        else:
+            assert torch.equal(model.norm.weight, state["norm.weight"])
+    assert refused > 100
+
+
+@pytest.mark.parametrize("change, said", [
+    (lambda s: s.update({"norm.weight": torch.ones(64, dtype=torch.int64)}),
+     "norm.weight is int64, expected float"),
+    (lambda s: s.update({"norm.weight": torch.ones(64, dtype=torch.bool)}), "is bool"),
+    (lambda s: s.update({"module.norm.weight": torch.ones(64)}), "two tensors for norm.weight"),
+    (lambda s: s.update({"blocks.0.attn.qkv.bias_mask": torch.ones(5)}), "do not belong together"),
+    (lambda s: s.update({"patch_embed.proj.weight": torch.zeros(64, 3, 0, 0)}), "no patch emb"),
+    (lambda s: s.update({"pos_embed": torch.zeros(1, 0, 64)}), r"pos_embed is \[1, 0, 64\]"),
+    (lambda s: s.pop("pos_embed"), "missing pos_embed"),
+    (lambda s: s.pop("cls_token"), "no ViT in a known layout"),
+    (lambda s: s.clear(), "not a state dict"),
+])
+def test_bad_tensors_are_one_line(tmp_path, change, said):
+    state = dinov2_state((64, 2, 1), grid=4)
+    change(state)
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=said) as error:
+        from_pretrained(tmp_path / "w.pth", img_size=56)
+    assert "\n" not in str(error.value) and "w.pth" in str(error.value)
+
+
+def test_code_in_the_options_is_not_executed(tmp_path):
+    torch.save({"model": dinov2_state((64, 1, 1), grid=2), "args": argparse.Namespace(x=Evil())},
+               tmp_path / "w.pth")
+    with pytest.raises(ValueError, match="refused"):
+        from_pretrained(tmp_path / "w.pth")
+    assert not Path("/tmp/executed-by-a-weight-file").exists()
+
+
+def test_without_safetensors_one_line_says_what_to_install(tmp_path, monkeypatch):
+    save_file(dinov2_state((64, 1, 1), grid=2), tmp_path / "w.safetensors")
+    monkeypatch.setitem(sys.modules, "safetensors.torch", None)
+    with pytest.raises(ValueError, match="pip install safetensors"):
+        from_pretrained(tmp_path / "w.safetensors")
