@@ -1,16 +1,19 @@
-"""Does the map point at the lesion? Pointing-game hit rates on phantoms with known lesions.
+"""Does the map point at the lesion? Scores of maps where it is known: on phantoms, or in boxes.
 
     python train.py && python -m export.to_onnx runs/phantom-random
-    python tests/bench_explain.py runs/phantom-random
+    python tests/bench_explain.py runs/phantom-random                     # unseen phantoms
+    python tests/bench_explain.py runs/cxr14-dinov2 --release /data/cxr14 # BBox_List_2017.csv
 
-A hit: the map's highest value lies on the lesion (Zhang et al., IJCV 2018, without their margin of
-15 pixels), for findings that are there. Compared are occlusion, from the exported file;
+Pointing game: the map's highest value lies on the lesion (Zhang et al., IJCV 2018, without their
+margin of 15 pixels), for findings that are there. Energy: the part of the map's sum that lies on it
+(Wang et al., CVPR Workshops 2020). Compared are occlusion, from the exported file;
 gradient-weighted attention (Chefer et al. 2021, arXiv:2103.15679) and attention rollout (Abnar and
-Zuidema 2020, arXiv:2005.00928), from PyTorch; and chance.
-Prints Markdown.
+Zuidema 2020, arXiv:2005.00928), from PyTorch; the occlusion map of another image with the finding,
+which knows where lesions tend to be; and chance, the lesion's part of the picture. Prints Markdown.
 """
 
 import argparse
+import csv
 import sys
 import time
 from pathlib import Path
@@ -20,7 +23,9 @@ import torch
 import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from data.phantom.render import FINDINGS, draw_findings, render  # noqa: E402
+from data.decode import read_image  # noqa: E402
+from data.labels import RELEASE_NAMES  # noqa: E402
+from data.phantom.render import draw_findings, render  # noqa: E402
 from data.preprocess import preprocess  # noqa: E402
 from export import explain  # noqa: E402
 from export.runtime import Predictor, resize  # noqa: E402
@@ -28,24 +33,30 @@ from models.checkpoint import load_checkpoint, restore_model  # noqa: E402
 from models.inference import to_input  # noqa: E402
 from stats import auroc  # noqa: E402
 
-UNSEEN = (
-    2 * 10**6
-)  # patients from here on are in no training set, nor did they help to choose the method
+# patients from here on are in no training set, nor did they help to choose the method
+UNSEEN = 2 * 10**6
+NAMES = RELEASE_NAMES["cxr14"] | {"Infiltrate": "Infiltration"}  # as the boxes' file has it
+METHODS = (
+    "occlusion",
+    "gradient-weighted attention",
+    "attention rollout",
+    "another image's map",
+    "chance",
+)
 
 
 def build_parser():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "run", type=Path, help="a run on the phantom corpus, with best.pt and model.onnx"
-    )
+    parser.add_argument("run", type=Path, help="a run with best.pt and model.onnx")
     parser.add_argument("--images", type=int, default=60, help="phantoms (default: 60)")
+    parser.add_argument("--release", type=Path, help="ChestX-ray14: score on its official boxes")
     return parser
 
 
 def phantoms(count):
-    """Unseen patients with at least one finding: images and their masks."""
+    """Unseen patients with at least one finding: images, and masks by label."""
     rng, cases = np.random.default_rng(2), []
     while len(cases) < count:
         findings = draw_findings(rng)
@@ -55,19 +66,37 @@ def phantoms(count):
     return cases
 
 
+def boxed(root):
+    """Images of a release that have boxes, and the boxes as masks by label (ours)."""
+    paths = {path.name: path for path in root.rglob("*.png")}
+    boxes = {}
+    with open(root / "BBox_List_2017.csv", newline="") as file:
+        for name, finding, *corners in list(csv.reader(file))[1:]:
+            if name in paths:
+                boxes.setdefault(name, {}).setdefault(NAMES[finding], []).append(
+                    [float(x) / 1024 for x in corners[:4]]  # of the originals' side
+                )
+    for name, findings in boxes.items():
+        image = read_image(paths[name])
+        y, x = ((np.arange(n) + 0.5) / n for n in image.shape)
+        masks = {}
+        for label, places in findings.items():
+            masks[label] = np.zeros(image.shape, bool)
+            for left, top, width, height in places:
+                rows, columns = (y > top) & (y < top + height), (x > left) & (x < left + width)
+                masks[label] |= rows[:, None] & columns
+        yield image, masks
+
+
 def keep_attention(model):
     """Make attention explicit: `layer.weights` (1, heads, T, T) and its gradient are kept.
 
     In the last block only the class token's row is there, (1, heads, 1, T).
     """
 
-    def forward(layer, x, first=None):
-        batch, tokens, width = x.shape
-        qkv = layer.qkv(x).view(batch, tokens, 3, layer.num_heads, width // layer.num_heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)
-        layer.weights = (
-            q[:, :, :first] @ k.transpose(-2, -1) / (width // layer.num_heads) ** 0.5
-        ).softmax(-1)
+    def forward(layer, x, first=None, rope=None):
+        q, k, v = layer.project(x, rope)
+        layer.weights = (q[:, :, :first] @ k.mT / q.shape[-1] ** 0.5).softmax(-1)
         layer.weights.retain_grad()
         return layer.proj((layer.weights @ v).transpose(1, 2).flatten(2))
 
@@ -78,7 +107,7 @@ def keep_attention(model):
 
 
 def attention_maps(model, layers, picture, label):
-    """Gradient-weighted attention of a label, and attention rollout: (side, side) patches each."""
+    """Gradient-weighted attention of a label, and attention rollout: (size, size) each."""
     model.zero_grad()
     model(picture)[0, label].backward()
     tokens = layers[0].weights.shape[-1]
@@ -88,58 +117,73 @@ def attention_maps(model, layers, picture, label):
         rows = attention.shape[1]
         weighted = weighted[:rows] + (gradient * attention).clamp(min=0).mean(0) @ weighted
         rollout = (attention.mean(0) + torch.eye(tokens)[:rows]) / 2 @ rollout
-    side = round((tokens - 1) ** 0.5)
-    return [relevance[0, 1:].view(1, 1, side, side) for relevance in (weighted, rollout)]
+    size, others = model.config["img_size"], 1 + model.config["registers"]
+    side = size // model.config["patch_size"]
+    return [
+        F.interpolate(one[0, others:].view(1, 1, side, side), (size, size), mode="bicubic")[0, 0]
+        .clamp(min=0)
+        .numpy()
+        for one in (weighted, rollout)
+    ]
 
 
-def hit(heat, mask):
-    return bool(mask[np.unravel_index(heat.argmax(), heat.shape)])
+def scores(heat, mask):
+    """Whether the highest value lies on the mask, and the part of the sum that does."""
+    at = np.unravel_index(heat.argmax(), heat.shape)
+    return float(mask[at]), float(heat[mask].sum() / max(heat.sum(), 1e-12))
+
+
+def table(title, found, findings, place):
+    """A Markdown table of one of the two scores: a row a method, a column a finding."""
+    print(f"\n| {title} | " + " | ".join(findings) + " | all |")
+    print("|---|" + "---:|" * (len(findings) + 1))
+    for method in METHODS:
+        columns = [[one[place] for one in found[method][name]] for name in findings]
+        columns.append([value for column in columns for value in column])
+        cells = [f"{100 * np.mean(c):.0f} %" if c else "–" for c in columns]
+        print(f"| {method} | " + " | ".join(cells) + " |")
 
 
 def main(argv=None):
     args = build_parser().parse_args(argv)
     checkpoint = load_checkpoint(args.run / "best.pt")
+    norm = dict(mean=checkpoint.get("input_mean"), std=checkpoint.get("input_std"))
     model, file = restore_model(checkpoint), Predictor(args.run / "model.onnx", "cpu")
-    layers, size, cases = keep_attention(model), model.config["img_size"], phantoms(args.images)
-    methods = ("occlusion", "gradient-weighted attention", "attention rollout", "chance")
-    hits = {method: {name: [] for name in FINDINGS} for method in methods}
-    seconds = dict.fromkeys(methods, 0.0)
-    for image, masks in cases:
+    layers, size = keep_attention(model), model.config["img_size"]
+    found = {method: {name: [] for name in file.labels} for method in METHODS}
+    last, probability, truth, start, seconds = {}, [], [], time.perf_counter(), 0.0
+    for image, masks in boxed(args.release) if args.release else phantoms(args.images):
         start = time.perf_counter()
         heat = explain.occlusion(file, image)
-        seconds["occlusion"] += time.perf_counter() - start
-        picture = to_input(torch.from_numpy(preprocess(image, size))[None, None])
+        seconds += time.perf_counter() - start
+        probability.append(file([image])[0])
+        truth.append([name in masks for name in file.labels])
+        picture = to_input(torch.from_numpy(preprocess(image, size))[None, None], **norm)
         for name, mask in masks.items():
+            if name not in file.labels:
+                continue
             small = resize(mask.astype(np.float32), size) > 0.5
             label = file.labels.index(name)
-            start = time.perf_counter()
-            maps = [
-                F.interpolate(m, (size, size), mode="bicubic")[0, 0].numpy()
-                for m in attention_maps(model, layers, picture, label)
-            ]
-            seconds[methods[1]] += time.perf_counter() - start
-            for method, one in zip(methods, [heat[label], *maps]):
-                hits[method][name].append(hit(one, small))
-            hits["chance"][name].append(small.mean())
-    score = file([image for image, _ in cases])
-    truth = np.array([[name in masks for name in file.labels] for _, masks in cases], float)
-    areas = dict(zip(file.labels, auroc(truth, score)))
+            maps = [heat[label], *attention_maps(model, layers, picture, label)]
+            if name in last:
+                maps.append(last[name])
+            last[name] = heat[label]
+            for method, one in zip(METHODS, maps):
+                found[method][name].append(scores(one, small))
+            found["chance"][name].append((small.mean(), small.mean()))
+    findings = [name for name in file.labels if found["chance"][name]]
+    count, lesions = len(truth), sum(len(found["chance"][name]) for name in findings)
     print(
-        f"{args.run.name}: {len(cases)} unseen phantoms; "
-        f"occlusion takes {seconds['occlusion'] / len(cases):.2f} s an image\n"
+        f"{args.run.name}: {count} {'boxed radiographs' if args.release else 'unseen phantoms'} "
+        f"with {lesions} findings; occlusion takes {seconds / count:.2f} s an image"
     )
-    print("| | " + " | ".join(FINDINGS) + " | mean |\n|---|" + "---:|" * (len(FINDINGS) + 1))
-    for method in methods:
-        rates = [np.mean(hits[method][name]) for name in FINDINGS]
-        print(
-            f"| {method} | "
-            + " | ".join(f"{100 * rate:.0f} %" for rate in [*rates, np.mean(rates)])
-            + " |"
-        )
-    print(
-        "| (lesions) | " + " | ".join(str(len(hits["chance"][name])) for name in FINDINGS) + " | |"
-    )
-    print("| (AUC here) | " + " | ".join(f"{areas[name]:.2f}" for name in FINDINGS) + " | |")
+    table("pointing game", found, findings, 0)
+    table("energy on the lesion", found, findings, 1)
+    counts = [len(found["chance"][name]) for name in findings]
+    print("| (findings) | " + " | ".join(map(str, [*counts, lesions])) + " |")
+    if not args.release:  # of boxed images, none is without a finding
+        areas = dict(zip(file.labels, auroc(np.array(truth, float), np.array(probability))))
+        print("| (AUC here) | " + " | ".join(f"{areas[name]:.2f}" for name in findings) + " | |")
     return 0
 
 
