@@ -157,6 +157,18 @@ def test_registers_and_rotary_positions_in_three_precisions(kind, operators):
     assert values["blocks.0.attn logits"] > 1
 
 
+def test_the_norms_epsilon_is_the_models():
+    """1e-5 of DINOv3 and 1e-6 of the rest differ little, but in the file they are what they are."""
+    for eps in (1e-5, 1e-6):
+        model, state = random_model(norm_eps=eps)
+        proto = classifier(state, model.config)
+        norms = [node for node in proto.graph.node if node.op_type == "LayerNormalization"]
+        found = [a.f for node in norms for a in node.attribute if a.name == "epsilon"]
+        assert len(found) == 7 and np.allclose(found, eps, rtol=1e-6, atol=0)
+    old = {name: value for name, value in model.config.items() if name != "norm_eps"}
+    assert classifier(state, old) == proto  # of a checkpoint from before there was a choice
+
+
 def test_uint8_input_gives_what_float_input_gives():
     model, state = random_model(True)
     image = radiograph(90, 80)[None, None]

@@ -297,6 +297,14 @@ def test_a_model_of_synthetic_radiographs_in_a_corpus_s_layout_says_so(
     assert "synthetic phantoms" in (run / "MODEL_CARD.md").read_text()
 
 
+def test_weights_of_another_file_go_by_their_own_name(run, checkpoint, corpus):
+    config = corpus | dict(init="dinov2", init_name="hospital-vit")
+    save_checkpoint(run / "best.pt", checkpoint | dict(config=config))
+    assert main([str(run)]) == 0
+    assert Predictor(run / "model.onnx", "cpu").metadata["init"] == "hospital-vit"
+    assert "| initialized from | hospital-vit |" in (run / "MODEL_CARD.md").read_text()
+
+
 def test_images_from_elsewhere_stand_in_for_the_corpus(run, checkpoint, corpus, tmp_path):
     save_checkpoint(
         run / "best.pt", checkpoint | dict(config=corpus | dict(root=str(tmp_path / "gone")))
