@@ -9,6 +9,8 @@ from collections import Counter
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from data.console import Parser
+
 
 class Refused(ValueError):
     """A model that was made as asked for and does not pass a check."""
@@ -16,15 +18,8 @@ class Refused(ValueError):
 
 def command(module, doc):
     """The argument parser of ``python -m module``."""
-    return argparse.ArgumentParser(prog=f"python -m {module}", description=doc,
-                                   formatter_class=argparse.RawDescriptionHelpFormatter)
-
-
-def positive(text):
-    """A whole number above 0, for argparse."""
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number of at least 1")
-    return int(text)
+    return Parser(prog=f"python -m {module}", description=doc,
+                  formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
 def run_command(parser, work, argv=None):

@@ -24,12 +24,12 @@ if not __package__:
           file=sys.stderr)
     sys.exit(2)
 
-from data.console import Progress
+from data.console import Progress, check_whole
 from export.batch import expand, predictions
 from export.card import card, weak_labels
 from export.dicom import UIDS
 from export.explain import INFERENCES, write_sheet
-from export.output import atomic_write, check_target, command, kept_rows, positive, run_command
+from export.output import atomic_write, check_target, command, kept_rows, run_command
 from export.runtime import Predictor, cuda_problem
 from export.verify import differences
 
@@ -71,11 +71,11 @@ def build_parser():
                         help="with --explain: for all labels")
     parser.add_argument("--provider", default="auto", choices=["auto", "cuda", "cpu"],
                         help="cuda fails where onnxruntime would run on the CPU (default: auto)")
-    parser.add_argument("--batch-size", type=positive, default=8,
+    parser.add_argument("--batch-size", type=int, default=8,
                         help="images per inference (default: 8)")
-    parser.add_argument("--threads", type=positive,
+    parser.add_argument("--threads", type=int,
                         help="CPU threads of one inference (default: all cores)")
-    parser.add_argument("--workers", type=positive, default=os.cpu_count(),
+    parser.add_argument("--workers", type=int, default=os.cpu_count(),
                         help="threads that decode images ahead of the model (default: a core each)")
     return parser
 
@@ -150,6 +150,7 @@ def predict(args):
         raise ValueError("--explain: not allowed with --card or --verify")
     if args.resume and args.csv in (None, "-"):
         raise ValueError("--resume: needs --csv FILE")
+    check_whole(batch_size=args.batch_size, threads=args.threads, workers=args.workers)
     if target != "-":
         check_target(target)
     model = Predictor(args.model, args.provider, args.threads)

@@ -15,7 +15,8 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from export.output import atomic_write, command, positive, run_command
+from data.console import check_whole
+from export.output import atomic_write, command, run_command
 from export.runtime import Predictor
 
 KINDS = {"cpu": "KIND_CPU", "cuda": "KIND_GPU", "tensorrt": "KIND_GPU"}
@@ -32,9 +33,9 @@ def build_parser():
     parser.add_argument("--device", default="cpu", choices=list(KINDS),
                         help="tensorrt compiles the graph on the GPU at the first start, and takes "
                         "files of standard operators alone (default: cpu)")
-    parser.add_argument("--instances", type=positive, default=1,
+    parser.add_argument("--instances", type=int, default=1,
                         help="copies of the model that work side by side (default: 1)")
-    parser.add_argument("--max-batch", type=positive, default=16,
+    parser.add_argument("--max-batch", type=int, default=16,
                         help="radiographs of one inference (default: 16)")
     return parser
 
@@ -59,6 +60,7 @@ def config(metadata, name, args):
 
 def export(args):
     """Write the repository; gives the exit code."""
+    check_whole(instances=args.instances, max_batch=args.max_batch)
     metadata = Predictor(args.model, "cpu").metadata
     if metadata["input_type"] != "float32":
         raise ValueError(f"{args.model}: takes 8-bit images, which a client cannot resize without "

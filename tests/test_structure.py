@@ -31,7 +31,7 @@ ALLOWED = [
     ("export/verify.py", {"data.decode"}),
     ("export/card.py", set()),
     ("export/graph.py", set()),
-    ("export/output.py", set()),
+    ("export/output.py", {"data.console"}),
     ("export/quantize.py", set()),
     ("export/dicom.py", set()),
     ("export/metadata.py", set()),
@@ -44,7 +44,7 @@ ALLOWED = [
     ("export/predict.py", {"data.console", "export.batch", "export.card", "export.dicom",
                            "export.explain", "export.output", "export.runtime",
                            "export.verify"}),
-    ("export/triton.py", {"export.output", "export.runtime"}),
+    ("export/triton.py", {"data.console", "export.output", "export.runtime"}),
     ("export/page/", {"export.output", "export.runtime"}),
     # all but export.predict: a command imports no other command
     ("export/to_onnx.py", {"models", "data", "stats", "export.batch", "export.calibrate",
