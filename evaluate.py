@@ -2,14 +2,15 @@
 
     python evaluate.py --bootstrap 1000                            # every run under runs/
     python evaluate.py runs/cxr14-dinov2 runs/cxr14-imagenet
+    python evaluate.py runs/cxr14-* --on padchest vindr            # on other hospitals' test sets
     python evaluate.py --predictions runs/*/predictions.npz --resample patient  # scored otherwise
     python evaluate.py --predictions A.csv B.csv --truth truth.csv # anybody's; needs no PyTorch
     python evaluate.py --predictions new=a0.csv,a1.csv old=b0.csv,b1.csv --truth truth.csv
 
-A CSV has an id column, optionally `patient_id`, then a column per label: probabilities in A and B;
-0, 1 or nothing (unknown) in the truth. A run's `predictions.npz` does as well and brings its truth.
-Training runs of one init (train.py --seed N) are compared together; p-values then hold for the
-init, and not for two trained models alone.
+A CSV has an id column, optionally `patient_id`, `sex`, `age` and `view`, and a column per label:
+probabilities in A and B; 0, 1 or nothing (unknown) in the truth. A run's `predictions.npz` does as
+well and brings its truth. Training runs of one init (train.py --seed N) are compared together;
+p-values then hold for the init, and not for two trained models alone.
 """
 
 import argparse
@@ -21,27 +22,41 @@ from pathlib import Path
 
 import numpy as np
 
+from data.console import Parser, Progress, check_whole, run_command
 from data.labels import MIMIC_OVERLAP, TABLE3
-from models.settings import Parser
-from stats.comparable import comparison_groups
+from models.records import INITS
+from models.settings import Config
+from stats.comparable import comparison_groups, keep_labels, merged
 from stats.files import sha256
-from stats.predictions import Predictions, load_predictions, save_predictions
+from stats.predictions import Predictions, load_predictions, save_predictions, select, with_truth
+from stats.read_csv import read_columns
+from stats.report import show
 from stats.report.answers import console
 from stats.report.write import write_report
 from stats.study import adjust, study
+from stats.subgroups import group_of, subgroups
 
 # Of a run's configuration, what makes it a run of another kind; see also its init, arch and labels.
 SETTINGS = ("uncertain", "cohort", "val_fraction", "split_seed", "keep_head", "image_size",
             "normalize", "freeze", "epochs", "batch_size", "drop_last", "augment", "lr",
             "weight_decay", "schedule", "warmup_epochs", "layer_decay", "clip", "ema", "keep",
             "weights_sha256")
+# Of these, in which the paper and its authors' code differ, or that do not belong to the recipe.
+FREE = {"val_fraction", "split_seed", "keep_head", "drop_last", "augment", "keep",
+        "weights_sha256"}
+OPTIONS = {  # how to score: the default, what --protocol paper has, and argparse's choices
+    "bootstrap": (1000, 1000, None), "resample": ("image", "image", ("image", "patient")),
+    "thresholds": ("test", "test", ("test", "val")),
+    "p-value": ("two-sided", "paper", ("two-sided", "paper")),
+    "family": ("comparison", "comparison", ("comparison", "report")), "min-count": (15, 1, None)}
 
 
 def build_parser():
     """The command line."""
     parser = Parser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-        usage="%(prog)s [run ...] [--option value ...]", allow_abbrev=False)
+        prog="evaluate.py", description=__doc__, allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="%(prog)s [run ...] [--option value ...]")
     add = parser.add_argument
     add("runs", nargs="*", type=Path,
         help="run folders (default: all under runs/ that have a best.pt)")
@@ -49,33 +64,45 @@ def build_parser():
         help="score these .npz or .csv files in place of runs; files after one NAME are training "
              "runs of one init")
     add("--truth", type=Path, metavar="CSV",
-        help="the true labels: of .csv predictions, and in place of those in .npz files")
-    add("--bootstrap", type=int, default=1000, metavar="B",
-        help="number of resamples (default: 1000)")
-    add("--seed", type=int, default=0, help="of the resamples (default: 0)")
-    add("--resample", choices=("image", "patient"), default="image",
-        help="what is drawn: radiographs (the paper) or patients with all of theirs, which is "
-             "better (default: %(default)s)")
-    add("--thresholds", choices=("test", "val"), default="test",
-        help="Youden's threshold of the test set, anew in each resample (the paper), or of "
-             "validation (default: %(default)s)")
-    add("--p-value", choices=("two-sided", "paper"), default="two-sided",
-        help="two-sided, or the paper's one-sided proportion (default: %(default)s)")
-    add("--family", choices=("comparison", "report"), default="comparison",
-        help="adjust the labels' p-values over the labels of each comparison, or of the whole "
-             "report (default: %(default)s)")
+        help="the true labels: of .csv predictions, and in place of those of runs and .npz files, "
+             "for the images that it has")
+    add("--on", nargs="+", default=[], metavar="CORPUS", choices=list(TABLE3),
+        help="test the runs on these corpora too, on the labels that all have: "
+             + ", ".join(TABLE3))
+    add("--exclude-ids", type=Path, metavar="FILE",
+        help="leave out the images that this file lists, an id a line")
     add("--labels", choices=("all", "mimic-overlap"), default="all",
         help="all of a run's, compared with runs of the same labels (Table 4), or those that the "
              "corpus shares with MIMIC-CXR, of every run (Table 5) (default: %(default)s)")
-    add("--min-count", type=int, default=15, metavar="N",
-        help="labels with fewer positives or negatives are scored, but neither tested nor part of "
-             "the mean (default: %(default)s)")
+    add("--protocol", choices=("paper",), help="as the paper evaluates: " + " ".join(
+        f"--{name} {paper}" for name, (_, paper, _) in OPTIONS.items()))
+    for name, text in (
+            ("bootstrap", "number of resamples"),
+            ("resample", "what is drawn: radiographs (the paper) or patients with all of theirs, "
+                         "which is better"),
+            ("thresholds", "Youden's threshold of the test set, anew in each resample (the "
+                           "paper), or of validation"),
+            ("p-value", "two-sided, or the paper's one-sided proportion"),
+            ("family", "adjust the labels' p-values over the labels of each comparison, or of the "
+                       "whole report"),
+            ("min-count", "labels with fewer positives or negatives are scored, but neither "
+                          "tested nor part of the mean")):
+        default, _, choices = OPTIONS[name]
+        add(f"--{name}", choices=choices, type=type(default), metavar=None if choices else "N",
+            help=f"{text} (default: {default})")
+    add("--seed", type=int, default=0, help="of the resamples (default: 0)")
+    add("--subgroups", nargs="+", default=[], metavar="COLUMN",
+        help="compare groups by sex, age, view, or a column of --covariates")
+    add("--covariates", type=Path, metavar="CSV",
+        help="groups of your own: image or patient ids, then columns of names")
     add("--out", type=Path, default=Path("reports"), help="folder of the report (default: reports)")
     add("--root", type=Path, help="folder of the corpora, in place of where the runs found theirs")
     add("--cache-dir", type=Path,
         help="where preprocessed images are kept, in place of the runs' own")
     add("--cache-only", action="store_true",
         help="take the images from the cache alone: of the release, the tables suffice")
+    add("--image-size", type=int, metavar="PX",
+        help="predict at another size than the runs were trained at")
     add("--limit", type=int, help="test on so many images only, to try things out")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
     add("--batch-size", type=int, default=64, help="images predicted at once (default: 64)")
@@ -85,58 +112,54 @@ def build_parser():
 
 def main(argv=None):
     """The command line; returns the exit code."""
-    args = build_parser().parse_args(argv)
-    try:
-        evaluate(args)
-    except (ValueError, OSError) as error:
-        print(f"evaluate.py: error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return run_command(build_parser(), evaluate, argv)
 
 
 def evaluate(args):
-    """Predict, score, compare, report."""
+    """Check, predict or load, group, study, report."""
     check(args)
+    covariates = {}  # of each column: dict of image or patient -> group
+    if args.covariates:
+        (_, *names), (ids, *columns) = read_columns(args.covariates)
+        covariates = {name: dict(zip(ids, cells)) for name, cells in zip(names, columns)}
     if args.predictions:
         found = [p for text in args.predictions for p in load_named(text, args.truth)]
     else:
-        folders = find_runs(args.runs)
-        found = [predict_run(folder, args) for folder in folders]
-    groups = comparison_groups(found, TABLE3, MIMIC_OVERLAP, by_labels=not args.predictions,
+        args.runs = find_runs(args.runs)
+        found = [p for folder in args.runs for p in predict_run(folder, args)]
+    if args.exclude_ids:
+        found = leave_out(found, args.exclude_ids)
+    groups = comparison_groups(found, TABLE3, MIMIC_OVERLAP,
+                               by_labels=not args.predictions and not args.truth,
                                only_shared=args.labels == "mimic-overlap")
     warn_of_labels(groups)
-    studies = [study(
-        g.corpus, g.models, variant=g.variant, synthetic=g.synthetic, label_set=g.label_set,
-        left_out=g.left_out, n_resamples=args.bootstrap, seed=args.seed, resample=args.resample,
-        thresholds=args.thresholds, alternative=args.p_value, min_count=args.min_count,
-        threads=args.threads) for g in groups]
+    studies = [study_group(g, args, covariates) for g in groups]
     adjust(studies, args.family)
-
-    settings = {"n_resamples": args.bootstrap, "seed": args.seed, "resample": args.resample,
-                "thresholds": args.thresholds, "alternative": args.p_value, "family": args.family,
-                "labels": args.labels, "min_count": args.min_count, "limit": args.limit,
-                "cache_only": args.cache_only}
-    files = write_report(args.out, studies, settings, [g.models for g in groups])
-    if "figure3.png" not in files:
-        print("no figures: pip install matplotlib", file=sys.stderr)
-    print("\n" + console(studies, settings, args.out, files))
-    if not args.predictions and len({s["corpus"] for s in studies}) == 1:  # AUCs of one test set
-        print(f"next, to deploy the best: python -m export.to_onnx {best_run(folders, studies)}")
+    report(groups, studies, args)
 
 
 def check(args):
-    """Refuse arguments that do not fit each other, before anything is computed."""
-    if args.predictions and args.runs:
-        raise ValueError("--predictions and run folders: give one or the other")
-    if args.predictions and args.limit:
-        raise ValueError("--limit is for runs: --predictions scores the files as they are")
-    if args.truth and not args.predictions:
-        raise ValueError("--truth is for --predictions: runs bring their true labels along")
-    for flag, least in (("bootstrap", 1), ("seed", 0), ("limit", 1), ("batch_size", 1),
-                        ("threads", 1), ("min_count", 1)):
-        value, flag = getattr(args, flag), flag.replace("_", "-")
-        if value is not None and value < least:
-            raise ValueError(f"--{flag}: expected at least {least}, found {value}")
+    """Fill in how to score; refuse arguments that do not fit each other."""
+    for name, (default, paper, _) in OPTIONS.items():
+        key = name.replace("-", "_")
+        given = getattr(args, key)
+        if args.protocol and given not in (None, paper):
+            raise ValueError(f"--protocol paper has --{name} {paper}, found {given}")
+        setattr(args, key, paper if args.protocol else default if given is None else given)
+    for name in ("bootstrap", "min-count", "seed", "image-size", "limit", "batch-size", "threads"):
+        check_whole(int(name != "seed"), **{f"--{name}": getattr(args, name.replace("-", "_"))})
+    for wrong, message in (
+            (args.predictions and args.runs,
+             "--predictions and run folders: give one or the other"),
+            (args.predictions and (args.limit or args.on or args.image_size),
+             "--limit, --on and --image-size are for runs: --predictions scores the files as they "
+             "are"),
+            (args.on and (args.truth or args.labels != "all"),
+             "--on is about the labels that all corpora have: leave out --truth and --labels"),
+            (args.covariates and not args.subgroups,
+             "--covariates: say which of its columns to use by --subgroups")):
+        if wrong:
+            raise ValueError(message)
     if args.bootstrap < 100:
         print(f"warning: with {args.bootstrap} resamples no p-value can go under "
               f"{2 / (args.bootstrap + 1):.2g}", file=sys.stderr)
@@ -154,25 +177,6 @@ def load_named(text, truth):
         meta |= {"name": name} if name else {}
         found.append(replace(p, meta=p.meta | meta))
     return found
-
-
-def warn_of_labels(groups):
-    """Say first which labels drop out because a file lacks them, and what they may be a slip of."""
-    for g in groups:
-        for label in g.left_out:
-            others = {other.lower(): other for other in [*g.models[0].labels, *g.left_out]
-                      if other != label}
-            near = difflib.get_close_matches(label.lower(), others, n=1, cutoff=0.8)
-            hint = f"; is it the same as {others[near[0]]!r}?" if near else ""
-            print(f"warning: {label!r} is not in all of the files and is left out{hint}",
-                  file=sys.stderr)
-
-
-def best_run(folders, studies):
-    """The folder of the run with the highest mean ROC-AUC."""
-    runs = [run for s in studies for m in s["models"] for run in m["runs"]]
-    best = max(runs, key=lambda run: np.nan_to_num(run["mean_auroc"]))["run"]
-    return next(folder for folder in folders if folder.resolve().name == best)
 
 
 def find_runs(folders):
@@ -194,11 +198,9 @@ def find_runs(folders):
 
 
 def predict_run(folder, args):
-    """A run's probabilities on its whole test set, written to its predictions.npz."""
-    import data  # these import torch, which --predictions does without
-    from data.console import Progress
-    from models.checkpoint import load_checkpoint, restore_model
-    from models.inference import choose_device, predict
+    """A run's probabilities on its whole test set, and on those of --on: list of Predictions."""
+    from models.checkpoint import load_checkpoint, restore_model  # imports torch: files need none
+    from models.inference import choose_device
 
     path = folder / "best.pt"
     checkpoint = load_checkpoint(path)
@@ -208,47 +210,96 @@ def predict_run(folder, args):
     missing += [key for key in ("labels", "thresholds") if checkpoint.get(key) is None]
     if missing:
         raise ValueError(f"{path}: not written by train.py: it has no {', '.join(missing)}")
-    moved = {"limit": args.limit, "cache_only": args.cache_only}
-    if args.root is not None:
-        moved["root"] = args.root / (config.get("name") or config["data"])
-    if args.cache_dir is not None:
-        moved["cache_dir"] = args.cache_dir
+    if config["init"] == "mimic" and "mimic" in args.on:
+        raise ValueError(f"{folder}: was pretrained on MIMIC-CXR, so --on mimic would test it on "
+                         "patients that it knows; leave out that run or that corpus")
+    say_if_unfinished(folder, config.get("epochs"), checkpoint.get("epoch"))
+    model, size = restore_model(checkpoint), args.image_size
+    if size and size != model.config["img_size"]:
+        from models import VisionTransformer, load_pretrained
+        trained, init = model, config["init"] if config["init"] in INITS else "mimic"
+        model = VisionTransformer(**model.config | {"img_size": size}).eval()
+        load_pretrained(model, "mimic" if init == "random" else init, path)  # resizes positions
+        model.head.load_state_dict(trained.head.state_dict())
+        print(f"note: {folder} was trained at {trained.config['img_size']} px and is scored at "
+              f"{size}", file=sys.stderr)
+    model.to(choose_device(args.device))
+    return [predict_on(corpus, folder, model, checkpoint, config, args)
+            for corpus in dict.fromkeys([config["data"], *args.on])]
+
+
+def predict_on(corpus, folder, model, checkpoint, config, args):
+    """A run's probabilities on the test set of a corpus, written to its folder."""
+    import data
+    from models.inference import predict
+
+    # The test set: the run's own, or all labels of another corpus, prepared in the same way.
+    labels, other = checkpoint["labels"], corpus != config["data"]
+    own = config.get("name") or config["data"]
+    how = ("image_size", "uncertain", "on_missing", "on_bad", "cache_dir", "workers", "split_seed")
+    wanted = {"data": corpus, "labels": "all", **{key: config[key] for key in how if key in config}}
+    moved = {"root": args.root and args.root / (corpus if other else own), "limit": args.limit,
+             "cache_dir": args.cache_dir, "image_size": args.image_size}
     try:
-        test_set = data.from_config(config, "test", **moved)
+        test_set = data.from_config(
+            wanted if other else config, "test", cache_only=args.cache_only,
+            **{key: value for key, value in moved.items() if value or key == "limit"})
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from error
-    if test_set.labels != checkpoint["labels"]:
-        raise ValueError(f"{path}: labels: expected {', '.join(test_set.labels)}, found "
-                         f"{', '.join(checkpoint['labels'])}")
-    say_if_unfinished(folder, config.get("epochs"), checkpoint.get("epoch"))
-    device = choose_device(args.device)
-    model = restore_model(checkpoint).to(device)
-    progress = Progress(f"predicting {folder.name}", len(test_set))
+    if not other and test_set.labels != labels:
+        raise ValueError(f"{folder / 'best.pt'}: labels: expected {', '.join(test_set.labels)}, "
+                         f"found {', '.join(labels)}")
+
     parts = []
-    for start in range(0, len(test_set), 16 * args.batch_size):
-        stop = min(start + 16 * args.batch_size, len(test_set))
-        parts.append(predict(model, test_set, indices=range(start, stop), device=device,
-                             batch_size=args.batch_size, mean=checkpoint.get("input_mean"),
-                             std=checkpoint.get("input_std")))
-        if progress.due():
-            progress.show(stop)
-    progress.close()
+    with Progress(f"predicting {folder.name}", len(test_set)) as progress:
+        for start in range(0, len(test_set), 16 * args.batch_size):  # waits for a GPU once in 16
+            stop = min(start + 16 * args.batch_size, len(test_set))
+            parts.append(predict(model, test_set, indices=range(start, stop),
+                                 batch_size=args.batch_size, device=next(model.parameters()).device,
+                                 mean=checkpoint.get("input_mean"),
+                                 std=checkpoint.get("input_std")))
+            if progress.due():
+                progress.show(stop)
     y_true, y_score = (np.concatenate(arrays) for arrays in zip(*parts))
-    out = folder / (f"predictions-limit{args.limit}.npz" if args.limit else "predictions.npz")
-    meta = {"run": folder.resolve().name, "corpus": config.get("name") or config["data"],
-            "init": config["init"], "arch": config["arch"], "split_hash": config["split_hash"],
-            "checkpoint_sha256": sha256(path), "thresholds": checkpoint["thresholds"],
+
+    init, default = INITS.get(config["init"]), vars(Config())
+    recipe = {key: config.get(key, default.get(key)) for key in SETTINGS}
+    recipe |= {"image_size": args.image_size or recipe["image_size"]}
+    meta = {"run": folder.resolve().name, "corpus": corpus if other else own,
+            "trained_on": own if other else None, "init": config["init"], "arch": config["arch"],
+            "split_hash": test_set.split_hash, "checkpoint_sha256": sha256(folder / "best.pt"),
+            "thresholds": checkpoint["thresholds"],
             "thresholds_from": "Youden's on the validation set",
             "seed": config.get("seed"), "epoch": checkpoint.get("epoch"), "limit": args.limit,
-            "settings": {key: config[key] for key in SETTINGS if key in config},
+            "settings": {key: recipe[key] for key in SETTINGS if key in config},
             "versions": {key: config.get(key) for key in ("git", "numpy", "python", "torch")},
             "synthetic": test_set.synthetic or bool(config.get("synthetic")),
-            "missing": len(test_set.skipped["missing"]), "bad": len(test_set.skipped["bad"])}
+            "missing": len(test_set.skipped["missing"]), "bad": len(test_set.skipped["bad"]),
+            "pretrained_on": list(init.pretrained_on) if init else [],
+            "paper_init": is_papers(init, config["arch"], recipe)}
     sex, age = test_set.demographics()
-    predictions = Predictions(test_set.table.image_id, test_set.table.patient_id, test_set.labels,
-                              y_true, y_score, meta, sex, age, test_set.table.view)
-    save_predictions(out, predictions)
-    return replace(predictions, meta=meta | {"file": {"path": str(out), "sha256": sha256(out)}})
+    table = test_set.table
+    p = Predictions(table.image_id, table.patient_id, labels, y_true if not other else
+                    np.full(y_score.shape, np.nan), y_score, meta, sex, age, table.view)
+    if other:  # the labels that both have, by name; sides merge
+        known = keep_labels(replace(p, labels=test_set.labels, y_true=y_true, y_score=y_true,
+                                    meta={"run": corpus}), merged(labels))
+        p = replace(keep_labels(p, known.labels), y_true=known.y_true)
+    out = folder / ("predictions" + f"-on-{corpus}" * other + f"-{args.image_size}px"
+                    * bool(args.image_size) + f"-limit{args.limit}" * bool(args.limit) + ".npz")
+    save_predictions(out, p)
+    p = replace(p, meta=p.meta | {"file": {"path": str(out), "sha256": sha256(out)}})
+    return with_truth(p, folder, args.truth) if args.truth else p
+
+
+def is_papers(init, arch, recipe):
+    """Whether weights and training are the paper's, so that its numbers may stand beside a run's.
+
+    `init` is a record of `INITS` or None; `recipe` holds the run's `SETTINGS`.
+    """
+    default = vars(Config())
+    return bool(init and init.is_paper(arch, recipe["weights_sha256"]) and all(
+        recipe[key] == default[key] for key in SETTINGS if key not in FREE))
 
 
 def say_if_unfinished(folder, epochs, epoch):
@@ -269,6 +320,69 @@ def say_if_unfinished(folder, epochs, epoch):
             state = "is still training"
     print(f"note: {folder} {state}, after {done} of {epochs} epochs; its best.pt of epoch {epoch} "
           "is scored", file=sys.stderr)
+
+
+def leave_out(found, path):
+    """Predictions without the images that a file lists, an id a line (or a CSV's first cell)."""
+    listed = {line.partition(",")[0].strip()
+              for line in path.read_text(errors="replace").splitlines()}
+    kept = [~np.isin(p.image_id, list(listed)) for p in found]
+    if all(rows.all() for rows in kept) or not all(rows.any() for rows in kept):
+        raise ValueError(f"{path}: lists {'none' if all(rows.all() for rows in kept) else 'all'} "
+                         f"of the test images; expected ids like {found[0].image_id[0]}")
+    return [replace(left := select(p, p.labels, rows), meta=left.meta | {
+        "excluded": {"file": str(path), "images": int((~rows).sum())}})
+        for p, rows in zip(found, kept)]
+
+
+def warn_of_labels(groups):
+    """Say first which labels drop out because a file lacks them, and what they may be a slip of."""
+    for g in groups:
+        for label in g.left_out:
+            others = {other.lower(): other for other in [*g.models[0].labels, *g.left_out]
+                      if other != label}
+            near = difflib.get_close_matches(label.lower(), others, n=1, cutoff=0.8)
+            hint = f"; is it the same as {others[near[0]]!r}?" if near else ""
+            print(f"warning: {label!r} is not in all of the files and is left out{hint}",
+                  file=sys.stderr)
+
+
+def study_group(g, args, covariates):
+    """The study of one group of comparable models."""
+    s = study(
+        g.corpus, g.models, variant=g.variant, synthetic=g.synthetic, label_set=g.label_set,
+        left_out=g.left_out, n_resamples=args.bootstrap, seed=args.seed, resample=args.resample,
+        thresholds=args.thresholds, alternative=args.p_value, min_count=args.min_count,
+        threads=args.threads)
+    if g.trained_on:
+        s |= {"trained_on": g.trained_on, "name": f"{s['name']}-from-{g.trained_on}"}
+    s |= {key: g.models[0].meta[key] for key in ("truth", "excluded") if key in g.models[0].meta}
+    s["seen"] = {m.meta["name"]: "pretrained on " + ", ".join(
+        show.CORPORA.get(name, name) for name in m.meta["pretrained_on"])
+        for m in g.models if g.corpus in m.meta.get("pretrained_on", ())}
+    if args.subgroups:
+        s["subgroups"] = subgroups(
+            g.models, {name: group_of(g.models, name, covariates) for name in args.subgroups},
+            s["labels_in_mean"], min_count=args.min_count, n_resamples=args.bootstrap,
+            seed=args.seed, threads=args.threads)
+    return s
+
+
+def report(groups, studies, args):
+    """Write the report, print the answers and where the rest is."""
+    settings = {"n_resamples": args.bootstrap, "alternative": args.p_value} | {
+        key: getattr(args, key) for key in ("seed", "resample", "thresholds", "family", "labels",
+                                            "min_count", "limit", "cache_only", "subgroups",
+                                            "protocol")}
+    files = write_report(args.out, studies, settings, [g.models for g in groups])
+    if "figure3.png" not in files:
+        print("no figures: pip install matplotlib", file=sys.stderr)
+    print("\n" + console(studies, settings, args.out, files))
+    if not args.predictions and len({s["corpus"] for s in studies}) == 1:  # AUCs of one test set
+        best = max((run for s in studies for m in s["models"] for run in m["runs"]),
+                   key=lambda run: np.nan_to_num(run["mean_auroc"]))["run"]
+        folder = next(folder for folder in args.runs if folder.resolve().name == best)
+        print(f"next, to deploy the best: python -m export.to_onnx {folder}")
 
 
 if __name__ == "__main__":

@@ -11,17 +11,16 @@ SHARED = "labels shared with MIMIC-CXR"
 
 @dataclass(frozen=True)
 class Group:
-    """Models that are compared on the same images and labels.
+    """Models that are compared on the same images and labels, aligned and with `meta["name"]`.
 
-    corpus : str;  synthetic : bool, images drawn by a program in that corpus's layout
-    variant : str or None, which labels these are where they are not all of the corpus's
-    label_set : {"all", "table3", "mimic-overlap"}, which of the paper's tables has these labels
-    models : list of Predictions, aligned, with `meta["name"]`, the paper's inits first
-    left_out : list of str, labels that not all of them have
+    `trained_on` is their corpus where it is not that of the images; `variant` says which labels
+    these are where they are not all of the corpus's, `label_set` which of the paper's tables is
+    about them: "all" (none), "table3" or "mimic-overlap"; `left_out` are labels that some lack.
     """
 
     corpus: str
     synthetic: bool
+    trained_on: str | None
     variant: str | None
     label_set: str
     models: list
@@ -29,48 +28,42 @@ class Group:
 
 
 def comparison_groups(found, table3, overlap, *, by_labels, only_shared=False):
-    """Sort predictions into groups of the same test set.
+    """Sort `Predictions` into `Group`s of the same test set.
 
-    Parameters
-    ----------
-    found : list of Predictions
-    table3, overlap : dict of corpus -> labels
-        All labels of the paper's corpora, in the order of its tables, and those that they share
-        with MIMIC-CXR.
-    by_labels : bool
-        Compare models of the same labels only, rather than on the labels that they have in common.
-    only_shared : bool
-        Keep the labels shared with MIMIC-CXR alone, of every model.
-
-    Returns
-    -------
-    list of Group
+    `table3` and `overlap` are dicts of corpus -> labels: all of the paper's corpora, and those that
+    they share with MIMIC-CXR. `by_labels` compares models of the same labels only, rather than on
+    the labels that they have in common; `only_shared` keeps those shared with MIMIC-CXR alone. If
+    models were tested on another corpus than their own, the labels that all corpora have are kept.
     """
+    only = overlap if only_shared else None
+    if any(p.meta.get("trained_on") for p in found):
+        shared = [x for x in merged(found[0].labels) if all(x in merged(p.labels) for p in found)]
+        only = dict.fromkeys([p.meta["corpus"] for p in found], shared)
     order = {corpus: at for at, corpus in enumerate(table3)}
-    corpora = {}
+    tests = {}
     for p in sorted(_with_corpus(found), key=lambda p: order.get(p.meta["corpus"], len(order))):
-        key = p.meta["corpus"], bool(p.meta.get("synthetic"))
-        corpora.setdefault(key, []).append(p)
+        key = p.meta["corpus"], bool(p.meta.get("synthetic")), p.meta.get("trained_on")
+        tests.setdefault(key, []).append(p)
     groups = []
-    for (corpus, synthetic), models in corpora.items():
+    for (corpus, synthetic, trained_on), models in tests.items():
         variants = {None: models}
-        if by_labels and not only_shared:
+        if by_labels and not only:
             variants = _by_labels(models, table3.get(corpus, models[0].labels),
                                   overlap.get(corpus, models[0].labels))
         for variant, same in variants.items():
             same = _named(same)
-            if only_shared:
-                if corpus not in overlap:
-                    raise ValueError("--labels mimic-overlap: "
-                                     f"{same[0].meta['name']} is of no known corpus")
-                same = [keep_labels(m, overlap[corpus]) for m in same]
-            same, left_out = align(same)
+            if only and corpus not in only:
+                raise ValueError("--labels mimic-overlap: "
+                                 f"{same[0].meta['name']} is of no known corpus")
+            same, left_out = align([keep_labels(m, only[corpus]) for m in same] if only else same)
             left_out = {*left_out, *(x for m in same for x in m.meta.get("labels_left_out", ()))}
-            named, wanted = (("mimic-overlap", overlap) if only_shared or variant == SHARED else
+            named, wanted = (("mimic-overlap", overlap) if only or variant == SHARED else
                              ("table3", table3))
-            known = set(same[0].labels) == set(wanted.get(corpus, ()))
-            groups.append(Group(corpus, synthetic, variant, named if known else "all", same,
-                                sorted(left_out)))
+            # The paper's tables are about the whole of a corpus's own test set.
+            known = set(same[0].labels) == set(wanted.get(corpus, ())) and not any(
+                m.meta.get(key) for m in same for key in ("trained_on", "truth", "excluded"))
+            groups.append(Group(corpus, synthetic, trained_on, variant, named if known else "all",
+                                same, sorted(left_out)))
     return groups
 
 
@@ -89,9 +82,8 @@ def _with_corpus(found):
     """With `meta["corpus"]`: files that do not say it have that of a file of the same images."""
     known = {frozenset(p.image_id.tolist()): p.meta for p in found if p.meta.get("corpus")}
     for p in found:
-        of = p.meta
-        if not of.get("corpus"):
-            of = known.get(frozenset(p.image_id.tolist()), {"corpus": "predictions"})
+        of = known.get(frozenset(p.image_id.tolist()), {"corpus": "predictions"})
+        of = p.meta if p.meta.get("corpus") else of
         yield replace(p, meta=p.meta | {key: of.get(key) for key in ("corpus", "synthetic")})
 
 
@@ -105,8 +97,7 @@ def _named(models):
     models = sorted(models, key=lambda m: order.get(m.meta.get("init"), len(order)))
     found, seen = [], {}
     for m in models:
-        init, run = m.meta.get("init"), m.meta.get("run")
-        name = m.meta.get("name")
+        init, run, name = (m.meta.get(key) for key in ("init", "run", "name"))
         if not name:
             mine = _settings(m)
             same = [_settings(o) for o in models if init and o.meta.get("init") == init]
@@ -129,33 +120,30 @@ def _settings(model):
         model.meta.get("settings") or {})
 
 
+def merged(labels):
+    """The names of labels without their sides: UKA-CXR has "Pneumonia right" and "... left"."""
+    return list(dict.fromkeys(x.removesuffix(" right").removesuffix(" left") for x in labels))
+
+
 def keep_labels(model, wanted):
     """Some of a model's labels; "X" is made of "X right" and "X left" where it has these.
 
     The score is the larger of the two; the truth is positive if either side is, else unknown if
-    either is, else negative. A label made so has no threshold.
-
-    Parameters
-    ----------
-    model : Predictions
-    wanted : sequence of str
-        Labels that the model lacks are passed over.
-
-    Returns
-    -------
-    Predictions
+    either is, else negative. A label made so has no threshold. Wanted labels that the model lacks
+    are passed over; ValueError if it has none.
     """
-    known = model.meta.get("thresholds")
     columns = {}
     for label in wanted:
         names = [label] if label in model.labels else [f"{label} right", f"{label} left"]
         if set(names) <= set(model.labels):
             columns[label] = [model.labels.index(name) for name in names]
     if not columns:
-        raise ValueError(f"{model.meta['name']} has none of {', '.join(wanted)}")
-    y = [model.y_true[:, at] for at in columns.values()]
+        raise ValueError(f"{model.meta.get('name') or model.meta.get('run')} has none of "
+                         f"{', '.join(wanted) or 'the labels that all corpora share'}")
+    known = model.meta.get("thresholds")
     meta = {} if known is None else {
         "thresholds": [known[at[0]] if len(at) == 1 else None for at in columns.values()]}
+    y = [model.y_true[:, at] for at in columns.values()]
     return replace(
         model, labels=list(columns), meta=model.meta | meta,
         y_true=np.stack([np.where((t == 1).any(axis=1), 1, t.max(axis=1)) for t in y], axis=1),

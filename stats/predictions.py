@@ -1,8 +1,8 @@
 """Predictions as files, ours or anybody's, checked when read and aligned by image.
 
 A `.npz` of ours holds `image_id`, `patient_id`, `labels`, `y_true` (N, L) in {0, 1, NaN}, `y_score`
-(N, L) and `meta` (JSON). A `.csv` of anybody's has an id column first and a column per label; a
-`patient_id` column may follow the id:
+(N, L) and `meta` (JSON). A `.csv` of anybody's has an id column first and a column per label; only
+`patient_id`, `sex` (F, M), `age` (years) and `view` are not labels:
 
     image_id,patient_id,Edema,No finding        image_id,Edema,No finding
     00000013_006.png,13,0.81,0.07               00000013_006.png,1,0
@@ -18,23 +18,20 @@ from pathlib import Path
 
 import numpy as np
 
-from stats.files import atomic_write
-from stats.read_csv import check_ids, check_patients, read_csv
+from stats.files import atomic_write, sha256
+from stats.read_csv import PERSON, check_column, check_ids, in_range, read_csv
 
 
 @dataclass(frozen=True)
 class Predictions:
     """One model's probabilities on a test set.
 
-    image_id : (N,) str array, distinct
-    patient_id : (N,) str array, or None where patients are not known
-    labels : list of L str
-    y_true : (N, L) float array in {0, 1, NaN}
-    y_score : (N, L) float array in [0, 1]
+    image_id : (N,) str array, distinct;  labels : list of L str
+    y_true : (N, L) float array in {0, 1, NaN};  y_score : (N, L) float array in [0, 1]
+    patient_id, sex, age, view : (N,) arrays, or None where they are not known
+        names; "F", "M" or ""; years or NaN; "PA", "AP", ...
     meta : dict of plain values: `run`, `corpus`, `init`, `split_hash`, `checkpoint_sha256`,
         `thresholds`, `synthetic` (radiographs drawn by a program) ...
-    sex, age, view : (N,) arrays, or None where they are not known
-        "F", "M" or ""; years or NaN; "PA", "AP", ...
     """
 
     image_id: np.ndarray
@@ -51,13 +48,10 @@ class Predictions:
 def save_predictions(path, predictions):
     """Write an `.npz`, whole or not at all; the same predictions give the same bytes.
 
-    Raises
-    ------
-    ValueError
-        For a probability outside [0, 1] or NaN, or a label that is not 0, 1 or NaN.
+    Raises ValueError for a probability outside [0, 1] or NaN, or a label that is not 0, 1 or NaN.
     """
     p = predictions
-    _check_values(path, p.y_true, p.y_score, p.image_id, p.labels)
+    _check_values(path, p)
     arrays = {"image_id": p.image_id, "patient_id": p.patient_id, "labels": p.labels,
               "sex": p.sex, "view": p.view, "meta": json.dumps(p.meta, sort_keys=True)}
     texts = {name: np.asarray(a, dtype=str) for name, a in arrays.items() if a is not None}
@@ -67,69 +61,64 @@ def save_predictions(path, predictions):
 
 
 def load_predictions(path, truth=None):
-    """Read predictions and check them.
+    """Read the predictions of an `.npz` or `.csv` (see the module) and check them.
 
-    Parameters
-    ----------
-    path : path-like
-        `.npz` or `.csv` (see the module).
-    truth : path-like, optional
-        A CSV of true labels, which a CSV of probabilities needs and which replaces the truth of an
-        `.npz`. Its images must be the same ones; labels that only one of the two has are left out
-        (and listed in `meta["labels_left_out"]`).
-
-    Returns
-    -------
-    Predictions
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        Naming the file, and the row and column where that applies: an unreadable file, ids twice, a
-        probability outside [0, 1] or NaN, a label other than 0, 1 and blank, different images in
-        the two files.
+    `truth` is a CSV of true labels: a CSV of probabilities needs one, of the same images; it
+    replaces those of an `.npz` (`with_truth`). Raises FileNotFoundError, or a ValueError that names
+    file, row and column.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     if path.suffix == ".npz":
         p = _load_npz(path)
-    elif path.suffix != ".csv":
+        return p if truth is None else with_truth(p, path, truth)
+    if path.suffix != ".csv":
         raise ValueError(f"{path}: expected a .npz or .csv file")
-    elif truth is None:
+    if truth is None:
         raise ValueError(f"{path}: a CSV of probabilities needs the true labels in a second one "
                          "(--truth)")
-    else:
-        ids, patients, labels, y_score = read_csv(path, "probability")
-        p = Predictions(ids, patients, labels, np.full(y_score.shape, np.nan), y_score,
-                        {"run": path.stem})
-    return p if truth is None else _with_truth(p, path, truth)
+    ids, person, labels, y_score = read_csv(path, "probability")
+    p = Predictions(ids, None, labels, np.full(y_score.shape, np.nan), y_score,
+                    {"run": path.stem})
+    return with_truth(replace(p, **person), path, truth, whole=True)
 
 
-def _with_truth(p, path, truth):
-    """Predictions with the true labels of a CSV, on the labels that both have."""
-    ids, patients, true_labels, y_true = read_csv(truth, "label")
-    order = match_ids(ids, p.image_id, truth, path)
+def with_truth(p, name, truth, whole=False):
+    """Predictions with the true labels of a CSV in place of their own.
+
+    Kept are the labels that both have (`meta["labels_left_out"]` lists the others) and the images
+    that the CSV has (`meta["truth"]` counts them), which with `whole` must be all of both.
+    """
+    ids, person, true_labels, y_true = read_csv(truth, "label")
     common = [label for label in p.labels if label in true_labels]
     if not common:
-        raise ValueError(f"{path}: no label in common with {truth}: {', '.join(p.labels)} against "
+        raise ValueError(f"{name}: no label in common with {truth}: {', '.join(p.labels)} against "
                          f"{', '.join(true_labels)}")
-    left_out = sorted(set(p.labels) ^ set(true_labels))
-    if p.patient_id is None and patients is not None:
-        p = replace(p, patient_id=patients[order])
-    p = _select(p, common, slice(None))
-    return replace(p, y_true=y_true[order][:, [true_labels.index(label) for label in common]],
-                   meta=p.meta | {"labels_left_out": left_out})
+    meta = {"labels_left_out": sorted(set(p.labels) ^ set(true_labels))}
+    rows = np.arange(len(p.image_id)) if whole else np.flatnonzero(np.isin(p.image_id, ids))
+    if not len(rows):
+        raise ValueError(f"{truth}: holds none of the images of {name}: expected ids like "
+                         f"{p.image_id[0]}, found {ids[0]}")
+    if not whole:
+        meta["truth"] = {"file": str(truth), "sha256": sha256(truth), "images": len(rows),
+                         "of": len(p.image_id)}
+        theirs = np.isin(ids, p.image_id)
+        ids, y_true, person = ids[theirs], y_true[theirs], {k: x[theirs] for k, x in person.items()}
+    p = select(p, common, rows)
+    order = match_ids(ids, p.image_id, truth, name)
+    known = {key: x[order] for key, x in person.items() if getattr(p, key) is None}
+    return replace(p, **known, meta=p.meta | meta,
+                   y_true=y_true[order][:, [true_labels.index(label) for label in common]])
 
 
-def _select(p, labels, rows):
+def select(p, labels, rows):
     """Some labels and rows, in the order given."""
     columns = [p.labels.index(label) for label in labels]
     thresholds = p.meta.get("thresholds")
     meta = {} if thresholds is None else {"thresholds": [thresholds[c] for c in columns]}
-    known = {name: values[rows] for name in ("image_id", "patient_id", "sex", "age", "view")
-             if (values := getattr(p, name)) is not None}
-    return replace(p, **known, labels=list(labels), meta=p.meta | meta,
+    known = {name: values[rows] for name in PERSON if (values := getattr(p, name)) is not None}
+    return replace(p, **known, image_id=p.image_id[rows], labels=list(labels), meta=p.meta | meta,
                    y_true=p.y_true[rows][:, columns], y_score=p.y_score[rows][:, columns])
 
 
@@ -147,114 +136,87 @@ def match_ids(ids, wanted, name, wanted_name):
 
 
 def align(predictions):
-    """Bring several models' predictions on one test set to the same rows and columns.
+    """Bring several models' `Predictions` on one test set to the same rows and columns.
 
-    Parameters
-    ----------
-    predictions : sequence of Predictions
-
-    Returns
-    -------
-    aligned : list of Predictions
-        Rows in order of image id; the labels that all of them have, in the first one's order.
-    left_out : list of str
-        Labels that some of them lack.
-
-    Raises
-    ------
-    ValueError
-        For different images, no common label, or truths or patients that contradict each other.
+    Returns a list of them, rows in order of image id, with the labels that all have, in the first
+    one's order; and the labels that some lack. Raises ValueError for different images, no common
+    label, or truths or patients that contradict each other.
     """
     first = predictions[0]
-    ids = np.sort(first.image_id)
-    labels = [label for label in first.labels if all(label in p.labels for p in predictions)]
-    left_out = sorted({label for p in predictions for label in p.labels} - set(labels))
+    ids, labels = np.sort(first.image_id), first.labels
+    labels = [label for label in labels if all(label in p.labels for p in predictions)]
     if not labels:
-        theirs = "; ".join(f"{_name(p)} has {', '.join(p.labels)}" for p in predictions)
+        theirs = "; ".join(f"{p.meta.get('run')} has {', '.join(p.labels)}" for p in predictions)
         raise ValueError(f"no label in common: {theirs}")
-    aligned = [_select(p, labels, match_ids(p.image_id, ids, _name(p), _name(first)))
-               for p in predictions]
-    truth, patients = aligned[0].y_true, aligned[0].patient_id
+    aligned = [select(p, labels, match_ids(p.image_id, ids, p.meta.get("run"),
+                                           first.meta.get("run"))) for p in predictions]
+    one = aligned[0]
     for p in aligned[1:]:
-        differ = np.argwhere((p.y_true != truth) & ~(np.isnan(p.y_true) & np.isnan(truth)))
-        if len(differ):
-            row, column = differ[0]
-            raise ValueError(f"{_name(first)} and {_name(p)} disagree on the truth of {ids[row]}, "
-                             f"{labels[column]}: {truth[row, column]:g} against "
-                             f"{p.y_true[row, column]:g}")
-        if p.patient_id is not None and patients is not None:
-            differ = np.flatnonzero(p.patient_id != patients)
-            if len(differ):
-                raise ValueError(f"{_name(first)} and {_name(p)} disagree on the patient of "
-                                 f"{ids[differ[0]]}")
-    return aligned, left_out
-
-
-def _name(predictions):
-    return predictions.meta.get("run", "predictions")
+        said = f"{one.meta.get('run')} and {p.meta.get('run')} disagree on the"
+        differ = (p.y_true != one.y_true) & ~(np.isnan(p.y_true) & np.isnan(one.y_true))
+        for row, column in np.argwhere(differ):
+            raise ValueError(f"{said} truth of {ids[row]}, {labels[column]}: "
+                             f"{one.y_true[row, column]:g} against {p.y_true[row, column]:g}")
+        if p.patient_id is not None and one.patient_id is not None:
+            for row in np.flatnonzero(p.patient_id != one.patient_id):
+                raise ValueError(f"{said} patient of {ids[row]}")
+    return aligned, sorted({label for p in predictions for label in p.labels} - set(labels))
 
 
 def _load_npz(path):
     """The arrays of an `.npz`, each checked: whatever is wrong with the file, one error says so."""
     needed = ("image_id", "labels", "y_true", "y_score", "meta")
-    optional = ("patient_id", "sex", "age", "view")
     try:
         if not zipfile.is_zipfile(path):
             raise ValueError("truncated, or another kind of file")
         with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in (*needed, *optional) if name in file.files}
+            arrays = {name: file[name] for name in (*needed, *PERSON) if name in file.files}
     except Exception as error:  # a damaged zip can make its reader stumble in any way at all
         reason = str(error) or type(error).__name__
         raise ValueError(f"{path}: not an .npz of predictions: {reason}") from None
     missing = [name for name in needed if not isinstance(arrays.get(name), np.ndarray)]
-    if missing:
+    if missing:  # or is no array, but a file that somebody put in
         raise ValueError(f"{path}: not an .npz of predictions: it has no {', '.join(missing)}")
-    if arrays["image_id"].ndim != 1 or arrays["labels"].ndim != 1:
-        raise ValueError(f"{path}: image_id, labels: expected one axis, found shapes "
-                         f"{arrays['image_id'].shape}, {arrays['labels'].shape}")
-    ids, labels = arrays["image_id"].astype(str), [str(label) for label in arrays["labels"]]
-    twice = sorted({label for label in labels if labels.count(label) > 1})
-    if twice or not labels:
-        raise ValueError(f"{path}: labels: expected distinct names, found "
-                         f"{', '.join(twice) + ' twice' if twice else 'none'}")
-
-    def check(name, shape, kinds, what):
-        values = arrays[name]
-        if values.shape != shape or values.dtype.kind not in kinds:
+    meta = str(arrays.pop("meta"))
+    rows, columns = arrays["image_id"].size, arrays["labels"].size
+    shapes = {"labels": (columns,), "y_true": (rows, columns), "y_score": (rows, columns)}
+    for name, values in arrays.items():
+        shape, number = shapes.get(name, (rows,)), name in ("y_true", "y_score", "age")
+        if values.shape != shape or values.dtype.kind not in ("fbiu" if number else "UOSiu"):
+            what = "numbers" if number else "names"
             raise ValueError(f"{path}: {name}: expected {what} of shape {shape}, found "
                              f"{values.dtype} {values.shape}")
-        return values.astype(float) if values.dtype.kind in "biu" else values
+        if not number or values.dtype.kind != "f":
+            arrays[name] = values.astype(float if number else str)
+    p = Predictions(**{"patient_id": None} | arrays | {"labels": arrays["labels"].tolist()})
+    if not p.labels or len(set(p.labels)) < columns:
+        raise ValueError(f"{path}: labels: expected distinct names, found "
+                         f"{', '.join(p.labels) or 'none'}")
+    check_ids(path, p.image_id.tolist(), lambda row: f"entry {row}")
+    if p.patient_id is not None:
+        check_column(path, p.patient_id, "patient_id", "patient_id",
+                     lambda row: f"entry {row} ({p.image_id[row]})")
+    _check_values(path, p)
+    return replace(p, meta={"run": path.parent.name or path.stem}
+                   | _check_meta(path, meta, p.labels))
 
-    y_true, y_score = (check(name, (len(ids), len(labels)), "fbiu", "numbers")
-                       for name in ("y_true", "y_score"))
-    known = {name: check(name, ids.shape, "f", "floats") if name == "age" else
-             check(name, ids.shape, "UOSiu", "names").astype(str)
-             for name in optional if name in arrays}
-    check_ids(path, ids, lambda row: f"entry {row}")
-    if "patient_id" in known:
-        check_patients(path, known["patient_id"], lambda row: f"entry {row} ({ids[row]})")
-    _check_values(path, y_true, y_score, ids, labels)
-    meta = _check_meta(path, str(arrays["meta"]), labels)
-    return Predictions(image_id=ids, labels=labels, y_true=y_true, y_score=y_score,
-                       meta={"run": path.parent.name or path.stem} | meta,
-                       **{"patient_id": None} | known)
+
+META = {  # of these the type is looked at, here alone
+    str: ("a text", "run", "name", "corpus", "trained_on", "init", "arch", "split_hash",
+          "checkpoint_sha256"),
+    bool: ("true or false", "synthetic", "paper_init"), int: ("a number", "missing", "bad", "seed"),
+    list: ("a list", "thresholds", "pretrained_on"), dict: ("an object", "versions", "settings")}
 
 
 def _check_meta(path, text, labels):
-    """The `meta` of an `.npz`: the one place where its types are looked at."""
+    """The `meta` of an `.npz`."""
     try:
-        meta = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        meta = dict(json.loads(text))
+    except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{path}: meta: expected a JSON object: {error}") from None
-    if not isinstance(meta, dict):
-        raise ValueError(f"{path}: meta: expected a JSON object, found a {type(meta).__name__}")
     if "rehearsal" in meta:  # what version 1.0 called it
         meta["synthetic"] = meta.pop("rehearsal")
-    for names, kind, what in (
-            (("run", "name", "corpus", "init", "arch", "split_hash", "checkpoint_sha256"), str,
-             "a text"),
-            (("synthetic",), bool, "true or false"), (("missing", "bad", "seed"), int, "a number"),
-            (("thresholds",), list, "a list"), (("versions",), dict, "an object")):
+    for kind, (what, *names) in META.items():
         for name in names:
             if meta.get(name) is not None and not isinstance(meta[name], kind):
                 raise ValueError(f"{path}: meta: {name}: expected {what}, found "
@@ -267,12 +229,13 @@ def _check_meta(path, text, labels):
     return meta
 
 
-def _check_values(path, y_true, y_score, ids, labels):
+def _check_values(path, p):
     """Labels in {0, 1, NaN}, probabilities in [0, 1], or an error that names the first other."""
-    for name, values, right, expected in (
-            ("y_true", y_true, np.isnan(y_true) | (y_true == 0) | (y_true == 1), "0, 1 or NaN"),
-            ("y_score", y_score, (y_score >= 0) & (y_score <= 1), "a probability in [0, 1]")):
-        if not right.all():
-            row, column = np.argwhere(~right)[0]
-            raise ValueError(f"{path}: {name}: row {row} ({ids[row]}), {labels[column]}: expected "
-                             f"{expected}, found {values[row, column]:g}")
+    for name, kind, expected in (("y_true", "label", "0, 1 or NaN"),
+                                 ("y_score", "probability", "a probability in [0, 1]")):
+        values = getattr(p, name)
+        wrong = ~in_range(values, kind)
+        if wrong.any():
+            row, column = np.argwhere(wrong)[0]
+            raise ValueError(f"{path}: {name}: row {row} ({p.image_id[row]}), {p.labels[column]}: "
+                             f"expected {expected}, found {values[row, column]:g}")

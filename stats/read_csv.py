@@ -1,4 +1,4 @@
-"""CSV files of predictions and of true labels: strict, and fast without pandas."""
+"""CSV files of predictions, true labels and covariates: strict, and fast without pandas."""
 
 import csv
 import io
@@ -7,127 +7,124 @@ from pathlib import Path
 import numpy as np
 
 NO_NAME = {"", "nan", "none", "<na>"}  # what a missing patient id looks like, in lower case
+SEX = {"": "", "f": "F", "female": "F", "m": "M", "male": "M"}
+PERSON = ("patient_id", "sex", "age", "view")  # columns that are no labels
+EXPECTED = {"patient_id": "a name", "view": "a name", "sex": "F, M or nothing",
+            "age": "years or nothing", "label": "0, 1 or nothing",
+            "probability": "a probability in [0, 1]"}
 
 
 def read_csv(path, kind):
-    """Read an id column, an optional `patient_id` column, and a column per label.
+    """Distinct ids (N,) of the first column, dict of `PERSON` columns (N,), labels, values (N, L).
 
-    Parameters
-    ----------
-    path : path-like
-        UTF-8, with a header.
-    kind : {"probability", "label"}
-        What the cells are: numbers in [0, 1]; or 0, 1 or nothing (unknown).
-
-    Returns
-    -------
-    ids : (N,) str array, distinct
-    patients : (N,) str array or None
-    labels : list of L str
-    values : (N, L) float array
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        Naming the file and, where that applies, line and column.
+    The labels' cells are of kind "probability", in [0, 1], or "label", 0, 1 or blank for NaN.
+    Raises FileNotFoundError, or a ValueError that names line and column.
     """
+    text, names, place = _open(path)
+    labels = [at for at, name in enumerate(names) if at and name not in PERSON]
+    if not labels:
+        raise ValueError(f"{path}: header: expected a column per label, found {', '.join(names)}")
+    cells = None
+    if kind == "probability":  # NumPy's parser is faster than cell by cell, where nothing is odd
+        cells = _load(text, [float if at in labels else object for at in range(len(names))])
+        if cells and not all(in_range(cells[at], kind).all() for at in labels):
+            cells = None
+    cells = cells or read_columns(path)[1]
+
+    def column(at, kind):
+        return (cells[at] if cells[at].dtype == float else
+                check_column(path, cells[at], kind, names[at], place))
+
+    ids = [cell.strip() for cell in cells[0]]
+    check_ids(path, ids, place)
+    values = np.stack([column(at, kind) for at in labels], axis=1)
+    person = {name: column(names.index(name), name) for name in PERSON if name in names[1:]}
+    return np.array(ids), person, [names[at] for at in labels], values
+
+
+def read_columns(path):
+    """A CSV as text: the names of its columns, and the cells of each, an (N,) object array."""
+    text, names, place = _open(path)
+    columns = _load(text, [object] * len(names))
+    if columns is None:  # a row is longer or shorter
+        rows = [row for row in csv.reader(io.StringIO(text)) if row]
+        at = next((at for at, row in enumerate(rows) if len(row) != len(names)), 0)
+        raise ValueError(f"{path}: {place(at - 1)}: expected {len(names)} cells, found "
+                         f"{len(rows[at])}")
+    return names, columns
+
+
+def _open(path):
+    """A file's text, the names of its columns, and a function from row to "line 3"."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
+        text = path.read_text("utf-8-sig")
+        names = [name.strip() for name in next(csv.reader(io.StringIO(text)), [])]
+    except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path}: not a UTF-8 CSV file: {error}") from None
-    header = [name.strip() for name in next(csv.reader(io.StringIO(text, newline="")), [])]
-    columns = [at for at, name in enumerate(header) if at > 0 and name != "patient_id"]
-    labels = [header[at] for at in columns]
-    if not labels or len(set(header)) != len(header) or not all(header):
-        raise ValueError(f"{path}: header: expected an id column, then a column per label with "
-                         f"distinct names, found {', '.join(header) or 'nothing'}")
-    ids, patients, values = (_read_plain(text, header, columns, kind)
-                             or _read_any(path, text, header, columns, kind))
-    return ids, patients, labels, values
+    if len(names) < 2 or len(set(names)) < len(names) or not all(names):
+        raise ValueError(f"{path}: header: expected an id column, then columns with distinct "
+                         f"names, found {', '.join(names) or 'nothing'}")
+    if "\n" not in text.strip():
+        raise ValueError(f"{path}: no rows")
+
+    def place(row):
+        reader = csv.reader(io.StringIO(text))
+        return f"line {[reader.line_num for cells in reader if cells][row + 1]}"
+
+    return text, names, place
 
 
-def _read_plain(text, header, columns, kind):
-    """Ids, patients, values by NumPy's C parser; None if there is anything that needs a look."""
-    lines = text.replace("\r\n", "\n").split("\n")[1:]
-    lines = lines[:-1] if lines and not lines[-1] else lines
-    if ('"' in text or not lines or columns[-1] != len(header) - 1 or "patient_id" in header[2:]
-            or text.count(",") != (len(header) - 1) * (len(lines) + 1)
-            or (kind == "label" and "nan" in text.lower())):
-        return None
-    ids = np.array([line.partition(",")[0].strip() for line in lines])
-    patients = (np.array([line.split(",", 2)[1].strip() for line in lines])
-                if len(columns) < len(header) - 1 else None)
-    if kind == "label":  # blank cells, as NumPy reads them
-        lines = [f"{line},".replace(",,", ",nan,").replace(",,", ",nan,")[:-1] if ",," in line
-                 or line.endswith(",") else line for line in lines]
+def _load(text, types):
+    """The columns of a CSV's rows, each of its type; None if a cell or a row's length is wrong."""
     try:
-        values = np.loadtxt(lines, delimiter=",", usecols=columns, comments=None, ndmin=2)
+        table = np.loadtxt(io.StringIO(text), dtype=[("", of) for of in types], delimiter=",",
+                           quotechar='"', comments=None, skiprows=1, ndmin=1)
     except ValueError:
         return None
-    allowed = (np.isnan(values) | (values == 0) | (values == 1) if kind == "label" else
-               (values >= 0) & (values <= 1))
-    if len(values) != len(lines) or not allowed.all() or len(set(ids.tolist())) < len(ids) or (
-            patients is not None and NO_NAME & {name.lower() for name in patients.tolist()}):
-        return None
-    return ids, patients, values
+    return [table[name] for name in table.dtype.names]
 
 
-def _read_any(path, text, header, columns, kind):
-    """Ids, patients, values of any CSV, cell by cell; an error says where it is."""
-    try:
-        reader = csv.reader(io.StringIO(text, newline=""))
-        next(reader)
-        rows = [(f"line {reader.line_num}", row) for row in reader if row]
-    except csv.Error as error:
-        raise ValueError(f"{path}: not a UTF-8 CSV file: {error}") from None
-    values = np.empty((len(rows), len(columns)))
-    for at, (line, row) in enumerate(rows):
-        if len(row) != len(header):
-            raise ValueError(f"{path}: {line}: expected {len(header)} cells, found {len(row)}")
-        for place, column in enumerate(columns):
-            cell = row[column].strip()
-            values[at, place] = _number(cell) if cell or kind != "label" else np.nan
-            allowed = (not cell or values[at, place] in (0, 1) if kind == "label" else
-                       0 <= values[at, place] <= 1)
-            if not allowed:
-                expected = "0, 1 or nothing" if kind == "label" else "a probability in [0, 1]"
-                raise ValueError(f"{path}: {line}, {header[column]}: expected {expected}, found "
-                                 f"{cell!r}")
-    ids = np.array([row[0].strip() for _, row in rows], dtype=str)
-    check_ids(path, ids, lambda row: rows[row][0])
-    if "patient_id" not in header:
-        return ids, None, values
-    at = header.index("patient_id")
-    patients = np.array([row[at].strip() for _, row in rows], dtype=str)
-    check_patients(path, patients, lambda row: rows[row][0])
-    return ids, patients, values
+def in_range(values, kind):
+    """Which numbers can be probabilities, ages, or labels: a bool array; NaN is unknown."""
+    right = (values >= 0) & (values <= (150 if kind == "age" else 1))
+    return right if kind == "probability" else np.isnan(values) | (
+        right & ((kind == "age") | (values == 0) | (values == 1)))
 
 
-def _number(cell):
-    """A number, or NaN; float() alone would take 0.1_5 and Arabic digits."""
-    try:
-        return float(cell) if cell.isascii() and "_" not in cell else np.nan
-    except ValueError:
+def check_column(path, cells, kind, name, place):
+    """A column of text as an array of what its cells stand for; `place(row)` says where one is."""
+    known = {cell: _convert(cell.strip(), kind) for cell in set(cells)}
+    found = [known[cell] for cell in cells]
+    if None in known.values():
+        row = found.index(None)
+        raise ValueError(f"{path}: {place(row)}, {name}: expected {EXPECTED[kind]}, found "
+                         f"{cells[row].strip()!r}")
+    return np.array(found)
+
+
+def _convert(cell, kind):
+    """What a cell stands for, or None if it may not be there."""
+    if kind == "view" or (kind == "patient_id" and cell.lower() not in NO_NAME):
+        return cell
+    if kind == "sex":
+        return SEX.get(cell.lower())
+    if not cell and kind in ("label", "age"):
         return np.nan
+    try:  # float() alone would take 0.1_5 and Arabic digits
+        number = float(cell) if cell.isascii() and "_" not in cell else np.nan
+    except ValueError:
+        return None
+    return None if np.isnan(number) or not in_range(number, kind) else number
 
 
 def check_ids(path, ids, place):
-    """Distinct ids, at least one of them; `place(row)` says where a row is in the file."""
-    if not len(ids):
-        raise ValueError(f"{path}: no rows")
-    first = {}
-    for row, name in enumerate(ids.tolist()):
-        if first.setdefault(name, row) != row:
-            raise ValueError(f"{path}: {place(row)}: id {name!r} is there twice, first at "
-                             f"{place(first[name])}")
-
-
-def check_patients(path, patients, place):
-    """A name for each patient: blank ones would be taken for one and the same person."""
-    for row, name in enumerate(patients.tolist()):
-        if name.lower() in NO_NAME:
-            raise ValueError(f"{path}: {place(row)}: patient_id: expected a name, found "
-                             f"{repr(name) if name else 'nothing'}")
+    """Distinct ids; `place(row)` says where a row is in the file."""
+    if len(set(ids)) < len(ids):
+        first = {}
+        row, name = next((row, name) for row, name in enumerate(ids)
+                         if first.setdefault(name, row) != row)
+        raise ValueError(f"{path}: {place(row)}: id {name!r} is there twice, first at "
+                         f"{place(first[name])}")

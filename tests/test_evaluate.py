@@ -150,7 +150,8 @@ def test_bad_input_ends_in_one_line(here, capsys):
         ("--seed", "-1", 0),
         ("--limit", "0", 1),
     ):
-        fails(capsys, [*CSVS, flag, value], f"{flag}: expected at least {least}, found {value}")
+        said = f"{flag}: expected a whole number of at least {least}, found {value}"
+        fails(capsys, [*CSVS, flag, value], said)
     fails(capsys, [*CSVS, "--thresholds", "val"], "A carries no validation thresholds")
     fails(capsys, [*CSVS, "--labels", "mimic-overlap"], "mimic-overlap")
     fails(
@@ -277,7 +278,9 @@ def phantom(tmp_path_factory):
     return folder
 
 
-def make_run(folder, phantom, init, seed, labels="table3", run_seed=None, **changes):
+def make_run(
+    folder, phantom, init, seed, labels="table3", run_seed=None, corpus="phantom", **changes
+):
     """A run folder with an untrained, tiny model."""
     import torch
 
@@ -286,9 +289,9 @@ def make_run(folder, phantom, init, seed, labels="table3", run_seed=None, **chan
     from models.checkpoint import save_checkpoint
 
     config = {
-        "data": "phantom",
+        "data": corpus,
         "init": init,
-        "root": str(phantom / "phantom"),
+        "root": str(phantom / corpus),
         "arch": "tiny",
         "image_size": 32,
         "labels": labels,
@@ -510,8 +513,7 @@ def test_a_limited_evaluation_leaves_the_whole_one_alone(here, phantom, capsys):
     assert "first 4 radiographs of each test set" in Path("reports/report.md").read_text()
     write_csvs(here)
     capsys.readouterr()
-    fails(capsys, [*CSVS, "--limit", "5"], "--limit is for runs")
-    fails(capsys, ["--truth", "truth.csv"], "--truth is for --predictions")
+    fails(capsys, [*CSVS, "--limit", "5"], "--limit, --on and --image-size are for runs")
 
 
 def test_npz_and_csv_of_the_same_images_are_compared(here, capsys):
@@ -692,3 +694,242 @@ def test_a_last_image_alone_is_predicted(here):
     arguments = ["--bootstrap", "100", "--device", "cpu", "--batch-size", "1", "--limit", "17"]
     assert evaluate.main(arguments) == 0
     assert len(load_predictions("runs/one/predictions-limit17.npz").image_id) == 17
+
+
+@pytest.fixture(scope="module")
+def hospitals(tmp_path_factory):
+    """Synthetic radiographs in the layouts of two corpora, one of which names sides."""
+    from data.phantom.__main__ import main
+
+    folder = tmp_path_factory.mktemp("hospitals")
+    for corpus in ("cxr14", "ukacxr"):
+        out = str(folder / corpus)
+        assert main(["--layout", corpus, "--out", out, "--patients", "30", "--size", "64"]) == 0
+    return folder
+
+
+SHARED = ["Cardiomegaly", "Pleural effusion", "Pneumonia", "Atelectasis", "No finding"]
+
+
+def test_runs_are_tested_on_other_corpora(here, hospitals):
+    import torch
+
+    import data
+
+    make_run(here / "runs" / "a", hospitals, "dinov2", 0, corpus="cxr14")
+    make_run(here / "runs" / "b", hospitals, "imagenet", 1, corpus="cxr14")
+    sided = make_run(here / "runs" / "c", hospitals, "dinov2", 2, corpus="ukacxr")
+    quick = ["--bootstrap", "100", "--device", "cpu", "--min-count", "1"]
+    on = ["--root", str(hospitals), "--on", "cxr14", "ukacxr"]
+    assert evaluate.main([*quick, *on]) == 0
+    found = json.loads(Path("reports/report.json").read_text())["studies"]
+    assert [(s.get("trained_on"), s["corpus"], len(s["models"])) for s in found] == [
+        (None, "cxr14", 2), ("ukacxr", "cxr14", 1), ("cxr14", "ukacxr", 2), (None, "ukacxr", 1)]
+    assert all(s["labels"] == SHARED for s in found)
+    assert len({s["name"] for s in found}) == 4
+    assert found[2]["comparisons"][0]["mean"]["p"] is not None
+    assert {s["label_set"] for s in (found[1], found[2])} == {"all"}
+
+    # by hand: all of cxr14's test set through the model that was trained on sides
+    test_set = data.CORPORA["cxr14"](hospitals / "cxr14", "test", image_size=32,
+                                     cache_dir=hospitals / "cache")
+    images, labels = test_set.batch(np.arange(len(test_set)))
+    with torch.inference_mode():
+        scores = sided(images.float().expand(-1, 3, -1, -1) / 255).sigmoid().numpy()
+    names = list(TABLE3["ukacxr"])
+    for label in SHARED:
+        columns = [at for at, name in enumerate(names) if name.startswith(label)]
+        assert len(columns) == (label not in ("Cardiomegaly", "No finding")) + 1
+        truth = labels[:, test_set.labels.index(label)].numpy()
+        value = found[1]["models"][0]["labels"][label]["auroc"]["value"]
+        if 0 < truth.sum() < len(truth):
+            assert value == pytest.approx(roc_auc_score(truth, scores[:, columns].max(axis=1)))
+
+    files = sorted(str(path) for path in Path().glob("runs/*/predictions*.npz"))
+    assert len(files) == 6 and "runs/a/predictions-on-ukacxr.npz" in files
+    assert evaluate.main([*quick[:2], *quick[4:], "--out", "again", "--predictions", *files]) == 0
+    again = json.loads(Path("again/report.json").read_text())["studies"]
+    assert again == found
+
+
+def test_what_cannot_be_tested_on(here, hospitals, capsys):
+    make_run(here / "runs" / "m", hospitals, "mimic", 0, corpus="cxr14")
+    fails(capsys, ["--on", "mimic"], "runs/m: was pretrained on MIMIC-CXR")
+    with pytest.raises(SystemExit):
+        evaluate.main(["--on", "nowhere"])
+    assert "evaluate.py: error: argument --on: invalid choice: 'nowhere'" in capsys.readouterr().err
+    fails(capsys, ["--on", "cxr14", "--truth", "t.csv"], "--on is about", "leave out --truth")
+    fails(capsys, ["--on", "cxr14", "--labels", "mimic-overlap"], "--on is about")
+    fails(capsys, ["--predictions", "x.npz", "--on", "vindr"], "--on", "for runs")
+
+
+def test_a_truth_for_runs_is_joined_by_image(here, phantom, capsys):
+    make_run(here / "runs" / "one", phantom, "dinov2", 0)
+    make_run(here / "runs" / "two", phantom, "imagenet", 1)
+    quick = ["--bootstrap", "100", "--device", "cpu", "--min-count", "1"]
+    assert evaluate.main(quick) == 0
+    p = load_predictions("runs/one/predictions.npz")
+    rng = np.random.default_rng(0)
+    some = rng.permutation(len(p.image_id))[:9]
+    expert = np.arange(9) % 2
+    rows = [f"{p.image_id[row]},{y}" for row, y in zip(some, expert)]
+    Path("expert.csv").write_text("image,Cardiomegaly\n" + "\n".join([*rows, "stranger,1", ""]))
+    assert evaluate.main([*quick, "--truth", "expert.csv", "--out", "expert"]) == 0
+    (found,) = json.loads(Path("expert/report.json").read_text())["studies"]
+    digest = hashlib.sha256(Path("expert.csv").read_bytes()).hexdigest()
+    whole = len(p.image_id)
+    assert found["truth"] == {"file": "expert.csv", "sha256": digest, "images": 9, "of": whole}
+    assert found["images"] == 9 and found["labels"] == ["Cardiomegaly"]
+    value = found["models"][0]["labels"]["Cardiomegaly"]["auroc"]["value"]
+    column = p.y_score[some, p.labels.index("Cardiomegaly")]
+    assert value == pytest.approx(roc_auc_score(expert, column))
+    assert len(found["comparisons"]) == 1
+    assert len(load_predictions("runs/one/predictions.npz").image_id) == whole  # stays whole
+    again = [f"runs/{run}/predictions.npz" for run in ("one", "two")]
+    assert evaluate.main([*quick[:2], *quick[4:], "--predictions", *again, "--truth", "expert.csv",
+                          "--out", "again"]) == 0
+    assert json.loads(Path("again/report.json").read_text())["studies"] == [found]
+    Path("other.csv").write_text("image,Cardiomegaly\nx,1\n")
+    capsys.readouterr()
+    assert evaluate.main([*quick, "--truth", "other.csv"]) == 2
+    assert "other.csv: holds none of the images" in capsys.readouterr().err
+
+
+def test_images_that_a_list_names_are_left_out(here, capsys):
+    write_csvs(here)
+    Path("seen.txt").write_text("s3\ns5\n\nnot-here\n")
+    assert evaluate.main([*CSVS, "--exclude-ids", "seen.txt"]) == 0
+    (found,) = json.loads(Path("reports/report.json").read_text())["studies"]
+    assert found["images"] == 78 and found["excluded"] == {"file": "seen.txt", "images": 2}
+    keep = [row for row in range(80) if row not in (3, 5)]
+    truth, a = (np.loadtxt(f"{name}.csv", delimiter=",", skiprows=1, usecols=2)[keep]
+                for name in ("truth", "A"))
+    value = found["models"][0]["labels"]["Edema"]["auroc"]["value"]
+    assert value == pytest.approx(roc_auc_score(truth, a))
+    shutil.rmtree("reports")
+    Path("none.txt").write_text("t1\n")
+    fails(capsys, [*CSVS, "--exclude-ids", "none.txt"], "none.txt: lists none of the test images",
+          "ids like s0")
+    Path("all.txt").write_text("\n".join(f"s{k}" for k in range(80)))
+    fails(capsys, [*CSVS, "--exclude-ids", "all.txt"], "all.txt: lists all of the test images")
+    fails(capsys, [*CSVS, "--exclude-ids", "absent.txt"], "absent.txt")
+
+
+def test_the_papers_protocol_in_a_word(here, capsys):
+    write_csvs(here)
+
+    def report(*arguments):
+        assert evaluate.main(["--predictions", "A.csv", "B.csv", *CSVS[3:5], *arguments]) == 0
+        return json.loads(Path("reports/report.json").read_text())
+
+    flags = ["--bootstrap", "1000", "--resample", "image", "--thresholds", "test",
+             "--p-value", "paper", "--family", "comparison", "--min-count", "1"]
+    word, by_flags, default = report("--protocol", "paper"), report(*flags), report()
+    assert word["studies"] == by_flags["studies"] != default["studies"]
+    assert word["settings"]["protocol"] == "paper" and default["settings"]["protocol"] is None
+    assert default["settings"]["min_count"] == 15
+    shutil.rmtree("reports")
+    for flag, other, papers in (("--resample", "patient", "image"), ("--bootstrap", "200", "1000"),
+                                ("--p-value", "two-sided", "paper")):
+        fails(capsys, [*CSVS[:5], "--protocol", "paper", flag, other],
+              f"--protocol paper has {flag} {papers}, found {other}")
+
+
+def write_people(folder, columns):
+    """`write_csvs` with further columns in A."""
+    write_csvs(folder)
+    header, *lines = (folder / "A.csv").read_text().splitlines()
+    rows = [",".join([line, *(str(of(k)) for of in columns.values())])
+            for k, line in enumerate(lines)]
+    (folder / "A.csv").write_text("\n".join([",".join([header, *columns]), *rows, ""]))
+
+
+def test_subgroups_of_a_csv_and_of_covariates(here, capsys):
+    write_people(here, {"sex": lambda k: "fm"[k // 2 % 2], "age": lambda k: 20 + k // 2,
+                        "view": lambda k: ["PA", "AP", ""][k % 3]})
+    Path("sites.csv").write_text("id,scanner,site\n" + "".join(
+        f"s{k},{'xy'[k % 2]},\n" for k in range(70)))
+    Path("patients.csv").write_text("patient,scanner\n" + "".join(
+        f"{k},{'xy'[k % 2]}\n" for k in range(35)))
+    asked = ["--subgroups", "sex", "age", "view", "scanner", "--min-count", "4"]
+    assert evaluate.main([*CSVS, *asked, "--covariates", "sites.csv"]) == 0
+    (found,) = json.loads(Path("reports/report.json").read_text())["studies"]
+    assert sorted(found["labels"]) == ["Edema", "Effusion"]  # sex, age and view are none
+    groups = {(row["attribute"], row["group"]): row for row in found["subgroups"]["groups"]}
+    assert list(groups) == [("sex", "F"), ("sex", "M"), ("age", "0 to 39"), ("age", "40 to 59"),
+                            ("view", "AP"), ("view", "PA"), ("scanner", "x"), ("scanner", "y")]
+    truth, a = (np.loadtxt(f"{name}.csv", delimiter=",", skiprows=1, usecols=columns)
+                for name, columns in (("truth", (2, 3)), ("A", (2, 1))))
+    everybody = np.arange(80)
+    for key, rows in ((("sex", "F"), everybody // 2 % 2 == 0), (("view", "AP"), everybody % 3 == 1),
+                      (("age", "40 to 59"), everybody >= 40),
+                      (("scanner", "x"), (everybody < 70) & (everybody % 2 == 0))):
+        assert groups[key]["images"] == rows.sum()
+        expected = np.mean([roc_auc_score(truth[rows, k], a[rows, k]) for k in range(2)])
+        assert groups[key]["models"]["A"]["auroc"]["value"] == pytest.approx(expected)
+    assert evaluate.main([*CSVS, *asked, "--covariates", "patients.csv"]) == 0
+    (found,) = json.loads(Path("reports/report.json").read_text())["studies"]
+    (row,) = [row for row in found["subgroups"]["groups"] if row["group"] == "x"]
+    assert row["images"] == 36 and row["patients"] == 18
+    shutil.rmtree("reports")
+    capsys.readouterr()
+    fails(capsys, [*CSVS, "--subgroups", "gender"], "--subgroups gender: expected sex, age, view")
+    fails(capsys, [*CSVS, "--covariates", "sites.csv"], "--covariates: say which of its columns")
+    write_people(here, {"sex": lambda k: "x"})
+    fails(capsys, CSVS, "A.csv: line 2, sex: expected F, M or nothing, found 'x'")
+
+
+def test_the_papers_numbers_stand_only_beside_its_own_weights_and_recipe():
+    from models.records import INITS
+    from models.settings import Config
+
+    recipe = {key: vars(Config()).get(key) for key in evaluate.SETTINGS}
+    recipe |= {"weights_sha256": INITS["dinov2"].files["vit_base"].sha256, "augment": "authors"}
+
+    def is_papers(init="dinov2", arch="vit_base", **changes):
+        return evaluate.is_papers(INITS.get(init), arch, recipe | changes)
+
+    assert is_papers() and is_papers(keep="last", epochs=100)
+    for changes in ({"weights_sha256": "0" * 64}, {"arch": "vit_small"}, {"lr": 1e-4},
+                    {"freeze": True}, {"image_size": 448}, {"init": "rad-dino"}, {"init": "mine"}):
+        assert not is_papers(**changes), changes
+
+
+def test_an_init_that_has_seen_the_test_corpus_is_named(here):
+    rng = np.random.default_rng(0)
+    y = (rng.random((60, 2)) < 0.5).astype(np.float32)
+    for name, seen in (("a", ["LVD-142M"]), ("b", ["mimic", "cxr14"])):
+        meta = {"corpus": "cxr14", "init": name, "run": name, "pretrained_on": seen}
+        save_predictions(f"{name}.npz", Predictions(
+            np.array([f"i{k}" for k in range(60)]), None, ["Edema", "Mass"], y,
+            rng.random(y.shape, dtype=np.float32), meta))
+    assert evaluate.main(["--bootstrap", "100", "--predictions", "a.npz", "b.npz"]) == 0
+    (found,) = json.loads(Path("reports/report.json").read_text())["studies"]
+    assert found["seen"] == {"b": "pretrained on MIMIC-CXR, ChestX-ray14"}
+
+
+def test_a_run_is_scored_at_another_size(here, phantom, capsys):
+    import torch
+    from timm.layers import resample_abs_pos_embed
+
+    import data
+
+    model = make_run(here / "runs" / "one", phantom, "imagenet", 0)
+    quick = ["--bootstrap", "100", "--device", "cpu"]
+    assert evaluate.main([*quick, "--image-size", "48"]) == 0
+    assert "note: runs/one was trained at 32 px and is scored at 48" in capsys.readouterr().err
+    found = load_predictions("runs/one/predictions-48px.npz")
+    assert found.meta["settings"]["image_size"] == 48 and not found.meta["paper_init"]
+    assert not Path("runs/one/predictions.npz").exists()
+    test_set = data.CORPORA["phantom"](
+        phantom / "phantom", "test", image_size=48, cache_dir=phantom / "cache")
+    larger = type(model)(**model.config | {"img_size": 48}).eval()
+    state = model.state_dict()
+    state["pos_embed"] = resample_abs_pos_embed(state["pos_embed"], (3, 3))
+    larger.load_state_dict(state)
+    images, _ = test_set.batch(np.arange(len(test_set)))
+    with torch.inference_mode():
+        expected = larger(images.float().expand(-1, 3, -1, -1) / 255).sigmoid().numpy()
+    np.testing.assert_allclose(found.y_score, expected, atol=1e-6)
+    capsys.readouterr()
+    fails(capsys, [*quick, "--image-size", "50"], "50", "multiple of the patch size")
