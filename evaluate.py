@@ -146,8 +146,9 @@ def check(args):
         if args.protocol and given not in (None, paper):
             raise ValueError(f"--protocol paper has --{name} {paper}, found {given}")
         setattr(args, key, paper if args.protocol else default if given is None else given)
-    for name in ("bootstrap", "min-count", "seed", "image-size", "limit", "batch-size", "threads"):
-        check_whole(int(name != "seed"), **{f"--{name}": getattr(args, name.replace("-", "_"))})
+    check_whole(0, seed=args.seed)
+    check_whole(1, **{name: getattr(args, name) for name in (
+        "bootstrap", "min_count", "image_size", "limit", "batch_size", "threads")})
     for wrong, message in (
             (args.predictions and args.runs,
              "--predictions and run folders: give one or the other"),

@@ -215,6 +215,7 @@ def _model(corpus, runs, labels, label_set):
     models, points, found = zip(*runs)
     meta = models[0].meta
     init = meta.get("init")
+    label_set = label_set if meta.get("paper_init", True) else None  # not the paper's weights
     table4 = TABLE4.get((corpus, init), {}) if label_set == "table3" else {}
     table5 = TABLE5.get((corpus, init), {}) if label_set == "mimic-overlap" else {}
     in_paper = table4 | {"auroc": table5["mean"]} if table5 else table4

@@ -14,8 +14,9 @@ import itertools
 
 import numpy as np
 
-from stats.bootstrap import bootstrap_models, p_values, sd_and_ci
-from stats.fdr import benjamini_hochberg
+from stats.bootstrap import bootstrap_models, p_values
+from stats.families import benjamini_hochberg
+from stats.intervals import sd_and_ci
 from stats.roc import auroc, operating_point, youden
 from stats.runs import infer_runs
 

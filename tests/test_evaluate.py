@@ -150,7 +150,7 @@ def test_bad_input_ends_in_one_line(here, capsys):
         ("--seed", "-1", 0),
         ("--limit", "0", 1),
     ):
-        said = f"{flag}: expected a whole number of at least {least}, found {value}"
+        said = f"{flag} {value}: expected a whole number of at least {least}"
         fails(capsys, [*CSVS, flag, value], said)
     fails(capsys, [*CSVS, "--thresholds", "val"], "A carries no validation thresholds")
     fails(capsys, [*CSVS, "--labels", "mimic-overlap"], "mimic-overlap")
