@@ -3,6 +3,7 @@
     python train.py                                            # synthetic images, random weights
     python train.py --data cxr14 --root DIR --init dinov2      # the paper's DINOv2 arm
     python train.py --data cxr14 --root DIR --init imagenet    # its ImageNet-21k arm
+    python train.py --data cxr14 --root DIR --init dinov2 --probe       # its features alone
     python train.py --data cxr14 --root DIR --init dinov2 --resume      # go on after a stop
     torchrun --nproc_per_node=4 train.py --data cxr14 ...      # the same run on four GPUs
 
@@ -15,7 +16,6 @@ paper's defaults, in models/settings.py.
 """
 
 import contextlib
-import copy
 import dataclasses
 import os
 import sys
@@ -23,7 +23,7 @@ import time
 from dataclasses import dataclass
 
 import data
-from models.settings import Config, build_parser, check_config, check_resumed
+from models.settings import Config, build_parser, check_config
 
 
 def parse(argv=None):
@@ -37,19 +37,17 @@ if __name__ == "__main__":  # a typo or --help is answered before torch loads, w
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import Dataset
 
 from data.batches import apply_affine, epoch_batches, prefetch
 from data.console import Progress
-from models import distributed, run_folder
-from models.checkpoint import save_checkpoint, sha256
+from models import distributed, probe, run_folder, training
+from models.checkpoint import save_checkpoint
 from models.inference import autocast, choose_amp, to_input
 from models.inits import initialize
 from models.plan import print_plan
-from models.training import create_optimizer, learning_rate, multilabel_loss, validation_loss
+from models.training import multilabel_loss
 from stats import auroc, youden
 from stats.curves import plot_curves
 
@@ -71,28 +69,21 @@ class Run:
     std: list | None
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
-    ema: torch.nn.Module | None
+    average: training.Average | None  # None without --ema
+    deployed: torch.nn.Module  # what is validated and kept: the average, or the model
     state: run_folder.TrainState
-
-    def batches(self, epoch):
-        """The indices of each batch of an epoch."""
-        return epoch_batches(len(self.train_set), self.cfg.batch_size, seed=self.cfg.seed,
-                             epoch=epoch, drop_last=self.cfg.drop_last)
-
-    def steps(self, epochs):
-        """Steps in so many epochs, which need not be a whole number."""
-        full, partial = divmod(len(self.train_set), self.cfg.batch_size)
-        return round(epochs * (full + (partial > 0 and not self.cfg.drop_last)))
 
     def learning_rate(self, step):
         """The learning rate of a step, before layer decay."""
-        return learning_rate(step, base=self.cfg.lr, total=self.steps(self.cfg.epochs),
-                             warmup=self.steps(self.cfg.warmup_epochs), schedule=self.cfg.schedule)
+        cfg, n = self.cfg, len(self.train_set)
+        return training.learning_rate(
+            step, base=cfg.lr, total=cfg.steps(n), warmup=cfg.steps(n, cfg.warmup_epochs),
+            schedule=cfg.schedule)
 
     def print(self, *lines):
-        """Print on one process only."""
+        """Print on one process only; in a log file as one line."""
         if self.on.rank == 0:
-            print(*lines, sep="\n", flush=True)
+            print(*lines, sep="\n" if sys.stdout.isatty() else "; ", flush=True)
 
 
 def train(cfg):
@@ -101,22 +92,19 @@ def train(cfg):
     with run_folder.lock(cfg.folder) if on.rank == 0 else contextlib.nullcontext():
         code = fit(build(cfg, on))
     if on.world > 1:
-        dist.destroy_process_group()
+        torch.distributed.destroy_process_group()
     return code
 
 
 def build(cfg, on):
     """Data, model, optimizer, and where an interrupted run stood."""
-    last = cfg.folder / "last.pt"
     resumed = run_folder.read_resumable(cfg.folder, cfg.resume)
-    state = run_folder.TrainState(**resumed["progress"]) if resumed else run_folder.TrainState()
-    amp = choose_amp(cfg.amp, on.device)
     if cfg.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for this
         torch.use_deterministic_algorithms(True)
 
     # Data and weights. One process fills the cache and downloads, then the others find all there.
-    root = str(cfg.root or data.default_root(cfg.data))
+    root, amp = str(cfg.root or data.default_root(cfg.data)), choose_amp(cfg.amp, on.device)
     record = dataclasses.asdict(cfg) | dict(root=root, amp=amp)
 
     def build_data_and_model():
@@ -133,106 +121,71 @@ def build(cfg, on):
     if start.synthetic and not train_set.synthetic and cfg.data != "phantom":
         raise ValueError(f"{start.weights}: was trained on synthetic images; pretrain it on "
                          "MIMIC-CXR itself")
+    if not cfg.steps(len(train_set)):
+        raise ValueError(f"--drop-last: {len(train_set)} images make no batch of {cfg.batch_size}")
+    record |= run_folder.describe(train_set, val_set, start, on)
+
     model = start.model.to(on.device)
-    record |= dict(
-        labels_trained=train_set.labels, images_train=len(train_set),
-        images_val=len(val_set) if val_set else 0, split_hash=train_set.split_hash,
-        skipped={why: len(files) for why, files in train_set.skipped.items()},
-        synthetic=train_set.synthetic, weights=start.weights and str(start.weights),
-        weights_sha256=start.weights and sha256(start.weights), processes=on.world,
-        **run_folder.environment(on.device))
-    optimizer = create_optimizer(model, lr=cfg.lr, weight_decay=cfg.weight_decay,
-                                 layer_decay=cfg.layer_decay, freeze=cfg.freeze)
+    optimizer = training.create_optimizer(model, lr=cfg.lr, weight_decay=cfg.weight_decay,
+                                          layer_decay=cfg.layer_decay, freeze=cfg.freeze)
     scaler = torch.amp.GradScaler(on.device.type, enabled=amp == "fp16")  # bf16 needs no scaling
-    ema = copy.deepcopy(model) if cfg.ema is not None else None
-    if resumed:
-        check_resumed(resumed["config"], record, last)
-        model.load_state_dict(resumed["model"], strict=True)
-        optimizer.load_state_dict(resumed["optimizer"])
-        scaler.load_state_dict(resumed["scaler"])
-        if ema:
-            ema.load_state_dict(resumed["ema"])
-    if distributed.max_over_ranks(on.cpu_group, state.step) != state.step:
-        raise ValueError(f"{last}: process {on.rank} found step {state.step} there, another found "
-                         "a later one: all machines must see the same run folder")
+    average = None if cfg.ema is None else training.Average(model, cfg.ema)
     run = Run(cfg, record, on, train_set, val_set, model, start.mean, start.std, optimizer, scaler,
-              ema, state)
-    if start.report:
-        run.print(f"{cfg.init} from {start.weights} (sha256 {record['weights_sha256'][:12]}): "
-                  f"{start.report}")
+              average, average.model if average else model, run_folder.TrainState())
+    run_folder.restore(run, resumed)
+    run.print(*run_folder.headline(run, start))
     return run
 
 
 def fit(run):
     """Train epoch by epoch, validate, keep the best; returns the exit code."""
-    cfg, state, on = run.cfg, run.state, run.on
-    total_steps = run.steps(cfg.epochs)
-    if not total_steps:
-        raise ValueError(f"--drop-last: {len(run.train_set)} images make no batch of "
-                         f"{cfg.batch_size}")
-    run.print(f"{cfg.data}: {len(run.train_set):,} training and {run.record['images_val']:,} "
-              f"validation images, {len(run.train_set.labels)} labels; "
-              f"{cfg.arch}/{run.model.config['patch_size']} at {cfg.image_size} px; "
-              f"{total_steps:,} steps from step {state.step:,} on {on.world} x {on.device} "
-              f"({run.record['amp']})", *run.train_set.notes)
-    net = run.model
+    cfg, state, on, net = run.cfg, run.state, run.on, run.model
     if on.world > 1:  # averages the gradients over the processes
         net = DistributedDataParallel(net, [on.device] if on.device.type == "cuda" else None,
                                       gradient_as_bucket_view=True)
     if cfg.compile:  # static shapes: a partial last batch gets a graph of its own
         net = torch.compile(net, dynamic=False)
     if on.rank == 0:
-        run_folder.check_space(cfg.folder, run.model, run.ema is not None)
-        run.train_set.write_split(cfg.folder / "split.json")
+        run_folder.check_space(cfg.folder, run.model, run.average)
         run_folder.write_settings(cfg.folder, run.record, run.train_set, run.val_set)
-        run_folder.write_log(cfg.folder, state.log)  # a kill may have left it behind
+        run_folder.write_table(cfg.folder / "log.csv", state.log)  # a kill may have left it behind
 
-    progress = Progress("training", total_steps, unit="steps", start=state.step,
+    progress = Progress("training", cfg.steps(len(run.train_set)), unit="steps", start=state.step,
                         seconds=cfg.log_seconds, enabled=on.rank == 0)
-    with run_folder.StopSignals() as stop, progress as bar:
+    with run_folder.stop_signals() as stop, progress as bar:
         for epoch in range(state.epoch, cfg.epochs):
             if cfg.patience is not None and state.epochs_since_best >= cfg.patience:
                 run.print(f"no better validation AUC for {state.epochs_since_best} epochs")
                 break
-            train_loss = train_epoch(run, net, epoch, stop, bar)
+            train_loss, scored = (probe.fit_head(run, stop, bar, auroc) if cfg.probe else
+                                  (train_epoch(run, net, epoch, stop, bar), None))
             if train_loss is None:
-                run.print(f"stopped after step {state.step}; the same command with --resume goes "
-                          f"on from {cfg.folder / 'last.pt'}")
+                run.print(f"stopped after step {state.step}; the same with --resume goes on")
                 return INTERRUPTED
-            row, deployed = validate(run, train_loss)
+            row, deployed = validate(run, train_loss, scored)
             is_best = state.end_epoch(row)
             # Without any defined AUC there is no best epoch yet; then the latest is kept.
             keep = cfg.keep == "last" or is_best or state.best_auroc is None
             if on.rank == 0:
-                if keep:
-                    save_checkpoint(cfg.folder / "best.pt", deployable(run, **deployed))
-                # After best.pt: a kill between the two repeats this epoch, to the same bits.
-                save_checkpoint(cfg.folder / "last.pt", resumable(run, **deployed))
-                run_folder.write_log(cfg.folder, state.log)
+                run_folder.save_epoch(run, deployed, keep)
                 problem = plot_curves(state.log, cfg.folder / "curves.png")
                 if problem and epoch == 0:  # matplotlib is not installed
                     run.print(problem)
-            bar.say(run_folder.epoch_line(row, cfg.epochs, is_best), epoch == cfg.epochs - 1)
-        speed = (f"{bar.rate(state.step) * cfg.batch_size:,.0f} images/s"
-                 if state.step > bar.start else "it had ended already")
-    best = "undefined" if state.best_auroc is None else f"{state.best_auroc:.4f}"
-    memory = run_folder.peak_memory(on.device)
-    run.print(f"{cfg.folder}: best validation AUC {best}; {speed}, peak memory {memory:.1f} GiB; "
-              f"next: python evaluate.py {cfg.folder}")
+            bar.say(run_folder.epoch_line(row, cfg.epochs, is_best))
+    run.print(run_folder.summary(run, bar))
     return 0
 
 
 def train_epoch(run, net, epoch, stop, bar):
     """One pass over the training images; the mean loss, or None if the run was asked to stop."""
     cfg, state, on, model = run.cfg, run.state, run.on, run.model
-    batches = run.batches(epoch)
+    batches = epoch_batches(len(run.train_set), cfg.batch_size, seed=cfg.seed, epoch=epoch,
+                            drop_last=cfg.drop_last)
     known_labels = (~np.isnan(run.train_set.table.y)).sum(axis=1)  # of each image
     pos_weight = torch.from_numpy(run.train_set.pos_weight()).to(on.device)
     mean, std = (values and torch.tensor(values, device=on.device)  # copied once, not every step
                  for values in (run.mean, run.std))
     trained = [p for group in run.optimizer.param_groups for p in group["params"]]
-    averaged, current = [list(m.parameters()) for m in (run.ema or model, model)]
-    update_average = get_ema_multi_avg_fn(cfg.ema or 0.0)
     # Rank 0 carries what an interrupted epoch had summed up. MPS has no float64.
     loss_sum = torch.tensor(state.loss_sum if on.rank == 0 else 0.0, device=on.device,
                             dtype=torch.float32 if on.device.type == "mps" else torch.float64)
@@ -268,28 +221,25 @@ def train_epoch(run, net, epoch, stop, bar):
         run.scaler.step(run.optimizer)  # skips the step if an fp16 gradient overflowed
         run.scaler.update()
         run.optimizer.zero_grad(set_to_none=True)
-        if run.ema:
-            update_average(averaged, current, None)
+        if run.average:
+            run.average.update()
         loss_sum += batch_loss * len(batch)
         first_bad = torch.where((first_bad < 0) & ~batch_loss.isfinite(), state.step, first_bad)
         state.batch, state.step = state.batch + 1, state.step + 1
 
         # Log, save or stop? All processes act alike. Only here is a GPU waited for.
         save_due = time.monotonic() - saved > 60 * cfg.checkpoint_minutes
-        wish = STOP if stop.requested else SAVE if save_due else CONTINUE
-        request = distributed.max_over_ranks(on.cpu_group, wish)
-        log_due = bar.due()
-        if log_due or on.device.type == "cpu" or request != CONTINUE:
-            run_folder.check_finite(first_bad, model if request != CONTINUE else None, last)
-        if log_due:
-            speed = bar.rate(state.step) * cfg.batch_size
-            bar.show(state.step, f"epoch {epoch + 1}/{cfg.epochs}  loss {batch_loss.item():.4f}  "
-                                 f"{speed:,.0f} images/s")
+        request = distributed.max_over_ranks(
+            on.cpu_group, STOP if stop.requested else SAVE if save_due else CONTINUE)
+        if bar.due():
+            run_folder.check_finite(first_bad, None, last)
+            bar.show(state.step, f"epoch {epoch + 1}/{cfg.epochs}  loss {batch_loss.item():.4f}")
         if request != CONTINUE:
+            run_folder.check_finite(first_bad, model, last)
             state.loss_sum = distributed.sum_over_ranks(on.cpu_group, loss_sum)
             loss_sum.fill_(state.loss_sum if on.rank == 0 else 0.0)
             if on.rank == 0:
-                save_checkpoint(last, resumable(run))
+                save_checkpoint(last, run_folder.resumable(run))
             saved = time.monotonic()
         if request == STOP:
             distributed.max_over_ranks(on.cpu_group, STOP)  # nobody leaves before it is written
@@ -299,42 +249,20 @@ def train_epoch(run, net, epoch, stop, bar):
     return distributed.sum_over_ranks(on.cpu_group, loss_sum) / images_seen
 
 
-def validate(run, train_loss):
+def validate(run, train_loss, scored=None):
     """The epoch's row of the log, and what is deployed with the weights: thresholds and AUCs."""
-    labels, step = run.train_set.labels, run.state.step
+    labels, loss = run.train_set.labels, None
     per_label = thresholds = np.full(len(labels), np.nan)
-    loss = None
     if run.val_set:
         # In float32, as evaluation and export compute: bf16 would round the scores that a
         # threshold lies between.
-        y_true, y_score = distributed.predict_shared(
-            run.on.cpu_group, run.ema or run.model, run.val_set, device=run.on.device,
+        y_true, y_score = scored or distributed.predict_shared(
+            run.on.cpu_group, run.deployed, run.val_set, device=run.on.device,
             mean=run.mean, std=run.std)
         per_label, thresholds = auroc(y_true, y_score), youden(y_true, y_score, midway=True)
-        loss = validation_loss(y_true, y_score, torch.from_numpy(run.train_set.pos_weight()))
-    mean_auroc = float(np.nanmean(per_label)) if np.isfinite(per_label).any() else None
-    row = dict(epoch=run.state.epoch + 1, step=step, lr=run.learning_rate(step - 1),
-               train_loss=train_loss, val_loss=loss, val_auroc=mean_auroc)
-    found = dict(thresholds=run_folder.finite_or_none(thresholds),
-                 val_auroc=run_folder.finite_or_none(per_label))
-    return row | dict(zip([f"auroc {label}" for label in labels], found["val_auroc"])), found
-
-
-def deployable(run, thresholds, val_auroc):
-    """What evaluation and export need: best.pt."""
-    return dict(
-        model=(run.ema or run.model).state_dict(), model_config=run.model.config,
-        labels=run.train_set.labels, config=run.record, epoch=run.state.epoch, step=run.state.step,
-        input_mean=run.mean, input_std=run.std, thresholds=thresholds, val_auroc=val_auroc)
-
-
-def resumable(run, thresholds=None, val_auroc=None):
-    """The same with the weights as they are trained, and what training needs: last.pt."""
-    unknown = [None] * len(run.train_set.labels)
-    return deployable(run, thresholds or unknown, val_auroc or unknown) | dict(
-        model=run.model.state_dict(), ema=run.ema and run.ema.state_dict(),
-        optimizer=run.optimizer.state_dict(), scaler=run.scaler.state_dict(),
-        progress=dataclasses.asdict(run.state))
+        loss = training.validation_loss(y_true, y_score, run.train_set.pos_weight())
+    return run_folder.epoch_row(run.state, run.learning_rate(run.state.step - 1), train_loss, loss,
+                                dict(zip(labels, per_label)), thresholds)
 
 
 def plan(cfg):

@@ -7,6 +7,7 @@ A checkpoint is a dict of tensors and plain Python values: `model` (state dict),
 `models.run_folder.TrainState`), `optimizer`, `scaler` and `ema`.
 """
 
+import contextlib
 import hashlib
 import os
 import pickle
@@ -21,15 +22,23 @@ OLD_NAMES = {("config", "rehearsal"): "synthetic", ("progress", "loss"): "loss_s
              ("progress", "best"): "best_auroc", ("progress", "stale"): "epochs_since_best"}
 
 
-def save_checkpoint(path, state):
-    """Write a checkpoint so that a reader, or a crash, sees the old file or the new one whole.
+@contextlib.contextmanager
+def atomic_write(path):
+    """`with atomic_write(path) as file:` a binary file that replaces `path` if all goes well."""
+    path = Path(path)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(part, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())  # a full disk must not leave an empty file behind
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
-    Parameters
-    ----------
-    path : path-like
-    state : dict
-        Tensors and plain Python values only.
-    """
+
+def save_checkpoint(path, state):
+    """Write a checkpoint so that a reader, or a crash, sees the old file or the new one whole."""
     try:
         with atomic_write(path) as file:
             torch.save(state, file)
@@ -39,40 +48,8 @@ def save_checkpoint(path, state):
         raise
 
 
-class atomic_write:
-    """`with atomic_write(path) as file:` a binary file that replaces `path` if all goes well."""
-
-    def __init__(self, path):
-        self.path = Path(path)
-        self.part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
-
-    def __enter__(self):
-        self.file = open(self.part, "wb")
-        return self.file
-
-    def __exit__(self, kind, error, trace):
-        try:
-            with self.file as file:
-                if error is None:
-                    file.flush()
-                    os.fsync(file.fileno())  # a full disk must not leave an empty file behind
-            if error is None:
-                os.replace(self.part, self.path)
-        finally:
-            self.part.unlink(missing_ok=True)
-
-
 def load_checkpoint(path):
-    """Read a checkpoint of this project.
-
-    Parameters
-    ----------
-    path : path-like
-
-    Returns
-    -------
-    dict
-        See the module; all tensors on the CPU.
+    """Read a checkpoint of this project into a dict, see the module; all tensors on the CPU.
 
     Raises
     ------
@@ -92,21 +69,9 @@ def load_checkpoint(path):
 
 
 def restore_model(checkpoint):
-    """The model of a checkpoint, in eval mode.
+    """The VisionTransformer of a `load_checkpoint`, in eval mode.
 
-    Parameters
-    ----------
-    checkpoint : dict
-        From `load_checkpoint`.
-
-    Returns
-    -------
-    VisionTransformer
-
-    Raises
-    ------
-    ValueError
-        Weights and `model_config` do not belong together.
+    Raises ValueError where weights, `model_config` and labels do not belong together.
     """
     try:
         model = VisionTransformer(**checkpoint["model_config"])

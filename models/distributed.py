@@ -17,17 +17,8 @@ from models.inference import choose_device, predict
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those of the run.
-
-    Attributes
-    ----------
-    rank, world : int
-        Its number, and how many there are.
-    device : torch.device
-        Its own: one GPU each.
-    cpu_group : ProcessGroup or None
-        For what is exchanged on the CPU; None where there is one process.
-    """
+    """This process among those of the run: its number, how many there are, its own device (one GPU
+    each), and the CPU group; None where there is one process."""
 
     rank: int
     world: int
@@ -36,17 +27,7 @@ class Processes:
 
 
 def join_processes(device):
-    """Join the run that torchrun started, if it did.
-
-    Parameters
-    ----------
-    device : str
-        As in `models.inference.choose_device`.
-
-    Returns
-    -------
-    Processes
-    """
+    """Join the run that torchrun started, if it did; `device` as `choose_device` takes it."""
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         return Processes(0, 1, choose_device(device), None)
     if torch.cuda.is_available() and device in ("auto", "cuda"):
@@ -103,7 +84,7 @@ def predict_shared(cpu_group, model, dataset, **how):
     rank, world = dist.get_rank(), dist.get_world_size()
     mine = np.arange(rank, len(dataset), world)
     parts = [None] * world
-    found = predict(model, dataset, indices=mine, **how)
-    dist.all_gather_object(parts, (mine, *found), group=cpu_group)
+    dist.all_gather_object(parts, (mine, *predict(model, dataset, indices=mine, **how)),
+                           group=cpu_group)
     order = np.argsort(np.concatenate([indices for indices, _, _ in parts]))
     return tuple(np.concatenate([part[k] for part in parts])[order] for k in (1, 2))

@@ -7,22 +7,14 @@ import torch
 
 from models.inference import autocast
 from models.inits import initialize
-from models.run_folder import peak_memory
+from models.run_folder import peak_memory, plural
 from models.training import create_optimizer, multilabel_loss
 
 
 def print_plan(cfg, root, sets, on, amp):
     """Print a run's images, steps, time (from one measured step), memory and disk; writes nothing.
 
-    Parameters
-    ----------
-    cfg : models.settings.Config
-    root : str
-        Where the corpus lies.
-    sets : dict of str to data.corpus.Corpus
-        By split.
-    on : models.distributed.Processes
-    amp : {"bf16", "fp16", "off"}
+    `sets` has a corpus by split; `on` is a `models.distributed.Processes`.
     """
     train_set = sets["train"]
     start = initialize(cfg.init, cfg.arch, labels=train_set.labels, weights=cfg.weights,
@@ -34,9 +26,7 @@ def print_plan(cfg, root, sets, on, amp):
     seconds = measure_step(start.model, cfg, size, on.device, amp)
     seconds *= cfg.batch_size / (on.world * size)
 
-    full, partial = divmod(len(train_set), cfg.batch_size)
-    steps_per_epoch = full + (partial > 0 and not cfg.drop_last)
-    steps = cfg.epochs * steps_per_epoch
+    steps = cfg.steps(len(train_set))
     parameters = sum(p.numel() for p in start.model.parameters())
     copies = 4 + 2 * (cfg.ema is not None)  # best.pt; last.pt with two moments; the averages
     pixels = sum(map(len, sets.values())) * cfg.image_size**2
@@ -51,8 +41,8 @@ def print_plan(cfg, root, sets, on, amp):
         "labels": f"{len(train_set.labels)}: {', '.join(train_set.labels)}",
         "model": f"{cfg.arch}/{start.model.config['patch_size']} at {cfg.image_size} px, "
                  f"{parameters / 1e6:.1f} M parameters, {cfg.init}{which}",
-        "steps": f"{cfg.epochs} epochs of {steps_per_epoch:,} steps of {cfg.batch_size} images = "
-                 f"{steps:,}",
+        "steps": f"{plural(cfg.epochs, 'epoch')} of {plural(cfg.steps(len(train_set), 1), 'step')} "
+                 f"of {plural(cfg.batch_size, 'image')} = {steps:,}",
         "time": f"{timedelta(seconds=round(steps * seconds))} at {seconds:.3g} s a step "
                 f"({amp} on {on.device}, measured on {size} images), without validation",
         "memory": f"{peak_memory(on.device):.1f} GiB at {size} images ({place}, measured)",

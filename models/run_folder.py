@@ -1,6 +1,8 @@
-"""The folder of a training run: who may write it, where the run stands, and its log."""
+"""The folder of a training run: who may write it, where the run stands, its files, its messages."""
 
+import contextlib
 import csv
+import dataclasses
 import fcntl
 import io
 import json
@@ -13,37 +15,27 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
 
-from models.checkpoint import atomic_write, load_checkpoint
+from models.checkpoint import atomic_write, load_checkpoint, save_checkpoint, sha256
+from models.distributed import max_over_ranks
+from models.settings import check_resumed
 
 
 @dataclass
 class TrainState:
-    """Where a run stands: beside the tensors, all that a resumed run needs to know.
+    """Where a run stands: beside the tensors, all that a resumed run needs to know."""
 
-    Attributes
-    ----------
-    epoch, batch, step : int
-        Epochs done, batches done of the next one, and optimizer steps in all.
-    loss_sum : float
-        Sum of the loss over the images of the epoch so far.
-    best_auroc : float or None
-        Best mean validation AUC; None while there is none.
-    epochs_since_best : int
-    log : list of dict
-        The rows of `log.csv`.
-    """
-
-    epoch: int = 0
-    batch: int = 0
-    step: int = 0
-    loss_sum: float = 0.0
-    best_auroc: float | None = None
+    epoch: int = 0  # epochs done
+    batch: int = 0  # batches done of the next one
+    step: int = 0  # optimizer steps in all
+    loss_sum: float = 0.0  # over the images of the epoch so far
+    best_auroc: float | None = None  # mean over labels, of validation
     epochs_since_best: int = 0
-    log: list = field(default_factory=list)
+    log: list = field(default_factory=list)  # rows of log.csv
 
     def end_epoch(self, row):
         """Enter an epoch's row of the log; whether its validation AUC is the best so far."""
@@ -56,85 +48,69 @@ class TrainState:
         return is_best
 
 
-class lock:
+@contextlib.contextmanager
+def lock(folder):
     """`with lock(folder):` makes and holds a run folder; a second process gets a ValueError.
 
     The operating system lets go when the process ends, however it ends, so that no stale lock can
     stay behind. A folder in which nothing came to be is taken away again.
     """
-
-    def __init__(self, folder):
-        self.path = Path(folder) / ".lock"
-
-    def __enter__(self):
-        if self.path.parent.is_file():
-            raise ValueError(f"--out {self.path.parent}: is a file, expected a folder")
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.file = open(self.path, "a+b")
+    folder = Path(folder)
+    if folder.is_file():
+        raise ValueError(f"--out {folder}: is a file, expected a folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "a+b") as file:
         try:
-            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            self.file.close()
-            raise ValueError(f"{self.path.parent}: another process is training in this folder"
-                             ) from None
-        for part in self.path.parent.glob(".*.part"):  # of a process that was killed in writing
+            raise ValueError(f"{folder}: another process is training in this folder") from None
+        for part in folder.glob(".*.part"):  # of a process that was killed in writing
             part.unlink()
-        return self
-
-    def __exit__(self, kind, error, trace):
-        if os.listdir(self.path.parent) == [self.path.name]:
-            self.path.unlink()
-            self.path.parent.rmdir()
-        self.file.close()
+        try:
+            yield
+        finally:
+            if os.listdir(folder) == [".lock"]:
+                shutil.rmtree(folder)
 
 
-class StopSignals:
-    """`with StopSignals() as stop:` turns SIGTERM and SIGINT into `stop.requested`.
+@contextlib.contextmanager
+def stop_signals():
+    """`with stop_signals() as stop:` SIGTERM and SIGINT set `stop.requested`.
 
     A second Ctrl-C ends at once. A second SIGTERM changes nothing: a cluster and torchrun may both
     send one, and the checkpoint is being written.
     """
+    stop = SimpleNamespace(requested=False)
 
-    def __init__(self):
-        self.requested = False
-
-    def __enter__(self):
-        self.before = {number: signal.signal(number, self.request)
-                       for number in (signal.SIGTERM, signal.SIGINT)}
-        return self
-
-    def request(self, number, frame):
-        """The signal handler."""
-        self.requested = True
+    def request(number, frame):
+        stop.requested = True
         if number == signal.SIGINT:
-            signal.signal(number, self.before[number])
+            signal.signal(number, before[number])
 
-    def __exit__(self, kind, error, trace):
-        for number, handler in self.before.items():
+    before = {number: signal.signal(number, request) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def write_log(folder, rows):
-    """Write `log.csv` anew from the rows a checkpoint holds, so that the two always agree."""
-    _write_table(Path(folder) / "log.csv", rows)
-
-
 def write_settings(folder, record, *datasets):
-    """Write config.json; and skipped.csv, if the datasets leave images out."""
-    with atomic_write(Path(folder) / "config.json") as file:
+    """Write config.json, split.json, and skipped.csv if the datasets leave images out."""
+    datasets[0].write_split(folder / "split.json")
+    with atomic_write(folder / "config.json") as file:
         file.write(json.dumps(record, indent=2).encode())
-    datasets = [dataset for dataset in datasets if dataset]
-    skipped = [dict(image=path, reason=reason) for why in ("missing", "bad")
-               for dataset in datasets for path, reason in dataset.skipped[why]]
-    path = Path(folder) / "skipped.csv"
-    if skipped:
-        _write_table(path, skipped)
-        print(f"{len(skipped):,} images are left out, listed in {path}")
-    else:
-        path.unlink(missing_ok=True)  # of an earlier attempt
+    rows = [dict(image=path, reason=reason) for why in ("missing", "bad")
+            for dataset in filter(None, datasets) for path, reason in dataset.skipped[why]]
+    path = folder / "skipped.csv"
+    path.unlink(missing_ok=True)  # of an earlier attempt
+    if rows:
+        write_table(path, rows)
+        print(f"left out: {plural(len(rows), 'image')}, listed in {path}")
 
 
-def _write_table(path, rows):
+def write_table(path, rows):
+    """Write a CSV file of dicts with the same keys, floats to six digits."""
     text = io.StringIO()
     if rows:
         table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
@@ -147,7 +123,7 @@ def _write_table(path, rows):
 
 def read_resumable(folder, resume):
     """The checkpoint that a run goes on from, or None where it begins; else a ValueError."""
-    last, best = Path(folder) / "last.pt", Path(folder) / "best.pt"
+    last, best = folder / "last.pt", folder / "best.pt"
     if not resume and (last.exists() or best.exists()):
         raise ValueError(f"{folder}: holds a run already; --resume goes on with it, --out starts "
                          "another, --seed 1 a second one beside it")
@@ -162,43 +138,90 @@ def read_resumable(folder, resume):
     return checkpoint
 
 
-def check_space(folder, model, ema):
+def restore(run, checkpoint):
+    """Bring a `train.Run` to where a `resumable` was taken (None: leave it at its beginning).
+
+    Raises ValueError for a checkpoint of another run, or where the processes found different ones.
+    """
+    last = run.cfg.folder / "last.pt"
+    if checkpoint:
+        check_resumed(checkpoint["config"], run.record, last)
+        run.model.load_state_dict(checkpoint["model"], strict=True)
+        run.optimizer.load_state_dict(checkpoint["optimizer"])
+        run.scaler.load_state_dict(checkpoint["scaler"])
+        if run.average:
+            run.average.model.load_state_dict(checkpoint["ema"])
+        run.state = TrainState(**checkpoint["progress"])
+    step = run.state.step
+    if max_over_ranks(run.on.cpu_group, step) != step:
+        raise ValueError(f"{last}: process {run.on.rank} found step {step} there, another found "
+                         "a later one: all machines must see the same run folder")
+
+
+def deployable(run, thresholds, val_auroc):
+    """What evaluation and export need of a `train.Run`: best.pt."""
+    return dict(
+        model=run.deployed.state_dict(), model_config=run.model.config,
+        labels=run.train_set.labels, config=run.record, epoch=run.state.epoch, step=run.state.step,
+        input_mean=run.mean, input_std=run.std, thresholds=thresholds, val_auroc=val_auroc)
+
+
+def resumable(run, thresholds=None, val_auroc=None):
+    """The same with the weights as they are trained, and what training needs: last.pt."""
+    unknown = [None] * len(run.train_set.labels)
+    return deployable(run, thresholds or unknown, val_auroc or unknown) | dict(
+        model=run.model.state_dict(), ema=run.average and run.average.model.state_dict(),
+        optimizer=run.optimizer.state_dict(), scaler=run.scaler.state_dict(),
+        progress=dataclasses.asdict(run.state))
+
+
+def save_epoch(run, found, keep):
+    """Write last.pt, log.csv and, if `keep`, best.pt; `found` as from `epoch_row`."""
+    if keep:
+        save_checkpoint(run.cfg.folder / "best.pt", deployable(run, **found))
+    # After best.pt: a kill between the two repeats this epoch, to the same bits.
+    save_checkpoint(run.cfg.folder / "last.pt", resumable(run, **found))
+    write_table(run.cfg.folder / "log.csv", run.state.log)
+
+
+def check_space(folder, model, average):
     """Raise an OSError where the disk cannot hold a run's checkpoints.
 
     last.pt has the weights, AdamW's two moments and the average, best.pt the weights; while one is
     written, the one that it replaces is still there.
     """
     size = 4 * sum(p.numel() for p in model.parameters())
-    needed, free = size * (6 + 2 * ema), shutil.disk_usage(folder).free
+    needed, free = size * (8 if average else 6), shutil.disk_usage(folder).free
     if free < needed:
         raise OSError(f"{folder}: {free / 2**30:.2f} GiB are free, and the run's checkpoints take "
                       f"up to {needed / 2**30:.2f}; --out takes another folder")
 
 
 def check_finite(first_bad, model, last):
-    """Raise a FloatingPointError if a loss, or a weight of `model`, is not finite.
+    """Raise a FloatingPointError if a loss, or a weight of `model` (may be None), is not finite.
 
-    Parameters
-    ----------
-    first_bad : Tensor, shape (), int
-        The first step whose loss was not finite, or -1.
-    model : nn.Module or None
-        None: weights are not looked at.
-    last : Path
-        The checkpoint that stays, for the message.
+    `first_bad`, an int tensor, is the first step whose loss was not finite, or -1; `last` is the
+    path of the checkpoint that stays.
     """
-    step = int(first_bad)
-    kept = (f"; the last good checkpoint is {last}" if last.exists()
-            else "; no checkpoint had been written yet")
-    if step >= 0:
-        raise FloatingPointError(f"non-finite loss at step {step}{kept}")
-    if model is not None and not all(bool(p.isfinite().all()) for p in model.parameters()):
-        raise FloatingPointError(f"non-finite weights{kept}")
+    bad_loss, bad_weights = int(first_bad) >= 0, False
+    if model is not None:
+        bad_weights = not all(bool(p.isfinite().all()) for p in model.parameters())
+    if bad_loss or bad_weights:
+        what = f"loss at step {int(first_bad)}" if bad_loss else "weights"
+        kept = (f"the last good checkpoint is {last}" if last.exists()
+                else "no checkpoint had been written yet")
+        raise FloatingPointError(f"non-finite {what}; {kept}")
 
 
-def finite_or_none(values):
-    """Floats, with None for NaN and for the infinite threshold of a label that none helps."""
-    return [float(value) if np.isfinite(value) else None for value in values]
+def epoch_row(state, lr, train_loss, val_loss, auroc, thresholds):
+    """An epoch's row of the log, and what is deployed with the weights: thresholds and AUCs."""
+    # None for NaN, and for the infinite threshold of a label that none helps
+    found = {name: [float(value) if np.isfinite(value) else None for value in values]
+             for name, values in (("thresholds", thresholds), ("val_auroc", auroc.values()))}
+    known = [value for value in found["val_auroc"] if value is not None]
+    return dict(epoch=state.epoch + 1, step=state.step, lr=lr, train_loss=train_loss,
+                val_loss=val_loss, val_auroc=float(np.mean(known)) if known else None,
+                **dict(zip([f"auroc {label}" for label in auroc], found["val_auroc"]))), found
 
 
 def epoch_line(row, epochs, is_best):
@@ -214,22 +237,59 @@ def epoch_line(row, epochs, is_best):
             + ("  (best)" if is_best else ""))
 
 
-def environment(device):
-    """What config.json tells about the machine and the versions."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
-    return dict(device_name=name, python=platform.python_version(), torch=str(torch.__version__),
-                numpy=np.__version__, git=git_revision())
+def headline(run, start):
+    """What a run says when it begins: data, model, weights."""
+    cfg, n = run.cfg, len(run.train_set)
+    yield (f"{cfg.data}: {plural(n, 'image')} for training, {run.record['images_val']:,} for "
+           f"validation, {plural(len(run.train_set.labels), 'label')}")
+    yield (f"{cfg.arch}/{run.model.config['patch_size']} at {cfg.image_size} px: "
+           f"{plural(cfg.steps(n), 'step')} from step {run.state.step:,} on {run.on.world} x "
+           f"{run.on.device} ({run.record['amp']})")
+    if start.report:
+        yield (f"{cfg.init} from {start.weights} (sha256 {run.record['weights_sha256'][:12]}): "
+               f"{start.report}")
+    yield from run.train_set.notes
+
+
+def summary(run, bar):
+    """What a run says when it has ended."""
+    folder, state = run.cfg.folder, run.state
+    best = "undefined" if state.best_auroc is None else f"{state.best_auroc:.4f}"
+    speed = (f"{bar.rate(state.step) * run.cfg.batch_size:,.0f} images/s"
+             if state.step > bar.start else "it had ended already")
+    return (f"{folder}: best validation AUC {best}; {speed}, peak memory "
+            f"{peak_memory(run.on.device):.1f} GiB; next: python evaluate.py {folder}")
+
+
+def plural(n, noun):
+    """A number and its noun: 1 step, 2 steps."""
+    return f"{n:,} {noun}{'s' * (n != 1)}"
+
+
+def describe(train_set, val_set, start, on):
+    """What config.json tells beside the settings: of data, weights, machine and versions."""
+    cuda = on.device.type == "cuda"
+    return dict(
+        labels_trained=train_set.labels, images_train=len(train_set),
+        images_val=len(val_set) if val_set else 0, split_hash=train_set.split_hash,
+        skipped={why: len(files) for why, files in train_set.skipped.items()},
+        synthetic=train_set.synthetic, weights=start.weights and str(start.weights),
+        weights_sha256=start.weights and sha256(start.weights), processes=on.world,
+        device_name=torch.cuda.get_device_name(on.device) if cuda else platform.machine(),
+        python=platform.python_version(), torch=str(torch.__version__), numpy=np.__version__,
+        git=git_revision())
 
 
 def git_revision():
     """The commit this code is at, with "+" where files were changed; None outside a checkout."""
-    how = dict(cwd=Path(__file__).resolve().parent, capture_output=True, text=True)
+    git = ["git", "-C", str(Path(__file__).parent)]
     try:
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], check=True, **how)
-        dirty = subprocess.run(["git", "status", "--porcelain", "-uno"], **how)
+        commit = subprocess.check_output([*git, "rev-parse", "HEAD"], text=True,
+                                         stderr=subprocess.DEVNULL)
+        dirty = subprocess.check_output([*git, "status", "--porcelain", "-uno"], text=True)
     except (OSError, subprocess.CalledProcessError):
         return None
-    return commit.stdout.strip() + ("+" if dirty.stdout.strip() else "")
+    return commit.strip() + ("+" if dirty.strip() else "")
 
 
 def peak_memory(device):
@@ -242,16 +302,14 @@ def peak_memory(device):
 
 def exit_code(command):
     """Run a training command; problems become one line on stderr and an exit code."""
-    name = Path(sys.argv[0]).name
     try:
         return command()
     except torch.OutOfMemoryError as error:
-        print(f"{name}: error: {str(error).partition('. ')[0]}: a larger --accumulate or a smaller "
-              "--batch-size takes less", file=sys.stderr)
-        return 2
+        code, problem = 2, (f"error: {str(error).partition('. ')[0]}: a larger --accumulate or a "
+                            "smaller --batch-size takes less")
     except (ValueError, OSError) as error:
-        print(f"{name}: error: {error}", file=sys.stderr)
-        return 2
+        code, problem = 2, f"error: {error}"
     except FloatingPointError as error:
-        print(f"{name}: stopped: {error}", file=sys.stderr)
-        return 1
+        code, problem = 1, f"stopped: {error}"
+    print(f"{Path(sys.argv[0]).name}: {problem}", file=sys.stderr)
+    return code

@@ -18,8 +18,7 @@ class Config:
 
     # the corpus
     data: str = option("phantom", "corpus")
-    root: str = option(None, "folder of its release "
-                       "(default: $CXR_ROOT/<corpus>, else datasets/<corpus>)")
+    root: str = option(None, "its release (default: $CXR_ROOT/<corpus>, else datasets/<corpus>)")
     table: str = option(None, "CSV of a custom corpus (default: labels.csv in its folder)")
     name: str = option(None, "what a custom corpus is called in tables and figures")
     labels: str = option("table3", "the paper's labels, those shared with MIMIC-CXR "
@@ -29,38 +28,34 @@ class Config:
     cohort: str = option("paper", "which images of the release, see the corpus's module")
     val_fraction: float = option(0.05, "share of the training patients kept for validation; "
                                  "0 (the authors' code) needs --keep last")
-    split_seed: int = option(0, "seed of the splits; leave it, so that runs share their test set")
+    split_seed: int = option(0, "of the splits; leave it, so that runs share their test set")
     split_file: str = option(None, "take the splits from this file")
     limit: int = option(None, "use at most so many images of each split")
-    on_missing: str = option("error", "images of the table that are not on disk",
-                             choices=["error", "skip"])
+    on_missing: str = option("error", "images that are not on disk", choices=["error", "skip"])
     on_bad: str = option("error", "images that cannot be read", choices=["error", "skip"])
-    cache_dir: str = option(None, "folder of preprocessed images "
-                            "(default: $CXR_CACHE, else ./cache)")
+    cache_dir: str = option(None, "preprocessed images (default: $CXR_CACHE, else ./cache)")
     cache_only: bool = option(False, "take the images from the cache alone: of the release, the "
                               "tables suffice; changed images are not noticed")
     workers: int = option(None, "processes that preprocess (default: one a core)")
     # the initialization
     init: str = option("random", "initial weights",
                        choices=["dinov2", "imagenet", "mimic", "random"])
-    weights: str = option(None, "weight file (default: the official one, downloaded once into "
-                          "./weights)")
+    weights: str = option(None, "weight file (default: the official one, downloaded to ./weights)")
     keep_head: bool = option(False, "with --init mimic, keep its classifier too (the authors' "
                              "code); both must have the same labels in the same order")
-    arch: str = option("vit_base", "size of the transformer",
-                       choices=["vit_micro", "vit_tiny", "vit_small", "vit_base",
-                                "vit_large"])
+    arch: str = option("vit_base", "size of the transformer", choices=[
+        "vit_micro", "vit_tiny", "vit_small", "vit_base", "vit_large"])
     image_size: int = option(224, "side of the input in pixels")
     normalize: str = option(None, "'pretrain' subtracts the mean and SD that the init was trained "
                             "with (paper: neither)", choices=["pretrain"])
-    freeze: bool = option(False, "train the head alone (linear probing)")
+    freeze: bool = option(False, "train the head alone")
+    probe: bool = option(False, "fit the head alone, by logistic regression on features that are "
+                         "computed once: minutes in place of hours")
     # the recipe
     epochs: int = option(100, "the authors' code; the paper does not say")
     batch_size: int = option(32, "images in a step, over all processes")
-    drop_last: bool = option(False, "leave out the last, partial batch of an epoch "
-                             "(the authors' code)")
-    accumulate: int = option(1, "pieces in which a process takes its part of a batch; "
-                             "more need less memory")
+    drop_last: bool = option(False, "leave out an epoch's last, partial batch (authors' code)")
+    accumulate: int = option(1, "pieces of a process's part of a batch; more need less memory")
     augment: str = option("paper", "rotate by 0 to 8 degrees, then flip (paper); flip, then "
                           "rotate by -7 to 7 degrees (authors' code); or nothing",
                           choices=["paper", "authors", "none"])
@@ -68,13 +63,12 @@ class Config:
     weight_decay: float = option(0.0, "the authors' code; the paper does not say")
     schedule: str = option("constant", "of the learning rate", choices=["constant", "cosine"])
     warmup_epochs: float = option(0.0, "linear warm-up of the learning rate")
-    layer_decay: float = option(1.0, "each layer learns this much slower than the next; "
-                                "0.65 to 0.9 is common")
+    layer_decay: float = option(1.0, "how much slower than the next a layer learns; 0.65 to 0.9 "
+                                "is common")
     clip: float = option(None, "clip the gradient's norm to this")
-    ema: float = option(None, "validate and keep a moving average of the weights with this "
-                        "decay, e.g. 0.999")
-    keep: str = option("best", "which epoch best.pt holds: the one of the best validation AUC, "
-                       "or the last (the authors' code)", choices=["best", "last"])
+    ema: float = option(None, "validate and keep a moving average of the weights, e.g. 0.999")
+    keep: str = option("best", "the epoch in best.pt: of the best validation AUC, or the last "
+                       "(authors' code)", choices=["best", "last"])
     patience: int = option(None, "stop after so many epochs without a better validation AUC")
     seed: int = option(0, "fixes initial head, order and augmentation")
     # the machine
@@ -85,63 +79,28 @@ class Config:
     # the run folder
     out: str = option(None, "run folder (default: runs/<data>-<init>, with -seedN for --seed N)")
     checkpoint_minutes: float = option(30.0, "write last.pt this often inside an epoch")
-    log_seconds: float = option(30.0, "in a log file, a line of progress this often")
+    log_seconds: float = option(60.0, "in a log file, a line of progress this often")
     resume: bool = option(False, "go on with the run in the run folder, or start it")
     plan: bool = option(False, "print what the run would do and take, and do nothing")
 
     @property
     def folder(self):
         """The run folder (Path)."""
-        seed = f"-seed{self.seed}" if self.seed else ""
         name = "-".join((self.name or self.data).split())
-        return Path(self.out or f"runs/{name}-{self.init}{seed}")
+        kind = "-probe" * self.probe + (f"-seed{self.seed}" if self.seed else "")
+        return Path(self.out or f"runs/{name}-{self.init}{kind}")
+
+    def steps(self, n_images, epochs=None):
+        """Optimizer steps in so many epochs (default: all), which need not be a whole number."""
+        full, partial = divmod(n_images, self.batch_size)
+        per_epoch = full + (partial > 0 and not self.drop_last)
+        return round((self.epochs if epochs is None else epochs) * per_epoch)
 
 
+LABEL_SETS = ("table3", "mimic-overlap", "all")
 # What a resumed run may change: it moves no step that was done.
-MAY_CHANGE = {"root", "table", "split_file", "cache_dir", "cache_only", "workers", "weights",
-              "accumulate", "patience", "device", "compile", "out", "checkpoint_minutes",
-              "log_seconds", "resume", "plan"}
-MUST_NOT_CHANGE = [f.name for f in dataclasses.fields(Config) if f.name not in MAY_CHANGE]
-MUST_NOT_CHANGE += ["split_hash", "weights_sha256", "images_train"]
-
-
-class Parser(argparse.ArgumentParser):
-    """Suggests the nearest option for a mistyped one."""
-
-    def error(self, message):
-        """Exit with one line and code 2."""
-        if message.startswith("unrecognized arguments:"):
-            word = message.split()[2].partition("=")[0]
-            near = difflib.get_close_matches(word, self._option_string_actions, 1, 0.6)
-            message += f" (did you mean {near[0]}?)" if near else ""
-        self.exit(2, f"{self.prog}: error: {message}; --help lists the options\n")
-
-
-def build_parser(description, **changed):
-    """The command line of `Config`.
-
-    Parameters
-    ----------
-    description : str
-    **changed : dict
-        By setting: what argparse should be told otherwise (default, choices, help).
-
-    Returns
-    -------
-    argparse.ArgumentParser
-    """
-    parser = Parser(description=description, usage="%(prog)s [--option value ...]",
-                     formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-    for f in dataclasses.fields(Config):
-        how = dict(default=f.default) | f.metadata | changed.get(f.name, {})
-        is_flag = f.type is bool
-        shown = "" if how["default"] is None or is_flag else " (default: %(default)s)"
-        how["help"] = how["help"].replace("%", "%%") + shown
-        how |= dict(action="store_true") if is_flag else dict(type=f.type)
-        parser.add_argument("--" + f.name.replace("_", "-"), **how)
-    return parser
-
-
+MAY_CHANGE = set("root table split_file cache_dir cache_only workers weights accumulate patience "
+                 "device compile out checkpoint_minutes log_seconds resume plan".split())
 RANGES = (
     ("epochs batch_size accumulate image_size patience limit workers",
      lambda x: x >= 1, "at least 1"),
@@ -153,21 +112,51 @@ RANGES = (
 )
 
 
-LABEL_SETS = ("table3", "mimic-overlap", "all")
+class Parser(argparse.ArgumentParser):
+    """Suggests the nearest option for a mistyped one; an error is one line."""
+
+    def error(self, message):
+        if message.startswith("unrecognized arguments:"):
+            word = message.split()[2].partition("=")[0]
+            near = difflib.get_close_matches(word, self._option_string_actions, 1, 0.6)
+            message += f" (did you mean {near[0]}?)" if near else ""
+        self.exit(2, f"{self.prog}: error: {message}; --help lists the options\n")
+
+
+def build_parser(description, **changed):
+    """The command line of `Config`; `changed` tells argparse otherwise (default, choices, help) of
+    a setting."""
+    parser = Parser(description=description, usage="%(prog)s [--option value ...]",
+                    formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    for f in dataclasses.fields(Config):
+        how = dict(default=f.default) | f.metadata | changed.get(f.name, {})
+        is_flag = f.type is bool
+        shown = "" if how["default"] is None or is_flag else " (default: %(default)s)"
+        how["help"] = how["help"].replace("%", "%%") + shown
+        how |= dict(action="store_true") if is_flag else dict(type=f.type)
+        parser.add_argument("--" + f.name.replace("_", "-"), **how)
+    return parser
+
+
+def check_ranges(settings, ranges=RANGES):
+    """Raise a ValueError that names the first flag whose value is out of its range."""
+    for names, holds, expected in ranges:
+        for name in names.split():
+            value = getattr(settings, name)
+            if value is not None and not holds(value):  # NaN holds nothing
+                raise ValueError(f"--{name.replace('_', '-')} {value}: expected {expected}")
 
 
 def check_config(cfg):
     """Raise a ValueError that names the flag of a setting no run can have."""
-    if isinstance(cfg.labels, list) and len(cfg.labels) == 1:
-        cfg.labels = cfg.labels[0] if cfg.labels[0] in LABEL_SETS else cfg.labels
-    for names, holds, expected in RANGES:
-        for name in names.split():
-            value = getattr(cfg, name)
-            if value is not None and not holds(value):  # NaN holds nothing
-                raise ValueError(f"--{name.replace('_', '-')} {value}: expected {expected}")
+    check_ranges(cfg)
+    if isinstance(cfg.labels, list) and len(cfg.labels) == 1 and cfg.labels[0] in LABEL_SETS:
+        cfg.labels = cfg.labels[0]
+    if cfg.probe:  # one pass over the images as they are
+        cfg.epochs, cfg.augment, cfg.freeze, cfg.keep = 1, "none", True, "best"
     if cfg.val_fraction == 0 and cfg.keep == "best" and not cfg.split_file:
         raise ValueError("--val-fraction 0: without validation there is no best epoch; "
-                         "add --keep last")
+                         + ("--probe needs some" if cfg.probe else "add --keep last"))
     if cfg.keep_head and cfg.init != "mimic":
         raise ValueError(f"--keep-head: --init {cfg.init} has no classifier of these labels")
 
@@ -175,17 +164,13 @@ def check_config(cfg):
 def check_resumed(before, now, path):
     """Raise a ValueError that lists which settings of a resumed run differ from the run's own.
 
-    Parameters
-    ----------
-    before, now : dict
-        What the checkpoint's config holds, and what this process would write.
-    path : path-like
-        The checkpoint, for the message.
+    `before` is the config in the checkpoint at `path`, `now` what this process would write.
     """
     default = {f.name: f.default for f in dataclasses.fields(Config)}  # of a setting that is new
-    differ = [f"{name} was {before.get(name, default.get(name))!r} and is {now.get(name)!r}"
-              for name in MUST_NOT_CHANGE
-              if before.get(name, default.get(name)) != now.get(name)
+    fixed = [*default.keys() - MAY_CHANGE, "split_hash", "weights_sha256", "images_train"]
+    before = default | before
+    differ = [f"{name} was {before.get(name)!r} and is {now.get(name)!r}"
+              for name in sorted(fixed) if before.get(name) != now.get(name)
               and not (name == "epochs" and now["schedule"] == "constant")]
     if differ:
         raise ValueError(f"{path}: cannot resume with other settings: {'; '.join(differ)}")

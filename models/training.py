@@ -1,25 +1,18 @@
 """What a training step is made of: the loss, the learning rate, the optimizer, the average."""
 
+import copy
 import math
 
 import torch
 import torch.nn.functional as F
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 def multilabel_loss(logits, labels, pos_weight):
-    """Summed binary cross-entropy, positives weighted, unknown labels left out.
+    """Summed binary cross-entropy of (B, L) logits and labels in {0, 1, NaN}; NaN is left out.
 
-    Parameters
-    ----------
-    logits, labels : Tensor, shape (B, L)
-        Labels in {0, 1, NaN}; NaN is unknown.
-    pos_weight : Tensor, shape (L,)
-        Weight of a positive; the paper's is negatives / positives of the training set.
-
-    Returns
-    -------
-    Tensor, shape ()
-        A sum, so that pieces of a batch add up; divide by the number of known labels.
+    pos_weight (L,) weighs positives; the paper's is negatives / positives of the training set.
+    A sum, so that pieces of a batch add up; divide it by the number of known labels.
     """
     known = ~labels.isnan()
     return F.binary_cross_entropy_with_logits(logits, labels.nan_to_num(), weight=known.float(),
@@ -27,37 +20,17 @@ def multilabel_loss(logits, labels, pos_weight):
 
 
 def validation_loss(y_true, y_score, pos_weight):
-    """The training loss, a mean over known labels, of predicted probabilities.
-
-    Parameters
-    ----------
-    y_true, y_score : ndarray, shape (N, L)
-    pos_weight : Tensor, shape (L,)
-
-    Returns
-    -------
-    float
-    """
+    """The training loss, a mean over known labels; arrays (N, L), probabilities (N, L), (L,)."""
     logits, labels = torch.from_numpy(y_score).logit(eps=1e-7), torch.from_numpy(y_true)
     known = (~labels.isnan()).sum()
-    return (multilabel_loss(logits, labels, pos_weight.cpu()) / max(1, known)).item()
+    return (multilabel_loss(logits, labels, torch.from_numpy(pos_weight)) / max(1, known)).item()
 
 
 def learning_rate(step, *, base, total, warmup=0, schedule="constant"):
-    """The learning rate of a step (counted from 0).
+    """The learning rate of a step, counted from 0; `total` and `warmup` are steps too.
 
-    Parameters
-    ----------
-    step, total, warmup : int
-        Steps done, steps of the run, steps of the linear warm-up.
-    base : float
-    schedule : {"constant", "cosine"}
-        After the warm-up: `base` throughout (the paper), or half a cosine down to 0
-        (Loshchilov and Hutter 2017).
-
-    Returns
-    -------
-    float
+    After a linear warm-up "constant" is `base` (the paper), "cosine" half a cosine down to 0
+    (Loshchilov and Hutter 2017).
     """
     if step < warmup:
         return base * (step + 1) / warmup
@@ -70,29 +43,16 @@ def layer_index(name, depth):
     """0 for the embeddings, n + 1 for block n, depth + 1 for what follows the blocks."""
     if name.startswith("blocks."):
         return int(name.split(".")[1]) + 1
-    return 0 if name.startswith(("patch_embed", "cls_token", "pos_embed")) else depth + 1
+    return depth + 1 if name.startswith(("norm.", "head.")) else 0
 
 
 def create_optimizer(model, *, lr, weight_decay=0.0, layer_decay=1.0, freeze=False):
-    """AdamW over the trainable parameters, fused into one kernel a step.
+    """AdamW over the trainable parameters of a VisionTransformer, fused into one kernel a step.
 
-    Parameters
-    ----------
-    model : VisionTransformer
-    lr : float
-    weight_decay : float
-        Applied to matrices only, as in MAE; biases, norms, scales, the class token and the
-        position embedding are left alone.
-    layer_decay : float
-        Each layer learns this much slower than the one after it (Clark et al. 2020; MAE and
-        DINOv2 use 0.65 to 0.9); 1 is the paper's one rate for all. A group's factor is its
-        `lr_scale`.
-    freeze : bool
-        Train the head alone (linear probing); all else has its gradient turned off.
-
-    Returns
-    -------
-    torch.optim.AdamW
+    Weight decay is for matrices only, as in MAE: not for biases, norms, scales, tokens and
+    positions. With `layer_decay` each layer learns this much slower than the one after it (Clark
+    et al. 2020; MAE and DINOv2 use 0.65 to 0.9; 1 is the paper's one rate for all); a group's
+    factor is its `lr_scale`. `freeze` trains the head alone; all else gets no gradient.
     """
     depth = model.config["depth"]
     groups = {}
@@ -100,9 +60,22 @@ def create_optimizer(model, *, lr, weight_decay=0.0, layer_decay=1.0, freeze=Fal
         parameter.requires_grad_(not freeze or name.startswith("head."))
         if parameter.requires_grad:
             layer = layer_index(name, depth) if layer_decay != 1.0 else depth + 1
-            is_matrix = parameter.ndim >= 2 and name not in ("cls_token", "pos_embed")
+            is_matrix = parameter.ndim >= 2 and not name.endswith(("_token", "_tokens", "_embed"))
             groups.setdefault((layer, weight_decay if is_matrix else 0.0), []).append(parameter)
     return torch.optim.AdamW(
         [dict(params=parameters, weight_decay=decay, lr_scale=layer_decay ** (depth + 1 - layer))
          for (layer, decay), parameters in groups.items()],
         lr=lr, weight_decay=weight_decay, fused=True)
+
+
+class Average:
+    """An exponential moving average of a model's weights; `.model` is the averaged copy."""
+
+    def __init__(self, model, decay):
+        self.model = copy.deepcopy(model)
+        self.parameters = list(self.model.parameters()), list(model.parameters())
+        self.move = get_ema_multi_avg_fn(decay)
+
+    def update(self):
+        """Take the weights after a step in."""
+        self.move(*self.parameters, None)

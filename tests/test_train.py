@@ -238,7 +238,7 @@ def test_images_that_are_left_out_are_listed(arguments, phantom, tmp_path, capsy
     options = dict(root=tmp_path / "phantom", epochs=1, on_missing="skip", on_bad="skip")
     assert train.main(arguments(**options, cache_dir=tmp_path / "cache")) == 0
     assert (
-        f"2 images are left out, listed in {tmp_path / 'run' / 'skipped.csv'}"
+        f"left out: 2 images, listed in {tmp_path / 'run' / 'skipped.csv'}"
         in capsys.readouterr().out
     )
     with open(tmp_path / "run" / "skipped.csv", newline="") as file:
