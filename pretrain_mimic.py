@@ -14,6 +14,7 @@ Its mean AUC on the labels that ChestX-ray14 shares with MIMIC-CXR is 78.7 % (Ta
 import sys
 
 from data.labels import MIMIC_OVERLAP
+from models.records import INITS
 from models.settings import Config, build_parser
 
 
@@ -23,7 +24,7 @@ def main(argv=None):
         __doc__, data=dict(default="mimic", choices=["mimic"]),
         labels=dict(default="mimic-overlap", choices=["mimic-overlap"],
                     help="those that the target shares with MIMIC-CXR"),
-        init=dict(default="imagenet", choices=["dinov2", "imagenet", "random"]),
+        init=dict(default="imagenet", choices=[name for name in INITS if name != "mimic"]),
         out=dict(help="run folder (default: weights/mimic-<target>)"))
     parser.add_argument("--target", required=True,
                         choices=[corpus for corpus in MIMIC_OVERLAP if corpus != "mimic"],

@@ -45,7 +45,7 @@ from data.console import Progress
 from models import distributed, probe, run_folder, training
 from models.checkpoint import save_checkpoint
 from models.inference import autocast, choose_amp, to_input
-from models.inits import initialize
+from models.inits import initialize, run_name
 from models.plan import print_plan
 from models.training import multilabel_loss
 from stats import auroc, youden
@@ -279,7 +279,11 @@ def plan(cfg):
 
 def run(cfg):
     """Train, or print the plan; problems become one line and an exit code."""
-    return run_folder.exit_code(lambda: check_config(cfg) or (plan if cfg.plan else train)(cfg))
+    def command():
+        check_config(cfg)
+        cfg.init_name = run_name(cfg.init, cfg.weights, cfg.init_name)
+        return plan(cfg) if cfg.plan else train(cfg)
+    return run_folder.exit_code(command)
 
 
 def main(argv=None):

@@ -85,9 +85,16 @@ def initialize(init, arch, *, labels, weights=None, image_size=224, seed=0, targ
     start.report = fill(start.model, encoder, f" ({init})")
     if keep_head:
         take_head(start, checkpoint, labels)
-    if weights and not known and not (checkpoint and checkpoint["config"].get("data") == "mimic"):
-        start.name = own_name(name, start.weights)
+    start.name = run_name(init, weights, name)
     return start
+
+
+def run_name(init, weights, name=None):
+    """What a run from `--weights` is called: the init where they are its own, else their name."""
+    if not weights or (load_checkpoint(weights)["config"].get("data") == "mimic"
+                       if init == "mimic" else find_init(sha256(weights))):
+        return init
+    return own_name(name, Path(weights))
 
 
 def own_name(name, path):

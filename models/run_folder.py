@@ -20,7 +20,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-from models.checkpoint import atomic_write, load_checkpoint, save_checkpoint, sha256
+from models.checkpoint import atomic_write, load_checkpoint, save_checkpoint
 from models.distributed import max_over_ranks
 from models.settings import check_resumed
 
@@ -213,11 +213,14 @@ def check_finite(first_bad, model, last):
         raise FloatingPointError(f"non-finite {what}; {kept}")
 
 
+def finite_or_none(values):
+    """Floats, with None for NaN and for the infinite threshold of a label that none helps."""
+    return [float(value) if np.isfinite(value) else None for value in values]
+
+
 def epoch_row(state, lr, train_loss, val_loss, auroc, thresholds):
     """An epoch's row of the log, and what is deployed with the weights: thresholds and AUCs."""
-    # None for NaN, and for the infinite threshold of a label that none helps
-    found = {name: [float(value) if np.isfinite(value) else None for value in values]
-             for name, values in (("thresholds", thresholds), ("val_auroc", auroc.values()))}
+    found = dict(thresholds=finite_or_none(thresholds), val_auroc=finite_or_none(auroc.values()))
     known = [value for value in found["val_auroc"] if value is not None]
     return dict(epoch=state.epoch + 1, step=state.step, lr=lr, train_loss=train_loss,
                 val_loss=val_loss, val_auroc=float(np.mean(known)) if known else None,
@@ -246,8 +249,7 @@ def headline(run, start):
            f"{plural(cfg.steps(n), 'step')} from step {run.state.step:,} on {run.on.world} x "
            f"{run.on.device} ({run.record['amp']})")
     if start.report:
-        yield (f"{cfg.init} from {start.weights} (sha256 {run.record['weights_sha256'][:12]}): "
-               f"{start.report}")
+        yield f"{cfg.init_name} from {start.weights} (sha256 {start.sha256[:12]}): {start.report}"
     yield from run.train_set.notes
 
 
@@ -274,7 +276,7 @@ def describe(train_set, val_set, start, on):
         images_val=len(val_set) if val_set else 0, split_hash=train_set.split_hash,
         skipped={why: len(files) for why, files in train_set.skipped.items()},
         synthetic=train_set.synthetic, weights=start.weights and str(start.weights),
-        weights_sha256=start.weights and sha256(start.weights), processes=on.world,
+        weights_sha256=start.sha256, processes=on.world,
         device_name=torch.cuda.get_device_name(on.device) if cuda else platform.machine(),
         python=platform.python_version(), torch=str(torch.__version__), numpy=np.__version__,
         git=git_revision())

@@ -6,6 +6,8 @@ import difflib
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from models.records import INITS
+
 
 def option(default, text, **how):
     """A field of `Config`: its default, its help text, and what else argparse should know."""
@@ -38,9 +40,10 @@ class Config:
                               "tables suffice; changed images are not noticed")
     workers: int = option(None, "processes that preprocess (default: one a core)")
     # the initialization
-    init: str = option("random", "initial weights",
-                       choices=["dinov2", "imagenet", "mimic", "random"])
+    init: str = option("random", "initial weights", choices=list(INITS))
     weights: str = option(None, "weight file (default: the official one, downloaded to ./weights)")
+    init_name: str = option(None, "what --weights that are no init's own are called (default: as "
+                            "their file)")
     keep_head: bool = option(False, "with --init mimic, keep its classifier too (the authors' "
                              "code); both must have the same labels in the same order")
     arch: str = option("vit_base", "size of the transformer", choices=[
@@ -88,7 +91,7 @@ class Config:
         """The run folder (Path)."""
         name = "-".join((self.name or self.data).split())
         kind = "-probe" * self.probe + (f"-seed{self.seed}" if self.seed else "")
-        return Path(self.out or f"runs/{name}-{self.init}{kind}")
+        return Path(self.out or f"runs/{name}-{self.init_name or self.init}{kind}")
 
     def steps(self, n_images, epochs=None):
         """Optimizer steps in so many epochs (default: all), which need not be a whole number."""
@@ -99,8 +102,8 @@ class Config:
 
 LABEL_SETS = ("table3", "mimic-overlap", "all")
 # What a resumed run may change: it moves no step that was done.
-MAY_CHANGE = set("root table split_file cache_dir cache_only workers weights accumulate patience "
-                 "device compile out checkpoint_minutes log_seconds resume plan".split())
+MAY_CHANGE = set("root table split_file cache_dir cache_only workers weights init_name accumulate "
+                 "patience device compile out checkpoint_minutes log_seconds resume plan".split())
 RANGES = (
     ("epochs batch_size accumulate image_size patience limit workers",
      lambda x: x >= 1, "at least 1"),

@@ -25,6 +25,8 @@ ALLOWED = [
                      "data.console"}),
     ("data/", {"data"}),
     ("models/vit.py", set()),
+    # a command that makes a run folder, as train.py does: the corpus gives labels and thresholds
+    ("models/adopt.py", {"models", "data", "stats"}),
     ("models/", {"models"}),
     ("stats/", {"stats"}),
     ("export/runtime.py", {"data.decode", "data.preprocess", "export.dicom", "export.metadata"}),
