@@ -8,18 +8,19 @@ its positions are resized and what --normalize subtracts. evaluate.py and export
 folder as any run's. Thresholds come from the validation patients where the corpus is at hand.
 """
 
+import argparse
 import json
 import sys
 from pathlib import Path
 
 import data
+from data.console import Parser, run_command
 from data.labels import MIMIC_OVERLAP, TABLE3
 from models import run_folder
 from models.checkpoint import atomic_write, save_checkpoint, sha256
 from models.inference import choose_device, predict
 from models.inits import own_name
 from models.records import INITS
-from models.settings import Parser
 from models.vit import ARCHITECTURES, build
 from models.weights import fill, read_encoder
 from stats import auroc, youden
@@ -38,9 +39,10 @@ AUTHORS = {  # the outputs of the authors' networks, in their order
 OFFICIAL = ("cxr14", "vindr")  # their releases name the test patients, whom all leave alone
 
 
-def parse(argv):
+def build_parser():
     """The command line."""
-    parser = Parser(description=__doc__, usage="%(prog)s FILE [--option value ...]")
+    parser = Parser("python -m models.adopt", description=__doc__,
+                    formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     add = parser.add_argument
     add("file", type=Path)
     add("--data", required=True, choices=list(data.CORPORA), help="the corpus of its labels")
@@ -52,11 +54,11 @@ def parse(argv):
     add("--cache-dir", help="preprocessed images (default: $CXR_CACHE, else ./cache)")
     add("--device", default="auto")
     add("--out", help="run folder (default: runs/<data>-<file's name>)")
-    return parser.parse_args(argv)
+    return parser
 
 
 def adopt(args):
-    """Write the run folder; returns 0."""
+    """Write the run folder."""
     encoder = read_encoder(args.file, init=args.init)
     weight, bias = (encoder.tensors.get(f"head.{part}") for part in ("weight", "bias"))
     given = list(args.labels or AUTHORS.get(args.data, ()))
@@ -109,13 +111,11 @@ def adopt(args):
             val_auroc=val_auroc))
     print(f"{folder}: {report}", f"caveat: {config['caveat']}",
           f"next: python evaluate.py {folder}", sep="\n")
-    return 0
 
 
 def main(argv=None):
     """The command line; returns the exit code."""
-    args = parse(argv)
-    return run_folder.exit_code(lambda: adopt(args))
+    return run_command(build_parser(), adopt, argv)
 
 
 if __name__ == "__main__":
