@@ -18,17 +18,14 @@ class CheXpert(Corpus):
     """224,316 radiographs of 65,240 patients with 14 labels mined from reports, some uncertain.
 
     Columns read
-        Path, Sex, Age (0 is unknown), Frontal/Lateral, AP/PA, and the 14 labels (1.0, 0.0, -1.0 or
-        blank).
+        Path, Sex, Age (0 is unknown), Frontal/Lateral, AP/PA (17 frontal images have LL or RL and
+        stay in), and the 14 labels (1.0, 0.0, -1.0 or blank).
     Cohort
-        paper: frontal images, without those of train.csv that are uncertain in any of Cardiomegaly,
-        Lung Opacity, Lung Lesion, Edema or Pneumonia. These 157,676 are split 80/20 by patient, as
-        in the paper (which of the patients it drew is not known). The 202 frontal images of
-        valid.csv, labeled by radiologists, complete the paper's total of 157,878 and belong to
-        neither its training nor its test set; here they join the validation patients drawn out of
-        the training set.
-        all: the same without the rule on uncertainty.
-        17 frontal images have LL or RL in AP/PA; they are frontal and stay in.
+        all: frontal images. Those of train.csv are split 80/20 by patient, as in the paper (which
+        patients it drew is not known). The 202 of valid.csv, labeled by radiologists, complete the
+        paper's total of 157,878 and belong to neither its training nor its test set; here they join
+        the validation patients drawn out of the training set.
+        paper: without those of train.csv that are uncertain in any of `CERTAIN_IN_PAPER`.
     """
 
     corpus = "chexpert"

@@ -4,6 +4,8 @@ import argparse
 import difflib
 import sys
 import time
+from datetime import timedelta
+from pathlib import Path
 
 
 class Parser(argparse.ArgumentParser):
@@ -15,6 +17,19 @@ class Parser(argparse.ArgumentParser):
         near = difflib.get_close_matches(word, self._option_string_actions, 1)
         hint = f" (did you mean {near[0]}?)" if near else ""
         self.exit(2, f"{self.prog}: error: {message}{hint}; --help lists the options\n")
+
+
+def corpus_parser(prog, corpora, **texts):
+    """A parser with what names a corpus, its cohort and its cache."""
+    parser = Parser(prog=prog, **texts)
+    add = parser.add_argument
+    add("corpus", nargs="?", choices=list(corpora))
+    add("--root", type=Path, help="folder of the release (default $CXR_ROOT/<corpus>, else "
+                                  "datasets/<corpus>)")
+    add("--table", type=Path, help="of a custom corpus (default labels.csv in the root)")
+    add("--cohort", default="paper", help="rule for rows and labels (default paper)")
+    add("--cache-dir", type=Path, help="folder of caches (default $CXR_CACHE, else ./cache)")
+    return parser
 
 
 def run_command(parser, work, argv):
@@ -74,7 +89,7 @@ class Progress:
             self.bar.update(done - self.bar.n)
         elif self.enabled:
             rate = self.rate(done)
-            left = duration((self.total - done) / rate) if rate else "?"
+            left = timedelta(seconds=round((self.total - done) / rate)) if rate else "?"
             speed = f"{rate:,.{0 if rate >= 10 else 1}f}/s"
             print(f"{self.what}  {done:,}/{self.total:,} {self.unit}  {speed}  {left} left  "
                   f"{note}".rstrip(), file=sys.stderr, flush=True)
@@ -97,12 +112,3 @@ class Progress:
 
     def __exit__(self, *error):
         self.close()
-
-
-def duration(seconds):
-    """Seconds as a person says them: 42 s, 12 min, 3.4 h, 2.1 days."""
-    for limit, unit, length, digits in ((100, "s", 1, 0), (6000, "min", 60, 0),
-                                        (172800, "h", 3600, 1)):
-        if seconds < limit:
-            return f"{seconds / length:.{digits}f} {unit}"
-    return f"{seconds / 86400:.1f} days"

@@ -29,10 +29,8 @@ class Corpus:
     root : Path or str, optional
         The release's folder. By default $CXR_ROOT/<corpus>, else datasets/<corpus>.
     split : {"train", "val", "test"}
-    labels : {"table3", "mimic-overlap", "all"} or sequence of str
-        The paper's labels, those that MIMIC-CXR shares, all, or any of their names.
-    uncertain : {"zeros", "ones", "ignore"}
-        What an uncertain label becomes; see `data.labels.resolve_uncertain`.
+    labels, uncertain
+        See `data.labels.choose_labels` and `resolve_uncertain`.
     cohort : str
         One of `cohorts`.
     table : Path or str, optional
@@ -40,39 +38,29 @@ class Corpus:
     image_size : int
         Pixels along a side of the preprocessed image.
     val_fraction, split_seed, split_file
-        Share of the training patients used for validation; seed of the drawn splits; or a file of
-        a split to use instead of the drawn or official one (see `data.splits.read_split`).
+        Share of the training patients used for validation; seed of the drawn splits; or a file
+        with the split (see `data.splits.read_split`).
     limit : int, optional
-        Use a subset of so many images that are on disk, always the same for a seed.
+        Use a subset of so many images that are there, always the same for a seed.
     on_missing, on_bad : {"error", "skip"}
         What to do about rows whose image is not on disk, and about images that cannot be read.
     cache_dir, workers, progress
         As in `data.cache.build.build_cache`.
     cache_only : bool
-        Take the images from the cache, without looking for their files: the release's tables are
-        enough. Whether an image has changed since it was cached is then not checked.
+        Take the images from the cache, without looking for their files or for changes in them.
     tables_only : bool
         Touch no image: the tables are there, items are not.
 
     Attributes
     ----------
-    labels : list of L str
-    table : data.tables.Table
-        This split's rows; `y` is (N, L) in {0, 1, NaN}.
-    cohort_table, cohort_split : data.tables.Table, (M,) str array
-        The whole cohort and the split of each row.
-    release : data.tables.Release or None
-        With `tables_only`, all rows of the tables.
-    splits : dict of str to int
-        Images of the whole cohort in each split.
-    split_hash : str
-        sha256 of the whole cohort's split.
-    notes : list of str
-        What was left out or ignored in reading.
-    skipped : dict
-        {"missing": [(path, reason)], "bad": [(path, reason)]}
-    synthetic : bool
-        Whether these are phantoms in the release's layout, as `python -m data.phantom` writes.
+    labels, table : list of L str, data.tables.Table
+        This split's rows; `table.y` is (N, L) in {0, 1, NaN}.
+    cohort_table, cohort_split, splits, split_hash
+        The whole cohort, the split of each row, images by split, and the split's sha256.
+    notes, skipped : list of str, {"missing": [(path, reason)], "bad": [(path, reason)]}
+        What was left out or ignored in reading; the images of this split that were.
+    release, synthetic : data.tables.Release, bool
+        With `tables_only`, all rows of the tables; whether these are phantoms in its layout.
     """
 
     corpus = ""

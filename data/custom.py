@@ -30,7 +30,7 @@ class Custom(Corpus):
     Columns read
         image (path relative to the root) and patient_id; optionally split (train, val or test, in
         every row), view, sex (F or M) and age (years). Every other column is a label: 1 positive,
-        0 negative, -1 uncertain (see --uncertain), blank unknown, which loss and metrics leave out.
+        0 negative, -1 uncertain, blank unknown, which loss and metrics leave out.
     Cohort
         paper: every row but those whose view says that it is lateral. The table's split, else
         80/20 by patient; validation patients are drawn out of the training set.

@@ -15,8 +15,6 @@ class ChestXray14(Corpus):
         Image Index, Finding Labels, Patient ID, View Position, Patient Gender, Patient Age.
     Cohort
         paper: every row, AP and PA. The official lists are the split; both were drawn by patient.
-        Validation patients come out of train_val_list.txt. Table 2 of the paper is matched to the
-        last image.
     """
 
     corpus = "cxr14"

@@ -24,21 +24,18 @@ PLAIN_PNG = {(8, 0): ("L", "L"), (16, 0): ("I;16", "I;16B"), (8, 6): ("RGBA", "R
 
 
 def read_image(path):
-    """Read a PNG, JPEG or DICOM radiograph as raw gray intensities.
+    """Read a PNG, JPEG or DICOM radiograph as raw gray intensities (H, W).
 
-    Color and palette images become ITU-R 601 luma, as Pillow's "L"; alpha is ignored. A 16-bit
-    gray PNG keeps its 16 bits (color of 16 bits keeps the upper 8). In a DICOM file the modality
-    LUT (or rescale), then the VOI LUT (or first window) are applied, and MONOCHROME1 is inverted:
-    dense tissue is bright.
+    They are uint8, uint16 or float32 (float64 of 32-bit DICOM). Color and palette images become
+    ITU-R 601 luma, as Pillow's "L"; alpha is ignored. A 16-bit gray PNG keeps its 16 bits (color of
+    16 bits keeps the upper 8). In a DICOM file the modality LUT (or rescale), then the VOI LUT (or
+    first window) are applied, and MONOCHROME1 is inverted: dense tissue is bright.
 
-    A truncated file is refused, with one exception: in a JPEG that was cut within its pixels and
-    closed again with an end marker, the rest is flat or blurred, and Pillow cannot tell.
-
-    Gives uint8, uint16 or float32 (float64 of 32-bit DICOM), shape (H, W). Raises ValueError naming
-    the file and the reason: not an image of a known kind, truncated, damaged, empty, over
-    `MAX_PIXELS` (refused before it is decoded), color or multi-frame DICOM, no pixel data;
-    FileNotFoundError if there is no such file; OSError if it is DICOM and the package that decodes
-    it is not installed.
+    Raises ValueError naming the file and the reason: not an image of a known kind, truncated,
+    damaged, empty, over `MAX_PIXELS` (refused before it is decoded), color or multi-frame DICOM, no
+    pixel data. A truncated file is refused with one exception: in a JPEG that was cut within its
+    pixels and closed again with an end marker, the rest is flat or blurred, and Pillow cannot tell.
+    OSError if the package that decodes a DICOM file is not installed: no fault of the file.
     """
     return decode_image(read_file(path), path)
 
@@ -88,26 +85,19 @@ def _decode_png(data):
         mode, stored = PLAIN_PNG[depth, color]
         array = _decode_into_array(mode, (width, height), pixels, "zip", stored)
         return np.asarray(Image.fromarray(array).convert("L")) if mode == "RGBA" else array
-    expected = _png_bytes(width, height, depth * CHANNELS.get(color, 0), interlaced)
-    # Pillow would fill up the rest
-    if len(zlib.decompressobj().decompress(pixels, expected)) < expected:
+    # An interlaced image is seven small ones; each row of one has its filter's byte before it.
+    bits = depth * CHANNELS.get(color, 0)
+    sizes = [(-(-(width - x) // dx), -(-(height - y) // dy))
+             for x, y, dx, dy in (ADAM7 if interlaced else [(0, 0, 1, 1)])]
+    expected = sum(h * (1 + (w * bits + 7) // 8) for w, h in sizes if w > 0)
+    if len(zlib.decompressobj().decompress(pixels, expected)) < expected:  # Pillow would fill up
         raise ValueError(f"truncated: fewer than {height} rows")
     with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
         return _gray(picture)
 
 
-def _png_bytes(width, height, bits, interlaced):
-    """Bytes of a PNG's rows, each with its filter's byte; interlaced, it is seven small images."""
-    passes = ADAM7 if interlaced else [(0, 0, 1, 1)]
-    sizes = [(-(-(width - x) // dx), -(-(height - y) // dy)) for x, y, dx, dy in passes]
-    return sum(h * (1 + (w * bits + 7) // 8) for w, h in sizes if w > 0)
-
-
 def _png_chunks(data):
-    """The header and the joined pixel chunks of a PNG, with every chunk's CRC checked.
-
-    Pillow's own reader leaves out the CRC of pixels.
-    """
+    """The header and the joined pixel chunks of a PNG, every chunk's CRC checked."""
     view, start, header, pixels, kind = memoryview(data), len(PNG_SIGNATURE), b"", [], b""
     while kind != b"IEND":
         if len(data) < start + 12:
@@ -173,7 +163,10 @@ def _decode_dicom(data):
         raise ModuleNotFoundError(f"reading DICOM needs pydicom: {INSTALL}") from error
 
     header = pydicom.dcmread(io.BytesIO(data), force=True)
-    _drop_empty(header)
+    for name in ("RescaleSlope", "RescaleIntercept", "VOILUTFunction", "WindowCenter",
+                 "WindowWidth", "HighBit"):
+        if name in header and header[name].is_empty:  # pydicom would take it for a value
+            del header[name]
     photometric, frames = header.get("PhotometricInterpretation"), header.get("NumberOfFrames")
     rows, columns, stored = map(header.get, ("Rows", "Columns", "BitsStored"))
     high = header.get("HighBit", stored and stored - 1)
@@ -219,11 +212,3 @@ def _decode_dicom(data):
     if image.dtype not in (np.uint8, np.uint16, np.float32):  # signed or 32-bit integers, float64
         image = image.astype(np.float32 if image.itemsize <= 2 else np.float64)
     return image.max() - image if photometric == "MONOCHROME1" else image
-
-
-def _drop_empty(header):
-    """Drop the empty elements of a DICOM header, which pydicom would take for values."""
-    for name in ("RescaleSlope", "RescaleIntercept", "VOILUTFunction", "WindowCenter",
-                 "WindowWidth", "HighBit"):
-        if name in header and header[name].is_empty:
-            del header[name]

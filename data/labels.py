@@ -34,42 +34,32 @@ def shared_with_mimic(names):
 MIMIC_OVERLAP = {corpus: shared_with_mimic(names) for corpus, names in TABLE3.items()}  # Table 5
 
 
-def _same(*names):
-    return {name: name for name in names}
+def _names(text):
+    """{a release's own name: ours} of "own=ours|own|...", where ours may be the same."""
+    return {own: ours or own for own, _, ours in (pair.partition("=") for pair in text.split("|"))}
 
 
-# A release's own name -> ours, for every label of the release (PadChest's are in data/padchest.py).
-_CHEXPERT_LABELER = {
-    "No Finding": "No finding", "Enlarged Cardiomediastinum": "Enlarged cardiomediastinum",
-    "Cardiomegaly": "Cardiomegaly", "Lung Opacity": "Lung opacity", "Lung Lesion": "Lung lesion",
-    **_same("Edema", "Consolidation", "Pneumonia", "Atelectasis", "Pneumothorax"),
-    "Pleural Effusion": "Pleural effusion", "Pleural Other": "Pleural other",
-    "Fracture": "Fracture", "Support Devices": "Support devices",
-}
+# Every label of each release (PadChest's are in data/padchest.py).
 RELEASE_NAMES = {
-    "vindr": {
-        **_same("Aortic enlargement", "Atelectasis", "Calcification", "Cardiomegaly"),
-        "Clavicle fracture": "Fracture",
-        **_same("Consolidation", "Edema", "Emphysema", "Enlarged PA", "ILD"),
-        "Infiltration": "Infiltrates", "Lung Opacity": "Lung opacity",
-        **_same("Lung cavity", "Lung cyst", "Mediastinal shift"), "Nodule/Mass": "Nodule/mass",
-        **_same("Pleural effusion", "Pleural thickening", "Pneumothorax"),
-        "Pulmonary fibrosis": "Fibrosis", "Rib fracture": "Fracture",
-        **_same("Other lesion", "COPD", "Lung tumor", "Pneumonia", "Tuberculosis", "Other disease"),
-        "Other diseases": "Other disease", "No finding": "No finding",
-    },
-    "cxr14": {
-        **_same("Atelectasis", "Cardiomegaly", "Consolidation", "Edema"),
-        "Effusion": "Pleural effusion",
-        **_same("Emphysema", "Fibrosis", "Hernia", "Infiltration", "Mass", "Nodule"),
-        "Pleural_Thickening": "Pleural thickening", **_same("Pneumonia", "Pneumothorax"),
-        "No Finding": "No finding",
-    },
-    "chexpert": _CHEXPERT_LABELER,
-    "mimic": _CHEXPERT_LABELER,
-    "ukacxr": _same(*TABLE3["ukacxr"]),
-    "phantom": _same(*TABLE3["phantom"]),
+    "vindr": _names(
+        "Aortic enlargement|Atelectasis|Calcification|Cardiomegaly|Clavicle fracture=Fracture|"
+        "Consolidation|Edema|Emphysema|Enlarged PA|ILD|Infiltration=Infiltrates|"
+        "Lung Opacity=Lung opacity|Lung cavity|Lung cyst|Mediastinal shift|Nodule/Mass=Nodule/mass|"
+        "Pleural effusion|Pleural thickening|Pneumothorax|Pulmonary fibrosis=Fibrosis|"
+        "Rib fracture=Fracture|Other lesion|COPD|Lung tumor|Pneumonia|Tuberculosis|Other disease|"
+        "Other diseases=Other disease|No finding"),
+    "cxr14": _names(
+        "Atelectasis|Cardiomegaly|Consolidation|Edema|Effusion=Pleural effusion|Emphysema|Fibrosis|"
+        "Hernia|Infiltration|Mass|Nodule|Pleural_Thickening=Pleural thickening|Pneumonia|"
+        "Pneumothorax|No Finding=No finding"),
+    "chexpert": _names(
+        "No Finding=No finding|Enlarged Cardiomediastinum=Enlarged cardiomediastinum|Cardiomegaly|"
+        "Lung Opacity=Lung opacity|Lung Lesion=Lung lesion|Edema|Consolidation|Pneumonia|"
+        "Atelectasis|Pneumothorax|Pleural Effusion=Pleural effusion|Pleural Other=Pleural other|"
+        "Fracture|Support Devices=Support devices"),
+    "ukacxr": _names("|".join(TABLE3["ukacxr"])), "phantom": _names("|".join(TABLE3["phantom"])),
 }
+RELEASE_NAMES["mimic"] = RELEASE_NAMES["chexpert"]
 
 # UKA-CXR's grades of a finding, and of the heart.
 SEVERITY = {"negative": 0, "uncertain mild": -1, "mild": 1, "moderate": 1, "severe": 1}

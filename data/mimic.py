@@ -20,14 +20,11 @@ class MimicCXR(Corpus):
         ViewPosition; split: dicom_id, split. patients: subject_id, gender, anchor_age and
         anchor_year (with StudyDate of the metadata the age, which above 89 is 91).
     Cohort
-        Views AP and PA.
-        paper: CheXpert's rule, no study that is uncertain in Cardiomegaly, Lung Opacity, Lung
-        Lesion, Edema or Pneumonia. This is a guess: the rule behind the paper's 213,921 images is
-        not known. 80/20 by patient.
         all: every AP and PA image (243,334, less those of studies without labels), 80/20 by
         patient.
-        official: the same in the release's own train, validate and test, which are other patients
-        than those of the 80/20 split: train and test in one of the two.
+        paper: CheXpert's rule, a guess: that behind the paper's 213,921 images is not known.
+        official: all in the release's own train, validate and test, which are other patients than
+        those of the 80/20 split: train and test in one of the two.
     """
 
     corpus = "mimic"

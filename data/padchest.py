@@ -13,20 +13,16 @@ OTHER_VIEWS = ("L", "COSTAL", "EXCLUDE", "UNK")
 # What the paper looked for anywhere in the text of the Labels cell (recovered: its Table 2 then
 # matches). So "pseudonodule" is a Nodule/mass, "subcutaneous emphysema" Emphysema and "abnormal
 # foreign body" normal.
-SUBSTRINGS = {
-    "Cardiomegaly": ("cardiomegaly",), "Pleural effusion": ("pleural effusion",),
-    "Pleural thickening": ("pleural thickening",), "Infiltrates": ("infiltrates",),
-    "Pneumonia": ("pneumonia",), "Pneumothorax": ("pneumothorax",), "Atelectasis": ("atelectasis",),
-    "Consolidation": ("consolidation",), "Congestion": ("hilar congestion",),
-    "Nodule/mass": ("nodule", "mass"), "Hernia": ("hiatal hernia",), "Emphysema": ("emphysema",),
-    "Aortic elongation": ("aortic elongation",), "Kyphosis": ("kyphosis",), "COPD": ("COPD signs",),
-    "Scoliosis": ("scoliosis",), "No finding": ("normal",),
+SUBSTRINGS = {name: (name.lower(),) for name in (
+    "Cardiomegaly", "Pleural effusion", "Pleural thickening", "Infiltrates", "Pneumonia",
+    "Pneumothorax", "Atelectasis", "Consolidation", "Congestion", "Nodule/mass", "Hernia",
+    "Emphysema", "Aortic elongation", "Kyphosis", "COPD", "Scoliosis", "No finding",
     # of Table 2, but not trained on in the paper
-    "Fibrosis": ("pulmonary fibrosis",), "Chronic changes": ("chronic changes",),
-    "Sternotomy": ("sternotomy",), "Cavitation": ("cavitation",), "Volume loss": ("volume loss",),
-    "Pacemaker": ("pacemaker",), "Bronchiectasis": ("bronchiectasis",),
-    "Air trapping": ("air trapping",),
-}
+    "Fibrosis", "Chronic changes", "Sternotomy", "Cavitation", "Volume loss", "Pacemaker",
+    "Bronchiectasis", "Air trapping")} | {
+    "Congestion": ("hilar congestion",), "Nodule/mass": ("nodule", "mass"),
+    "Hernia": ("hiatal hernia",), "COPD": ("COPD signs",), "No finding": ("normal",),
+    "Fibrosis": ("pulmonary fibrosis",)}
 
 # Whole terms, each finding with all its descendants in the tree of terms that PadChest's authors
 # published: https://github.com/auriml/Rx-thorax-automatic-captioning, manual_review/trees_code.txt.
@@ -65,10 +61,8 @@ class PadChest(Corpus):
         blanks), PatientSex_DICOM; the age is the year of StudyDate_DICOM less PatientBirth.
     Cohort
         Projections PA, AP and AP_horizontal with a non-empty Labels cell: 110,554 images, of which
-        the paper could read 110,525. 80/20 by patient.
-        paper: a label is positive where its text is anywhere in the cell, as the paper matched.
-        exact: where one of the cell's terms is the label's or a descendant of it in PadChest's
-        tree.
+        the paper could read 110,525. 80/20 by patient. paper: a label is positive where its text is
+        anywhere in the cell. exact: where one of the cell's terms is in `TERMS`.
     """
 
     corpus = "padchest"

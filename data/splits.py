@@ -23,10 +23,7 @@ def _rank(salt, ids):
 
 
 def draw_patients(patients, fraction, salt):
-    """A share of the patients, rounded; never all, and of two or more at least one (if > 0).
-
-    `salt`, which holds the seed, is hashed together with each id.
-    """
+    """A share of the patients, rounded; never all, and of two or more at least one (if > 0)."""
     ranked = _rank(salt, patients)
     if fraction == 0 or len(ranked) < 2:
         return set()
@@ -46,15 +43,9 @@ def assign(patient_id, official, *, val_fraction=0.05, seed=0, source="official 
     the patients that are then left for training become validation, unless all rows have an official
     split with validation.
 
-    Parameters
-    ----------
-    patient_id, official : (N,) arrays of str
-        `official` is a split or "". A blank patient id, which only a row that is left out may have,
-        is nobody's.
-    val_fraction : float in [0, 1)
-    seed : int
-    source : object
-        Where the official splits come from, for the error where a patient is in two.
+    `patient_id` and `official` are (N,) arrays of str, `official` a split or "". A blank patient,
+    which only a row that is left out may have, is nobody. `source` is where the official splits
+    come from, for the error where a patient is in two.
     """
     if not 0 <= val_fraction < 1:
         raise ValueError(f"val_fraction: expected 0 <= val_fraction < 1, found {val_fraction}")
@@ -114,9 +105,7 @@ def read_split(path, corpus, image_id, patient_id):
     """The split of every row (N,), from a file.
 
     The file is JSON as `write_split` writes it, or CSV with the header `image_id,split` or
-    `patient_id,split`. Raises ValueError if it was made for another corpus, its hash does not fit
-    its content, it lists an id in two splits or in an unknown one, or lacks a row of the table; or
-    if a patient is in two splits.
+    `patient_id,split`. ValueError if it does not fit the corpus, or puts a patient into two splits.
     """
     path = Path(path)
     try:

@@ -9,22 +9,16 @@ class UkaCXR(Custom):
     """193,361 bedside radiographs (AP) of 54,176 patients, findings graded by the radiologist.
 
     Columns read
-        image (path relative to the root), patient_id, view (AP or PA), Cardiomegaly (normal,
-        uncertain, borderline, enlarged, massively enlarged), and Pleural effusion right, Pleural
-        effusion left, Pneumonia right, Pneumonia left, Atelectasis right, Atelectasis left,
-        Congestion (negative, uncertain mild, mild, moderate, severe); optionally split (train, val,
-        test) in every row, sex (F or M) and age (years). No other column, no blank grade.
+        As in data.custom, but view in every row and the labels of Table 3, graded (see
+        `data.labels.HEART_SIZE` and `SEVERITY`) and never blank; no other column.
     Cohort
         paper: every AP and PA row. Uncertain and below is negative, the rest positive. No finding
         is an image without a positive finding; if one is uncertain it follows the policy:
-        --uncertain ones makes it 0, ignore NaN. The table's split, else 80/20 by patient. Under the
-        MIMIC overlap right and left merge: positive if either side is, else uncertain if either
-        side is, else negative.
+        --uncertain ones makes it 0, ignore NaN.
     """
 
     corpus = "ukacxr"
-    access = ("UKA-CXR is internal to University Hospital Aachen; the UkaCXR docstring gives the "
-              "table that is read.")
+    access = "UKA-CXR is internal to University Hospital Aachen; docs/corpora.md has its table."
     table_name = "ukacxr.csv"
     required = ("image", "patient_id", "view")
 

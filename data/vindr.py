@@ -12,8 +12,7 @@ class VinDrCXR(Corpus):
     """18,000 frontal radiographs (PA) with 28 labels, read by three radiologists each (test: five).
 
     Columns read
-        image_id, rad_id (train only), and the 28 labels; "Other disease" and "Other diseases" both
-        occur. Sex and age are read from the DICOM headers when they are asked for.
+        image_id, rad_id (train only), and the 28 labels. Sex and age are in the DICOM headers.
     Cohort
         paper: every image. In the training set a label is positive when at least 2 of the 3 readers
         gave it; the test labels are the release's. Fracture is a clavicle or a rib fracture that is

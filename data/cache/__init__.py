@@ -1,7 +1,4 @@
-"""Images of a corpus, preprocessed once and memory-mapped.
+"""Images of a corpus, preprocessed once and memory-mapped: `python -m data.cache`.
 
-    store        the cache on disk: an array of pixels, and a record that vouches for each row
-    fill         rows from image files, in this process or in several
-    build        `build_cache`: brings the wanted rows up to date and opens the cache
-    __main__     `python -m data.cache`: fill a cache ahead of time, merge caches
+On disk they are a `store`, `fill` makes its rows in one or more processes, and `build` opens it.
 """

@@ -5,21 +5,15 @@ from pathlib import Path
 
 from data import CORPORA
 from data.cache.store import Store, merge_caches
-from data.console import Parser, run_command
+from data.console import corpus_parser, run_command
 
 
 def build_parser():
     """The command line."""
-    parser = Parser(prog="python -m data.cache", description=(
+    parser = corpus_parser("python -m data.cache", CORPORA, description=(
         "Preprocess a corpus into a cache, or merge caches that several machines have filled."))
     add = parser.add_argument
-    add("corpus", nargs="?", choices=list(CORPORA))
-    add("--root", type=Path, help="folder of the release (default: $CXR_ROOT/<corpus>, else "
-                                  "datasets/<corpus>)")
-    add("--table", type=Path, help="of a custom corpus (default: labels.csv in the root)")
-    add("--cohort", default="paper", help="(default: paper)")
     add("--image-size", type=int, default=224, help="height and width (default: 224)")
-    add("--cache-dir", type=Path, help="folder of caches (default: $CXR_CACHE, else ./cache)")
     add("--workers", type=int, help="processes (default: one for each core)")
     add("--shard", default="1/1", metavar="I/N", help="do only the I-th of N parts, I from 1")
     add("--verify", action="store_true", help="check every cached image, redo the damaged")

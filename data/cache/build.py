@@ -4,10 +4,8 @@ The folder is `<cache_dir>/<corpus>-<size>-<key>/` (see `data.cache.store`), its
 release's image names, the image size and `PREPROCESSING_VERSION`: every cohort, split and limit of
 a release shares it. Each time it is opened, the records of the wanted rows are held against the
 size and time of their files; where those differ, against the content hash; and where that differs,
-the image is done again. An interrupted build goes on where it was.
-
-Runs on Linux and macOS: several processes share a cache by POSIX file locks (`fcntl`), which
-Windows has not.
+the image is done again. An interrupted build goes on where it was. Several processes share a cache
+by POSIX file locks (`fcntl`): it runs on Linux and macOS.
 """
 
 import errno
@@ -48,45 +46,26 @@ def build_cache(root, names, wanted, *, corpus, files=None, size=224, cache_dir=
                 on_bad="error", shard=(0, 1), verify=False, progress=True):
     """Bring the cached rows of `wanted` up to date and open the cache.
 
-    Parameters
-    ----------
-    root : Path or str
-        The corpus. Nothing is written there.
-    names, wanted : sequence of str
-        Names of all images of the release, before any cohort, split or limit: each is a row. And
-        those of them that are needed now.
-    corpus : str
-        First part of the folder's name.
-    files : sequence of str, optional
-        Path of each wanted image, relative to `root`; by default its name.
-    size : int
-        Height and width of the cached images.
-    cache_dir : Path or str, optional
-        By default $CXR_CACHE, else ./cache.
-    workers : int, optional
-        Processes; by default one for each core that this process may use.
-    on_bad : {"error", "skip"}
-        What to do about unreadable images. Either way the good ones are kept.
-    shard : (int, int)
-        (i, n): fill only the i-th of n equal ranges of rows, i from 0. Shards may fill one cache at
-        a time.
-    verify : bool
-        Hold all wanted rows against their checksums, not just 512 of them.
-    progress : bool
+    `names` are those of all images of the release, before any cohort, split or limit: each is a
+    row. `wanted` are needed now; `files` are their paths below `root`, by default their names.
+    `size` is the height and width of a row's image, `cache_dir` by default $CXR_CACHE or ./cache,
+    `workers` one for each core. Of bad images the first is an error, or with `on_bad` "skip" they
+    are listed; either way the good ones are kept. `shard` (i, n) fills only the i-th of n equal
+    ranges of rows, i from 0. `verify` holds all wanted rows against their checksums, not just 512.
 
     Raises ValueError for a path that leads out of `root`, a name that is not of the release and a
-    bad image; FileNotFoundError for wanted images that are absent; OSError for a full disk, a cache
-    that lacks images and is read-only, and a worker that was killed.
+    bad image; FileNotFoundError for absent images; OSError for a full disk, a cache that lacks
+    images and is read-only, and a worker that was killed.
     """
     part, parts = shard
     if not 0 <= part < parts:
         raise ValueError(f"shard: expected (i, n) with 0 <= i < n, found {shard}")
     workers = available_cores() if workers is None else workers
     check_whole(image_size=size, workers=workers)
-    names, rows = _rows_of(names, wanted, corpus)
+    names, rows, *place = _find_rows(names, wanted, corpus, size, cache_dir)
     files = wanted if files is None else files
     found = stat_files(root, files)
-    store = Store.create(*_place(names, corpus, size, cache_dir))
+    store = Store.create(*place)
 
     start, stop = len(names) * part // parts, len(names) * (part + 1) // parts
     mine = (start <= rows) & (rows < stop)
@@ -99,7 +78,9 @@ def build_cache(root, names, wanted, *, corpus, files=None, size=224, cache_dir=
             index["mtime_ns"][damaged] = -1
             todo = np.flatnonzero(mine & ~_fresh(index[rows], found))
             todo = todo[np.unique(rows[todo], return_index=True)[1]]
-            jobs = [_job(row, os.path.join(root, files[at]), index)
+            jobs = [{"row": row, "path": os.path.join(root, files[at]), "known": (
+                        (index[row]["hash"].tobytes().hex(), int(index[row]["checksum"]))
+                        if index[row]["bytes"] else None)}
                     for at, row in zip(todo.tolist(), rows[todo].tolist())]
             try:
                 bad, filled = _fill(store, index, jobs, workers, progress)
@@ -124,8 +105,7 @@ def open_cache(names, wanted, *, corpus, size=224, cache_dir=None):
     has changed since is not noticed. Raises FileNotFoundError if there is no such cache, ValueError
     if cached pixels do not match their checksums.
     """
-    names, rows = _rows_of(names, wanted, corpus)
-    folder, _ = _place(names, corpus, size, cache_dir)
+    _, rows, folder, _ = _find_rows(names, wanted, corpus, size, cache_dir)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such cache; fill it with `python -m data.cache "
                                 f"{corpus}` where the images are, and copy the folder here")
@@ -139,24 +119,20 @@ def open_cache(names, wanted, *, corpus, size=224, cache_dir=None):
     return Cache(folder, store.images, rows, [], 0, 0)
 
 
-def _rows_of(names, wanted, corpus):
-    """The release's names in the order of the cache's rows, and the rows of the wanted ones."""
+def _find_rows(names, wanted, corpus, size, cache_dir):
+    """The names in the order of the cache's rows, the wanted rows, its folder and meta.json."""
     names = sorted(set(names))
     row_of = dict(zip(names, range(len(names))))
     unknown = next((name for name in wanted if name not in row_of), None)
     if unknown is not None:
         raise ValueError(f"{unknown} is not among the {len(names):,} images of {corpus}")
-    return names, np.fromiter(map(row_of.get, wanted), np.int64, len(wanted))
-
-
-def _place(names, corpus, size, cache_dir):
-    """The folder of the cache of these images, and what its meta.json says."""
     meta = {"corpus": corpus, "size": size, "images": len(names),
             "preprocessing": PREPROCESSING_VERSION,
             "names_sha256": hashlib.sha256("\n".join(names).encode()).hexdigest()}
     key = hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()[:12]
     caches = Path(cache_dir or os.environ.get("CXR_CACHE") or "cache")
-    return caches / f"{corpus}-{size}-{key}", meta
+    rows = np.fromiter(map(row_of.get, wanted), np.int64, len(wanted))
+    return names, rows, caches / f"{corpus}-{size}-{key}", meta
 
 
 def _spot_check(store, index, rows, verify):
@@ -169,13 +145,6 @@ def _fresh(records, found):
     """Whether each record is of a file of this size and time."""
     size, time = found.T
     return (records["bytes"] > 0) & (records["bytes"] == size) & (records["mtime_ns"] == time)
-
-
-def _job(row, path, index):
-    """What `fill_row` needs to know of a row."""
-    record = index[row]
-    known = (record["hash"].tobytes().hex(), int(record["checksum"])) if record["bytes"] else None
-    return {"row": row, "path": path, "known": known}
 
 
 def _fill(store, index, jobs, workers, progress):

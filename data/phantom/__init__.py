@@ -1,7 +1,4 @@
-"""Synthetic radiographs, for trying everything without a patient's image.
+"""Synthetic radiographs, for trying everything without a patient's image: `python -m data.phantom`.
 
-    render       draws one radiograph, with findings and masks of where they are
-    corpus       the corpus "phantom", drawn where its folder is absent or empty
-    layouts      phantoms in the tree, tables and file formats of every release
-    __main__     `python -m data.phantom`: writes them
+`render` draws one, `corpus` is the corpus of them, `layouts` imitates every release.
 """

@@ -23,8 +23,7 @@ class Phantom(Corpus):
     """480 synthetic frontal radiographs of 160 patients who do not exist.
 
     Columns read
-        image, patient_id, view, split, seed (what `render` takes beside the patient), and a 0 or 1
-        per label.
+        image, patient_id, view, split, seed (what `render` takes), and a 0 or 1 per label.
     Cohort
         paper: every row. The table's own split by patient: 70 % train, 10 % val, 20 % test.
     """

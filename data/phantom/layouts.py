@@ -7,6 +7,7 @@ tossed at random, so that every label of Table 3 has positives and negatives.
 import csv
 import gzip
 import hashlib
+import importlib.util
 import io
 from dataclasses import dataclass
 
@@ -92,7 +93,7 @@ def _write_csv(path, rows):
     writer.writeheader()
     writer.writerows(rows)
     content = text.getvalue().encode()
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(exist_ok=True)
     path.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
 
 
@@ -141,16 +142,11 @@ def _certainty(study, names):
 
 
 def _vindr(root, studies, size):
-    try:
-        import pydicom
-    except ImportError:
-        pydicom = None
-    tables, columns = {"train": [], "test": []}, (*VinDrCXR.columns(), OTHER[0])
-    names = RELEASE_NAMES["vindr"]
+    names, columns = RELEASE_NAMES["vindr"], (*VinDrCXR.columns(), OTHER[0])
+    tables, dicom = {"train": [], "test": []}, importlib.util.find_spec("pydicom")
     for study in studies:
-        image = _hash_id("vindr", study.patient)[:32]
-        part = "test" if study.test else "train"
-        if pydicom:
+        image, part = _hash_id("vindr", study.patient)[:32], "test" if study.test else "train"
+        if dicom:
             _save_dicom(study.image(size), root / part / f"{image}.dicom",
                         study.rng.random() < 0.2, study)
         else:

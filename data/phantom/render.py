@@ -189,25 +189,10 @@ def _pneumothorax(chest, rng, right):
 def render(findings, seed, *, size=256, patient=0, view="PA"):
     """Draw one frontal radiograph.
 
-    Parameters
-    ----------
-    findings : collection of str
-        Of `FINDINGS`; empty for a healthy chest. "No finding" is allowed and draws nothing.
-    seed : int
-        Positioning, noise and where the findings sit. The same arguments give the same bytes.
-    size : int
-        Pixels along a side.
-    patient : int
-        Seeds the anatomy, which images of one patient share.
-    view : {"PA", "AP"}
-        AP: a wider heart, higher diaphragm and more noise, as at the bedside.
-
-    Returns
-    -------
-    image : (size, size) float32 array in [0, 1]
-        Bright where much is absorbed.
-    masks : dict of str to (size, size) bool array
-        Where each finding is.
+    `findings` are of `FINDINGS`; empty, or "No finding", is a healthy chest. `patient` seeds the
+    anatomy, `seed` positioning, noise and where the findings sit: the same arguments give the same
+    bytes. AP has a wider heart, higher diaphragm and more noise, as at the bedside. Returns the
+    image (size, size), float32 in [0, 1], and for each finding the mask of where it is.
     """
     unknown = set(findings) - {*FINDINGS, "No finding"}
     if unknown:
@@ -275,10 +260,7 @@ def render(findings, seed, *, size=256, patient=0, view="PA"):
 
 
 def render_lateral(seed, *, size=256, patient=0):
-    """A crude lateral view, which completes a tree of files: the corpora read frontal images only.
-
-    Parameters and image as in `render`.
-    """
+    """A crude lateral view, which completes a tree of files; arguments and image as in `render`."""
     rng = np.random.default_rng((13, patient, seed))
     axis = (np.arange(size, dtype=np.float32) + 0.5) * (2 / size) - 1
     x, y = axis[None, :], axis[:, None]
