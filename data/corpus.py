@@ -131,13 +131,11 @@ class Corpus:
             raise ValueError(f"{self.root}: the split {split!r} of {self.corpus} has no images"
                              + f" {where}; get more of the release" * bool(missing))
         if not tables_only:
-            if cache_only:
-                cached = cache.rows[rows]
-            else:
+            if not cache_only:
                 cache = self.fill_cache(self.root, release, paths, inside[rows], workers=workers,
                                         on_bad=on_bad, progress=progress, **place)
-                cached = cache.rows
-            self.skipped["bad"] = list(cache.bad)
+            cached = cache.rows[rows] if cache_only else cache.rows
+            self.skipped["bad"] = cache.bad
             rows, self._cache_rows = rows[cached >= 0], cached[cached >= 0]
             self._images = cache.images
         self.release = release if tables_only else None

@@ -13,7 +13,7 @@ import numpy as np
 from data.console import Parser, run_command
 from data.corpus import Corpus
 from data.labels import UNKNOWN
-from data.tables import BINARY, SEX, Rows, read_age, read_codes, read_csv, read_header
+from data.tables import BINARY, SEX, Rows, read_age, read_csv, read_header
 
 OPTIONAL = ("split", "view", "sex", "age")
 LATERAL = ("lateral", "lat", "l", "ll", "rl")
@@ -40,6 +40,7 @@ class Custom(Corpus):
     access = "It holds your images and labels.csv; see data/custom.py."
     table_name = "labels.csv"
     required = ("image", "patient_id")
+    derived = ()  # labels that `read_labels` adds to those of the columns
 
     @classmethod
     def read(cls, root, cohort, table=None):
@@ -65,7 +66,7 @@ class Custom(Corpus):
                 raise ValueError(f"{table}, row {row}: age is {age!r}, expected years")
             rows.add(row, image, cells["patient_id"], view, image, y, cells["split"],
                      cls.left_out(view), sex=sex, age=age)
-        release = rows.release(cls.label_names(labels))
+        release = rows.release((*labels, *cls.derived))
         if 0 < (release.official == "").sum() < len(release.official):
             raise ValueError(f"{table}: the split is blank in some rows and given in others")
         return release
@@ -83,11 +84,6 @@ class Custom(Corpus):
         return labels
 
     @classmethod
-    def label_names(cls, columns):
-        """What the label columns are called in this project."""
-        return columns
-
-    @classmethod
     def read_labels(cls, cells, columns, table, row):
         """A row's label codes."""
         for name, cell in zip(columns, cells):
@@ -95,7 +91,7 @@ class Custom(Corpus):
                 write = next((code for code, words in WORDS.items() if cell.lower() in words),
                              "1 (positive), 0 (negative), -1 (uncertain) or nothing (unknown)")
                 raise ValueError(f"{table}, row {row}: {name} is {cell!r}; write {write}")
-        return read_codes(cells, CODES, columns, table, row)
+        return tuple(CODES[cell] for cell in cells)
 
     @classmethod
     def left_out(cls, view):

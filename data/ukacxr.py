@@ -21,16 +21,12 @@ class UkaCXR(Custom):
     access = "UKA-CXR is internal to University Hospital Aachen; docs/corpora.md has its table."
     table_name = "ukacxr.csv"
     required = ("image", "patient_id", "view")
+    derived = ("No finding",)
 
     @classmethod
     def label_columns(cls, table):
         """Table 3's, but for the derived No finding."""
-        return [name for name in cls.names() if name != "No finding"]
-
-    @classmethod
-    def label_names(cls, columns):
-        """With No finding."""
-        return (*columns, "No finding")
+        return [name for name in cls.names() if name not in cls.derived]
 
     @classmethod
     def read_labels(cls, cells, columns, table, row):
