@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import run_docs
 from conftest import REPOSITORY
 
 import evaluate
@@ -26,33 +27,39 @@ PARSERS = {
 }
 
 
-def commands(page):
-    """The shell commands of a page's ```sh blocks, continued lines joined."""
-    for block in re.findall(r"```sh\n(.*?)```", page.read_text(), flags=re.S):
-        block = block.replace("$init", "random").replace("$seed", "0").replace("\\\n", " ")
-        for line in re.split(r"\n|&&|\|\|", block):
-            yield line.partition(" #")[0].strip()
-
-
 def ours(page):
-    """(key of PARSERS, arguments) of the commands that are this program's."""
-    for line in commands(page):
-        match = re.search(r"(train\.py|evaluate\.py|-m (?:data|export)\.\w+)(?:\s|$)(.*)", line)
-        if match and match[1] in PARSERS and "..." not in line:
-            yield match[1], re.split(r"\s[|>]\s?", match[2])[0]
+    """(key of PARSERS, arguments) of the page's commands that are this program's."""
+    for language, text in run_docs.commands(page):
+        for line in re.split(r"\n|&&|\|\|", text if language == "sh" else ""):
+            match = re.search(r"(train\.py|evaluate\.py|-m (?:data|export)\.\w+)(?:\s|$)(.*)", line)
+            if match and match[1] in PARSERS and "..." not in line:
+                yield match[1], re.split(r"\s[|>]\s?", match[2])[0]
 
 
 def test_there_are_commands_to_check():
-    assert sum(len(list(ours(page))) for page in PAGES) > 25
+    assert sum(len(list(ours(page))) for page in PAGES) > 50
+    assert sorted(PAGES) == sorted(run_docs.PAGES)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_option_on_a_page_exists(page):
     for script, words in ours(page):
+        words = words.replace("$init", "random").replace("$seed", "0").replace("CORPUS", "cxr14")
         try:
-            PARSERS[script]().parse_args(shlex.split(words.replace("$", "")))
+            PARSERS[script]().parse_args(shlex.split(words))
         except SystemExit as end:
             assert end.code == 0, f"{page.name}: {script} {words}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_script_on_a_page_exists(page):
+    for script in re.findall(r"\b(?:tests|docs)/[\w/]+\.py", page.read_text()):
+        assert (REPOSITORY / script).is_file(), f"{page.name}: {script}"
+
+
+@pytest.mark.by_hand
+def test_every_command_on_a_page_runs():
+    assert run_docs.main([]) == 0
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
