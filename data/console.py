@@ -41,7 +41,7 @@ def run_command(parser, work, argv):
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"{parser.prog}: interrupted; what was done is kept", file=sys.stderr)
+        print(f"{parser.prog}: interrupted; what was complete is kept", file=sys.stderr)
         return 130
 
 
@@ -101,6 +101,14 @@ class Progress:
         elif self.enabled and (always or self.due()):
             print(text, flush=True)
             self.shown = time.monotonic()
+
+    def over(self, items):
+        """The items, shown as they go by."""
+        with self:
+            for done, item in enumerate(items):
+                if self.due():
+                    self.show(done)
+                yield item
 
     def close(self):
         """Take the bar away; lines stay."""

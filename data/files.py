@@ -1,5 +1,6 @@
 """What lies on disk under a corpus's root: found, counted, and never outside it (no torch)."""
 
+import errno
 import os
 from collections import Counter
 from contextlib import contextmanager, suppress
@@ -22,6 +23,11 @@ def atomic_write(path):
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
+    except OSError as error:
+        if error.filename is None:  # the disk is full; NumPy then says how many bytes it wrote
+            raise OSError(error.errno or errno.ENOSPC, os.strerror(error.errno or errno.ENOSPC),
+                          str(path)) from error
+        raise
     finally:
         part.unlink(missing_ok=True)
 

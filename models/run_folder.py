@@ -313,5 +313,7 @@ def exit_code(command):
         code, problem = 2, f"error: {error}"
     except FloatingPointError as error:
         code, problem = 1, f"stopped: {error}"
+    except KeyboardInterrupt:  # StopSignals takes those during training
+        code, problem = 130, "interrupted before the first step; the same command begins again"
     print(f"{Path(sys.argv[0]).name}: {problem}", file=sys.stderr)
     return code

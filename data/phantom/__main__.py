@@ -6,7 +6,7 @@
 import sys
 from pathlib import Path
 
-from data.console import Parser, check_whole, run_command
+from data.console import Parser, Progress, check_whole, run_command
 from data.labels import TABLE3
 from data.phantom.corpus import SIZE, make_phantom, new_folder
 from data.phantom.layouts import make_layout, make_studies
@@ -35,9 +35,11 @@ def draw(args):
         make_phantom(args.out, patients=args.patients, seed=args.seed, size=args.size)
     else:
         studies = make_studies(args.layout, args.patients, args.seed)
+        progress = Progress("drawing", len(studies), unit="studies", seconds=60)
         with new_folder(args.out) as folder:
-            make_layout(folder, args.layout, studies, args.size)
-    print(f"{args.out}: {args.patients} synthetic patients in the layout of {args.layout}")
+            make_layout(folder, args.layout, progress.over(studies), args.size)
+    print(f"{args.out}: {args.patients} synthetic patients in the layout of {args.layout}; next: "
+          f"python train.py --data {args.layout} --root {args.out} --plan")
 
 
 def main(argv=None):

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from data.console import Progress
 from data.corpus import Corpus
 from data.labels import TABLE3
 from data.phantom.render import draw_findings, render
@@ -68,7 +69,8 @@ def make_phantom(root, *, patients=PATIENTS, seed=SEED, size=SIZE):
         (folder / "images").mkdir()
         rng = np.random.default_rng((3, seed))
         lines = []
-        for patient in range(patients):
+        progress = Progress("drawing", patients, unit="patients", seconds=60)
+        for patient in progress.over(range(patients)):
             anatomy, has = seed * 100_000 + patient, draw_findings(rng)
             view = "AP" if rng.random() < 0.3 else "PA"
             split = (("train",) * 7 + ("val",) + ("test",) * 2)[patient % 10]
