@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import termios
 import time
 
 import pytest
@@ -33,6 +34,7 @@ def read_terminal(file):
 def test_a_terminal_shows_how_far_the_drawing_is(tmp_path):
     """The first command of the demo: a bar with the time left, and then what to do next."""
     ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 80))
     process = start("-m", "data.phantom", "--layout", "mimic", "--out", "mimic", "--patients", "60",
                     "--size", "128", cwd=tmp_path, stderr=theirs, stdout=subprocess.PIPE)
     os.close(theirs)

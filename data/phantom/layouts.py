@@ -167,7 +167,7 @@ def _cxr14(root, studies, size):
     names, rows, lists = RELEASE_NAMES["cxr14"], [], {False: [], True: []}
     for i, study in enumerate(studies):
         image = f"{study.patient:08d}_{study.number:03d}.png"
-        folder = root / f"images_{1 + 2 * i // len(studies):03d}" / "images"
+        folder = root / f"images_{1 + i % 2:03d}" / "images"
         _save(study.image(size), folder / image, mode="RGBA" if study.rng.random() < 0.05 else None)
         rows.append({
             "Image Index": image,
