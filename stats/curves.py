@@ -2,7 +2,7 @@
 
 import math
 
-from stats.palette import OKABE_ITO, STYLES
+from stats.palette import look
 
 
 def plot_curves(rows, path):
@@ -17,15 +17,15 @@ def plot_curves(rows, path):
     epochs = [row["epoch"] for row in rows]
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     loss, auc = figure.subplots(1, 2)
-    for key, label, color in (("train_loss", "training", OKABE_ITO[0]),
-                              ("val_loss", "validation", OKABE_ITO[3])):
-        loss.plot(epochs, [row[key] for row in rows], "o-", ms=3, color=color, label=label)
+    for key, label, at in (("train_loss", "training", 0), ("val_loss", "validation", 3)):
+        loss.plot(epochs, [row[key] for row in rows], "o-", ms=3, label=label,
+                  color=look(at)["color"])
     loss.set(xlabel="epoch", ylabel="weighted binary cross-entropy")
-    looks = {key: {"lw": 1, "color": OKABE_ITO[at % 6], "ls": STYLES[at // 6 % 4]}
+    looks = {key: look(at) | {"linewidth": 1}
              for at, key in enumerate(key for key in rows[0] if key.startswith("auroc "))}
-    for key, look in (looks | {"val_auroc": {"lw": 2.5, "color": "black"}}).items():
+    for key, of in (looks | {"val_auroc": {"linewidth": 2.5, "color": "black"}}).items():
         auc.plot(epochs, [math.nan if row[key] is None else row[key] for row in rows], marker="o",
-                 ms=3, label="mean" if key == "val_auroc" else key.removeprefix("auroc "), **look)
+                 ms=3, label="mean" if key == "val_auroc" else key.removeprefix("auroc "), **of)
     auc.axhline(0.5, color="0.6", lw=0.8, label="chance")
     best = max(rows, key=lambda row: -1 if row["val_auroc"] is None else row["val_auroc"])
     if best["val_auroc"] is not None:

@@ -7,12 +7,10 @@ import json
 import re
 import shutil
 import subprocess
-import xml.etree.ElementTree
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from PIL import Image
 from scipy.stats import false_discovery_control
 from sklearn.metrics import roc_auc_score
 
@@ -83,6 +81,30 @@ def studies(**changes):
     ]
     adjust(found, "comparison")
     return found
+
+
+def with_subgroups(s):
+    """The study with made-up subgroups, as `stats.subgroups` gives them."""
+    rng = np.random.default_rng(1)
+
+    def cell(value):
+        return {"value": value, "ci": [value - rng.uniform(0, 0.03), value + rng.uniform(0, 0.03)]}
+
+    names = [m["name"] for m in s["models"]]
+    metrics = {"auroc": 0.8, "sensitivity": 0.7, "specificity": 0.75, "fpr_no_finding": 0.2}
+    attributes = {"sex": ("F", "M"), "age": ("0-39", "40-59", "60-79", "80+"), "view": ("AP", "PA")}
+    groups = [
+        {"attribute": at, "group": group, "images": 1234, "patients": None if at == "sex" else 56,
+         "models": {name: {x: cell(value) for x, value in metrics.items()} for name in names}}
+        for at, of in attributes.items() for group in of
+    ]
+    test = {"value": 0.031, "ci": [0.01, 0.052], "p": 0.004, "p_adjusted": 0.016}
+    gaps = [{"attribute": at, "model": name, "metric": "fpr_no_finding", "low": of[0],
+             "high": of[-1]} | test for at, of in attributes.items() for name in names]
+    inits = [{"attribute": "sex", "group": "F", "a": a, "b": b} | test | {"p_adjusted": 0.4}
+             for a, b in itertools.combinations(names, 2)]
+    return s | {"subgroups": {"groups": groups, "gaps": gaps, "interactions": inits,
+                              "too_small": ["view LATERAL: 12 radiographs"]}}
 
 
 def test_point_estimates_equal_scikit_learn():
@@ -438,130 +460,3 @@ def test_runs_of_an_init_are_one_comparison():
         ),
         runs.rows[0][-1],
     ]
-
-
-def test_figures_can_be_opened_and_are_the_same_each_time(tmp_path):
-    pytest.importorskip("matplotlib")
-    from stats.report.figures import draw_figures
-
-    found = studies()
-    aligned = [models(), models(("imagenet", "mimic", "dinov2"), seed=1)]
-    first = {
-        name: (tmp_path / name).read_bytes() for name in draw_figures(tmp_path, found, aligned)
-    }
-    stems = ["forest", "forest-cxr14", "forest-phantom", "figure3", "figure4-cxr14"]
-    assert set(first) == {
-        f"{stem}.{kind}" for stem in [*stems, "figure4-phantom"] for kind in ("png", "svg")
-    }
-    draw_figures(tmp_path, found, aligned)
-    for name, data in first.items():
-        assert (tmp_path / name).read_bytes() == data, name
-        if name.endswith("png"):
-            with Image.open(tmp_path / name) as picture:
-                picture.load()
-                assert 600 < picture.width <= 2160 and np.asarray(picture.convert("L")).std() > 10
-        else:
-            xml.etree.ElementTree.fromstring(data)
-            assert b"<dc:date>" not in data
-    assert not list(tmp_path.glob(".*"))
-
-
-def texts_of(figure):
-    """Every visible text of a figure with its box in pixels, and the canvas."""
-    from matplotlib.text import Text
-
-    figure.canvas.draw()
-    renderer = figure.canvas.get_renderer()
-    ticks = set()
-    for axis in [axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)]:
-        low, high = sorted(axis.get_view_interval())
-        for tick in [*axis.get_major_ticks(), *axis.get_minor_ticks()]:
-            if not low <= tick.get_loc() <= high:  # not drawn
-                ticks |= {tick.label1, tick.label2}
-    shown = [
-        text
-        for text in figure.findobj(Text)
-        if text.get_visible() and text.get_text().strip() and text not in ticks
-        if text.axes is None or text.axes.axison
-    ]
-    return [(t.get_text(), t.get_window_extent(renderer)) for t in shown], figure.bbox
-
-
-def assert_readable(figure):
-    """No text leaves the canvas or lies on another."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    FigureCanvasAgg(figure)
-    boxes, canvas = texts_of(figure)
-    assert boxes
-    for name, box in boxes:
-        inside = box.x0 >= -1 and box.y0 >= -1 and box.x1 <= canvas.x1 + 1
-        assert inside and box.y1 <= canvas.y1 + 1, f"{name!r} leaves the canvas"
-    for (a, first), (b, second) in itertools.combinations(boxes, 2):
-        width = min(first.x1, second.x1) - max(first.x0, second.x0)
-        height = min(first.y1, second.y1) - max(first.y0, second.y0)
-        assert width < 2 or height < 2, f"{a!r} and {b!r} overlap"
-
-
-@pytest.mark.parametrize(
-    "n_models, n_labels, length", [(1, 1, 3), (2, 14, 12), (2, 4, 40), (3, 17, 40), (6, 6, 40)]
-)
-def test_no_text_of_a_figure_is_cut_or_covered(n_models, n_labels, length):
-    pytest.importorskip("matplotlib")
-    from stats.report import figures, forest
-
-    rng = np.random.default_rng(0)
-    y = (rng.random((200, n_labels)) < 0.4).astype(np.float32)
-    labels = [f"{at} a finding with a long name, and its own number"[:length] for at in range(18)]
-    found = [
-        Predictions(
-            np.arange(200).astype(str),
-            None,
-            labels[:n_labels],
-            y,
-            1 / (1 + np.exp(-(rng.normal(size=y.shape) + y))),
-            {"name": f"{at} an init of a long name, which its maker gave"[:length], "run": str(at)},
-        )
-        for at in range(n_models)
-    ]
-    studies = [study("cxr14", found, n_resamples=30), study("padchest", found, n_resamples=30)]
-    adjust(studies, "comparison")
-    import matplotlib
-
-    with matplotlib.rc_context(figures.SETTINGS):
-        drawn = [figures.box_plots(studies[:1]), figures.box_plots(studies)]
-        drawn += [figures.roc_curves(studies[0], found), *forest.interval_plots(studies).values()]
-        drawn += forest.interval_plots(studies[:1]).values()
-        for figure in drawn:
-            assert_readable(figure)
-
-
-@pytest.mark.parametrize("epochs", [1, 3])
-def test_curves_of_a_single_epoch_can_be_seen(tmp_path, epochs, monkeypatch):
-    pytest.importorskip("matplotlib")
-    from matplotlib.figure import Figure
-
-    from stats.curves import plot_curves
-
-    kept = []
-    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: kept.append(self))
-    labels = {f"auroc a finding with a rather long name, number {at}": 0.5 for at in range(17)}
-    rows = [
-        {"epoch": e, "train_loss": 1.0, "val_loss": 1.0, "val_auroc": [0.6, 0.7, 0.65][e - 1]}
-        | labels
-        for e in range(1, epochs + 1)
-    ]
-    plot_curves(rows, tmp_path / "curves.png")
-    (figure,) = kept
-    assert_readable(figure)
-    auc = figure.axes[1]
-    assert all(
-        line.get_marker() != "None"
-        for line in auc.lines
-        if len(line.get_xdata()) == epochs and line.get_label() != "chance"
-    )
-    assert [line.get_label() for line in auc.lines][-1] == (
-        f"highest mean: epoch {1 if epochs == 1 else 2}"
-    )
-    chance = next(line for line in auc.lines if line.get_label() == "chance")
-    assert set(chance.get_ydata()) == {0.5}

@@ -14,114 +14,83 @@ from matplotlib.lines import Line2D
 from matplotlib.transforms import offset_copy
 
 from stats.files import atomic_write
-from stats.palette import OKABE_ITO, STYLES
+from stats.palette import look
 from stats.report import show
-from stats.report.forest import interval_plots
+from stats.report.forest import WIDTH, interval_plots
 from stats.roc import roc_curve
 
 LEVEL = 11  # points from one p-value over the boxes to the next
-WIDTH = 7.2  # inches, two columns of a journal
 POINTS = 400  # on a drawn curve; more can't be seen
-
 SETTINGS = {"font.family": "DejaVu Sans", "font.size": 7, "axes.linewidth": 0.6,
             "svg.hashsalt": "stats.figures", "axes.spines.top": False,
             "axes.spines.right": False, "text.parse_math": False}
+FORMATS = {"png": {"dpi": 300, "metadata": {"Software": None}}, "svg": {"metadata": {"Date": None}}}
 
 
 def draw_figures(folder, studies, aligned):
     """Write the figures; `aligned` is what each study was made from. Returns the files' names."""
+    names = []
     with matplotlib.rc_context(SETTINGS):
         figures = interval_plots(studies) | {"figure3": box_plots(studies)}
-        for s, models in zip(studies, aligned):
-            figures[f"figure4-{s['name']}"] = roc_curves(s, models)
-        names = []
+        figures |= {f"figure4-{s['name']}": roc_curves(s, of) for s, of in zip(studies, aligned)}
         for name, figure in figures.items():
-            _fix_layout(figure)
-            for suffix, options in (("png", {"dpi": 300, "metadata": {"Software": None}}),
-                                    ("svg", {"metadata": {"Date": None}})):
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")
+            for axes in figure.axes:  # rounded: the solver's last bits differ from time to time
+                axes.set_position(np.round(axes.get_position(original=True).bounds, 5))
+            for suffix, options in FORMATS.items():
                 names.append(f"{name}.{suffix}")
                 with atomic_write(Path(folder) / names[-1]) as file:
                     figure.savefig(file, format=suffix, **options)
     return names
 
 
-def _fix_layout(figure):
-    """Lay out once and round: the solver's last bits differ from one time to the next."""
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
-    for axes in figure.axes:
-        axes.set_position(np.round(axes.get_position(original=True).bounds, 5))
-
-
-def _panels(figure, number, columns):
-    """Axes for so many panels, in rows of so many columns; what is left over is hidden."""
-    rows = max(1, -(-number // columns))
-    panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    for panel in panels[number:]:
-        panel.axis("off")
-    return panels[:number]
-
-
 def box_plots(studies):
-    """Figure 3: the labels' ROC-AUCs of each model, a panel a study; above it the mean's p."""
+    """Figure 3: the labels' ROC-AUCs of each model, a panel a study; above it the means' p."""
     most = max(len(s["models"]) for s in studies)
     columns = min(len(studies), 3 if most <= 3 else 2)
-    width = max(WIDTH / 2, columns * WIDTH / 3)
-    height = 2.8 + LEVEL / 72 * max(len(s["comparisons"]) for s in studies)
-    figure = Figure(figsize=(width, height * -(-len(studies) // columns) + 0.3),
-                    layout="constrained")
+    rows, width = -(-len(studies) // columns), max(WIDTH / 2, columns * WIDTH / 3)
+    above = LEVEL * max(len(s["comparisons"]) for s in studies)
+    figure = Figure(figsize=(width, (2.8 + above / 72) * rows + 0.3), layout="constrained")
     figure.supxlabel(textwrap.fill("line: median; ×: mean; box: quartiles of the labels; whiskers: "
                                    "1.5 times the box at most", int(17 * width)), fontsize=6)
     letters = max(6, int(14 * (width / columns - 0.5) / most))  # of a name in a line
     for panel, letter, s in zip(_panels(figure, len(studies), columns), ascii_lowercase, studies):
         areas = [[100 * m["labels"][label]["auroc"]["value"] for label, reason in
                   zip(s["labels"], s["reasons"]) if reason is None] for m in s["models"]]
-        thin, places = {"linewidth": 0.8}, range(len(areas))
-        drawn = panel.boxplot(
-            areas, positions=places, widths=0.55, patch_artist=True, showmeans=True, whis=1.5,
-            boxprops=thin | {"alpha": 0.55}, medianprops={"color": "black", "linewidth": 1},
-            whiskerprops=thin, capprops=thin,
-            flierprops={"marker": "o", "markersize": 3, "markeredgewidth": 0.6},
-            meanprops={"marker": "x", "markeredgecolor": "black", "markersize": 4.5})
+        names = [textwrap.fill(show.model(m["name"]), letters) for m in s["models"]]
+        drawn = panel.boxplot(areas, positions=range(len(areas)), widths=0.55, patch_artist=True,
+                              showmeans=True, medianprops={"color": "black"},
+                              flierprops={"markersize": 3}, meanprops={
+                                  "marker": "x", "markeredgecolor": "black", "markersize": 4.5})
         for at, box in enumerate(drawn["boxes"]):
-            box.set_facecolor(OKABE_ITO[at % len(OKABE_ITO)])
-        panel.set_xticks(places, [textwrap.fill(show.model(m["name"]), letters)
-                                  for m in s["models"]], fontsize=6.5)
-        panel.set_ylabel("ROC-AUC of the labels, %")
+            box.set(facecolor=look(at)["color"], alpha=0.55)
+        panel.set_xticks(range(len(areas)), names, fontsize=6.5)
+        panel.set(xlim=(-0.6, len(areas) - 0.4), ylabel="ROC-AUC of the labels, %")
         panel.set_title(textwrap.fill(f"({letter}) {show.corpus(s)}", int(14 * width / columns)),
                         loc="left", fontsize=8, pad=4 + LEVEL * len(s["comparisons"]))
-        _brackets(panel, s)
+        place = {m["name"]: at for at, m in enumerate(s["models"])}
+        for level, c in enumerate(s["comparisons"]):  # a line from box to box, and its p
+            above = offset_copy(panel.get_xaxis_transform(), figure, y=3 + LEVEL * level,
+                                units="points")  # x in data, y in points above the axes
+            ends = place[c["a"]], place[c["b"]]
+            panel.plot(ends, [1, 1], color="black", linewidth=0.7, transform=above, clip_on=False)
+            panel.text(sum(ends) / 2, 1.003, f"p {show.p(c['mean'], equals='= ')}", ha="center",
+                       va="bottom", transform=above, fontsize=6.5)
     return figure
-
-
-def _brackets(panel, s):
-    """A line from box to box for every comparison, above the axes, with its p."""
-    place = {m["name"]: at for at, m in enumerate(s["models"])}
-    panel.set_xlim(-0.6, len(place) - 0.4)
-    for level, c in enumerate(s["comparisons"]):
-        # x in data, y in points above the axes
-        above = offset_copy(panel.get_xaxis_transform(), panel.figure, y=3 + LEVEL * level,
-                            units="points")
-        ends = place[c["a"]], place[c["b"]]
-        panel.plot(ends, [1, 1], color="black", linewidth=0.7, transform=above, clip_on=False)
-        panel.text(sum(ends) / 2, 1.003, f"p {show.p(c['mean'], equals='= ')}", ha="center",
-                   va="bottom", transform=above, fontsize=6.5)
 
 
 def roc_curves(s, models):
     """Figure 4: a panel a label with each run's ROC curve; ROC-AUC (95 % CI) of each model."""
     labels = [label for label, reason in zip(s["labels"], s["reasons"]) if reason is None]
-    looks = {m["name"]: {"color": OKABE_ITO[at % len(OKABE_ITO)], "linewidth": 1.2,
-                         "linestyle": STYLES[at // len(OKABE_ITO) % len(STYLES)]}
-             for at, m in enumerate(s["models"])}
+    looks = {m["name"]: look(at) | {"linewidth": 1.2} for at, m in enumerate(s["models"])}
     columns = min(4, max(2, len(labels)))
-    side = WIDTH / columns
+    rows, side = max(1, -(-len(labels) // columns)), WIDTH / columns
     abreast = max(1, int(110 / (max(len(show.model(name)) for name in looks) + 10)))
     keys = 0.14 * (-(-len(looks) // abreast) + 2)
-    rows = max(1, -(-len(labels) // columns))
     figure = Figure(figsize=(WIDTH, (side + 0.25) * rows + keys + 0.3), layout="constrained")
     figure.suptitle(textwrap.fill(show.corpus(s), 80), fontsize=9)
-    figure.legend([Line2D([], [], **look) for look in looks.values()], map(show.model, looks),
+    figure.legend([Line2D([], [], **of) for of in looks.values()], map(show.model, looks),
                   loc="outside lower center", ncols=min(abreast, len(looks)), frameon=False,
                   title="ROC-AUC (95 % CI), % in each panel", title_fontsize=7)
     for number, (panel, label) in enumerate(zip(_panels(figure, len(labels), columns), labels)):
@@ -142,26 +111,31 @@ def roc_curves(s, models):
             auc = m["labels"][label]["auroc"]
             value, *ends = (f"{100 * x:.1f}" for x in (auc["value"], *auc["ci"]))
             panel.text(0.98, 0.02 + at * 0.11 / side, f"{value} ({', '.join(ends)})", ha="right",
-                       va="bottom", fontsize=5.5, color=looks[m["name"]]["color"],
-                       fontweight="bold")
+                       va="bottom", fontsize=5.5, fontweight="bold",
+                       color=looks[m["name"]]["color"])
     return figure
 
 
-def power_plot(path, patients, found, share):
-    """Detectable differences by test patients, a line a number of runs.
+def _panels(figure, number, columns):
+    """Axes for so many panels, in rows of so many columns; what is left over is hidden."""
+    rows = max(1, -(-number // columns))
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for panel in panels[number:]:
+        panel.axis("off")
+    return panels[:number]
 
-    `found` is {runs: differences in points, one for each number of patients}; `share`, the power.
-    """
+
+def power_plot(path, patients, found, share):
+    """Draw detectable differences, {runs: one for each number of `patients`}, at a power."""
     with matplotlib.rc_context(SETTINGS):
         figure = Figure(figsize=(WIDTH * 0.7, 3.4), layout="constrained")
         axes = figure.subplots()
         for at, (runs, differences) in enumerate(found.items()):
-            axes.plot(patients, differences, "o-", ms=3, color=OKABE_ITO[at % len(OKABE_ITO)],
-                      label=f"{runs} runs")
+            axes.plot(patients, differences, "o-", ms=3, color=look(at)["color"], label=runs)
         axes.set(xscale="log", ylim=(0, None), xlabel="test patients",
                  ylabel=f"difference found with a power of {100 * share:.0f} %, points of ROC-AUC")
         axes.set_xticks(patients, [f"{n:,}" for n in patients], minor=False)
         axes.minorticks_off()
         axes.grid(alpha=0.3)
-        axes.legend(frameon=False, title="each init")
+        axes.legend(frameon=False, title="runs of each init")
         figure.savefig(path, dpi=200)

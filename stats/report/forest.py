@@ -5,7 +5,7 @@ import textwrap
 import numpy as np
 from matplotlib.figure import Figure
 
-from stats.palette import OKABE_ITO
+from stats.palette import look
 from stats.report import show
 from stats.report.records import MEAN, scores
 
@@ -54,14 +54,15 @@ def interval_plots(studies):
 def _test(name, test):
     """A row: its name, the values, what stands to the right, color, whether it is filled."""
     found = test["p_adjusted"] < 0.05
-    text = "" if np.isnan(test["value"]) else f"   {show.p(test)}"
-    return (name, test, show.value_ci(test, "+") + text, OKABE_ITO[0] if found else "0.35", found)
+    p = "" if np.isnan(test["value"]) else f"   {show.p(test)}"
+    color = look(0)["color"] if found else "0.35"
+    return name, test, show.value_ci(test, "+") + p, color, found
 
 
 def _groups(groups):
     """Rows of (name, {model: cell}): a color a model, which is named at the right."""
     return [(name * (at == 0), cell, f"{show.value_ci(cell)}  {show.model(model)}",
-             OKABE_ITO[at % len(OKABE_ITO)], True)
+             look(at)["color"], True)
             for name, models in groups for at, (model, cell) in enumerate(models.items())]
 
 

@@ -55,6 +55,6 @@ def p(test, key="p_adjusted", equals=""):
         return "–"
     if 0 < floor >= test["p" if key == "p_adjusted" else key]:
         value = max(value, floor)  # rounded up, or it would not be true
-        digits = 1 - math.floor(math.log10(value))
+        digits = max(3, 1 - math.floor(math.log10(value)))
         return f"≤ {math.ceil(round(value * 10**digits, 9)) / 10**digits:.{digits}f}".rstrip("0")
     return "< 0.001" if value < 0.001 else f"{equals}{value:.3f}"

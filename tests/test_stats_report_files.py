@@ -1,0 +1,257 @@
+"""The report's page, checklists and console; what is asked for in addition to ROC-AUC."""
+
+import base64
+import csv
+import html.parser
+import io
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from browser import CHROMIUM, run_page
+from test_stats_report import PATIENT, SETTINGS, models, studies, with_subgroups
+
+from stats.report import show
+from stats.report.answers import answers, caution, console
+from stats.report.tables import all_tables, remarks
+from stats.report.write import write_report
+from stats.study import adjust, study
+
+
+class Page(html.parser.HTMLParser):
+    """Every tag with its attributes, and the text of cells and paragraphs."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.texts = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_data(self, data):
+        self.texts.append(data.strip())
+
+
+def table(found, start, settings=SETTINGS):
+    (chosen,) = [t for t in all_tables(found, settings) if t.title.startswith(start)]
+    return chosen
+
+
+def test_the_page_holds_everything_and_loads_nothing(tmp_path):
+    pytest.importorskip("matplotlib")
+    labels = ["Edema", "Hernia", "<script>alert(1)</script> & more", "No finding"]
+    found = [replace(m, labels=labels) for m in models()]
+    s = study("cxr14", found, n_resamples=100)
+    adjust([s], "comparison")
+    files = write_report(tmp_path, [s], SETTINGS, [found])
+    text = (tmp_path / "report.html").read_text()
+    page = Page(text)
+    for tag, attributes in page.tags:
+        for key in ("src", "href"):
+            assert attributes.get(key, "data:").startswith("data:"), (tag, attributes)
+        assert tag not in ("link", "iframe", "object") or attributes.get("rel") == "icon"
+    assert "http" not in re.sub(r"data:[^\"]*", "", text) and "@import" not in text
+    assert "prefers-color-scheme: dark" in text and text.count("<script>") == 1
+    assert answers([s])[0] + "." in page.texts
+    assert labels[2] in page.texts  # as text, and not as a tag
+    shown = [base64.b64decode(a["src"].partition(",")[2]) for tag, a in page.tags if tag == "img"]
+    drawn = [name for name in files if name.endswith("svg")]
+    assert drawn[0] == "forest.svg" and len(drawn) >= 3
+    assert shown == [(tmp_path / name).read_bytes() for name in drawn]
+    for t in all_tables([s], SETTINGS):  # the same rows as in Markdown and LaTeX
+        assert t.title in page.texts and all(cell in page.texts for cell in sum(t.rows, []) if cell)
+
+
+def test_the_page_sorts_in_a_browser(tmp_path):
+    if not CHROMIUM:
+        pytest.skip("no Chromium")
+    found = studies()[:1]
+    write_report(tmp_path, found, SETTINGS)
+    script = """
+    const frame = document.createElement("iframe");
+    frame.src = "/report.html";
+    frame.onload = () => {
+      const page = frame.contentDocument;
+      const heading = [...page.querySelectorAll("h2")].find((h) => h.textContent.includes("minus"));
+      const table = heading.parentNode.querySelector("table");
+      const column = () => [...table.tBodies[0].rows].map((row) => row.cells[3].textContent);
+      const button = table.tHead.rows[0].cells[3].querySelector("button");
+      button.click();
+      const up = column();
+      button.click();
+      report({ up, down: column(), sort: table.tHead.rows[0].cells[3].getAttribute("aria-sort"),
+        overflow: page.documentElement.scrollWidth - page.documentElement.clientWidth });
+    };
+    frame.style.width = "390px";
+    document.body.append(frame);
+    """
+    page = (tmp_path / "report.html").read_bytes()
+    result = run_page(script, {"/report.html": page}, timeout=60)
+    order = [float(x.replace("−", "-")) for x in result["up"] if x != "–"]
+    assert order == sorted(order) and result["up"][-1] == "–" and len(order) == 4
+    down = [float(x.replace("−", "-")) for x in result["down"] if x != "–"]
+    assert down == order[::-1] and result["sort"] == "descending"
+    assert result["overflow"] <= 0  # on a phone, wide tables scroll and the page does not
+    assert set(result["requests"]) <= {"/page.html", "/script.mjs", "/report.html", "/result"}
+
+
+def test_the_checklists_have_every_item_and_say_what_is_open(tmp_path):
+    found = studies()[:1]
+    for m in found[0]["models"]:
+        m["runs"][0] |= {"arch": "vit_base", "split_hash": "0a1b", "settings": {"epochs": 10},
+                         "versions": {"torch": "2.6.0", "git": "1a2b3c", "numpy": None}}
+    write_report(tmp_path, found, SETTINGS)
+    text = (tmp_path / "checklist.md").read_text()
+    assert "$" not in text
+    claim, tripod = (
+        {cells[0].strip(): cells[2].strip() for line in part.splitlines() if line.startswith("| ")
+         for cells in [line.strip("|").split("|")] if cells[0].strip() != "Item"}
+        for part in text.split("## TRIPOD+AI"))
+    assert list(claim) == [str(n) for n in range(1, 45)]
+    letters = {3: "abc", 5: "ab", 6: "abc", 8: "abc", 9: "abc", 12: "abcdefg", 18: "abcdef",
+               20: "abc", 23: "ab", 27: "abc"}
+    assert list(tripod) == [f"{n}{x}" for n in range(1, 28) for x in letters.get(n, [""])]
+    assert len(tripod) == 52
+    assert claim["37"] == tripod["23a"] == answers(found)[0]
+    assert claim["23"] == "torch 2.6.0; git 1a2b3c" and claim["24"] == "DINOv2; ImageNet-21k"
+    assert claim["25"] == "epochs 10" and claim["20"] == "patient"
+    assert claim["7"].startswith("ChestX-ray14, 120 test radiographs of 60 patients")
+    for item in ("2", "11", "41", "44"):
+        assert claim[item] == "*to be written*"
+    for item in ("1", "3c", "17", "18a", "26"):
+        assert (tripod[item] == "*to be written*") == (item != "26")
+
+
+@pytest.mark.parametrize("inits", [("dinov2",), ("dinov2", "imagenet"), tuple("abcdef")])
+def test_six_corpora_print_forty_lines_at_most(inits):
+    s = study("cxr14", models(inits), n_resamples=100)
+    found = [s | {"corpus": name, "name": name} for name in show.CORPORA if name != "phantom"]
+    adjust(found, "comparison")
+    text = console(found, SETTINGS, Path("reports"), ["report.html", "report.md", "forest.png"])
+    lines = text.splitlines()
+    assert len(lines) <= 40 and lines[0] == answers(found)[0]
+    assert lines[-1].startswith(f"report: {Path('reports/report.html')}, beside it report.md")
+    assert f"forest plot: {Path('reports/forest.png')}" in lines
+    hidden = len(answers(found)) - 24
+    assert (f"... and {hidden} more comparisons" in lines) == (hidden > 0)
+
+
+def test_equivalence_is_a_finding(tmp_path):
+    found = studies()[:1]
+    mean = found[0]["comparisons"][0]["mean"]
+    mean |= {"p_noninferior": 0.03, "p_equivalent": 0.02, "p_adjusted": 0.3, "p": 0.3}
+    (said,) = answers(found, margin=0.5)
+    assert said.endswith("; no significant difference; equivalent within 0.5 points (p = 0.020)")
+    write_report(tmp_path, found, SETTINGS | {"margin": 0.5})
+    assert said in (tmp_path / "report.md").read_text().splitlines()[0]
+    mean["p_equivalent"] = 0.2
+    assert "DINOv2 is not inferior by 0.5 points (p = 0.030)" in answers(found, margin=0.5)[0]
+    mean["p_noninferior"] = 2 / 151  # as few as 150 resamples allow
+    assert "not inferior by 0.5 points (p ≤ 0.014)" in answers(found, margin=0.5)[0]
+    mean["p_noninferior"] = 0.06
+    assert "neither equivalence nor non-inferiority within 0.5" in answers(found, margin=0.5)[0]
+    columns = table(found, "ChestX-ray14: DINOv2 minus", SETTINGS | {"margin": 0.5}).header
+    assert columns[5:] == ["p, adjusted", "p", "p, not inferior", "p, equivalent", "DeLong's p"]
+
+
+def further(found):
+    """The studies with a further metric, which is no share, and differences in it and another."""
+    for s in found:
+        for m in s["models"]:
+            cell = {"value": 0.12345, "mean": 0.124, "sd": 0.01, "ci": [0.1, 0.15],
+                    "sd_of_runs": None}
+            for cells in m["labels"].values():
+                cells["brier"] = cell
+            m["mean"]["brier"] = cell | {"sd_over_replicates_and_labels": 0.02, "paper": None}
+        for c in s["comparisons"]:
+            test = {"value": -0.0123, "mean": -0.012, "sd": 0.004, "ci": [-0.02, -0.004],
+                    "p": 0.012, "p_floor": 0.002, "share_of_runs": None}
+            c["metrics"] = {x: {"labels": dict.fromkeys(s["labels"], test), "mean": test}
+                            for x in ("accuracy", "brier")}
+    return found
+
+
+def test_further_metrics_are_in_tables_and_files(tmp_path):
+    found = further(studies()[:1])
+    found[0]["comparisons"][0]["replicates"] = np.zeros((150, 5))
+    write_report(tmp_path, found, SETTINGS)
+    shown = table(found, "ChestX-ray14: each label on")
+    assert shown.header[-1] == "Brier score" and shown.rows[0][-1] == "0.123 (0.100 to 0.150)"
+    other = table(found, "ChestX-ray14: DINOv2 minus ImageNet-21k, other metrics")
+    assert other.header == ["Label", "Accuracy", "Brier score"]
+    assert other.rows[-1][1:] == [
+        "−1.23 (−2.00 to −0.40), p = 0.012",
+        "−0.012 (−0.020 to −0.004), p = 0.012",
+    ]
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "comparisons-metrics.csv").read_text())))
+    assert len(rows) == 2 * 5 and {row["metric"] for row in rows} == {"accuracy", "brier"}
+    assert float(rows[0]["difference"]) == -0.0123 and float(rows[0]["p"]) == 0.012
+    assert {"brier", "auroc"} <= {
+        row["metric"] for row in csv.DictReader(open(tmp_path / "metrics.csv"))
+    }
+    whole = json.loads((tmp_path / "report.json").read_text())["studies"][0]["comparisons"][0]
+    assert "replicates" not in whole and whole["metrics"]["brier"]["mean"]["p"] == 0.012
+
+
+def test_tables_of_many_columns_go_on_below():
+    found = [s | {"corpus": str(at), "name": str(at)} for at in range(8) for s in studies()[:1]]
+    first, second = [t for t in all_tables(found, SETTINGS) if "Table 4" in t.title]
+    assert first.header == ["Metric", "Model", *"012345"] and second.header[2:] == ["6", "7"]
+    assert second.title.endswith(", continued") and first.rows[0][:2] == second.rows[0][:2]
+
+
+def test_subgroups_have_their_tables():
+    found = [with_subgroups(studies()[0])]
+    groups = table(found, "ChestX-ray14: subgroups")
+    assert groups.header == ["Group", "Radiographs", "Patients", "Model", "ROC-AUC", "Sensitivity",
+                             "Specificity", "Sick called No finding"]
+    assert len(groups.rows) == 8 * 2 and groups.rows[0][:4] == ["sex: F", "1,234", "–", "DINOv2"]
+    assert re.fullmatch(r"80\.00 \(7[789]\.\d\d to 8[0123]\.\d\d\)", groups.rows[0][4])
+    assert "view LATERAL: 12 radiographs" in groups.note
+    gaps = table(found, "ChestX-ray14: gaps between subgroups")
+    assert ["sex: M − F", "Sick called No finding", "DINOv2", "+3.10", "1.00 to 5.20", "0.016",
+            "0.004"] in gaps.rows
+    assert ["sex: F − the rest", "ROC-AUC", "DINOv2 − ImageNet-21k", "+3.10", "1.00 to 5.20",
+            "0.400", "0.004"] in gaps.rows
+
+
+def test_training_and_test_corpora_are_a_matrix():
+    (s,) = studies()[:1]
+    found = [s | {"corpus": test, "trained_on": None if origin == test else origin,
+                  "name": f"{test}-{origin}"}
+             for test in ("cxr14", "padchest") for origin in ("cxr14", "padchest")]
+    matrix = table(found, "Trained on one corpus")
+    assert matrix.header == ["Model", "Trained on", "ChestX-ray14", "PadChest"]
+    assert [row[:2] for row in matrix.rows] == [
+        [init, corpus] for corpus in ("ChestX-ray14", "PadChest")
+        for init in ("DINOv2", "ImageNet-21k")]
+    auc = s["models"][0]["mean"]["auroc"]
+    assert matrix.rows[0][2].startswith(f"{100 * auc['value']:.2f} (")
+    assert "Edema, Mass & more_100%, No finding" in matrix.note
+    assert "on ChestX-ray14, trained on PadChest: " in answers(found)[1]
+
+
+def test_what_was_seen_replaced_or_left_out_is_said():
+    (s,) = studies()[:1]
+    s |= {"seen": {"mimic": "pretrained on MIMIC-CXR"}, "missing_images": 3,
+          "truth": {"file": "truth.csv", "sha256": "ab", "images": 100, "of": 120},
+          "excluded": {"file": "bad.txt", "images": 7}}
+    assert caution([s], PATIENT)[0] == (
+        "MIMIC-CXR has seen ChestX-ray14 before, so this is no fair test of it: pretrained on "
+        "MIMIC-CXR")
+    lines = remarks(s, SETTINGS)
+    assert "3 test radiographs: not on disk" in lines
+    assert "100 of 120 radiographs: true labels taken from truth.csv" in lines
+    assert "7 radiographs: excluded by bad.txt" in lines
+    assert "3 test radiographs: not in the cache" in remarks(s, SETTINGS | {"cache_only": True})
+    text = str(all_tables([s], SETTINGS))
+    assert "excluded by bad.txt" in text and "max-t" not in text
+
+
+def test_the_method_of_adjustment_is_named(tmp_path):
+    write_report(tmp_path, studies()[:1], SETTINGS | {"adjust": "max-t"})
+    assert "max-t over the joint resamples" in (tmp_path / "report.md").read_text()
