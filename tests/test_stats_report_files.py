@@ -169,7 +169,7 @@ def further(found):
             m["mean"]["brier"] = cell | {"sd_over_replicates_and_labels": 0.02, "paper": None}
         for c in s["comparisons"]:
             test = {"value": -0.0123, "mean": -0.012, "sd": 0.004, "ci": [-0.02, -0.004],
-                    "p": 0.012, "p_floor": 0.002, "share_of_runs": None}
+                    "p": 0.012, "p_adjusted": 0.024, "p_floor": 0.002, "share_of_runs": None}
             c["metrics"] = {x: {"labels": dict.fromkeys(s["labels"], test), "mean": test}
                             for x in ("accuracy", "brier")}
     return found
@@ -184,8 +184,8 @@ def test_further_metrics_are_in_tables_and_files(tmp_path):
     other = table(found, "ChestX-ray14: DINOv2 minus ImageNet-21k, other metrics")
     assert other.header == ["Label", "Accuracy", "Brier score"]
     assert other.rows[-1][1:] == [
-        "−1.23 (−2.00 to −0.40), p = 0.012",
-        "−0.012 (−0.020 to −0.004), p = 0.012",
+        "−1.23 (−2.00 to −0.40), p = 0.024",
+        "−0.012 (−0.020 to −0.004), p = 0.024",
     ]
     rows = list(csv.DictReader(io.StringIO((tmp_path / "comparisons-metrics.csv").read_text())))
     assert len(rows) == 2 * 5 and {row["metric"] for row in rows} == {"accuracy", "brier"}

@@ -35,19 +35,19 @@ def to_html(table):
 def to_latex(table):
     """A booktabs `longtable`, on its side where it is wide."""
     lines = [table.header, *table.rows]
-    widths = [min(40, max(map(len, column))) + 2 for column in zip(*lines)]
+    widths = [min(40, max(map(len, column))) + 4 for column in zip(*lines)]
     total = sum(widths)
     columns = "".join(r">{\raggedright\arraybackslash}"
                       rf"p{{\dimexpr{width / total:.4f}\linewidth-2\tabcolsep\relax}}"
                       for width in widths)
-    size = r"\footnotesize" if total < 100 else r"\scriptsize" if total < 200 else r"\tiny"
+    size = r"\footnotesize" if total < 110 else r"\scriptsize" if total < 210 else r"\tiny"
     header, *rows = ["{" + "} & {".join(map(tex, line)) + r"} \\" for line in lines]
     body = ["{" + size + r"\setlength{\LTcapwidth}{\linewidth}\setlength{\tabcolsep}{3pt}",
             rf"\begin{{longtable}}{{@{{}}{columns}@{{}}}}",
             rf"\caption{{{tex(table.title)}. {tex(table.note)}}}\\", r"\toprule", header,
             r"\midrule", r"\endfirsthead", r"\toprule", header, r"\midrule", r"\endhead",
             r"\bottomrule", r"\endfoot", *rows, r"\end{longtable}", "}"]
-    return "\n".join(body if total < 100 else [r"\begin{landscape}", *body, r"\end{landscape}"])
+    return "\n".join(body if total < 110 else [r"\begin{landscape}", *body, r"\end{landscape}"])
 
 
 def tex(text):

@@ -17,39 +17,35 @@ def scores(studies):
         counts = dict(zip(s["labels"], zip(s["positives"], s["negatives"])))
         for m in s["models"]:
             for label, cells in (m["labels"] | {MEAN: m["mean"]}).items():
-                positives, negatives = counts.get(label, (0, 0))
                 cut = cells.get("threshold", math.nan)
-                record = _place(s, label) | {
+                cut = "–" if math.isnan(cut) else "none" if math.isinf(cut) else f"{cut:.3f}"
+                positives, negatives = counts.get(label, (0, 0))
+                found += [_record(s, label, x, cells[x]) | {
                     "model": m["name"], "init": m["init"], "runs": len(m["runs"]),
                     "positives": positives, "negatives": negatives,
                     "undefined_replicates": cells.get("undefined_replicates"),
-                    "Model": show.model(m["name"]), "Positive / negative":
-                    f"{positives:,} / {negatives:,}", "Threshold":
-                    "–" if math.isnan(cut) else "none" if math.isinf(cut) else f"{cut:.3f}"}
-                found += [record | _cell(cells[x], x, cells.get(f"paper_{x}")) for x in m["mean"]]
+                    "Model": show.model(m["name"]), "Threshold": cut,
+                    "Positive / negative": f"{positives:,} / {negatives:,}",
+                    "Paper": cells.get(f"paper_{x}") or cells[x].get("paper")} for x in m["mean"]]
     return found
 
 
 def differences(studies):
     """A record per study, pair of models, label (and the mean over labels) and metric."""
-    return [_place(s, label) | {
+    return [_record(s, label, metric, test) | {
         "a": c["a"], "b": c["b"], "runs_a": c["runs_a"], "runs_b": c["runs_b"],
-        "difference": test["value"], "Pair": show.pair(c, "against")} | _cell(test, metric)
+        "difference": test["value"], "Pair": show.pair(c, "against")}
         for s in studies for c in s["comparisons"]
         for metric, tests in ({"auroc": c} | c.get("metrics", {})).items()
         for label, test in (tests["labels"] | {MEAN: tests["mean"]}).items()]
 
 
-def _place(s, label):
+def _record(s, label, metric, cell):
     origin = s.get("trained_on") or s["corpus"]
-    return {"study": s["name"], "corpus": s["corpus"], "Corpus": show.corpus(s), "Label": label,
-            "label": "mean over labels" if label == MEAN else label,
+    return {"study": s["name"], "corpus": s["corpus"], "metric": metric,
+            "label": "mean over labels" if label == MEAN else label, "Label": label,
+            "Corpus": show.corpus(s), "Metric": show.METRICS[metric],
             "Trained on": show.CORPORA.get(origin, origin),
-            "Tested on": show.CORPORA.get(s["corpus"], s["corpus"])}
-
-
-def _cell(cell, metric, paper=None):
-    low, high = cell["ci"]
-    cell = cell | {"Paper": cell.get("paper") or paper, "Metric": show.METRICS[metric],
-                   "metric": metric, "ci_low": low, "ci_high": high}
-    return {key: value for key, value in cell.items() if key != "paper"}
+            "Tested on": show.CORPORA.get(s["corpus"], s["corpus"])} | {
+        key: value for key, value in cell.items() if key != "paper"} | dict(
+        zip(("ci_low", "ci_high"), cell["ci"]))

@@ -27,38 +27,36 @@ def pivot(title, records, header, column, text=show.value_ci, note=""):
     rows, columns = (list(dict.fromkeys(key[at] for key in cells)) for at in (0, 1))
     if any(" [" in cell for cell in cells.values()):
         note += " In brackets the paper's number."
-    parts = [columns[at:at + ABREAST] for at in range(0, len(columns), ABREAST)]
-    return [Table(title + ", continued" * (part is not parts[0]), [*header, *part], [
+    return [Table(title + ", continued" * bool(at), [*header, *part], [
         [*row, *(cells.get((row, name), "–") for name in part)] for row in rows], note)
-        for part in parts]
+        for at in range(0, len(columns), ABREAST) for part in [columns[at:at + ABREAST]]]
 
 
 def tests_table(title, header, tests, note):
     """Differences and their p-values; `tests` are pairs of a row's first cells and a test."""
     columns = {key: name for key, name in show.WORDS["p"].items()
                if any(key in test for _, test in tests)}
-    rows = [[*first, show.number(test["value"], sign="+"), show.interval(test),
-             *(show.p(test, key) for key in columns)] for first, test in tests]
-    return Table(title, [*header, "Difference", "95 % CI", *columns.values()], rows, note)
+    return Table(title, [*header, "Difference", "95 % CI", *columns.values()], [
+        [*first, show.number(test["value"], sign="+"), show.interval(test),
+         *(show.p(test, key) for key in columns)] for first, test in tests], note)
 
 
 def all_tables(studies, settings):
     """Every table of the report."""
-    threshold, found = show.WORDS["threshold"][settings["thresholds"]], scores(studies)
+    found, threshold = scores(studies), show.WORDS["threshold"][settings["thresholds"]]
     means = [r for r in found if r["Label"] == MEAN]
-    areas = [r for r in means if r["metric"] == "auroc"]
+    areas = [r for r in found if r["metric"] == "auroc"]
     tests = [r for r in differences(studies) if r["Label"] == MEAN and r["metric"] == "auroc"]
     tables = []
     if settings["labels"] == "mimic-overlap":
-        shown = [r for r in found if r["metric"] == "auroc" and r["Label"] != MEAN] + areas
-        shown += [r | {"Label": f"p, adjusted: {r['Pair']}", "Model": show.model(r["a"])}
-                  for r in tests]
+        shown = sorted(areas, key=lambda r: r["Label"] == MEAN) + [
+            r | {"Label": f"p, adjusted: {r['Pair']}", "Model": show.model(r["a"])} for r in tests]
         tables += pivot(
             "ROC-AUC on the labels shared with MIMIC-CXR, % (layout of the paper's Table 5)",
             [r | {"Column": f"{r['Corpus']}, {r['Model']}"} for r in shown], ["Label"], "Column",
             _spread, f"Of a label, ± is the SD over replicates. Of the mean, {NOTES['pooled']}")
-    shown = [r for x in PAPER for r in means if r["metric"] == x]
-    shown += [r | {"Metric": "ROC-AUC p, adjusted", "Model": r["Pair"]} for r in tests]
+    shown = [r for x in PAPER for r in means if r["metric"] == x] + [
+        r | {"Metric": "ROC-AUC p, adjusted", "Model": r["Pair"]} for r in tests]
     tables += pivot("Mean over labels, % (layout of the paper's Table 4)", shown,
                     ["Metric", "Model"], "Corpus", _spread,
                     f"Mean over labels and replicates. {NOTES['pooled']} {threshold}")
@@ -68,8 +66,8 @@ def all_tables(studies, settings):
                     "On the test set (95 % CI), ± the SD over replicates of the mean over labels.")
     if any(s.get("trained_on") for s in studies):
         tables += pivot("Trained on one corpus (down), tested on another (across): mean ROC-AUC "
-                        "over labels, % (95 % CI)", areas, ["Model", "Trained on"], "Tested on",
-                        note="Labels that all of them have: "
+                        "over labels, % (95 % CI)", [r for r in areas if r in means],
+                        ["Model", "Trained on"], "Tested on", note="Labels that all of them have: "
                         f"{', '.join(studies[0]['labels_in_mean'])}.")
     for s in studies:
         tables += study_tables(s, settings, threshold)
@@ -79,12 +77,10 @@ def all_tables(studies, settings):
 
 def study_tables(s, settings, threshold):
     """The tables of one study."""
-    corpus, tables = show.corpus(s), []
-    labels = sorted((r for r in scores([s]) if r["Label"] != MEAN),
-                    key=lambda r: s["labels"].index(r["Label"]))
+    corpus, found = show.corpus(s), scores([s])
+    labels = [r for label in s["labels"] for r in found if r["Label"] == label]
     patients = "" if s["patients"] is None else f" of {s['patients']:,} patients"
-    if any(len(m["runs"]) > 1 for m in s["models"]):
-        tables.append(runs_table(s))
+    tables = [runs_table(s)] * any(len(m["runs"]) > 1 for m in s["models"])
     tables += pivot(
         f"{corpus}: each label on the test set, shares in % (95 % CI)", labels,
         ["Label", "Positive / negative", "Model", "Threshold"], "Metric",
@@ -98,10 +94,9 @@ def study_tables(s, settings, threshold):
         tables += pivot(
             f"{corpus}: {show.pair(c, 'minus')}, other metrics, shares in percentage points",
             [r for r in differences([s | {"comparisons": [c]}]) if r["metric"] != "auroc"],
-            ["Label"], "Metric", lambda r: f"{show.value_ci(r, '+')}, p {show.p(r, 'p', '= ')}",
-            "Difference (95 % CI), p, not adjusted.")
-    if s.get("subgroups"):
-        tables += subgroup_tables(s)
+            ["Label"], "Metric", lambda r: f"{show.value_ci(r, '+')}, p {show.p(r, equals='= ')}",
+            "Difference (95 % CI), adjusted p.")
+    tables += subgroup_tables(s) if s.get("subgroups") else []
     left_out = [[line] for line in remarks(s, settings)]
     return tables + [Table(f"{corpus}: left out", ["What, and why"], left_out)] * bool(left_out)
 
@@ -110,9 +105,9 @@ def _spread(r):
     """Mean ± SD over the replicates, and the paper's number; or an adjusted p."""
     if "p_adjusted" in r:
         return show.p(r)
-    mean, sd = (show.number(x, r["metric"])
-                for x in (r["mean"], r.get("sd_over_replicates_and_labels", r["sd"])))
-    return f"{mean} ± {sd}" + (" [{:.2f} ± {:.2f}]".format(*r["Paper"]) if r["Paper"] else "")
+    sd = r.get("sd_over_replicates_and_labels", r["sd"])
+    paper = " [{:.2f} ± {:.2f}]".format(*r["Paper"]) if r["Paper"] else ""
+    return f"{show.number(r['mean'], r['metric'])} ± {show.number(sd, r['metric'])}{paper}"
 
 
 def runs_table(s):
@@ -134,13 +129,13 @@ def comparison_table(s, c, margin=None):
     tests = [([label, *(show.number(cells[c[x]][label]["auroc"]["value"]) for x in "ab")], test)
              for label, test in (c["labels"] | {MEAN: c["mean"]}).items()]
     share = c["mean"]["share_of_runs"]
-    how = NOTES["single"] if share is None else NOTES["runs"].format(100 * share)
+    note = NOTES["family"].format(max(t["family_size"] for t in c["labels"].values()),
+                                  c["mean"]["family_size"])
+    note += NOTES["single"] if share is None else NOTES["runs"].format(100 * share)
     return tests_table(
         f"{show.corpus(s)}: {show.pair(c, 'minus')}, ROC-AUC in percentage points",
         ["ROC-AUC, %", show.model(c["a"]), show.model(c["b"])], tests,
-        f"Labels are adjusted over {max(t['family_size'] for t in c['labels'].values())} tests, "
-        f"the mean over those of {c['mean']['family_size']} comparisons. {how}"
-        + (NOTES["margin"].format(margin) if margin else ""))
+        note + (NOTES["margin"].format(margin) if margin else ""))
 
 
 def subgroup_tables(s):
@@ -169,22 +164,18 @@ def remarks(s, settings):
     absent = "not in the cache" if settings.get("cache_only") else "not on disk"
     found = [f"{s[key]:,} test radiographs: {why}" for key, why in (
         ("missing_images", absent), ("unreadable_images", "unreadable")) if s[key]]
-    found += [text.format(**s[key]) for key, text in (
-        ("truth", "{images:,} of {of:,} radiographs: true labels taken from {file}"),
-        ("excluded", "{images:,} radiographs: excluded by {file}")) if s.get(key)]
+    found += [NOTES[key].format(**s[key]) for key in ("truth", "excluded") if s.get(key)]
     for label, reason, few in zip(s["labels"], s["reasons"], s["too_few"]):
         undefined = s["models"][0]["labels"][label]["undefined_replicates"]
         outside = s["labels_in_mean"] and label not in s["labels_in_mean"]
-        lines = [
-            (few, f"{few}, which is too few for the bootstrap to hold (--min-count "
-                  f"{settings['min_count']}): scored, but not tested"
+        lines = [(few, NOTES["few"].format(few, settings["min_count"])
                   + " and not in the mean over labels" * bool(outside)),
-            (undefined, f"{undefined:,} resamples lacked a class and are left out of its numbers"),
-            *((math.isnan(m["labels"][label]["threshold"]),
-               f"no threshold from validation for {m['name']}, so ROC-AUC only")
-              for m in s["models"])]
+                 (undefined, f"{undefined:,} resamples lacked a class and are left out")]
+        lines += [(math.isnan(m["labels"][label]["threshold"]),
+                   f"no threshold from validation for {m['name']}, so ROC-AUC only")
+                  for m in s["models"]]
         if reason:
-            lines = [(True, f"{reason}; neither scored nor compared")]
+            lines = [(reason, f"{reason}; neither scored nor compared")]
         found += [f"{label}: {line}" for is_so, line in lines if is_so]
     found += [f"{label}: not in all of the files compared; left out"
               for label in s["labels_left_out"]]
@@ -193,15 +184,15 @@ def remarks(s, settings):
 
 def files_table(studies):
     """Each training run that was scored, with its checksums and versions."""
-    header = ["Corpus", "Model", "Run", "Architecture", "Split", "Checkpoint, SHA-256",
-              "Predictions", "SHA-256", "Versions"]
     rows = []
     for s in studies:
         for name, run in ((m["name"], run) for m in s["models"] for run in m["runs"]):
             file, versions = run.get("file") or {}, (run.get("versions") or {}).items()
             shown = (run["run"], run.get("arch"), run.get("split_hash"),
-                     (run.get("checkpoint_sha256") or "")[:12], file.get("path"),
-                     (file.get("sha256") or "")[:12],
+                     (run.get("checkpoint_sha256") or "")[:10], file.get("path"),
+                     (file.get("sha256") or "")[:10],
                      ", ".join(f"{part} {version}" for part, version in versions if version))
             rows.append([show.corpus(s), show.model(name), *(str(x or "–") for x in shown)])
-    return Table("What was scored", header, rows, "Whole checksums are in report.json.")
+    return Table("What was scored", [
+        "Corpus", "Model", "Run", "Architecture", "Split", "Checkpoint, SHA-256", "Predictions",
+        "SHA-256", "Versions"], rows, "Whole checksums are in report.json.")
