@@ -19,13 +19,13 @@ def answers(studies, margin=None):
     for s in studies:
         for c in s["comparisons"]:
             test, a, b = c["mean"], c["runs_a"], c["runs_b"]
-            runs = f"{a} run{'s' * (a > 1)} each" if a == b else f"{a} and {b} runs"
             p = f"{adjusted}p {show.p(test, equals='= ')}"
             if math.isnan(test["p_adjusted"]):
                 p = "not tested: too few positives or negatives"
             found.append(
                 f"{show.pair(c)} on {show.corpus(s)}: {show.number(test['value'], sign='+')} "
-                f"points (95 % CI {show.interval(test)}), {p}, {runs}"
+                f"points (95 % CI {show.interval(test)}), {p}, "
+                + (f"{a} run{'s' * (a > 1)} each" if a == b else f"{a} and {b} runs")
                 + "; no significant difference" * (test["p_adjusted"] >= 0.05)
                 + (_within(c, margin) if margin else ""))
         if not s["comparisons"]:
@@ -47,7 +47,7 @@ def _within(c, margin):
 
 
 def caution(studies, settings):
-    """What has to be said on top of the answers, in a list of sentences."""
+    """What has to be said on top of the answers: list of sentences."""
     pairs = [c for s in studies for c in s["comparisons"]]
     runs = [sorted((c["runs_a"], c["runs_b"])) for c in pairs]
     sizes = [t["family_size"] * t["p_floor"] for c in pairs for t in c["labels"].values()]
@@ -55,9 +55,10 @@ def caution(studies, settings):
     holds = {"single": [1, 1] in runs, "borrowed": any(few == 1 < many for few, many in runs),
              "images": settings["resample"] == "image" and several,
              "resamples": max(sizes, default=0) > 0.05}
-    return [f"{show.model(name)} has seen {show.corpus(s)} before, so this is no fair test of it: "
-            f"{why}" for s in studies for name, why in (s.get("seen") or {}).items()] + [
-        show.WORDS["caution"][name].format(**settings) for name, is_so in holds.items() if is_so]
+    words = show.WORDS["caution"]
+    return [words["seen"].format(show.model(name), show.corpus(s), why) for s in studies
+            for name, why in (s.get("seen") or {}).items()] + [
+        words[name].format(**settings) for name, is_so in holds.items() if is_so]
 
 
 def console(studies, settings, folder, files):
@@ -65,13 +66,12 @@ def console(studies, settings, folder, files):
     pairs = [(s, c) for s in studies for c in s["comparisons"]]
     said = answers(studies, settings.get("margin"))
     said[MOST:] = [f"... and {len(said) - MOST} more comparisons"] * (len(said) > MOST)
+    table = Table("", ["Corpus", "Model", "Mean ROC-AUC, % (95 % CI)"], [
+        [show.corpus(s), show.model(m["name"]), show.value_ci(m["mean"]["auroc"])]
+        for s in studies for m in s["models"]])
     if len(pairs) == 1:
         table = comparison_table(*pairs[0])
         table = Table("", table.header[:6], [row[:6] for row in table.rows])
-    else:
-        table = Table("", ["Corpus", "Model", "Mean ROC-AUC, % (95 % CI)"], [
-            [show.corpus(s), show.model(m["name"]), show.value_ci(m["mean"]["auroc"])]
-            for s in studies for m in s["models"]])
     lines = [*said, *caution(studies, settings)]
     lines += ["", to_text(table), ""] * (len(lines) + len(table.rows) < 34)
     lines += [f"forest plot: {folder / 'forest.png'}"] * ("forest.png" in files)

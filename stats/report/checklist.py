@@ -14,45 +14,36 @@ def checklist(studies, settings, answers, cautions, method):
     """Both checklists as Markdown; what the runs' own files do not answer is "to be written"."""
     models = [m for s in studies for m in s["models"]]
     runs = [run for m in models for run in m["runs"]]
-    chosen = [(f"{name} {value}", name) for run in runs
-              for name, value in (run.get("settings") or {}).items()]
-
-    def join(values):
-        return "; ".join(dict.fromkeys(str(value) for value in values if value))
-
-    def of_runs(*names):
-        return join(text for text, name in chosen if name in names)
-
-    split = join(run.get("split_hash") for run in runs)
-    groups = join(row["attribute"] for s in studies if s.get("subgroups")
-                  for row in s["subgroups"]["groups"])
-    facts = {
-        "answers": join(answers), "cautions": join(cautions), "tables": EACH, "events": EACH,
-        "question": join(f"{show.pair(c)} on {show.corpus(s)}" for s in studies
-                         for c in s["comparisons"]),
-        "technology": join(run.get("arch") for run in runs),
-        "inits": join(show.model(m["init"]) for m in models if m["init"]),
-        "data": join(f"{show.corpus(s)}, {s['images']:,} test radiographs"
-                     + (f" of {s['patients']:,} patients" if s["patients"] else "")
-                     for s in studies),
-        "cohort": of_runs("cohort", "uncertain"),
-        "preprocessing": of_runs("image_size", "normalize"),
-        "missing": join(f"{show.corpus(s)}: {line}" for s in studies
-                        for line in remarks(s, settings)),
-        "truth": join(s["truth"]["file"] for s in studies if s.get("truth")),
-        "partitions": split and f"split.json of each run (hash {split})",
-        "disjoint": split and "patient", "internal": split and EACH,
-        "predictors": chosen and "the radiograph alone",
-        "imbalance": chosen and "each label's positives weighted in the loss",
-        "software": join(f"{name} {of}" for run in runs
-                         for name, of in (run.get("versions") or {}).items() if of),
-        "training": join(text for text, _ in chosen), "selection": of_runs("keep"),
-        "metrics": join(show.METRICS[x] for x in models[0]["mean"]),
-        "statistics": method, "thresholds": chosen and EACH,
-        "external": join(show.corpus(s) for s in studies if s.get("trained_on")),
-        "groups": groups and f"subgroups of {groups} in report.md",
-        "details": "report.json: settings, versions, SHA-256 of each file",
-        "code": join((run.get("versions") or {}).get("git") for run in runs)}
+    chosen = [item for run in runs for item in (run.get("settings") or {}).items()]
+    versions = [item for run in runs for item in (run.get("versions") or {}).items() if item[1]]
+    split = "; ".join({run["split_hash"]: 0 for run in runs if run.get("split_hash")})
+    facts = {  # what there is to say of each; nothing, where it is not known
+        "answers": answers, "cautions": cautions, "statistics": [method], "tables": [EACH],
+        "events": [EACH], "internal": [EACH] if split else [], "thresholds": [EACH],
+        "question": [f"{show.pair(c)} on {show.corpus(s)}" for s in studies
+                     for c in s["comparisons"]],
+        "technology": [run.get("arch") for run in runs],
+        "inits": [m["init"] and show.model(m["init"]) for m in models],
+        "data": [f"{show.corpus(s)}, {s['images']:,} test radiographs"
+                 + (f" of {s['patients']:,} patients" if s["patients"] else "") for s in studies],
+        "missing": [f"{show.corpus(s)}: {line}" for s in studies for line in remarks(s, settings)],
+        "truth": [s["truth"]["file"] for s in studies if s.get("truth")],
+        "partitions": [split and f"split.json of each run (hash {split})"],
+        "disjoint": [split and "patient"], "predictors": ["the radiograph alone"] if chosen else [],
+        "imbalance": ["each label's positives are weighted in the loss"] if chosen else [],
+        "software": [f"{name} {version}" for name, version in versions],
+        "training": [f"{name} {value}" for name, value in chosen],
+        "metrics": [show.METRICS[x] for x in models[0]["mean"]],
+        "external": [show.corpus(s) for s in studies if s.get("trained_on")],
+        "groups": [f"subgroups of {row['attribute']} in report.md" for s in studies
+                   for row in (s.get("subgroups") or {"groups": []})["groups"]],
+        "details": ["report.json: settings, versions, SHA-256 of each file"],
+        "code": [version for name, version in versions if name == "git"]}
+    for key, names in (("cohort", ("cohort", "uncertain")), ("selection", ("keep",)),
+                       ("preprocessing", ("image_size", "normalize"))):
+        facts[key] = [f"{name} {value}" for name, value in chosen if name in names]
+    filled = {key: "; ".join(dict.fromkeys(x.replace("|", "/") for x in found if x))
+              for key, found in facts.items()}
     text = Path(__file__).with_name("checklist.md").read_text()
-    filled = {name: fact.replace("|", "/") for name, fact in facts.items() if fact}
-    return Template(text).substitute(defaultdict(lambda: "*to be written*", filled))
+    return Template(text).substitute(defaultdict(lambda: "*to be written*", {
+        key: fact for key, fact in filled.items() if fact}))

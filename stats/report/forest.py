@@ -11,8 +11,7 @@ from stats.report.records import MEAN, scores
 
 ROW = 0.17  # inches a line
 WIDTH = 7.2  # inches, two columns of a journal
-DIFFERENCE = ("difference in ROC-AUC, percentage points\n(right: 95 % CI, adjusted p; filled: "
-              "p < 0.05)")
+DIFFERENCE = "difference in ROC-AUC, points\n(right: 95 % CI, adjusted p; filled: p < 0.05)"
 
 
 def interval_plots(studies):
@@ -22,30 +21,29 @@ def interval_plots(studies):
     "forest-<study>" has each one's labels and mean. "subgroups-<study>" has ROC-AUC, and how many
     sick are called No finding, by group; "transfer", ROC-AUC by training and test corpus.
     """
-    drawn, means, tested = {}, {}, {}
+    drawn, means, tested = {}, {}, {}  # panels: title, rows, and the comparison if it is one
     for s in studies:
         for c in s["comparisons"]:
             rows = [_test(label, test) for label, test in (c["labels"] | {MEAN: c["mean"]}).items()]
-            panel = f"{show.corpus(s)}: {show.pair(c)}", rows, c
-            drawn.setdefault(f"forest-{s['name']}", []).append(panel)
+            drawn.setdefault(f"forest-{s['name']}", []).append(
+                (f"{show.corpus(s)}: {show.pair(c)}", rows, c))
             panel = f"{show.pair(c)}, mean over labels", [], c
             means.setdefault(show.pair(c), panel)[1].append(_test(show.corpus(s), c["mean"]))
         for metric in ("auroc", "fpr_no_finding") if s.get("subgroups") else ():
-            groups = [(f"{row['attribute']}: {row['group']} ({row['images']:,})",
-                       {name: of[metric] for name, of in row["models"].items() if metric in of})
-                      for row in s["subgroups"]["groups"]]
-            if any(of_models for _, of_models in groups):
-                panel = f"{show.corpus(s)}: {show.METRICS[metric]}", _groups(groups), None
-                drawn.setdefault(f"subgroups-{s['name']}", []).append(panel)
-    for r in scores(studies) if any(s.get("trained_on") for s in studies) else ():
+            groups = {f"{row['attribute']}: {row['group']} ({row['images']:,})":
+                      {name: of[metric] for name, of in row["models"].items() if metric in of}
+                      for row in s["subgroups"]["groups"]}
+            if any(groups.values()):
+                drawn.setdefault(f"subgroups-{s['name']}", []).append(
+                    (f"{show.corpus(s)}: {show.METRICS[metric]}", _groups(groups), None))
+    for r in scores(studies):
         if r["metric"] == "auroc" and r["Label"] == MEAN:
             groups = tested.setdefault(f"Tested on {r['Tested on']}", {})
             groups.setdefault(f"trained on {r['Trained on']}", {})[r["model"]] = r
-    if tested:
-        drawn["transfer"] = [(name, _groups(of.items()), None) for name, of in tested.items()]
+    if any(s.get("trained_on") for s in studies):
+        drawn["transfer"] = [(title, _groups(groups), None) for title, groups in tested.items()]
     if sum(len(s["comparisons"]) for s in studies) == 1:
-        drawn = {name.partition("-")[0] if "forest" in name else name: panels
-                 for name, panels in drawn.items()}
+        drawn = {"forest" if "forest" in name else name: drawn[name] for name in drawn}
     elif means:
         drawn = {"forest": list(means.values())} | drawn
     return {name: _figure(panels) for name, panels in drawn.items()}
@@ -55,15 +53,14 @@ def _test(name, test):
     """A row: its name, the values, what stands to the right, color, whether it is filled."""
     found = test["p_adjusted"] < 0.05
     p = "" if np.isnan(test["value"]) else f"   {show.p(test)}"
-    color = look(0)["color"] if found else "0.35"
-    return name, test, show.value_ci(test, "+") + p, color, found
+    return name, test, show.value_ci(test, "+") + p, look(0)["color"] if found else "0.35", found
 
 
 def _groups(groups):
-    """Rows of (name, {model: cell}): a color a model, which is named at the right."""
+    """Rows of {name: {model: cell}}: a color a model, which is named at the right."""
     return [(name * (at == 0), cell, f"{show.value_ci(cell)}  {show.model(model)}",
-             look(at)["color"], True)
-            for name, models in groups for at, (model, cell) in enumerate(models.items())]
+             look(at)["color"], True) for name, models in groups.items()
+            for at, (model, cell) in enumerate(models.items())]
 
 
 def _figure(panels):
@@ -72,18 +69,9 @@ def _figure(panels):
     grid = figure.subplots(len(panels), height_ratios=heights, squeeze=False).ravel()
     for axes, (title, rows, sides) in zip(grid, panels):
         _rows(axes, rows)
-        pad = 6
         axes.set_xlabel(DIFFERENCE if sides else "%, mean over labels (right: 95 % CI)")
-        if sides:
-            axes.axvline(0, color="0.6", linewidth=0.8, zorder=0)
-            low, high = axes.get_xlim()
-            axes.set_xlim(min(low, -0.2), max(high, 0.2))  # 0 is inside
-            b, a = (textwrap.fill(f"{show.model(sides[side])} better", 28) for side in "ba")
-            axes.text(0, 1, f"◄ {b}", transform=axes.transAxes, va="bottom", fontsize=6.5)
-            axes.text(1, 1, f"{a} ►", transform=axes.transAxes, va="bottom", ha="right",
-                      fontsize=6.5)
-            pad += 8 * max(text.count("\n") + 1 for text in (a, b))
-        axes.set_title(textwrap.fill(title, 75), loc="left", fontsize=8, fontweight="bold", pad=pad)
+        axes.set_title(textwrap.fill(title, 75), loc="left", fontsize=8, fontweight="bold",
+                       pad=6 if sides is None else _sides(axes, sides))
     return figure
 
 
@@ -97,10 +85,20 @@ def _rows(axes, rows):
     for y, tick, (name, cell, text, color, filled) in zip(places, axes.get_yticklabels(), rows):
         is_mean = name == MEAN
         value, low, high = (100 * x for x in (cell["value"], *cell["ci"]))
-        axes.plot([low, high], [y, y], color=color, linewidth=2 if is_mean else 1.2,
-                  solid_capstyle="butt")
+        axes.plot([low, high], [y, y], color=color, linewidth=2 if is_mean else 1.2)
         axes.plot(value, y, marker="D" if is_mean else "o", markersize=6 if is_mean else 4.5,
                   color=color, markerfacecolor=color if filled else "white")
         tick.set_fontweight("bold" if is_mean else "normal")
         axes.text(1.01, y, text, va="center", fontsize=tick.get_fontsize(),
                   fontweight=tick.get_fontweight(), transform=axes.get_yaxis_transform())
+
+
+def _sides(axes, c):
+    """Mark 0 and say which side is whose; returns how many points above the axes that takes."""
+    axes.axvline(0, color="0.6", linewidth=0.8, zorder=0)
+    low, high = axes.get_xlim()
+    axes.set_xlim(min(low, -0.2), max(high, 0.2))  # 0 is inside
+    b, a = (textwrap.fill(f"{show.model(c[side])} better", 28) for side in "ba")
+    axes.text(0, 1, f"◄ {b}", transform=axes.transAxes, va="bottom", fontsize=6.5)
+    axes.text(1, 1, f"{a} ►", transform=axes.transAxes, va="bottom", ha="right", fontsize=6.5)
+    return 6 + 8 * max(text.count("\n") + 1 for text in (a, b))

@@ -28,13 +28,20 @@ def write_report(folder, studies, settings, aligned=()):
     try:
         from stats.report.figures import draw_figures
         figures = draw_figures(folder, studies, aligned) if aligned else []
-    except ImportError:
+    except ImportError:  # the caller says so
         pass
-    tables, method = all_tables(studies, settings), describe(settings)
+    tables, method, tested = all_tables(studies, settings), describe(settings), differences(studies)
     said, careful = answers(studies, settings.get("margin")), caution(studies, settings)
-    tested = differences(studies)
+    images = [f'<figure><img alt="{html.escape(name)}" src="data:image/svg+xml;base64,'
+              + base64.b64encode((folder / name).read_bytes()).decode() + '"></figure>'
+              for name in figures if name.endswith("svg")]
+    page = Template(Path(__file__).with_name("page.html").read_text()).substitute(
+        answers="\n".join(f"<p>{html.escape(answer)}.</p>" for answer in said),
+        sentences="\n".join(f"<p>{html.escape(text)}</p>" for text in [*careful, method]),
+        tables="\n".join(map(formats.to_html, tables)),
+        first="".join(images[:1]), figures="\n".join(images[1:]))
     files = {
-        "report.html": _page(folder, figures, said, [*careful, method], tables),
+        "report.html": page,
         "report.md": "\n\n".join([*(f"**{answer}.**" for answer in said), *careful, "# Evaluation",
                                   method, *map(formats.to_markdown, tables)]) + "\n",
         "tables.tex": "\n\n".join([f"% {LATEX}\n% {method}", *map(formats.to_latex, tables), ""]),
@@ -49,25 +56,10 @@ def write_report(folder, studies, settings, aligned=()):
     return [*files, *figures]
 
 
-def _page(folder, figures, said, sentences, tables):
-    """report.html: one file that loads nothing; the first figure stands above the tables."""
-    images = [(name, base64.b64encode((folder / name).read_bytes()).decode())
-              for name in figures if name.endswith("svg")]
-    images = [f'<figure><img alt="{html.escape(name)}" src="data:image/svg+xml;base64,{data}">'
-              "</figure>"
-              for name, data in images]
-    return Template(Path(__file__).with_name("page.html").read_text()).substitute(
-        answers="\n".join(f"<p>{html.escape(answer)}.</p>" for answer in said),
-        sentences="\n".join(f"<p>{html.escape(text)}</p>" for text in sentences),
-        tables="\n".join(map(formats.to_html, tables)),
-        first="".join(images[:1]), figures="\n".join(images[1:]))
-
-
 def describe(settings):
     """How the numbers came about, in sentences."""
-    words, chosen = show.WORDS["method"], {"adjust": "bh"} | settings
-    chosen |= {name: of[chosen[name]].format(floor=2 / (settings["n_resamples"] + 1))
-               for name, of in words.items() if name != "text"}
-    limit = settings.get("limit")
-    only = f"Only the first {limit:,} radiographs of each test set. " if limit else ""
+    words, floor = show.WORDS["method"], 2 / (settings["n_resamples"] + 1)
+    chosen = {"adjust": "bh"} | settings
+    chosen |= {name: of[chosen[name]].format(floor=floor) for name, of in words["of"].items()}
+    only = words["limit"].format(**settings) if settings.get("limit") else ""
     return only + words["text"].format(**chosen)
