@@ -45,13 +45,24 @@ def power(difference, sd_runs, se_test, runs, draws=100_000):
     >>> power(1.0, 0.2, 0.25, 3) > power(0.5, 0.2, 0.25, 3)
     True
     """
+    se, z, critical = _drawn(sd_runs, se_test, runs, draws)
+    return float((np.abs(z + difference / se) > critical).mean())
+
+
+def detectable(sd_runs, se_test, runs, share=0.8, draws=100_000):
+    """The true difference that is found with a power of `share`; the rest is as in `power`."""
+    se, z, critical = _drawn(sd_runs, se_test, runs, draws)
+    return float(se * np.quantile(critical - z, share))
+
+
+def _drawn(sd_runs, se_test, runs, draws):
+    """The standard error of a difference; its error in units of that, and what it must exceed."""
     between = sd_runs**2 / runs
     variance = se_test**2 + 2 * between
     df = min(1e6, variance**2 / (2 * between**2 / (runs - 1))) if between else 1e6
     rng = np.random.default_rng(0)
     estimated = rng.chisquare(df, draws) / df
-    t = (rng.normal(size=draws) + difference / math.sqrt(variance)) / np.sqrt(estimated)
-    return float((np.abs(t) > t_quantile(0.95, df)).mean())
+    return math.sqrt(variance), rng.normal(size=draws), t_quantile(0.95, df) * np.sqrt(estimated)
 
 
 def main(argv=None):
@@ -64,6 +75,8 @@ def main(argv=None):
     add("--se-test", type=float, help="standard error that is due to the test patients, in points")
     add("--patients", type=int, help="test patients (or radiographs) to which --se-test belongs")
     add("--report", type=Path, help="report.json of evaluate.py to take the last three from")
+    add("--plot", type=Path, metavar="FILE", help="also draw, as .png, .svg or .pdf, which "
+        "differences are found with a power of 80 %% (needs matplotlib)")
     args = parser.parse_args(argv)
     try:
         if args.report:
@@ -86,6 +99,15 @@ def main(argv=None):
         cells = [100 * power(args.difference, args.sd_runs, args.se_test / math.sqrt(scale), runs)
                  for scale in SCALES]
         print(f"| {runs} | " + " | ".join(f"{cell:.0f}" for cell in cells) + " |")
+    if args.plot:
+        try:
+            from stats.report.figures import power_plot
+        except ImportError:
+            print("stats.power: error: --plot: pip install matplotlib", file=sys.stderr)
+            return 2
+        power_plot(args.plot, patients, {runs: [
+            detectable(args.sd_runs, args.se_test / math.sqrt(scale), runs) for scale in SCALES]
+            for runs in RUNS})
     return 0
 
 

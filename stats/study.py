@@ -234,7 +234,8 @@ def _model(corpus, runs, labels, label_set):
         mean[metric] = of_metric[-1] | {
             "sd_over_replicates_and_labels": float(sd_and_ci(pooled.ravel())[0]),
             "paper": in_paper.get(metric)}
-    named = ("run", "seed", "arch", "split_hash", "checkpoint_sha256", "versions", "file")
+    named = ("run", "seed", "arch", "split_hash", "checkpoint_sha256", "versions", "file",
+             "settings")
     return {"name": meta["name"], "init": init, "labels": per_label, "mean": mean,
             "runs": [{key: m.meta.get(key) for key in named}
                      | {"mean_auroc": float(of_run["auroc"][0][-1])}

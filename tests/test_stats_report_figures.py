@@ -162,3 +162,28 @@ def test_curves_of_a_single_epoch_can_be_seen(tmp_path, epochs, monkeypatch):
     )
     chance = next(line for line in auc.lines if line.get_label() == "chance")
     assert set(chance.get_ydata()) == {0.5}
+
+
+def test_a_planner_gets_a_plot(tmp_path, capsys, monkeypatch):
+    pytest.importorskip("matplotlib")
+    from matplotlib.figure import Figure
+
+    from stats import power
+
+    kept = []
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: kept.append(self) or save(
+        self, *a, **k))
+    words = "--sd-runs 0.3 --se-test 0.25 --patients 2797 --plot"
+    assert power.main([*words.split(), str(tmp_path / "power.png")]) == 0
+    with Image.open(tmp_path / "power.png") as picture:
+        assert np.asarray(picture.convert("L")).std() > 10
+    (figure,) = kept
+    assert_readable(figure)
+    (axes,) = figure.axes
+    assert [line.get_label() for line in axes.lines] == ["2", "3", "5", "10", "20"]
+    three = axes.lines[1]
+    for patients, difference in zip(*three.get_data()):
+        found = power.power(difference, 0.3, 0.25 * (2797 / patients) ** 0.5, 3)
+        assert found == pytest.approx(0.8, abs=0.002)  # less the tail on the other side
+    assert sorted(three.get_ydata(), reverse=True) == list(three.get_ydata())

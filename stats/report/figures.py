@@ -125,15 +125,15 @@ def _panels(figure, number, columns):
     return panels[:number]
 
 
-def power_plot(path, patients, found, share):
-    """Draw detectable differences, {runs: one for each number of `patients`}, at a power."""
+def power_plot(path, patients, found):
+    """Draw what a power of 80 % detects: {runs: a difference for each number of `patients`}."""
     with matplotlib.rc_context(SETTINGS):
         figure = Figure(figsize=(WIDTH * 0.7, 3.4), layout="constrained")
         axes = figure.subplots()
         for at, (runs, differences) in enumerate(found.items()):
             axes.plot(patients, differences, "o-", ms=3, color=look(at)["color"], label=runs)
         axes.set(xscale="log", ylim=(0, None), xlabel="test patients",
-                 ylabel=f"difference found with a power of {100 * share:.0f} %, points of ROC-AUC")
+                 ylabel="difference found with a power of 80 %, points of ROC-AUC")
         axes.set_xticks(patients, [f"{n:,}" for n in patients], minor=False)
         axes.minorticks_off()
         axes.grid(alpha=0.3)
