@@ -3,10 +3,10 @@
     python tests/bench_runtimes.py runs/x/model.onnx runs/x/model-int8.onnx --images FOLDER
     python tests/bench_runtimes.py runs/x/model.onnx --images FOLDER --python old/bin/python
 
-Prints a Markdown table, a row per runtime and file: onnxruntime as installed here (the reference),
+Prints a Markdown table, a row per runtime beside onnxruntime as installed here, a column per file:
 OpenVINO in float32 and in its default precision, ONNX's reference evaluator on a few images (it is
 slow), onnxruntime of the Pythons named with --python, and onnxruntime-web in headless Chromium
-(wasm and WebGPU, on a few images) where --web names its folder. What is not installed is left out.
+(wasm and WebGPU, on a few images) where --web names its folder.
 """
 
 import argparse
@@ -127,38 +127,42 @@ def runtimes(args):
         yield "onnxruntime-web, WebGPU", web(args.web, "webgpu"), FEW
 
 
+def compare(model, run, path, images, expected):
+    """A cell: largest difference of a probability, and decisions that changed."""
+    try:
+        version, found = run(str(path), images)
+    except ImportError:
+        return "", "not installed"
+    except Exception as error:  # one runtime that fails is a result
+        return "", f"fails: {(str(error).strip().splitlines() or [type(error).__name__])[0][:90]}"
+    changed = (model.predict_labels(found) != model.predict_labels(expected)).sum()
+    return version, f"{np.abs(found - expected).max():.1e}, {changed}"
+
+
 def main(argv=None):
     args = build_parser().parse_args(argv)
     files = expand(args.images)[: args.limit]
-    print("| runtime | version | file | images | largest difference | decisions changed |")
-    print("|---|---|---|---:|---:|---:|")
-    for path in args.models:
-        model = Predictor(path, "cpu")
-        size = model.metadata["image_size"]
-        images = np.stack([resize(model.check(read_image(f)), size) for f in files])[:, None]
-        expected = model.predict(list(images[:, 0]))
-        decided = model.predict_labels(expected)
-        name = f"{model.metadata['precision']}, {model.metadata['operators']}"
-        print(f"| onnxruntime, CPU | {onnxruntime.__version__} | {name} | {len(files)} | 0 | 0 |")
-        for runtime, run, limit in runtimes(args):
-            try:
-                version, found = run(str(path), images[:limit])
-            except ImportError:
-                print(f"not installed: {runtime}", file=sys.stderr)
-                continue
-            except Exception as error:  # one runtime that fails is a result
-                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-                print(f"| {runtime} | | {name} | | fails: {reason[:90]} | |", flush=True)
-                continue
-            n = len(found)
-            changed = (model.predict_labels(found) != decided[:n]).sum()
-            worst = np.abs(found - expected[:n]).max()
-            total = n * sum(t is not None for t in model.thresholds)
-            print(
-                f"| {runtime} | {version} | {name} | {n} | {worst:.1e} "
-                f"| {changed} of {total:,} |",
-                flush=True,
-            )
+    models = [Predictor(path, "cpu") for path in args.models]
+    size = models[0].metadata["image_size"]
+    pictures = [resize(models[0].check(read_image(file)), size) for file in files]
+    images, expected = np.stack(pictures)[:, None], [model.predict(pictures) for model in models]
+    decided = sum(t is not None for t in models[0].thresholds)
+    names = [f"{one.metadata['precision']}, {one.metadata['operators']}" for one in models]
+    print(
+        f"Beside onnxruntime {onnxruntime.__version__} on the CPU: the largest difference of a "
+        f"probability, and how many of {decided} decisions an image changed.\n"
+    )
+    print("| runtime | images | " + " | ".join(names) + " |")
+    print("|---|---:|" + "---:|" * len(names))
+    for runtime, run, limit in runtimes(args):
+        cells = [
+            compare(model, run, path, images[:limit], known[:limit])
+            for model, path, known in zip(models, args.models, expected)
+        ]
+        version = max(version for version, _ in cells)
+        name = runtime.replace(",", f" {version},", 1) if "," in runtime else f"{runtime} {version}"
+        count = len(images[:limit])
+        print(f"| {name} | {count} | " + " | ".join(c for _, c in cells) + " |", flush=True)
     return 0
 
 
