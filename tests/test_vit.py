@@ -54,10 +54,54 @@ def test_seed_fixes_the_weights_and_the_global_state_is_left_alone():
     assert not torch.equal(a.blocks[3].mlp.fc1.weight, c.blocks[3].mlp.fc1.weight)
 
 
-def test_config_builds_the_model_again():
-    model = create_model("vit_tiny", 14, 3, img_size=112, layer_scale=True)
+DINOV3 = dict(layer_scale=True, registers=4, rotary=True, norm_eps=1e-5)
+
+
+@pytest.mark.parametrize("shape", [dict(layer_scale=True), dict(registers=2), DINOV3])
+def test_config_builds_the_model_again(shape):
+    model = create_model("vit_micro", 14, 3, img_size=112, **shape)
     again = VisionTransformer(**model.config)
     again.load_state_dict(model.state_dict(), strict=True)
+    images = torch.rand(2, 3, 112, 112)
+    assert torch.equal(again(images), model(images))
+
+
+@pytest.mark.parametrize("shape", [dict(), dict(registers=2), DINOV3])
+def test_the_class_token_alone_is_that_of_all_tokens(shape):
+    model = create_model("vit_micro", 16, img_size=64, seed=2, **shape)
+    with torch.no_grad():
+        for parameter in model.parameters():  # so that attention is not uniform
+            parameter += torch.randn(parameter.shape) * 0.1
+    images = torch.rand(2, 3, 64, 64)
+    tokens, attention = model.tokens(images), model.attention(images)
+    assert tokens.shape == (2, 1 + shape.get("registers", 0) + 16, 128)
+    torch.testing.assert_close(model.forward_features(images), tokens[:, 0], rtol=1e-5, atol=1e-5)
+    assert attention.shape == (2, 4, 16) and (attention.sum(-1) < 1).all()
+
+
+def test_rotary_positions_are_metas():
+    """Their periods as Meta's files print them, to bfloat16; and what a shift of the grid turns."""
+    model = create_model("vit_micro", 16, img_size=64, **DINOV3)
+    wide = VisionTransformer(64, 16, 128, 1, 2, rotary=True)
+    assert wide.state_dict()["rope.periods"].bfloat16().tolist() == [
+        1.0, 1.3359375, 1.78125, 2.375, 3.15625, 4.21875, 5.625, 7.5, 10.0, 13.3125, 17.75, 23.75,
+        31.625, 42.25, 56.25, 75.0]
+    assert "pos_embed" not in model.state_dict()
+    cos, sin = model.rope(4)  # (16 patches, 32)
+    torch.testing.assert_close(cos**2 + sin**2, torch.ones(16, 32))
+    # patch 1 is in row 0, column 1: at -3/4 and -1/4 of [-1, 1]; its fastest period is 1
+    angle = 2 * torch.pi * torch.tensor([-0.75, -0.25])
+    torch.testing.assert_close(cos[1, [0, 8]], angle.cos())
+    torch.testing.assert_close(sin[1, [16, 24]], angle.sin())
+
+
+def test_autocast_keeps_the_rotation_in_float32():
+    model = create_model("vit_micro", 16, img_size=64, **DINOV3)
+    images = torch.rand(2, 3, 64, 64)
+    expected = model.forward_features(images)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = model.forward_features(images)
+    assert (found.float() - expected).norm() < 0.03 * expected.norm()
 
 
 def test_no_classes_gives_features():
