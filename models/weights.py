@@ -90,6 +90,9 @@ def from_pretrained(path, *, num_classes=0, img_size=224, num_heads=None):
     LoadReport
     """
     encoder = read_encoder(path, num_heads)
+    width, num_heads = encoder.config["embed_dim"], encoder.config["num_heads"]
+    if not num_heads or width % num_heads:
+        raise ValueError(f"{path}: {width} channels and {num_heads} heads; give num_heads")
     model = build(encoder.config | dict(img_size=img_size, num_classes=num_classes))
     return model.eval(), fill(model, encoder)
 
@@ -286,9 +289,7 @@ def read_encoder(path, num_heads=None, init=None):
                          ) from None
     usual = 16 if width == 1280 else 0 if width % 64 else width // 64  # ViT-H has 16 of 80 channels
     num_heads = num_heads or own.get("num_heads", usual)
-    if not num_heads or width % num_heads:
-        raise ValueError(f"{path}: {width} channels and {num_heads} heads; give num_heads")
-    if rotary:
+    if rotary and num_heads:
         state.setdefault("rope.periods", RotaryPositions(width // num_heads).periods)
     config = dict(
         patch_size=patch.shape[-1], embed_dim=width, num_heads=num_heads, depth=depth,

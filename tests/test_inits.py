@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from inits_table import PAGE, written
-from layouts import augreg_arrays, dinov2_state
+from layouts import SIZES, augreg_arrays, dinov2_state
 from PIL import Image
 from test_weights import checkpoint_of
 
@@ -16,7 +16,15 @@ from models import create_model
 from models.checkpoint import sha256
 from models.inits import fetch, initialize
 from models.records import INITS, File, find_init
+from models.vit import ARCHITECTURES
 from models.weights import RESIZE
+
+
+@pytest.fixture(autouse=True)
+def tiny_is_one_block(monkeypatch):
+    """What is tested here does not depend on the size."""
+    monkeypatch.setitem(ARCHITECTURES, "vit_tiny", dict(embed_dim=64, depth=1, num_heads=1))
+    monkeypatch.setitem(SIZES, "vit_tiny", (64, 1, 1))
 
 
 def test_no_network_says_where_the_file_is_had(tmp_path, monkeypatch):
@@ -217,10 +225,10 @@ def test_a_checkpoint_is_the_mimic_arm_only_if_it_was_trained_on_mimic(tmp_path)
 
 def test_each_family_starts_a_run_and_a_file_of_another_is_refused(tmp_path):
     state = dinov2_state(grid=4)
-    register = {"register_tokens": torch.randn(1, 4, 192)}
+    register = {"register_tokens": torch.randn(1, 4, 64)}
     rotary = {name: value for name, value in state.items() if name != "pos_embed"} | register
     rotary |= {"rope_embed.periods": torch.arange(1.0, 17.0)}
-    rotary |= {name + "_mask": torch.zeros(576) for name in state if name.endswith("qkv.bias")}
+    rotary |= {name + "_mask": torch.zeros(192) for name in state if name.endswith("qkv.bias")}
     plain = {name: value for name, value in dinov2_state(grid=4, patch=16).items()
              if "gamma" not in name}
     files = {"dinov2": state, "rad-dino": state, "dinov2-reg": state | register, "dinov3": rotary,
