@@ -298,7 +298,8 @@ def read_encoder(path, num_heads=None, init=None):
         norm_eps=own.get("norm_eps", 1e-5 if rotary else eps))
     if init is None:
         init = "dinov2" if family(config) == family(INITS["dinov2"].shape) else "imagenet"
-    return Encoder(path, state, config, "bilinear" if table is AUGREG else INITS[init].resize)
+    resize = "bilinear" if table is AUGREG else INITS[init].resize or "antialias"
+    return Encoder(path, state, config, resize)
 
 
 def rename(state, table, path):

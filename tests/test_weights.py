@@ -261,6 +261,8 @@ def test_wrong_model(tmp_path):
         )
     with pytest.raises(ValueError, match="unknown init 'swin'"):
         load_pretrained(create_model("vit_tiny", 14), "swin", tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=r"\(dinov3\).*It looks like vit_tiny .* of DINOv2"):
+        load_pretrained(create_model("vit_tiny", 14), "dinov3", tmp_path / "w.pth")
     with pytest.raises(FileNotFoundError, match="nowhere.pth"):
         load_pretrained(create_model("vit_tiny", 14), "dinov2", tmp_path / "nowhere.pth")
 
