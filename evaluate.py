@@ -26,6 +26,7 @@ from data.console import Parser, Progress, check_whole, run_command
 from data.labels import MIMIC_OVERLAP, TABLE3
 from models.records import INITS
 from models.settings import Config
+from stats import ALL_METRICS, METRICS
 from stats.comparable import comparison_groups, keep_labels, merged
 from stats.files import sha256
 from stats.predictions import Predictions, load_predictions, save_predictions, select, with_truth
@@ -48,7 +49,8 @@ OPTIONS = {  # how to score: the default, what --protocol paper has, and argpars
     "bootstrap": (1000, 1000, None), "resample": ("image", "image", ("image", "patient")),
     "thresholds": ("test", "test", ("test", "val")),
     "p-value": ("two-sided", "paper", ("two-sided", "paper")),
-    "family": ("comparison", "comparison", ("comparison", "report")), "min-count": (15, 1, None)}
+    "family": ("comparison", "comparison", ("comparison", "report")),
+    "adjust": ("bh", "bh", ("bh", "max-t")), "min-count": (15, 1, None)}
 
 
 def build_parser():
@@ -85,12 +87,20 @@ def build_parser():
             ("p-value", "two-sided, or the paper's one-sided proportion"),
             ("family", "adjust the labels' p-values over the labels of each comparison, or of the "
                        "whole report"),
+            ("adjust", "Benjamini and Hochberg, or Westfall and Young's max-T"),
             ("min-count", "labels with fewer positives or negatives are scored, but neither "
                           "tested nor part of the mean")):
         default, _, choices = OPTIONS[name]
         add(f"--{name}", choices=choices, type=type(default), metavar=None if choices else "N",
             help=f"{text} (default: {default})")
     add("--seed", type=int, default=0, help="of the resamples (default: 0)")
+    add("--metrics", nargs="+", default=[], metavar="NAME",
+        choices=["all", *(x for x in ALL_METRICS if x not in METRICS)],
+        help="further metrics: %(choices)s")
+    add("--net-benefit-at", type=float, metavar="P",
+        help="the probability from which on one would treat (default: validation's thresholds)")
+    add("--margin", type=float, metavar="POINTS",
+        help="test for equivalence and non-inferiority too: ROC-AUCs this close are alike")
     add("--subgroups", nargs="+", default=[], metavar="COLUMN",
         help="compare groups by sex, age, view, or a column of --covariates")
     add("--covariates", type=Path, metavar="CSV",
@@ -134,7 +144,7 @@ def evaluate(args):
                                only_shared=args.labels == "mimic-overlap")
     warn_of_labels(groups)
     studies = [study_group(g, args, covariates) for g in groups]
-    adjust(studies, args.family)
+    adjust(studies, args.family, args.adjust)
     report(groups, studies, args)
 
 
@@ -146,6 +156,8 @@ def check(args):
         if args.protocol and given not in (None, paper):
             raise ValueError(f"--protocol paper has --{name} {paper}, found {given}")
         setattr(args, key, paper if args.protocol else default if given is None else given)
+    if "all" in args.metrics:
+        args.metrics = list(ALL_METRICS)
     check_whole(0, seed=args.seed)
     check_whole(1, **{name: getattr(args, name) for name in (
         "bootstrap", "min_count", "image_size", "limit", "batch_size", "threads")})
@@ -158,7 +170,11 @@ def check(args):
             (args.on and (args.truth or args.labels != "all"),
              "--on is about the labels that all corpora have: leave out --truth and --labels"),
             (args.covariates and not args.subgroups,
-             "--covariates: say which of its columns to use by --subgroups")):
+             "--covariates: say which of its columns to use by --subgroups"),
+            (args.margin is not None and not 0 < args.margin < 100,
+             f"--margin {args.margin}: expected points of ROC-AUC, more than 0"),
+            (args.net_benefit_at is not None and not 0 < args.net_benefit_at < 1,
+             f"--net-benefit-at {args.net_benefit_at}: expected a probability between 0 and 1")):
         if wrong:
             raise ValueError(message)
     if args.bootstrap < 100:
@@ -354,7 +370,8 @@ def study_group(g, args, covariates):
         g.corpus, g.models, variant=g.variant, synthetic=g.synthetic, label_set=g.label_set,
         left_out=g.left_out, n_resamples=args.bootstrap, seed=args.seed, resample=args.resample,
         thresholds=args.thresholds, alternative=args.p_value, min_count=args.min_count,
-        threads=args.threads)
+        metrics=list(dict.fromkeys([*METRICS, *args.metrics])), threads=args.threads,
+        net_benefit_at=args.net_benefit_at, margin=args.margin and args.margin / 100)
     if g.trained_on:
         s |= {"trained_on": g.trained_on, "name": f"{s['name']}-from-{g.trained_on}"}
     s |= {key: g.models[0].meta[key] for key in ("truth", "excluded") if key in g.models[0].meta}
@@ -372,9 +389,9 @@ def study_group(g, args, covariates):
 def report(groups, studies, args):
     """Write the report, print the answers and where the rest is."""
     settings = {"n_resamples": args.bootstrap, "alternative": args.p_value} | {
-        key: getattr(args, key) for key in ("seed", "resample", "thresholds", "family", "labels",
-                                            "min_count", "limit", "cache_only", "subgroups",
-                                            "protocol")}
+        key: getattr(args, key) for key in (
+            "seed", "resample", "thresholds", "family", "adjust", "labels", "min_count", "metrics",
+            "margin", "net_benefit_at", "limit", "cache_only", "subgroups", "protocol")}
     files = write_report(args.out, studies, settings, [g.models for g in groups])
     if "figure3.png" not in files:
         print("no figures: pip install matplotlib", file=sys.stderr)

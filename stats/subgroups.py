@@ -16,8 +16,8 @@ import numpy as np
 
 from stats.bootstrap import bootstrap_models, p_values
 from stats.families import benjamini_hochberg
-from stats.intervals import sd_and_ci
-from stats.roc import auroc, operating_point, youden
+from stats.intervals import largest_count, score_interval, sd_and_ci
+from stats.roc import youden
 from stats.runs import infer_runs
 
 AGES = {"0 to 39": 0, "40 to 59": 40, "60 to 79": 60, "80 and over": 80}  # years
@@ -75,14 +75,7 @@ def subgroups(models, columns, labels, *, min_count=15, **options):
         (`low`). `interactions`: in how far the models' difference in ROC-AUC differs from that
         among the others. p-values are adjusted over the groups. `too_small`: what was left out.
     """
-    y, have = models[0].y_true, models[0].labels
     patients = next((m.patient_id for m in models if m.patient_id is not None), None)
-    units = np.arange(len(y)) if patients is None else np.unique(patients, return_inverse=True)[1]
-
-    def enough(label, side):
-        return all(len(np.unique(units[side & (y[:, label] == value)])) >= min_count
-                   for value in (0, 1))
-
     groups, gaps, interactions, too_small = [], [], [], []
     for attribute, values in columns.items():
         names = sorted(set(values.tolist()) - {""})
@@ -91,31 +84,28 @@ def subgroups(models, columns, labels, *, min_count=15, **options):
                              f"{len(names)}: {', '.join(names[:3])}, ...")
         too_small += [] if names else [f"{attribute}: not known"]
         for name in names:
-            sides = np.stack([values == name, (values != name) & (values != "")])
-            at = [have.index(x) for x in labels if all(enough(have.index(x), s) for s in sides)]
-            if not at:
+            inside, outside = values == name, (values != name) & (values != "")
+            found, most, scored = _score(models, (inside, outside), labels, patients, min_count,
+                                         options)
+            if not scored:
                 too_small.append(
-                    f"{attribute} {name}: {sides[0].sum():,} radiographs, no label with "
+                    f"{attribute} {name}: {inside.sum():,} radiographs, no label with "
                     f"{min_count} positives and negatives in the group and outside of it")
                 continue
-            found = _score(models, sides, at, patients, options)
             groups.append({
-                "attribute": attribute, "group": name, "images": int(sides[0].sum()),
-                "patients": None if patients is None else len(np.unique(units[sides[0]])),
-                "labels": [have[label] for label in at],
-                "models": {model: {metric: _estimate([x[..., :1] for x in both], p=False)
-                                   for metric, both in of.items()} for model, of in found.items()}})
+                "attribute": attribute, "group": name, "images": int(inside.sum()),
+                "patients": None if patients is None else len(np.unique(patients[inside])),
+                "labels": scored, "models": {model: {
+                    metric: _cell(x[0], most[metric]) for metric, x in of.items()}
+                    for model, of in found.items()}})
             if len(names) == 2 and name == names[1]:
                 continue  # its gap is the first's
-            low = names[1] if len(names) == 2 else "all others"
-            gap = {model: {metric: [x[..., :1] - x[..., 1:] for x in both]
-                           for metric, both in of.items()} for model, of in found.items()}
-            gaps += [{"attribute": attribute, "model": model, "metric": metric, "low": low,
-                      "high": name} | _estimate(one)
-                     for model, of in gap.items() for metric, one in of.items()]
-            interactions += [{"attribute": attribute, "group": name, "a": a, "b": b}
-                             | _estimate(gap[a]["auroc"], gap[b]["auroc"])
-                             for a, b in itertools.combinations(gap, 2)]
+            gaps += [{"attribute": attribute, "model": model, "metric": metric, "high": name,
+                      "low": names[1] if len(names) == 2 else "all others"} | _test(x[0] - x[1])
+                     for model, of in found.items() for metric, x in of.items()]
+            interactions += [{"attribute": attribute, "group": name, "a": a, "b": b} | _test(
+                *(found[model]["auroc"][0] - found[model]["auroc"][1] for model in (a, b)))
+                for a, b in itertools.combinations(found, 2)]
     for tests, family in ((gaps, ("model", "metric")), (interactions, ("a", "b"))):
         families = {}
         for test in tests:
@@ -126,33 +116,32 @@ def subgroups(models, columns, labels, *, min_count=15, **options):
     return {"groups": groups, "gaps": gaps, "interactions": interactions, "too_small": too_small}
 
 
-def _score(models, sides, at, patients, options):
-    """Means over the labels `at` of each metric, inside and outside of a group (2, N).
+def _score(models, sides, labels, patients, min_count, options):
+    """Means over the labels that have enough of both classes inside and outside of a group.
 
-    Dict of model -> metric -> [(K, 2) of its runs on the test set, (B, K, 2) in the replicates].
+    A dict of model -> metric -> (2, B + 1, K): of the two sides, on the test set and in the
+    replicates, for each run; the `most` of `stats.intervals.score_interval` inside; the labels.
     """
-    truth = np.concatenate([np.where(side[:, None], models[0].y_true[:, at], np.nan)
-                            for side in sides], axis=1)
-    scores = [np.tile(m.y_score[:, at], 2) for m in models]
-    thresholds = [np.tile(_thresholds(m)[at], 2) for m in models]
-    drawn = bootstrap_models(truth, scores, metrics=METRICS, groups=patients,
-                             thresholds=thresholds, **options)
-    found = {}
-    for m, score, threshold, d in zip(models, scores, thresholds, drawn):
-        point = operating_point(truth, score, threshold)
-        values = {"auroc": auroc(truth, score), "sensitivity": point.sensitivity,
-                  "specificity": point.specificity}
-        both = [{metric: x.reshape(*x.shape[:-1], 2, len(at)) for metric, x in of.items()}
-                for of in (values, d.values)]
-        labels = [m.labels[label] for label in at]
-        for of in both:
-            healthy = (1 - of["specificity"][..., labels.index("No finding")]
-                       if "No finding" in labels else None)
-            of |= {metric: x.mean(axis=-1) for metric, x in of.items()}
-            of |= {} if healthy is None else {"fpr_no_finding": healthy}
-        found.setdefault(m.meta["name"], []).append(both)
-    return {name: {metric: [np.stack([run[k][metric] for run in runs], axis=k) for k in (0, 1)]
-                   for metric in runs[0][0]} for name, runs in found.items()}
+    have, scores = models[0].labels, [m.y_score for m in models]
+    drawn = [bootstrap_models(np.where(side[:, None], models[0].y_true, np.nan), scores,
+                              metrics=METRICS, groups=patients,
+                              thresholds=[_thresholds(m) for m in models], **options)
+             for side in sides]
+    averaged = np.isin(have, labels) & np.all([of[0].classes >= min_count for of in drawn], (0, 1))
+    runs, most, scored = {}, {}, [label for label, mean in zip(have, averaged) if mean]
+    for m, *both in zip(models, *drawn) if scored else ():
+        of = runs.setdefault(m.meta["name"], {})
+        for metric in METRICS:
+            x = np.stack([np.vstack([one.value[metric], one.values[metric]]) for one in both])
+            of.setdefault(metric, []).append(x[..., averaged].mean(axis=-1))
+            trials = largest_count(metric, *both[0].classes)
+            most[metric] = len(scored)**2 / (1 / trials[averaged]).sum()  # as if independent
+        if "No finding" in scored:
+            at = have.index("No finding")
+            of.setdefault("fpr_no_finding", []).append(1 - x[..., at])  # x: the specificity
+            most["fpr_no_finding"] = trials[at]
+    return {name: {metric: np.stack(x, axis=-1) for metric, x in of.items()}
+            for name, of in runs.items()}, most, scored
 
 
 def _thresholds(model):
@@ -161,19 +150,27 @@ def _thresholds(model):
     return np.where(np.isnan(known), youden(model.y_true, model.y_score), known)
 
 
-def _estimate(a, b=None, p=True):
-    """Value, interval and p of a mean over runs, or of the difference of two such means.
+def _infer(a, b=None):
+    """Value, its variance and degrees of freedom, interval and p of a mean over runs, or of a - b.
 
-    Each is (values (K, 1), replicates (B, K, 1)); of single runs as in `stats.p_values`, of several
-    as in `stats.runs.infer_runs`.
+    Each is (B + 1, K); of single runs as `stats.p_values` has it, of several as `infer_runs`.
     """
-    if max(len(side[0]) for side in (a, b or a)) > 1:
-        found = infer_runs(*a, *(b or ()))
-        parts = found.value[0], found.ci[0], found.p_value[0]
-    else:
-        value, paired = [x.sum() if x.ndim == 2 else x[:, 0, 0] for x in a]
-        if b:
-            value, paired = value - b[0].sum(), paired - b[1][:, 0, 0]
-        parts = value, sd_and_ci(paired)[1], p_values(paired)
-    cell = {"value": float(parts[0]), "ci": parts[1].tolist()}
-    return cell | {"p": float(parts[2])} if p else cell
+    sides = [x for x in (a, b) if x is not None]
+    if max(x.shape[1] for x in sides) > 1:
+        found = infer_runs(*(part for x in sides for part in (x[0][:, None], x[1:, :, None])))
+        return [x[0] for x in (found.value, found.se**2, found.df, found.ci, found.p_value)]
+    value, *replicates = (a if b is None else a - b)[:, 0]
+    sd, ci = sd_and_ci(np.array(replicates))
+    return value, sd**2, np.inf, ci, p_values(np.array(replicates))
+
+
+def _cell(a, most):
+    """A metric's value and interval."""
+    value, variance, df, *_ = _infer(a)
+    return {"value": float(value), "ci": score_interval(value, variance, most, df).tolist()}
+
+
+def _test(a, b=None):
+    """A difference, its interval and p."""
+    value, _, _, ci, p = _infer(a, b)
+    return {"value": float(value), "ci": ci.tolist(), "p": float(p)}

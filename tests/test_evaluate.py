@@ -933,3 +933,30 @@ def test_a_run_is_scored_at_another_size(here, phantom, capsys):
     np.testing.assert_allclose(found.y_score, expected, atol=1e-6)
     capsys.readouterr()
     fails(capsys, [*quick, "--image-size", "50"], "50", "multiple of the patch size")
+
+
+def test_further_metrics_margins_and_max_t(here, capsys):
+    from sklearn.metrics import average_precision_score, brier_score_loss
+
+    write_csvs(here)
+    asked = ["--metrics", "average_precision", "brier", "--margin", "40", "--adjust", "max-t"]
+    assert evaluate.main([*CSVS, *asked]) == 0
+    assert "equivalent within 40 points" in capsys.readouterr().out
+    found = json.loads(Path("reports/report.json").read_text())
+    assert found["settings"]["margin"] == 40 and found["settings"]["adjust"] == "max-t"
+    (found,) = found["studies"]
+    truth, a = (np.loadtxt(f"{name}.csv", delimiter=",", skiprows=1, usecols=2)
+                for name in ("truth", "A"))
+    cells = found["models"][0]["labels"]["Edema"]
+    assert cells["average_precision"]["value"] == pytest.approx(average_precision_score(truth, a))
+    assert cells["brier"]["value"] == pytest.approx(brier_score_loss(truth, a))
+    assert found["comparisons"][0]["mean"]["p_equivalent"] < 0.05
+    assert evaluate.main([*CSVS, "--metrics", "all", "--net-benefit-at", "0.3"]) == 0
+    (found,) = json.loads(Path("reports/report.json").read_text())["studies"]
+    calls, n = a >= 0.3, len(a)
+    benefit = (calls & (truth == 1)).sum() / n - (calls & (truth == 0)).sum() / n * 0.3 / 0.7
+    assert found["models"][0]["labels"]["Edema"]["net_benefit"]["value"] == pytest.approx(benefit)
+    shutil.rmtree("reports")
+    capsys.readouterr()
+    fails(capsys, [*CSVS, "--margin", "0"], "--margin 0.0: expected points")
+    fails(capsys, [*CSVS, "--net-benefit-at", "1.5"], "--net-benefit-at 1.5: expected a prob")
