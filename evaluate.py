@@ -38,13 +38,10 @@ from stats.study import adjust, study
 from stats.subgroups import group_of, subgroups
 
 # Of a run's configuration, what makes it a run of another kind; see also its init, arch and labels.
-SETTINGS = ("uncertain", "cohort", "val_fraction", "split_seed", "keep_head", "image_size",
-            "normalize", "freeze", "epochs", "batch_size", "drop_last", "augment", "lr",
-            "weight_decay", "schedule", "warmup_epochs", "layer_decay", "clip", "ema", "keep",
-            "weights_sha256")
-# Of these, in which the paper and its authors' code differ, or that do not belong to the recipe.
-FREE = {"val_fraction", "split_seed", "keep_head", "drop_last", "augment", "keep",
-        "weights_sha256"}
+RECIPE = ("uncertain", "cohort", "image_size", "normalize", "freeze", "epochs", "batch_size", "lr",
+          "weight_decay", "schedule", "warmup_epochs", "layer_decay", "clip", "ema")
+SETTINGS = (*RECIPE, "val_fraction", "split_seed", "keep_head", "drop_last", "augment", "keep",
+            "weights_sha256")  # in these the paper and its authors' code differ, or say nothing
 OPTIONS = {  # how to score: the default, what --protocol paper has, and argparse's choices
     "bootstrap": (1000, 1000, None), "resample": ("image", "image", ("image", "patient")),
     "thresholds": ("test", "test", ("test", "val")),
@@ -208,9 +205,8 @@ def find_runs(folders):
                 print(f"warning: {path.parent} has no best.pt and is skipped", file=sys.stderr)
     for folder in folders:
         if not (folder / "best.pt").is_file():
-            raise FileNotFoundError(f"{folder}: no best.pt there, so it is no run of train.py, or "
-                                    "one without an epoch" if folder.is_dir() else
-                                    f"{folder}: no such run folder")
+            raise FileNotFoundError(f"{folder}: no such run folder, or no best.pt in it, which "
+                                    "train.py writes after an epoch")
     return folders
 
 
@@ -279,21 +275,22 @@ def predict_on(corpus, folder, model, checkpoint, config, args):
                 progress.show(stop)
     y_true, y_score = (np.concatenate(arrays) for arrays in zip(*parts))
 
-    init, default = INITS.get(config["init"]), vars(Config())
-    recipe = {key: config.get(key, default.get(key)) for key in SETTINGS}
-    recipe |= {"image_size": args.image_size or recipe["image_size"]}
+    init, settings = INITS.get(config["init"]), {key: config[key] for key in SETTINGS
+                                                 if key in config}
+    if args.image_size:
+        settings["image_size"] = args.image_size
     meta = {"run": folder.resolve().name, "corpus": corpus if other else own,
             "trained_on": own if other else None, "init": config["init"], "arch": config["arch"],
             "split_hash": test_set.split_hash, "checkpoint_sha256": sha256(folder / "best.pt"),
             "thresholds": checkpoint["thresholds"],
             "thresholds_from": "Youden's on the validation set",
             "seed": config.get("seed"), "epoch": checkpoint.get("epoch"), "limit": args.limit,
-            "settings": {key: recipe[key] for key in SETTINGS if key in config},
+            "settings": settings,
             "versions": {key: config.get(key) for key in ("git", "numpy", "python", "torch")},
             "synthetic": test_set.synthetic or bool(config.get("synthetic")),
             "missing": len(test_set.skipped["missing"]), "bad": len(test_set.skipped["bad"]),
             "pretrained_on": list(init.pretrained_on) if init else [],
-            "paper_init": is_papers(init, config["arch"], recipe)}
+            "paper_init": is_papers(init, config["arch"], settings)}
     sex, age = test_set.demographics()
     table = test_set.table
     p = Predictions(table.image_id, table.patient_id, labels, y_true if not other else
@@ -309,14 +306,11 @@ def predict_on(corpus, folder, model, checkpoint, config, args):
     return with_truth(p, folder, args.truth) if args.truth else p
 
 
-def is_papers(init, arch, recipe):
-    """Whether weights and training are the paper's, so that its numbers may stand beside a run's.
-
-    `init` is a record of `INITS` or None; `recipe` holds the run's `SETTINGS`.
-    """
+def is_papers(init, arch, settings):
+    """Whether a run of a record of `INITS` (or None) has the paper's weights and recipe."""
     default = vars(Config())
-    return bool(init and init.is_paper(arch, recipe["weights_sha256"]) and all(
-        recipe[key] == default[key] for key in SETTINGS if key not in FREE))
+    return bool(init and init.is_paper(arch, settings.get("weights_sha256")) and all(
+        settings.get(key, default[key]) == default[key] for key in RECIPE))
 
 
 def say_if_unfinished(folder, epochs, epoch):

@@ -52,12 +52,12 @@ def save_predictions(path, predictions):
     """
     p = predictions
     _check_values(path, p)
-    arrays = {"image_id": p.image_id, "patient_id": p.patient_id, "labels": p.labels,
-              "sex": p.sex, "view": p.view, "meta": json.dumps(p.meta, sort_keys=True)}
-    texts = {name: np.asarray(a, dtype=str) for name, a in arrays.items() if a is not None}
-    age = {} if p.age is None else {"age": p.age}
+    texts = {"meta": json.dumps(p.meta, sort_keys=True)} | {
+        name: getattr(p, name) for name in ("image_id", "patient_id", "labels", "sex", "view")}
+    arrays = {name: np.asarray(x, dtype=str) for name, x in texts.items() if x is not None}
     with atomic_write(path) as file:
-        np.savez_compressed(file, **texts, **age, y_true=p.y_true, y_score=p.y_score)
+        np.savez_compressed(file, **arrays, **({} if p.age is None else {"age": p.age}),
+                            y_true=p.y_true, y_score=p.y_score)
 
 
 def load_predictions(path, truth=None):
@@ -90,26 +90,26 @@ def with_truth(p, name, truth, whole=False):
     Kept are the labels that both have (`meta["labels_left_out"]` lists the others) and the images
     that the CSV has (`meta["truth"]` counts them), which with `whole` must be all of both.
     """
-    ids, person, true_labels, y_true = read_csv(truth, "label")
-    common = [label for label in p.labels if label in true_labels]
+    ids, person, labels, y_true = read_csv(truth, "label")
+    t = replace(Predictions(ids, None, labels, y_true, y_true), **person)
+    common = [label for label in p.labels if label in labels]
     if not common:
         raise ValueError(f"{name}: no label in common with {truth}: {', '.join(p.labels)} against "
-                         f"{', '.join(true_labels)}")
-    meta = {"labels_left_out": sorted(set(p.labels) ^ set(true_labels))}
-    rows = np.arange(len(p.image_id)) if whole else np.flatnonzero(np.isin(p.image_id, ids))
-    if not len(rows):
-        raise ValueError(f"{truth}: holds none of the images of {name}: expected ids like "
-                         f"{p.image_id[0]}, found {ids[0]}")
+                         f"{', '.join(labels)}")
+    meta = {"labels_left_out": sorted(set(p.labels) ^ set(labels))}
+    rows = slice(None)
     if not whole:
-        meta["truth"] = {"file": str(truth), "sha256": sha256(truth), "images": len(rows),
-                         "of": len(p.image_id)}
-        theirs = np.isin(ids, p.image_id)
-        ids, y_true, person = ids[theirs], y_true[theirs], {k: x[theirs] for k, x in person.items()}
+        rows, theirs = np.isin(p.image_id, ids), np.isin(ids, p.image_id)
+        if not rows.any():
+            raise ValueError(f"{truth}: holds none of the images of {name}: expected ids like "
+                             f"{p.image_id[0]}, found {ids[0]}")
+        meta["truth"] = {"file": str(truth), "sha256": sha256(truth), "images": int(rows.sum()),
+                         "of": len(rows)}
+        t = select(t, common, theirs)
     p = select(p, common, rows)
-    order = match_ids(ids, p.image_id, truth, name)
-    known = {key: x[order] for key, x in person.items() if getattr(p, key) is None}
-    return replace(p, **known, meta=p.meta | meta,
-                   y_true=y_true[order][:, [true_labels.index(label) for label in common]])
+    t = select(t, common, match_ids(t.image_id, p.image_id, truth, name))
+    known = {key: getattr(t, key) for key in PERSON if getattr(p, key) is None}
+    return replace(p, **known, y_true=t.y_true, meta=p.meta | meta)
 
 
 def select(p, labels, rows):

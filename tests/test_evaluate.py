@@ -881,10 +881,8 @@ def test_subgroups_of_a_csv_and_of_covariates(here, capsys):
 
 def test_the_papers_numbers_stand_only_beside_its_own_weights_and_recipe():
     from models.records import INITS
-    from models.settings import Config
 
-    recipe = {key: vars(Config()).get(key) for key in evaluate.SETTINGS}
-    recipe |= {"weights_sha256": INITS["dinov2"].files["vit_base"].sha256, "augment": "authors"}
+    recipe = {"weights_sha256": INITS["dinov2"].files["vit_base"].sha256, "augment": "authors"}
 
     def is_papers(init="dinov2", arch="vit_base", **changes):
         return evaluate.is_papers(INITS.get(init), arch, recipe | changes)
