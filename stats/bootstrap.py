@@ -33,8 +33,8 @@ WIDTH, BATCH = 1024, 32  # resamples: weighed at once, drawn at once
 class Bootstrap:
     """One model's metrics in every bootstrap replicate.
 
-    values : dict of metric -> (B, L) float64 array, NaN where a replicate is undefined
-    value : dict of metric -> (L,) float64 array, on the test set itself
+    values, value : dict of metric -> (B, L) and, of the test set itself, (L,) float64 array; NaN
+        where undefined
     reasons : list of L, why a label can never be scored (`stats.undefined_reasons`), else None
     classes : (2, L) int array, the images (or groups that have one) of each class
     """
@@ -88,26 +88,15 @@ class PairedBootstrap:
 
 
 def p_values(difference, alternative="two-sided", null=0.0):
-    """P-value of each column of paired differences.
+    """P-value (L,) of each column of paired differences (B, L), or of a single one (B,).
 
     Two-sided: p = min(1, 2 (k + 1) / (B + 1)), where k counts the replicates on the rarer side of
     the null (those at it are on both). It inverts the percentile interval; the added ones (Davison
     and Hinkley, "Bootstrap Methods and their Application" (1997), 4.2) keep it from being 0: it
-    cannot be below 2 / (B + 1).
-
-    Parameters
-    ----------
-    difference : (B,) or (B, L) array
-        NaN in replicates that leave the label undefined; B is the number of the others.
-    alternative : {"two-sided", "greater", "less", "paper"}
-        "greater" and "less" are one-sided: (k + 1) / (B + 1), with k the replicates that are not
-        above, or not below, the null. "paper" is the authors' one-sided proportion k / B of
-        replicates in which a is not above b, which can be 0.
-    null : float
-
-    Returns
-    -------
-    (L,) array, or a float for one column; NaN where no replicate is defined
+    cannot be below 2 / (B + 1). Replicates that are NaN do not count toward B; without any other,
+    p is NaN. "greater" and "less" are one-sided: (k + 1) / (B + 1), with k the replicates that are
+    not above, or not below, the null. "paper" is the authors' one-sided proportion k / B of
+    replicates in which a is not above b, which can be 0.
 
     Examples
     --------
@@ -140,22 +129,18 @@ def bootstrap_models(y_true, scores, *, n_resamples=1000, seed=0, groups=None, m
     y_true : (N, L) array in {0, 1, NaN}
         NaN is left out, label by label. A single label may come as (N,).
     scores : sequence of M (N, L) arrays
-        One per model.
-    n_resamples : int
-        B.
-    seed : int
-        Resample b depends on the seed and b alone.
+    n_resamples, seed : int
+        B; resample b depends on the seed and b alone.
     groups : (N,) array, optional
         Whose images are drawn together: patients, say. As many groups are drawn, with replacement,
         as there are; the images of one person are not independent, and drawn singly (the paper's
         way, and the default) they make standard errors and p-values too small.
     metrics : sequence of names from `ALL_METRICS`
         Those of `PROBABILITY_METRICS` take the scores for probabilities.
-    thresholds : sequence of M (L,) arrays, optional
+    thresholds, net_benefit_at : sequences of M (L,) arrays, optional
         Scores from there on are predicted positive; NaN leaves a label undefined. By default at
-        Youden's threshold, found anew in each resample, as the authors do.
-    net_benefit_at : sequence of M (L,) arrays, optional
-        The threshold probabilities of the net benefit; by default `thresholds`.
+        Youden's threshold, found anew in each resample, as the authors do. The net benefit needs
+        fixed ones, probabilities: its own, or else `thresholds`.
     memory_mb : int
         Bound on what is held besides the arguments and the result, in MiB. (One resample at a time
         is the least.)
@@ -189,12 +174,12 @@ def bootstrap_models(y_true, scores, *, n_resamples=1000, seed=0, groups=None, m
         for at in (thresholds, net_benefit_at))
     if n_resamples < 1:
         raise ValueError(f"n_resamples: expected at least 1, found {n_resamples}")
-    needed = 8 * n_resamples * y.shape[1] * len(metrics) * len(scores)
+    needed = 8 * n_resamples * y.shape[1] * len(metrics) * len(scores) / 2**30
     if hasattr(os, "sysconf"):
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
         if needed > memory:
-            raise ValueError(f"n_resamples: {n_resamples:,} replicates would take "
-                             f"{needed / 2**30:,.0f} GiB; this machine has {memory / 2**30:,.0f}")
+            raise ValueError(f"n_resamples: {n_resamples:,} replicates would take {needed:,.0f} "
+                             f"GiB; this machine has {memory:,.0f}")
     units, members = len(y), None
     if groups is not None:
         if np.shape(groups) != (len(y),):
@@ -227,17 +212,12 @@ def bootstrap_models(y_true, scores, *, n_resamples=1000, seed=0, groups=None, m
         for of_model, area in zip(values, pool.map(lambda s: auroc(y, s), scores)):
             if "auroc" in metrics:
                 of_model["auroc"][0] = area  # the same to the last bit as `auroc`
-    classes = class_counts(y, groups)
+    drawn_together = np.arange(len(y)) if members is None else members
+    classes = np.array([[len(np.unique(drawn_together[of_label == value])) for of_label in y.T]
+                        for value in (1, 0)])
     return [Bootstrap({metric: v[1:] for metric, v in of_model.items()},
                       {metric: v[0] for metric, v in of_model.items()}, reasons, classes)
             for of_model in values]
-
-
-def class_counts(y, groups=None):
-    """Images of each class (2, L), positives first; with groups (N,), those that have such one."""
-    return np.array([[(of_label == value).sum() if groups is None else
-                      len(np.unique(groups[of_label == value])) for of_label in y.T]
-                     for value in (1, 0)])
 
 
 def bootstrap(y_true, y_score, *, thresholds=None, **options):
@@ -253,13 +233,12 @@ def paired_bootstrap(y_true, y_score_a, y_score_b, *, n_resamples=1000, metric="
     Parameters
     ----------
     y_true, y_score_a, y_score_b : (N, L) arrays
-    n_resamples : int
     metric : str
         Which metric's differences are tested.
     alternative : {"two-sided", "greater", "less", "paper"}
         As in `p_values`.
-    **options
-        `seed`, `groups`, `memory_mb` and `threads` of `bootstrap_models`.
+    n_resamples, **options
+        As in `bootstrap_models`.
 
     Returns
     -------

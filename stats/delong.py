@@ -12,17 +12,14 @@ from statistics import NormalDist
 
 import numpy as np
 
-from stats.roc import check_one_label, check_scores
+from stats.roc import check_labels, check_scores
 
 
 @dataclass(frozen=True)
 class DeLong:
-    """Two models' areas and their difference, a - b, with Wald intervals.
+    """Two models' areas and their difference, a - b: floats; `se` and `z` are the difference's.
 
-    auc_a, auc_b, difference : float
-    se : float, standard error of the difference
-    z, p_value : float, two-sided
-    ci_a, ci_b : (low, high), clipped to [0, 1];  ci : (low, high) of the difference
+    The p-value is two-sided; Wald intervals (low, high), those of the areas clipped to [0, 1].
     """
 
     auc_a: float
@@ -61,14 +58,13 @@ def delong_test(y_true, y_score_a, y_score_b, level=0.95):
         estimated. Where the difference has no variance (a model against itself, two perfect
         models), p is 1 for no difference, else 0.
     """
-    y = check_one_label(y_true)
+    y = check_labels(y_true, one=True)
     scores = [check_scores(s, y.shape, f"y_score_{name}")[:, 0]
               for name, s in (("a", y_score_a), ("b", y_score_b))]
     y = y[:, 0]
     positives, negatives = int((y == 1).sum()), int((y == 0).sum())
     if min(positives, negatives) < 2:
-        nan = math.nan
-        return DeLong(nan, nan, nan, nan, nan, nan, (nan, nan), (nan, nan), (nan, nan))
+        return DeLong(*[math.nan] * 6, *[(math.nan, math.nan)] * 3)
 
     # Placements: the share of negatives below each positive, and of positives above each negative.
     above, below = np.empty((2, positives)), np.empty((2, negatives))
@@ -79,18 +75,12 @@ def delong_test(y_true, y_score_a, y_score_b, level=0.95):
         below[model] = 1 - (ranks[positives:] - _midranks(controls)) / positives
     auc = above.mean(axis=1)
     covariance = np.cov(above) / positives + np.cov(below) / negatives  # (2, 2)
-    difference = auc[0] - auc[1]
+    difference = float(auc[0] - auc[1])
     se = math.sqrt(max(0.0, covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]))
-    if se > 0:
-        z = difference / se
-    else:
-        z = math.copysign(math.inf, difference) if difference else 0.0
-    width = NormalDist().inv_cdf((1 + level) / 2)
-
-    def wald(center, error):
-        return float(center - width * error), float(center + width * error)
-
-    ci_a, ci_b = (tuple(float(np.clip(end, 0, 1)) for end in wald(auc[model], error))
-                  for model, error in enumerate(np.sqrt(np.diag(covariance))))
-    return DeLong(float(auc[0]), float(auc[1]), float(difference), se, float(z),
-                  math.erfc(abs(z) / math.sqrt(2)), ci_a, ci_b, wald(difference, se))
+    z = difference / se if se > 0 else math.copysign(math.inf, difference) if difference else 0.0
+    half = NormalDist().inv_cdf((1 + level) / 2) * np.sqrt([*np.diag(covariance), se**2])
+    center = np.append(auc, difference)
+    ends = np.stack([center - half, center + half], axis=1)
+    ends[:2] = np.clip(ends[:2], 0, 1)
+    return DeLong(*auc.tolist(), difference, se, float(z), math.erfc(abs(z) / math.sqrt(2)),
+                  *map(tuple, ends.tolist()))

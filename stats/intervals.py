@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(200)
+_LGAMMA, _ERFC = (np.vectorize(f, otypes=[float]) for f in (math.lgamma, math.erfc))
 
 
 def t_test(t, df):
@@ -15,23 +16,28 @@ def t_test(t, df):
     """
     t, df = np.broadcast_arrays(np.abs(np.asarray(t, float)), np.asarray(df, float))
     few = np.where(df < 1e6, df, 1.0)
-    end = np.arctan(t / np.sqrt(few))[..., None]
-    scale = np.vectorize(lambda k: math.exp(math.lgamma((k + 1) / 2) - math.lgamma(k / 2)))(few)
-    powers = np.cos((_NODES + 1) / 2 * end) ** (few[..., None] - 1)
-    inside = scale / math.sqrt(math.pi) * end[..., 0] * (powers @ _WEIGHTS)
-    p = np.where(df < 1e6, 1 - inside, np.vectorize(math.erfc)(t / math.sqrt(2)))
+    end = np.arctan(t / np.sqrt(few))
+    powers = np.cos((_NODES + 1) / 2 * end[..., None]) ** (few[..., None] - 1)
+    p = np.where(df < 1e6, 1 - _scale(few) * end * (powers @ _WEIGHTS), _ERFC(t / math.sqrt(2)))
     return np.where(np.isnan(t + df), np.nan, np.clip(p, 0, 1))[()]
+
+
+def _scale(df):
+    """The density of T is this / sqrt(df) (1 + t^2 / df)^(-(df + 1) / 2)."""
+    return np.exp(_LGAMMA((df + 1) / 2) - _LGAMMA(df / 2)) / math.sqrt(math.pi)
 
 
 def t_quantile(level, df):
     """How many standard errors hold a share `level` of Student's distribution, to either side."""
-    high = np.full(np.shape(df), 1e5)
-    low = np.zeros_like(high)
-    for _ in range(80):
-        middle = (low + high) / 2
-        enough = t_test(middle, df) <= 1 - level
-        low, high = np.where(enough, low, middle), np.where(enough, middle, high)
-    return np.where(np.isnan(df), np.nan, high)[()]
+    df = np.minimum(df, 1e6)
+    t = np.zeros(np.shape(df))
+    for _ in range(200):  # Newton's method, from the left: the chance beyond t is convex
+        density = _scale(df) / np.sqrt(df) * (1 + t**2 / df) ** (-(df + 1) / 2)
+        step = (t_test(t, df) - (1 - level)) / (2 * density)
+        t = t + step
+        if not (np.abs(step) > 1e-9 * t).any():
+            break
+    return t[()]
 
 
 def nanmean(values, axis):

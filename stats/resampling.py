@@ -140,6 +140,12 @@ class BestPoint:
         self.index, self.tp, self.fp = np.zeros((3, len(positives)))  # 0: no positive predictions
         self.scratch = np.empty((2, CHUNK, len(positives)))
 
+    def may_improve(self, most_tp, least_fp):
+        """Whether a point of at most so many true and at least so many false positives could."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            bound = most_tp / self.positives - least_fp / self.negatives
+        return (bound > self.index).any()
+
     def update(self, tp, fp):
         """Take the curve's next points, (CHUNK, B) each; the first of the best stays."""
         index, fpr = self.scratch
@@ -155,24 +161,10 @@ class BestPoint:
 
 
 def weighted_roc(drawn, segments, positives, negatives, *, youden=False, precision=False):
-    """Area under the ROC curve, average precision and the best operating point in each resample.
+    """Area under the ROC curve, average precision, and tp and fp at Youden's point: (B,) float64.
 
-    Parameters
-    ----------
-    drawn : Resamples
-    segments : Segments
-        For the average precision, of each score.
-    positives, negatives : (B,) float64 arrays
-        Of this label in each resample.
-    youden, precision : bool
-        What is looked for beside the area.
-
-    Returns
-    -------
-    area, average_precision : (B,) float64 arrays
-        NaN in a resample that lacks a class.
-    tp, fp : (B,) float64 arrays
-        At the highest threshold that maximizes tpr - fpr, found anew in each resample.
+    `positives` and `negatives` (B,) are this label's in each resample; one that lacks a class is
+    NaN. The average precision needs segments of each score, and is 0 where it is not asked for.
     """
     n_resamples = drawn.counts.shape[1]
     sums = np.empty((2, CHUNK, n_resamples))
@@ -196,17 +188,16 @@ def weighted_roc(drawn, segments, positives, negatives, *, youden=False, precisi
         _accumulate(fp)
         lost += np.einsum("kb,kb->b", tp, fp)
         fp_before = fp[-1].copy()
-        if not youden and not precision:
-            continue
         own = tp.copy() if precision else None
         tp[0] += tp_before
-        _accumulate(tp)
-        tp_before = tp[-1].copy()
-        fp[tied] = fp[tied + 1]  # the positives and negatives of such a segment come together
-        if precision:
-            gained += np.einsum("kb,kb->b", own, tp / np.maximum(tp + fp, 1))
-        if youden:
-            best.update(tp, fp)
+        tp_before = tp.sum(axis=0)
+        if precision or (youden and best.may_improve(tp_before, fp[0])):
+            _accumulate(tp)
+            fp[tied] = fp[tied + 1]  # the positives and negatives of such a segment come together
+            if precision:
+                gained += np.einsum("kb,kb->b", own, tp / np.maximum(tp + fp, 1))
+            if youden:
+                best.update(tp, fp)
     with np.errstate(invalid="ignore"):
         missing = np.where(negatives > 0, 0.0, np.nan)
         return 1 - lost / (positives * negatives), gained / positives + missing, best.tp, best.fp

@@ -14,7 +14,7 @@ import numpy as np
 class RocCurve:
     """The ROC curve of one label, from (0, 0) to (1, 1), a point for each distinct score.
 
-    fpr, tpr, thresholds : (T,) float64 arrays; the first threshold is infinite: no positives
+    (T,) float64 arrays; the first threshold is infinite: no positives.
     """
 
     fpr: np.ndarray
@@ -42,17 +42,14 @@ class OperatingPoint:
     f1: np.ndarray
 
 
-def check_labels(y_true):
-    """Labels as an (N, L) array of 0, 1 and NaN, or ValueError; one label may come as (N,)."""
+def check_labels(y_true, one=False):
+    """Labels as an (N, L) array of 0, 1 and NaN, or ValueError; a single one may come as (N,)."""
     y = np.asarray(y_true)
     y = y[:, None] if y.ndim == 1 else y
-    if y.ndim != 2 or not len(y):
-        raise ValueError(f"y_true: expected shape (N, L) with N > 0, found {np.shape(y_true)}")
-    wrong = ~((y == 0) | (y == 1) | np.isnan(y))
-    if wrong.any():
-        row, column = np.argwhere(wrong)[0]
-        raise ValueError(f"y_true: row {row}, column {column}: expected 0, 1 or NaN, "
-                         f"found {y[row, column]}")
+    if y.ndim != 2 or not len(y) or (one and y.shape[1] != 1):
+        expected = "one label, shape (N,)," if one else "shape (N, L) with N > 0,"
+        raise ValueError(f"y_true: expected {expected} found {np.shape(y_true)}")
+    _refuse(~((y == 0) | (y == 1) | np.isnan(y)), y, "y_true", "0, 1 or NaN")
     return y
 
 
@@ -63,20 +60,16 @@ def check_scores(y_score, shape, name="y_score"):
     s = s[:, None] if s.ndim == 1 else s
     if s.shape != shape:
         raise ValueError(f"{name}: expected the shape of y_true, {shape}, found {s.shape}")
-    wrong = ~np.isfinite(s)
-    if wrong.any():
-        row, column = np.argwhere(wrong)[0]
-        raise ValueError(f"{name}: row {row}, column {column}: expected a finite number, "
-                         f"found {s[row, column]}")
+    _refuse(~np.isfinite(s), s, name, "a finite number")
     return s
 
 
-def check_one_label(y_true):
-    """A single label as an (N, 1) array."""
-    y = check_labels(y_true)
-    if y.shape[1] != 1:
-        raise ValueError(f"y_true: expected one label, shape (N,), found {np.shape(y_true)}")
-    return y
+def _refuse(wrong, values, name, expected):
+    """Name the first wrong one of (N, L) values."""
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0]
+        raise ValueError(f"{name}: row {row}, column {column}: expected {expected}, "
+                         f"found {values[row, column]}")
 
 
 def undefined_reasons(y_true):
@@ -100,7 +93,7 @@ def _cumulative(y, s):
 
 def roc_curve(y_true, y_score):
     """The `RocCurve` of one label, (N,) arrays as in `auroc`; ValueError if it has one class."""
-    y = check_one_label(y_true)
+    y = check_labels(y_true, one=True)
     s = check_scores(y_score, y.shape)
     reason, = undefined_reasons(y)
     if reason:
@@ -193,18 +186,10 @@ def rates(tp, fp, positives, negatives):
 
 
 def operating_point(y_true, y_score, threshold):
-    """Counts and rates when each label is predicted positive from its threshold on (`>=`).
+    """The `OperatingPoint` where each label is predicted positive from its threshold on (`>=`).
 
-    Parameters
-    ----------
-    y_true, y_score : (N, L) arrays
-        As in `auroc`.
-    threshold : (L,) array or float
-        NaN, as `youden` gives it for a label with one class, makes that label's numbers NaN.
-
-    Returns
-    -------
-    OperatingPoint
+    `threshold` (L,), or one for all; NaN, as `youden` gives it for a label with one class, makes
+    that label's numbers NaN.
     """
     y = check_labels(y_true)
     s = check_scores(y_score, y.shape)

@@ -23,29 +23,22 @@ def study(corpus, models, *, variant=None, synthetic=False, n_resamples=1000, se
           resample="image", thresholds="test", alternative="two-sided", label_set="all",
           left_out=(), min_count=15, metrics=METRICS, net_benefit_at=None, margin=None,
           threads=None):
-    """Score every init and compare every pair.
+    """Score every init and compare every pair; `adjust` then fills in the adjusted p-values.
 
     Parameters
     ----------
-    corpus : str
     models : list of stats.predictions.Predictions
         Aligned (`stats.predictions.align`); those of the same `meta["name"]` are runs of one init,
         `meta["init"]` finds the paper's number.
     variant : str, optional
-        What tells this study from another of the corpus in headings and file names: "labels shared
-        with MIMIC-CXR".
+        What tells this study from another of the corpus in headings and file names.
     synthetic : bool
-        Whether the images were drawn by a program in the corpus's layout: headings say so, and the
-        paper's numbers are not set beside theirs.
-    n_resamples, seed
-        As in `bootstrap_models`.
+        Drawn by a program in the corpus's layout: the paper's numbers are not set beside.
     resample : {"image", "patient"}
         Whether images are drawn singly or a patient's together.
     thresholds : {"test", "val"}
         Youden's threshold of the test set, found anew in each resample (the paper), or the one that
         came with the model in `meta["thresholds"]`, found on its validation set.
-    alternative : {"two-sided", "paper"}
-        As in `stats.p_values`.
     label_set : {"all", "table3", "mimic-overlap"}
         Which of the paper's tables the labels are those of, if any.
     left_out : sequence of str
@@ -53,19 +46,13 @@ def study(corpus, models, *, variant=None, synthetic=False, n_resamples=1000, se
     min_count : int
         A label with fewer positives or negatives (patients that have one, if patients are drawn) is
         scored, but not tested nor part of the mean over labels: the bootstrap does not hold there.
-    metrics : sequence of names from `stats.ALL_METRICS`
-        "auroc" is always among them.
     net_benefit_at : float, optional
         The threshold probability of the net benefit; by default each model's own from validation,
         at which models can be scored but not tested against each other.
     margin : float, optional
         Of ROC-AUC, in which a model counts as no worse than another, or as equivalent to it.
-    threads : int, optional
-
-    Returns
-    -------
-    dict
-        p-values are not adjusted yet: see `adjust`, which also takes out the replicates.
+    n_resamples, seed, alternative, metrics, threads
+        As in `bootstrap_models` and `p_values`; "auroc" is always among the metrics.
     """
     y_true, labels = models[0].y_true, models[0].labels
     metrics = ["auroc", *(metric for metric in metrics if metric != "auroc")]
