@@ -24,21 +24,8 @@ SCALES = (0.5, 1, 2, 4, 8)  # of the number of patients
 def power(difference, sd_runs, se_test, runs, draws=100_000):
     """The chance to find a true difference of two inits significant at p <= 0.05.
 
-    Parameters
-    ----------
-    difference : float
-    sd_runs : float
-        Standard deviation between training runs of an init.
-    se_test : float
-        Standard error of the difference that is due to the test patients.
-    runs : int
-        Of each init, at least 2.
-    draws : int
-        Of the simulated t statistics, the same at each call.
-
-    Returns
-    -------
-    float
+    `sd_runs` is the SD between training runs of an init, `se_test` the standard error that is due
+    to the test patients, `runs` those of each init (2 at least). The same `draws` at each call.
 
     Examples
     --------

@@ -132,46 +132,18 @@ def sum_groups(counts, rows, group, weights):
     return sums
 
 
-class BestPoint:
-    """Youden's operating point in each resample, as the curve is walked along: tp, fp (B,)."""
-
-    def __init__(self, positives, negatives):
-        self.positives, self.negatives = positives, negatives
-        self.index, self.tp, self.fp = np.zeros((3, len(positives)))  # 0: no positive predictions
-        self.scratch = np.empty((2, CHUNK, len(positives)))
-
-    def may_improve(self, most_tp, least_fp):
-        """Whether a point of at most so many true and at least so many false positives could."""
-        with np.errstate(invalid="ignore", divide="ignore"):
-            bound = most_tp / self.positives - least_fp / self.negatives
-        return (bound > self.index).any()
-
-    def update(self, tp, fp):
-        """Take the curve's next points, (CHUNK, B) each; the first of the best stays."""
-        index, fpr = self.scratch
-        with np.errstate(invalid="ignore", divide="ignore"):
-            np.divide(tp, self.positives, out=index)
-            np.divide(fp, self.negatives, out=fpr)
-            index -= fpr
-        better = np.flatnonzero(index.max(axis=0) > self.index)
-        if len(better):
-            place = index.argmax(axis=0)[better]
-            self.index[better], self.tp[better], self.fp[better] = (
-                x[place, better] for x in (index, tp, fp))
-
-
 def weighted_roc(drawn, segments, positives, negatives, *, youden=False, precision=False):
     """Area under the ROC curve, average precision, and tp and fp at Youden's point: (B,) float64.
 
     `positives` and `negatives` (B,) are this label's in each resample; one that lacks a class is
-    NaN. The average precision needs segments of each score, and is 0 where it is not asked for.
+    NaN. The average precision needs segments of each score; what is not asked for is 0.
     """
     n_resamples = drawn.counts.shape[1]
-    sums = np.empty((2, CHUNK, n_resamples))
-    tp, fp = sums
+    sums, scratch = np.empty((2, 2, CHUNK, n_resamples))
+    (tp, fp), (index, fpr) = sums, scratch
     # lost: pairs in which the negative is above, half of the ties
     tp_before, fp_before, lost, gained = np.zeros((4, n_resamples))
-    best = BestPoint(positives, negatives)
+    best, best_tp, best_fp = np.zeros((3, n_resamples))  # 0: no positive predictions
     # The last row of `fp` is for the negatives of the last segment.
     for first in range(0, len(segments.tied), CHUNK - 1):
         last = min(first + CHUNK - 1, len(segments.tied))
@@ -191,16 +163,22 @@ def weighted_roc(drawn, segments, positives, negatives, *, youden=False, precisi
         own = tp.copy() if precision else None
         tp[0] += tp_before
         tp_before = tp.sum(axis=0)
-        if precision or (youden and best.may_improve(tp_before, fp[0])):
+        with np.errstate(invalid="ignore", divide="ignore"):
+            bound = tp_before / positives - fp[0] / negatives  # no point here is above it
+            if not precision and not (youden and (bound > best).any()):
+                continue
             _accumulate(tp)
             fp[tied] = fp[tied + 1]  # the positives and negatives of such a segment come together
             if precision:
                 gained += np.einsum("kb,kb->b", own, tp / np.maximum(tp + fp, 1))
-            if youden:
-                best.update(tp, fp)
+            np.divide(tp, positives, out=index)
+            index -= np.divide(fp, negatives, out=fpr)
+        better = np.flatnonzero(index.max(axis=0) > best)
+        place = index.argmax(axis=0)[better] if len(better) else better
+        best[better], best_tp[better], best_fp[better] = (x[place, better] for x in (index, tp, fp))
     with np.errstate(invalid="ignore"):
-        missing = np.where(negatives > 0, 0.0, np.nan)
-        return 1 - lost / (positives * negatives), gained / positives + missing, best.tp, best.fp
+        area, missing = 1 - lost / (positives * negatives), np.where(negatives > 0, 0.0, np.nan)
+        return area, gained / positives + missing, best_tp, best_fp
 
 
 def _accumulate(x):

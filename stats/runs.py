@@ -42,22 +42,15 @@ class RunsInference:
 
 
 def infer_runs(runs_a, replicates_a, runs_b=None, replicates_b=None, level=0.95):
-    """Estimate, interval and p-value that hold for the training procedure.
+    """Estimate, interval and p-value that hold for the training procedure: a `RunsInference`.
 
     Parameters
     ----------
-    runs_a : (K, L) array
-        A metric of each run on the test set.
-    replicates_a : (B, K, L) array
-        The same in each bootstrap replicate; all runs on the same resamples.
+    runs_a, replicates_a : (K, L) and (B, K, L) arrays
+        A metric of each run on the test set, and in each bootstrap replicate; all runs on the same
+        resamples.
     runs_b, replicates_b : (K', L) and (B, K', L) arrays, optional
         Of a second procedure, on the same resamples: the difference a - b is estimated.
-    level : float
-        Coverage of the interval.
-
-    Returns
-    -------
-    RunsInference
 
     Raises
     ------
@@ -68,31 +61,32 @@ def infer_runs(runs_a, replicates_a, runs_b=None, replicates_b=None, level=0.95)
     sides = [(np.asarray(runs_a), replicates_a)]
     if runs_b is not None:
         sides.append((np.asarray(runs_b), replicates_b))
-    if max(len(runs) for runs, _ in sides) < 2:
-        raise ValueError("runs: expected at least 2 of one init, found 1")
-    value, together = sides[0][0].mean(axis=0), replicates_a.mean(axis=1)
-    if runs_b is not None:
-        value, together = value - sides[1][0].mean(axis=0), together - replicates_b.mean(axis=1)
-    patients = _variance(together)  # Var(e) + sum of Var(e_k) / K
     counts = [len(runs) for runs, _ in sides]
+    if max(counts) < 2:
+        raise ValueError("runs: expected at least 2 of one init, found 1")
+    value, *second = (runs.mean(axis=0) for runs, _ in sides)
+    together, *other = (replicates.mean(axis=1) for _, replicates in sides)
+    if second:
+        value, together = value - second[0], together - other[0]
+    patients = _variance(together)  # Var(e) + sum of Var(e_k) / K
     parts, freedom = [], []  # of the variance: (s^2 / K, Var(e_k) / K)
     for count, (runs, replicates) in zip(counts, sides):
         if count > 1:
             # of one run and of the mean of K: they differ by (K - 1) / K Var(e_k)
-            one, mean = _variance(replicates).mean(axis=0), replicates.mean(axis=1)
-            own = np.maximum(one - _variance(mean), 0) * count / (count - 1)
+            one, mean = _variance(replicates).mean(axis=0), _variance(replicates.mean(axis=1))
+            own = np.maximum(one - mean, 0) * count / (count - 1)
             # where an init has a single run, the other's variance stands for its own
             weight = 1 / count if min(counts) > 1 else sum(1 / k for k in counts)
             parts.append((runs.var(axis=0, ddof=1) * weight, own * weight))
             freedom.append(count - 1)
     between = sum(part for part, _ in parts)
     variance = np.maximum(patients - sum(own for _, own in parts), 0) + between
+    se = np.sqrt(variance)
     with np.errstate(invalid="ignore", divide="ignore"):
         df = np.minimum(1e6, variance**2 / sum(part**2 / f for (part, _), f in zip(parts, freedom)))
         df = np.where(variance > 0, df, 1e6)
-        t = np.where(value == 0, 0, value / np.sqrt(variance))
+        t = np.where(value == 0, 0, value / se)
         share = sum(np.maximum(part - own, 0) for part, own in parts) / variance
-    se = np.sqrt(variance)
     width = se * t_quantile(level, df)
     return RunsInference(value, se, df, np.stack([value - width, value + width], axis=-1),
                          t_test(t, df), share)

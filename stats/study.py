@@ -61,29 +61,32 @@ def study(corpus, models, *, variant=None, synthetic=False, n_resamples=1000, se
         raise ValueError(f"{corpus}: resampling by patient needs patient_id, and "
                          f"{models[0].meta['name']} has none")
     fixed = None if thresholds == "test" else [_validation_thresholds(m) for m in models]
-    at = None
+    benefit_at = None
     if "net_benefit" in metrics:
-        at = [_validation_thresholds(m) if net_benefit_at is None else net_benefit_at
-              for m in models]
+        benefit_at = [_validation_thresholds(m) if net_benefit_at is None else net_benefit_at
+                      for m in models]
     drawn = bootstrap_models(
         y_true, [m.y_score for m in models], n_resamples=n_resamples, seed=seed, metrics=metrics,
-        groups=patients if resample == "patient" else None, thresholds=fixed, net_benefit_at=at,
-        threads=threads)
+        groups=patients if resample == "patient" else None, thresholds=fixed,
+        net_benefit_at=benefit_at, threads=threads)
     reasons = undefined_reasons(y_true)
     few = _too_few(drawn[0].classes, " patients" if resample == "patient" else "s", min_count)
-    tested = np.array([reason is None and not words for reason, words in zip(reasons, few)])
-    averaged = tested if tested.any() else np.array([reason is None for reason in reasons])
-    whole = all(counts or reason for counts, reason in zip(averaged, reasons))
-    label_set = label_set if whole and not synthetic else "all"  # the paper's mean is over all
+    scored = np.array([reason is None for reason in reasons])
+    tested = scored & np.array([not words for words in few])
+    averaged = tested if tested.any() else scored
+    # the paper's mean is over all
+    label_set = "all" if synthetic or (averaged < scored).any() else label_set
     with ThreadPoolExecutor(threads) as pool:
-        runs = list(pool.map(lambda *one: _run(*one, averaged), models, drawn,
-                             fixed or [None] * len(models)))
+        points = list(pool.map(lambda m, at: operating_point(
+            y_true, m.y_score, youden(y_true, m.y_score) if at is None else at),
+            models, fixed or [None] * len(models)))
     inits = {}
-    for run in runs:
+    for run in zip(models, points, drawn):
         inits.setdefault(run[0].meta["name"], []).append(run)
+    inits = [_Init(*zip(*runs), averaged) for runs in inits.values()]
+    comparable = {metric: [*which, which.any()] for metric in metrics
+                  for which in [tested & (metric != "net_benefit" or net_benefit_at is not None)]}
     names = [corpus, *(["synthetic"] if synthetic else []), *([variant] if variant else [])]
-    comparable = {metric: tested & (metric != "net_benefit" or net_benefit_at is not None)
-                  for metric in metrics}
     return {
         "name": "-".join(names).lower().replace(" ", "-"),
         "corpus": corpus,
@@ -104,9 +107,9 @@ def study(corpus, models, *, variant=None, synthetic=False, n_resamples=1000, se
         "too_few": few,
         "missing_images": models[0].meta.get("missing") or 0,
         "unreadable_images": models[0].meta.get("bad") or 0,
-        "models": [_model(corpus, of_init, labels, label_set) for of_init in inits.values()],
+        "models": [_model(corpus, init, labels, label_set) for init in inits],
         "comparisons": [_comparison(a, b, labels, comparable, alternative, margin)
-                        for a, b in itertools.combinations(inits.values(), 2)],
+                        for a, b in itertools.combinations(inits, 2)],
     }
 
 
@@ -169,113 +172,104 @@ def _too_few(classes, unit, least):
             for counts in classes.T]
 
 
-def _run(model, drawn, fixed, averaged):
-    """A run with its operating point and, for each metric, its value (L + 1,) on the test set, the
-    replicates (B, L + 1) and the `most` (L + 1,) of `score_interval`.
+class _Init:
+    """The runs of one init: for each metric, their values (K, L + 1) on the test set, replicates
+    (B, K, L + 1) and `most` (L + 1,) of `score_interval`.
 
     The last column is the mean over the labels of `averaged`, the same in every replicate (less
     those that have no threshold).
     """
-    point = operating_point(model.y_true, model.y_score,
-                            youden(model.y_true, model.y_score) if fixed is None else fixed)
-    found = {}
-    for metric, value in drawn.value.items():
-        columns = np.flatnonzero(averaged & ~np.isnan(value))
-        most = largest_count(metric, *drawn.classes)
-        with np.errstate(invalid="ignore", divide="ignore"):  # the labels taken for independent
-            of_mean = len(columns) ** 2 / (1 / most[columns]).sum()
-        found[metric] = *(
-            np.append(x, x[..., columns].mean(axis=-1, keepdims=True) if len(columns) else
-                      np.full((*x.shape[:-1], 1), np.nan), axis=-1)
-            for x in (value, drawn.values[metric])), np.append(most, of_mean)
-    return model, point, found
+
+    def __init__(self, models, points, drawn, averaged):
+        self.models, self.points, self.name = models, points, models[0].meta["name"]
+        self.values, self.replicates, self.most = {}, {}, {}
+        for metric in drawn[0].value:
+            value = np.stack([d.value[metric] for d in drawn])
+            counted = averaged & ~np.isnan(value).any(axis=0)
+            most = largest_count(metric, *drawn[0].classes)
+            with np.errstate(invalid="ignore", divide="ignore"):
+                self.values[metric], self.replicates[metric] = (
+                    np.append(x, x[..., counted].sum(axis=-1, keepdims=True) / counted.sum(), -1)
+                    for x in (value, np.stack([d.values[metric] for d in drawn], axis=1)))
+                # the labels taken for independent
+                self.most[metric] = np.append(most, counted.sum()**2 / (1 / most[counted]).sum())
+
+    def cells(self, metric):
+        """Dicts of the mean over runs on the test set; mean, SD and interval over the replicates.
+
+        Shares have a score interval, others percentiles or Student's t.
+        """
+        values, replicates = self.values[metric], self.replicates[metric]
+        over_runs, value = replicates.mean(axis=1), values.mean(axis=0)
+        sd, ci = sd_and_ci(over_runs)
+        variance, df, run_sd = sd**2, np.inf, [None] * len(sd)
+        if len(values) > 1:
+            found = infer_runs(values, replicates)
+            variance, df, ci = found.se**2, found.df, found.ci
+            run_sd = values.std(axis=0, ddof=1).tolist()
+        if metric not in PROBABILITY_METRICS:
+            ci = score_interval(value, variance, self.most[metric], df)
+        return [{"value": float(value[at]), "mean": float(nanmean(over_runs[:, at], axis=0)),
+                 "sd": float(sd[at]), "ci": ci[at].tolist(), "sd_of_runs": run_sd[at]}
+                for at in range(len(value))]
 
 
-def _stacked(runs, metric):
-    """An init's values (K, L + 1) and replicates (B, K, L + 1) of a metric."""
-    return (np.stack([found[metric][0] for _, _, found in runs]),
-            np.stack([found[metric][1] for _, _, found in runs], axis=1))
-
-
-def _model(corpus, runs, labels, label_set):
+def _model(corpus, init, labels, label_set):
     """One init's numbers, per label and in the mean, over all of its runs."""
-    models, points, found = zip(*runs)
-    meta = models[0].meta
-    init = meta.get("init")
+    meta = init.models[0].meta
+    trained = meta.get("init")
     label_set = label_set if meta.get("paper_init", True) else None  # not the paper's weights
-    table4 = TABLE4.get((corpus, init), {}) if label_set == "table3" else {}
-    table5 = TABLE5.get((corpus, init), {}) if label_set == "mimic-overlap" else {}
+    table4 = TABLE4.get((corpus, trained), {}) if label_set == "table3" else {}
+    table5 = TABLE5.get((corpus, trained), {}) if label_set == "mimic-overlap" else {}
     in_paper = table4 | {"auroc": table5["mean"]} if table5 else table4
-    cells = {metric: _cells(metric, *_stacked(runs, metric), found[0][metric][2])
-             for metric in found[0]}
-    undefined = np.isnan(found[0]["auroc"][1]).sum(axis=0)
+    cells = {metric: init.cells(metric) for metric in init.values}
+    undefined = np.isnan(init.replicates["auroc"][:, 0]).sum(axis=0)
     per_label = {
         label: {metric: of_metric[at] for metric, of_metric in cells.items()}
-        | {name: float(np.mean([getattr(point, name)[at] for point in points]))
+        | {name: float(np.mean([getattr(point, name)[at] for point in init.points]))
            for name in ("threshold", "tp", "fp", "tn", "fn")}
         | {"undefined_replicates": int(undefined[at]), "paper_auroc": table5.get(label)}
         for at, label in enumerate(labels)}
-    mean = {}
-    for metric, of_metric in cells.items():
-        pooled = np.stack([of_run[metric][1][:, :-1] for of_run in found])
-        mean[metric] = of_metric[-1] | {
-            "sd_over_replicates_and_labels": float(sd_and_ci(pooled.ravel())[0]),
-            "paper": in_paper.get(metric)}
+    mean = {metric: of_metric[-1] | {
+        "sd_over_replicates_and_labels":
+            float(sd_and_ci(init.replicates[metric][..., :-1].ravel())[0]),
+        "paper": in_paper.get(metric)} for metric, of_metric in cells.items()}
     named = ("run", "seed", "arch", "split_hash", "checkpoint_sha256", "versions", "file",
              "settings")
-    return {"name": meta["name"], "init": init, "labels": per_label, "mean": mean,
-            "runs": [{key: m.meta.get(key) for key in named}
-                     | {"mean_auroc": float(of_run["auroc"][0][-1])}
-                     for m, of_run in zip(models, found)]}
-
-
-def _cells(metric, values, replicates, most):
-    """Dicts of the mean over runs on the test set; mean, SD and interval over the replicates.
-
-    `values` (K, C) and `replicates` (B, K, C); shares have a score interval, others percentiles.
-    """
-    over_runs, value = replicates.mean(axis=1), values.mean(axis=0)
-    sd, ci = sd_and_ci(over_runs)
-    variance, df, run_sd = sd**2, np.inf, [None] * len(sd)
-    if len(values) > 1:
-        found = infer_runs(values, replicates)
-        variance, df, ci = found.se**2, found.df, found.ci
-        run_sd = values.std(axis=0, ddof=1).tolist()
-    if metric not in PROBABILITY_METRICS:
-        ci = score_interval(value, variance, most, df)
-    return [{"value": float(value[at]), "mean": float(nanmean(over_runs[:, at], axis=0)),
-             "sd": float(sd[at]), "ci": ci[at].tolist(), "sd_of_runs": run_sd[at]}
-            for at in range(len(value))]
+    return {"name": init.name, "init": trained, "labels": per_label, "mean": mean,
+            "runs": [{key: m.meta.get(key) for key in named} | {"mean_auroc": float(area)}
+                     for m, area in zip(init.models, init.values["auroc"][:, -1])]}
 
 
 def _comparison(a, b, labels, tested, alternative, margin):
     """Differences a - b of every metric with p-values, and DeLong's beside them for single runs."""
     found, replicates = {}, {}
     for metric, which in tested.items():
-        tests, replicates[metric] = _tests(a, b, metric, [*which, which.any()], alternative,
+        tests, replicates[metric] = _tests(a, b, metric, which, alternative,
                                            margin if metric == "auroc" else None)
         found[metric] = {"labels": dict(zip(labels, tests)), "mean": tests[-1]}
-    for at, test in enumerate(found["auroc"]["labels"].values() if len(a) == len(b) == 1 else ()):
-        delong = delong_test(a[0][0].y_true[:, at], a[0][0].y_score[:, at],
-                             b[0][0].y_score[:, at])
-        test |= {"delong_p": delong.p_value, "delong_ci": list(delong.ci)}
-    return {"a": a[0][0].meta["name"], "b": b[0][0].meta["name"], "runs_a": len(a),
-            "runs_b": len(b), **found.pop("auroc"), "metrics": found, "replicates": replicates}
+    (one, *more), (other, *others) = a.models, b.models
+    for at, label in enumerate(labels if not more and not others else ()):
+        delong = delong_test(one.y_true[:, at], one.y_score[:, at], other.y_score[:, at])
+        found["auroc"]["labels"][label] |= {"delong_p": delong.p_value,
+                                            "delong_ci": list(delong.ci)}
+    return {"a": a.name, "b": b.name, "runs_a": len(a.models), "runs_b": len(b.models),
+            **found.pop("auroc"), "metrics": found, "replicates": replicates}
 
 
 def _tests(a, b, metric, tested, alternative, margin):
     """The labels' and the mean's tests of a metric, and the paired differences (B, L + 1)."""
-    (values_a, replicates_a), (values_b, replicates_b) = (_stacked(side, metric) for side in (a, b))
-    difference = values_a.mean(axis=0) - values_b.mean(axis=0)
-    paired = replicates_a.mean(axis=1) - replicates_b.mean(axis=1)
+    difference = a.values[metric].mean(axis=0) - b.values[metric].mean(axis=0)
+    paired = a.replicates[metric].mean(axis=1) - b.replicates[metric].mean(axis=1)
     sd, ci = sd_and_ci(paired)
     limit = margin or 0.0
-    if len(a) == len(b) == 1:
+    if len(a.models) == len(b.models) == 1:
         found = {"p": p_values(paired, alternative)}
         floor, share = 2 / (len(paired) + 1), [None] * len(sd)  # see `p_values`
         above, below = p_values(paired, "greater", -limit), p_values(paired, "less", limit)
     else:
-        of_runs = infer_runs(values_a, replicates_a, values_b, replicates_b)
+        of_runs = infer_runs(*(x for init in (a, b)
+                               for x in (init.values[metric], init.replicates[metric])))
         found, ci = {"p": of_runs.p_value}, of_runs.ci
         floor, share = 0.0, of_runs.share_of_runs.tolist()
         above, below = of_runs.p_above(-limit), 1 - of_runs.p_above(limit)
