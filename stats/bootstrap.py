@@ -44,15 +44,6 @@ class Bootstrap:
     reasons: list
     classes: np.ndarray
 
-    @property
-    def undefined(self):
-        """How many replicates leave each label undefined (L,), in the metric that suffers most."""
-        return np.max([np.isnan(v).sum(axis=0) for v in self.values.values()], axis=0)
-
-    def mean_over_labels(self, metric="auroc"):
-        """The mean of each replicate's defined labels (B,)."""
-        return nanmean(self.values[metric], axis=1)
-
     def mean(self, metric="auroc"):
         """Mean over the replicates (L,)."""
         return nanmean(self.values[metric], axis=0)
