@@ -44,14 +44,6 @@ class Bootstrap:
     reasons: list
     classes: np.ndarray
 
-    def mean(self, metric="auroc"):
-        """Mean over the replicates (L,)."""
-        return nanmean(self.values[metric], axis=0)
-
-    def sd(self, metric="auroc"):
-        """Standard deviation over the replicates (L,): the bootstrap standard error (divisor B)."""
-        return sd_and_ci(self.values[metric])[0]
-
     def ci(self, metric="auroc", level=0.95):
         """Interval (L, 2): `stats.intervals.score_interval` of a share, else percentiles."""
         sd, percentiles = sd_and_ci(self.values[metric], level)
@@ -63,12 +55,8 @@ class Bootstrap:
 
 @dataclass(frozen=True)
 class PairedBootstrap:
-    """Two models on the same resamples.
-
-    a, b : Bootstrap
-    difference : (B, L) float64 array, a - b
-    p_value : (L,) float64 array, NaN where a label is never defined
-    mean_p_value : float, of the mean over labels
+    """Two models on the same resamples; difference (B, L) is a - b, p_value (L,) that of a label,
+    NaN where it is never defined, and mean_p_value that of the mean over labels.
     """
 
     a: Bootstrap
@@ -86,8 +74,7 @@ def p_values(difference, alternative="two-sided", null=0.0):
     and Hinkley, "Bootstrap Methods and their Application" (1997), 4.2) keep it from being 0: it
     cannot be below 2 / (B + 1). Replicates that are NaN do not count toward B; without any other,
     p is NaN. "greater" and "less" are one-sided: (k + 1) / (B + 1), with k the replicates that are
-    not above, or not below, the null. "paper" is the authors' one-sided proportion k / B of
-    replicates in which a is not above b, which can be 0.
+    not above, or not below, the null. "paper" is the authors' k / B of the first, which can be 0.
 
     Examples
     --------
@@ -127,14 +114,12 @@ def bootstrap_models(y_true, scores, *, n_resamples=1000, seed=0, groups=None, m
         as there are; the images of one person are not independent, and drawn singly (the paper's
         way, and the default) they make standard errors and p-values too small.
     metrics : sequence of names from `ALL_METRICS`
-        Those of `PROBABILITY_METRICS` take the scores for probabilities.
     thresholds, net_benefit_at : sequences of M (L,) arrays, optional
         Scores from there on are predicted positive; NaN leaves a label undefined. By default at
         Youden's threshold, found anew in each resample, as the authors do. The net benefit needs
         fixed ones, probabilities: its own, or else `thresholds`.
     memory_mb : int
-        Bound on what is held besides the arguments and the result, in MiB. (One resample at a time
-        is the least.)
+        Bound on what is held besides arguments and result, in MiB; one resample is the least.
     threads : int, optional
         By default one a core. They change nothing in the result.
 
@@ -155,8 +140,7 @@ def bootstrap_models(y_true, scores, *, n_resamples=1000, seed=0, groups=None, m
                          f"found {', '.join(unknown) or 'none'}")
     net_benefit_at = thresholds if net_benefit_at is None else net_benefit_at
     if "net_benefit" in metrics and net_benefit_at is None:
-        raise ValueError("net_benefit: expected a threshold probability, found none: give "
-                         "thresholds or net_benefit_at")
+        raise ValueError("net_benefit: expected a threshold probability, found no net_benefit_at")
     if set(metrics) & set(PROBABILITY_METRICS) and any(((s < 0) | (s > 1)).any() for s in scores):
         raise ValueError(f"scores: {', '.join(PROBABILITY_METRICS)} are of probabilities in [0, 1]")
     thresholds, net_benefit_at = (
@@ -165,21 +149,21 @@ def bootstrap_models(y_true, scores, *, n_resamples=1000, seed=0, groups=None, m
         for at in (thresholds, net_benefit_at))
     if n_resamples < 1:
         raise ValueError(f"n_resamples: expected at least 1, found {n_resamples}")
-    needed = 8 * n_resamples * y.shape[1] * len(metrics) * len(scores) / 2**30
     if hasattr(os, "sysconf"):
+        needed = 8 * n_resamples * y.shape[1] * len(metrics) * len(scores) / 2**30
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
         if needed > memory:
             raise ValueError(f"n_resamples: {n_resamples:,} replicates would take {needed:,.0f} "
                              f"GiB; this machine has {memory:,.0f}")
-    units, members = len(y), None
+    members = None
     if groups is not None:
         if np.shape(groups) != (len(y),):
             raise ValueError(f"groups: expected shape ({len(y)},), found {np.shape(groups)}")
         names, members = np.unique(groups, return_inverse=True)
-        units = len(names)
-        if units < 2:
+        if len(names) < 2:
             raise ValueError(f"groups: expected at least 2, found only {str(names[0])!r}: "
                              "nothing to resample")
+    units = len(y) if groups is None else len(names)
 
     reasons = undefined_reasons(y)
     values = [{metric: np.full((n_resamples + 1, y.shape[1]), np.nan) for metric in metrics}
@@ -192,9 +176,9 @@ def bootstrap_models(y_true, scores, *, n_resamples=1000, seed=0, groups=None, m
             stop = min(start + held, n_resamples)
             drawn = _draw(pool, y, seed, start, stop, width, units, members)
             tasks = {(model, label): pool.submit(
-                _metrics, y[:, label], scores[model][:, label], drawn, label, metrics,
+                _metrics, y[:, label], s[:, label], drawn, label, metrics,
                 thresholds[model][label], net_benefit_at[model][label])
-                for model in range(len(scores))
+                for model, s in enumerate(scores)
                 for label, reason in enumerate(reasons) if reason is None}
             for (model, label), task in tasks.items():
                 for metric, column in task.result().items():
@@ -226,10 +210,8 @@ def paired_bootstrap(y_true, y_score_a, y_score_b, *, n_resamples=1000, metric="
     y_true, y_score_a, y_score_b : (N, L) arrays
     metric : str
         Which metric's differences are tested.
-    alternative : {"two-sided", "greater", "less", "paper"}
-        As in `p_values`.
-    n_resamples, **options
-        As in `bootstrap_models`.
+    n_resamples, alternative, **options
+        As in `bootstrap_models` and `p_values`.
 
     Returns
     -------
@@ -273,36 +255,31 @@ def _metrics(y, score, chunks, label, metrics, threshold, net_benefit_at):
     precise = "average_precision" in metrics
     youden = threshold is None and bool({*METRICS[1:]} & {*metrics})
     segments = roc_segments(y, score, precise)
-    of_probabilities = [metric for metric in metrics if metric in PROBABILITY_METRICS]
-    parts = {metric: [] for metric in metrics}
+
+    def predicted_positive(counts, threshold):
+        """True and false positives at a fixed threshold, each (B,); NaN where the threshold is."""
+        called = [np.flatnonzero((y == value) & (score >= threshold)) for value in (1, 0)]
+        return [sum_rows(counts, rows) + (np.nan if np.isnan(threshold) else 0) for rows in called]
+
+    parts = []
     for drawn in chunks:
         positives, negatives = drawn.totals[:, label]
         area, precision, tp, fp = weighted_roc(drawn, segments, positives, negatives,
                                                youden=youden, precision=precise)
         if threshold is not None:
-            tp, fp = _predicted_positive(y, score, drawn.counts, threshold)
-        found = rates(tp, fp, positives, negatives)
-        if of_probabilities:
-            found |= probability_metrics(y, score, drawn.counts, positives, negatives,
-                                         of_probabilities)
+            tp, fp = predicted_positive(drawn.counts, threshold)
+        found = {"auroc": area, "average_precision": precision,
+                 **rates(tp, fp, positives, negatives)}
+        if set(metrics) & set(PROBABILITY_METRICS):
+            found |= probability_metrics(y, score, drawn.counts, positives, negatives, metrics)
         if "net_benefit" in metrics:
-            tp, fp = _predicted_positive(y, score, drawn.counts, net_benefit_at)
+            tp, fp = predicted_positive(drawn.counts, net_benefit_at)
             with np.errstate(invalid="ignore", divide="ignore"):
                 harm = net_benefit_at / (1 - net_benefit_at)
                 found["net_benefit"] = (tp - fp * harm) / (positives + negatives)
-        found |= {"auroc": area, "average_precision": precision}
         missing = np.where((positives > 0) & (negatives > 0), 0.0, np.nan)
-        for metric in metrics:
-            parts[metric].append(found[metric] + missing)
-    return {metric: np.concatenate(of_metric) for metric, of_metric in parts.items()}
-
-
-def _predicted_positive(y, score, counts, threshold):
-    """True and false positives at a fixed threshold, each (B,); NaN where the threshold is."""
-    if np.isnan(threshold):
-        return np.full((2, counts.shape[1]), np.nan)
-    return [sum_rows(counts, np.flatnonzero((y == value) & (score >= threshold)))
-            for value in (1, 0)]
+        parts.append([found[metric] + missing for metric in metrics])
+    return dict(zip(metrics, np.concatenate(parts, axis=1)))
 
 
 def _plan(size, n_resamples, memory, threads):

@@ -44,10 +44,8 @@ def delong_test(y_true, y_score_a, y_score_b, level=0.95):
 
     Parameters
     ----------
-    y_true : (N,) array in {0, 1, NaN}
-        NaN is left out.
-    y_score_a, y_score_b : (N,) arrays
-        Any finite numbers.
+    y_true, y_score_a, y_score_b : (N,) arrays
+        As in `auroc`.
     level : float
         Coverage of the intervals.
 

@@ -50,29 +50,18 @@ def max_t(p, statistic, replicates):
     is the share of replicates in which the largest of the |t| still in the family reaches the
     observed one. It is kept between the p-value itself and Bonferroni's m p.
 
-    Parameters
-    ----------
-    p : (m,) array
-        Two-sided, not adjusted; NaN is a test that could not be made.
-    statistic : (m,) array
-        |difference| over its standard error.
-    replicates : (B, m) array
-        The differences in each bootstrap replicate; the same resamples for all columns.
-
-    Returns
-    -------
-    (m,) float64 array
-        NaN kept as NaN.
+    `p` (m,) are two-sided, NaN where a test could not be made; `statistic` (m,) is |difference|
+    over its standard error, and `replicates` (B, m) the differences, all of the same resamples.
     """
-    p, adjusted = np.asarray(p, dtype=np.float64), np.full(len(p), np.nan)
-    tested = np.flatnonzero(~np.isnan(p))
-    largest_first = tested[np.argsort(-np.asarray(statistic)[tested], kind="stable")]
+    p, statistic = np.asarray(p, dtype=np.float64), np.asarray(statistic)
+    adjusted, tested = np.full(len(p), np.nan), np.flatnonzero(~np.isnan(p))
+    largest_first = tested[np.argsort(-statistic[tested], kind="stable")]
     x = replicates[:, largest_first]
     with np.errstate(invalid="ignore", divide="ignore"):
         null = np.abs(x - np.nanmean(x, axis=0)) / np.nanstd(x, axis=0)
     null = np.nan_to_num(null)[:, ::-1]
     highest = np.maximum.accumulate(null, axis=1)[:, ::-1]  # of this test and all after it
-    reached = (highest >= np.asarray(statistic)[largest_first]).sum(axis=0)
+    reached = (highest >= statistic[largest_first]).sum(axis=0)
     p = p[largest_first]
     joint = np.maximum.accumulate((reached + 1) / (len(x) + 1))
     adjusted[largest_first] = np.clip(joint, p, np.minimum(1, len(tested) * p))

@@ -142,7 +142,7 @@ def youden(y_true, y_score, *, midway=False):
 
     Youden, "Index for rating diagnostic tests", Cancer 3 (1950). Of several best thresholds the
     highest is taken, as by `argmax(tpr - fpr)` in the authors' code. It is infinite where no
-    threshold is better than predicting no positives.
+    threshold is better than predicting no positives, and NaN where only one class is known.
 
     Parameters
     ----------
@@ -152,11 +152,6 @@ def youden(y_true, y_score, *, midway=False):
         Give the middle between that score and the next lower one, to float32's precision, which
         predicts the same. A threshold that other programs will apply should be there: where it is
         a score itself, the last bit of a computation decides about that image.
-
-    Returns
-    -------
-    (L,) float64 array
-        NaN where only one class is known.
     """
     y = check_labels(y_true)
     s = check_scores(y_score, y.shape)

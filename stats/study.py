@@ -25,34 +25,18 @@ def study(corpus, models, *, variant=None, synthetic=False, n_resamples=1000, se
           threads=None):
     """Score every init and compare every pair; `adjust` then fills in the adjusted p-values.
 
-    Parameters
-    ----------
-    models : list of stats.predictions.Predictions
-        Aligned (`stats.predictions.align`); those of the same `meta["name"]` are runs of one init,
-        `meta["init"]` finds the paper's number.
-    variant : str, optional
-        What tells this study from another of the corpus in headings and file names.
-    synthetic : bool
-        Drawn by a program in the corpus's layout: the paper's numbers are not set beside.
-    resample : {"image", "patient"}
-        Whether images are drawn singly or a patient's together.
-    thresholds : {"test", "val"}
-        Youden's threshold of the test set, found anew in each resample (the paper), or the one that
-        came with the model in `meta["thresholds"]`, found on its validation set.
-    label_set : {"all", "table3", "mimic-overlap"}
-        Which of the paper's tables the labels are those of, if any.
-    left_out : sequence of str
-        Labels that not all models have.
-    min_count : int
-        A label with fewer positives or negatives (patients that have one, if patients are drawn) is
-        scored, but not tested nor part of the mean over labels: the bootstrap does not hold there.
-    net_benefit_at : float, optional
-        The threshold probability of the net benefit; by default each model's own from validation,
-        at which models can be scored but not tested against each other.
-    margin : float, optional
-        Of ROC-AUC, in which a model counts as no worse than another, or as equivalent to it.
-    n_resamples, seed, alternative, metrics, threads
-        As in `bootstrap_models` and `p_values`; "auroc" is always among the metrics.
+    `models` are `stats.predictions.Predictions`, aligned; those of the same `meta["name"]` are runs
+    of one init. `variant` tells this study from another of the corpus, `label_set` ("all",
+    "table3", "mimic-overlap") whose labels these are in the paper; beside `synthetic` images its
+    numbers are not set. `left_out` are labels that not all models have.
+
+    `resample` "image" draws images singly, "patient" a patient's together. `thresholds` "test" is
+    Youden's, anew in each resample (the paper), "val" that of the model's `meta["thresholds"]`. A
+    label with fewer than `min_count` positives or negatives (patients that have one, if patients
+    are drawn) is scored, but not tested nor part of the mean over labels. At `net_benefit_at`, a
+    threshold probability, net benefits are compared; at the models' own they are only scored. To
+    differ by less than `margin`, in ROC-AUC, is to be no worse, or equivalent. For the rest see
+    `bootstrap_models` and `p_values`.
     """
     y_true, labels = models[0].y_true, models[0].labels
     metrics = ["auroc", *(metric for metric in metrics if metric != "auroc")]
@@ -117,18 +101,9 @@ def adjust(studies, family, method="bh"):
     """Fill in every comparison's adjusted p-values, and take out its replicates.
 
     The mean over labels is the primary endpoint of a comparison: it is adjusted over the means of
-    all comparisons, and over these alone. The labels are families of their own, and so is each
-    metric.
-
-    Parameters
-    ----------
-    studies : list of dict
-        From `study`; changed in place.
-    family : {"comparison", "report"}
-        What a label's p-value is adjusted over: the labels of its comparison, or of all of them.
-    method : {"bh", "max-t"}
-        Benjamini and Hochberg's, or Westfall and Young's max-T over the joint replicates, which
-        a first call takes out.
+    all comparisons, and over these alone. The labels of a comparison, or with `family` "report" of
+    all of them, are families of their own, and so is each metric. `method` "bh" is Benjamini and
+    Hochberg's, "max-t" Westfall and Young's over the joint replicates.
     """
     comparisons = [c for s in studies for c in s["comparisons"]]
     replicates = [c.pop("replicates", {}) for c in comparisons]
@@ -174,10 +149,8 @@ def _too_few(classes, unit, least):
 
 class _Init:
     """The runs of one init: for each metric, their values (K, L + 1) on the test set, replicates
-    (B, K, L + 1) and `most` (L + 1,) of `score_interval`.
-
-    The last column is the mean over the labels of `averaged`, the same in every replicate (less
-    those that have no threshold).
+    (B, K, L + 1) and `most` (L + 1,) of `score_interval`. The last column is the mean over the
+    labels of `averaged` that have a threshold, the same ones in every replicate.
     """
 
     def __init__(self, models, points, drawn, averaged):
@@ -195,10 +168,7 @@ class _Init:
                 self.most[metric] = np.append(most, counted.sum()**2 / (1 / most[counted]).sum())
 
     def cells(self, metric):
-        """Dicts of the mean over runs on the test set; mean, SD and interval over the replicates.
-
-        Shares have a score interval, others percentiles or Student's t.
-        """
+        """Dicts of the mean over runs on the test set; mean, SD and interval over replicates."""
         values, replicates = self.values[metric], self.replicates[metric]
         over_runs, value = replicates.mean(axis=1), values.mean(axis=0)
         sd, ci = sd_and_ci(over_runs)
@@ -221,7 +191,7 @@ def _model(corpus, init, labels, label_set):
     label_set = label_set if meta.get("paper_init", True) else None  # not the paper's weights
     table4 = TABLE4.get((corpus, trained), {}) if label_set == "table3" else {}
     table5 = TABLE5.get((corpus, trained), {}) if label_set == "mimic-overlap" else {}
-    in_paper = table4 | {"auroc": table5["mean"]} if table5 else table4
+    in_paper = {"auroc": table5["mean"]} if table5 else table4
     cells = {metric: init.cells(metric) for metric in init.values}
     undefined = np.isnan(init.replicates["auroc"][:, 0]).sum(axis=0)
     per_label = {

@@ -236,7 +236,7 @@ def test_spread_agrees_with_delong():
     np.testing.assert_allclose(found.a.ci()[0], exact.ci_a, atol=0.003)
     assert np.std(found.difference) == pytest.approx(exact.se, rel=0.06)
     assert found.p_value[0] == pytest.approx(exact.p_value, abs=0.06)
-    assert found.a.mean()[0] == pytest.approx(exact.auc_a, abs=0.002)
+    assert found.a.values["auroc"].mean() == pytest.approx(exact.auc_a, abs=0.002)
 
 
 def test_models_share_their_resamples():
@@ -285,8 +285,8 @@ def test_undefined_replicates_are_counted_and_left_out():
         and np.isfinite(found.p_value[:2]).all()
         and np.isfinite(found.mean_p_value)
     )
-    assert found.a.mean()[0] == pytest.approx(np.nanmean(found.a.values["auroc"][:, 0]))
-    assert found.a.sd()[0] == pytest.approx(np.nanstd(found.a.values["auroc"][:, 0]))
+    sd = np.nanstd(found.difference[:, 0])
+    assert sd_and_ci(found.difference)[0][0] == pytest.approx(sd)
     np.testing.assert_allclose(
         sd_and_ci(found.difference)[1][0], np.nanpercentile(found.difference[:, 0], [2.5, 97.5])
     )
