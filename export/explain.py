@@ -1,9 +1,9 @@
 """Where the model looked: hide each part of a radiograph and see which label's log-odds fall.
 
-Occlusion (Zeiler and Fergus 2014, arXiv:1311.2901) needs the exported file alone, no gradient and
-no second model, and tells the labels apart; attention rollout does not. Each part is hidden twice,
-at the radiograph's mean level and at its dark level: the one hides air that should not be there,
-the other what is too dense. tests/bench_explain.py has the evidence for this choice.
+Occlusion (Zeiler and Fergus 2014, arXiv:1311.2901) needs the exported file alone and tells the
+labels apart. Each part is hidden twice: at the radiograph's mean level, which hides air that should
+not be there, and at its dark level, which hides what is too dense. tests/bench_explain.py has the
+evidence for this choice.
 """
 
 from pathlib import Path

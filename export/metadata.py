@@ -34,21 +34,19 @@ def add_checksum(content):
     return content[:place.start] + _digest(content, place) + content[place.stop:]
 
 
-def read_verified(model):
+def read_verified(model, name):
     """The bytes of a model, a file or bytes, if they fit its checksum; before any parser."""
-    if not isinstance(model, bytes):
-        if os.path.isdir(model):
-            raise ValueError(f"{model}: is a folder; give its model.onnx")
-        if not os.path.isfile(model):
-            raise FileNotFoundError(f"{model}: no such file")
+    if not isinstance(model, bytes) and os.path.isdir(model):
+        raise ValueError(f"{name}: is a folder; give its model.onnx")
+    if not isinstance(model, bytes) and not os.path.isfile(model):
+        raise FileNotFoundError(f"{name}: no such file")
     content = model if isinstance(model, bytes) else Path(model).read_bytes()
     place = checksum_place(content)
     if place is None:
-        raise ValueError(f"{named(model)}: not a model of this project, or cut short (no "
-                         f"{CHECKSUM})")
+        raise ValueError(f"{name}: not a model of this project, or cut short (no {CHECKSUM})")
     if content[place] != _digest(content, place):
-        raise ValueError(f"{named(model)}: was damaged or changed since its export (its bytes do "
-                         f"not fit its {CHECKSUM}); copy or export it again")
+        raise ValueError(f"{name}: was damaged or changed since its export (its bytes do not fit "
+                         f"its {CHECKSUM}); copy or export it again")
     return content
 
 
@@ -66,14 +64,9 @@ def _digest(content, place):
     return found.hexdigest().encode()
 
 
-def named(model):
-    """How messages call a model."""
-    return "model" if isinstance(model, bytes) else model
-
-
-def decode_metadata(model, session):
+def decode_metadata(name, session):
     """The metadata of a model's session; ValueError names the field that is missing or wrong."""
-    name, stored = named(model), session.get_modelmeta().custom_metadata_map
+    stored = session.get_modelmeta().custom_metadata_map
     if stored.get("format") not in FORMATS:
         raise ValueError(f"{name}: not a model of this project (format {stored.get('format')!r}; "
                          f"expected one of {FORMATS})")

@@ -80,8 +80,7 @@ def atomic_write(path, mode="w"):
     Behind a link, what it points to is replaced. A device or a pipe is written directly.
     """
     text = {} if "b" in mode else dict(newline="", encoding="utf-8", errors="backslashreplace")
-    target = Path(os.path.realpath(path))
-    direct = is_stream(path)
+    target, direct = Path(os.path.realpath(path)), is_stream(path)
     part = Path(path) if direct else target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         with open(part, mode, **text) as file:
@@ -91,10 +90,8 @@ def atomic_write(path, mode="w"):
                 os.fsync(file.fileno())  # a power cut must not leave an empty file under the name
         if not direct:
             os.replace(part, target)
-    except BrokenPipeError:
-        raise
-    except OSError as error:  # named as the user did
-        if error.strerror and (error.filename is None or str(error.filename).endswith(".part")):
+    except OSError as error:  # of this file, which is named as the user did
+        if error.strerror and error.filename in (None, str(part)):
             raise OSError(f"{path}: cannot be written: {error.strerror}") from error
         raise
     finally:
@@ -113,17 +110,15 @@ def kept_rows(path, columns, checksum, labels):
         return set()
     with open(path, newline="", encoding="utf-8") as file:
         table = csv.DictReader(file)
-        found = table.fieldnames or columns
-        rows = [row for row in table if None not in row.values()]  # the last may be cut short
-    if list(found) != columns:
-        raise ValueError(f"{path}: has the columns {', '.join(found)}; expected "
-                         f"{', '.join(columns)}")
-    others = {row["model"] for row in rows} - {checksum}
-    if others:
+        if (found := table.fieldnames or columns) != columns:
+            raise ValueError(f"{path}: has the columns {', '.join(found)}; expected "
+                             f"{', '.join(columns)}")
+        rows = [row for row in table if None not in row.values() and not row["error"]]
+    if others := {row["model"] for row in rows} - {checksum}:
         raise ValueError(f"{path}: holds predictions of another model ({min(others)[:12]}); "
                          f"expected {checksum[:12]}")
-    count = Counter(row["image"] for row in rows if not row["error"])
-    rows = [row for row in rows if not row["error"] and count[row["image"]] % labels == 0]
+    count = Counter(row["image"] for row in rows)
+    rows = [row for row in rows if count[row["image"]] % labels == 0]
     with atomic_write(path) as file:
         table = csv.DictWriter(file, columns, lineterminator="\n")
         table.writeheader()

@@ -19,17 +19,12 @@ REDUCED = 1e-2  # of a probability: what processors differ by in fp16
 def check_precision(y_true, expected, found, patients, labels, thresholds):
     """Print what a reduced model lost, label by label; `Refused` if that is too much.
 
-    Refused are: the AUC of a label that fell by more than `MAX_LABEL_LOSS`, or their mean by more
-    than `MAX_MEAN_LOSS`, beyond chance (the whole 95 % interval of the loss, by patient, lies
-    above); a sensitivity or specificity that fell by more than `MAX_RATE_LOSS`, if more than one
-    patient's decision changed, or one's by more than `SMALL_CHANGE` of probability; and a split in
-    which no label can be checked.
-
-    All of `y_true`, `expected` and `found` (the probabilities before and after) are (N, L),
-    `patients` (N,); a threshold may be None. Gives `largest_auroc_loss` of a label,
-    `mean_auroc_loss`, `largest_change` of a probability, `changed_decisions` of how many
-    `decisions`, and the labels that are `unchecked`: fewer than `MIN_PATIENTS` patients have them,
-    or have not.
+    Too much is an AUC that fell by more than `MAX_LABEL_LOSS`, or the mean by `MAX_MEAN_LOSS`, with
+    the whole 95 % interval (by patient) above; or a sensitivity or specificity by `MAX_RATE_LOSS`,
+    unless one patient's decision turned, and by less than `SMALL_CHANGE` of probability.
+    `y_true` and the probabilities before and after are (N, L), `patients` (N,); a threshold may be
+    None. Gives what the card says of it; `unchecked` are labels that fewer than `MIN_PATIENTS`
+    patients have, or have not.
     """
     counts = [[len(set(patients[y == kind])) for kind in (0, 1)] for y in y_true.T]
     checked = np.min(counts, axis=1) >= MIN_PATIENTS

@@ -194,19 +194,21 @@ def predict(args):
                 bar.show(done)
             if args.explain and not result.error:
                 bare += not write_sheet(model, result, args.explain, taken, args.explain_all)
-    weak = weak_labels(model.metadata)
-    for said, words in (
-            (bare, f"{bare} images have no picture, since no label reaches its threshold; "
-             "--explain-all draws all labels"),
-            (weak, "worse than chance on validation (AUC below 0.5), so that neither the "
-             f"probability nor the answer means anything: {', '.join(weak)}"),
-            (not (args.csv or args.wide or args.jsonl),
-             "threshold: from which probability on the answer is yes, chosen on validation; - "
-             "where validation gave none. --card says more"),
-            (args.wide, f"next: python evaluate.py --predictions {target} --truth TRUTH.csv"),
-            (failed, f"{failed} of {len(paths)} images failed")):
-        if said:
-            print(words, file=sys.stderr)
+    notes = []
+    if bare:
+        notes.append(f"{bare} images have no picture, since no label reaches its threshold; "
+                     "--explain-all draws all labels")
+    if weak := weak_labels(model.metadata):
+        notes.append("worse than chance on validation (AUC below 0.5), so that neither the "
+                     f"probability nor the answer means anything: {', '.join(weak)}")
+    if not (args.csv or args.wide or args.jsonl):
+        notes.append("threshold: from which probability on the answer is yes, chosen on "
+                     "validation; - where validation gave none. --card says more")
+    if args.wide:
+        notes.append(f"next: python evaluate.py --predictions {target} --truth TRUTH.csv")
+    if failed:
+        notes.append(f"{failed} of {len(paths)} images failed")
+    print(*notes, sep="\n", end="\n" if notes else "", file=sys.stderr)
     return 1 if failed else 0
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 from data.decode import decode_image, read_file
 from data.preprocess import to_float32
 from export.dicom import check_frontal, read_header, to_bytes
-from export.metadata import CHECKSUM, decode_metadata, named, read_verified
+from export.metadata import CHECKSUM, decode_metadata, read_verified
 
 ort.disable_telemetry_events()  # some builds would send usage events
 
@@ -50,9 +50,10 @@ class Predictor:
     """
 
     def __init__(self, path, provider="auto", threads=None):
-        content = read_verified(path)
-        self.session, self.provider = open_session(content, provider, threads, named(path))
-        self.metadata = decode_metadata(path, self.session)
+        name = "model" if isinstance(path, bytes) else path
+        content = read_verified(path, name)
+        self.session, self.provider = open_session(content, provider, threads, name)
+        self.metadata = decode_metadata(name, self.session)
         self.labels, self.thresholds = self.metadata["labels"], self.metadata["thresholds"]
         self.calibration = [one["method"] for one in self.metadata["calibration"]]
         self.checksum = self.metadata.pop(CHECKSUM)
@@ -200,20 +201,16 @@ def cuda_problem():
     """Why onnxruntime cannot use CUDA here, with the remedy, or None if it seems it can."""
     if "CUDAExecutionProvider" not in ort.get_available_providers():
         return "it is built without CUDA; pip uninstall onnxruntime, pip install onnxruntime-gpu"
-    try:
-        ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
-    except OSError:
-        return "no NVIDIA driver on this machine; install one, or use --provider cpu"
     if hasattr(ort, "preload_dlls"):
         ort.preload_dlls()  # finds the CUDA and cuDNN that pip installed
-    folder = Path(ort.__file__).parent / "capi"
-    for name in ("shared", "cuda"):
-        library = next(folder.glob(f"*onnxruntime_providers_{name}.*"), None)
-        if library is None:
-            return (f"its library onnxruntime_providers_{name} is absent; "
-                    "pip uninstall onnxruntime onnxruntime-gpu, pip install onnxruntime-gpu")
-        try:
-            ctypes.CDLL(str(library))
-        except OSError as error:
-            return f"{error}; pip install onnxruntime-gpu[cuda,cudnn]"
+    remedy = "no NVIDIA driver on this machine; install one, or use --provider cpu"
+    try:
+        ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
+        for name in ("shared", "cuda"):
+            remedy = (f"its library onnxruntime_providers_{name} cannot be loaded; pip uninstall "
+                      "onnxruntime onnxruntime-gpu, pip install onnxruntime-gpu[cuda,cudnn]")
+            folder = Path(ort.__file__).parent / "capi"
+            ctypes.CDLL(str(next(folder.glob(f"*onnxruntime_providers_{name}.*"), folder)))
+    except OSError as error:
+        return f"{remedy} ({error})"
     return None

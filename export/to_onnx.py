@@ -5,10 +5,9 @@
     python -m export.to_onnx runs/cxr14-dinov2 --precision fp16   # model-fp16.onnx, for GPUs
     python -m export.to_onnx runs/cxr14-dinov2 --calibrate        # probabilities near frequencies
 
-The file is written only if it gives, on real radiographs, what PyTorch gives. A card goes with it
-(MODEL_CARD.md, MODEL_CARD-int8.md or MODEL_CARD-fp16.md), its metadata as JSON (model.json) for
-programs that cannot read them from the file, such as onnxruntime-web, and pictures by formula with
-the probabilities that they must give (model.golden.json), for a check in any language.
+The file is written only if it gives, on real radiographs, what PyTorch gives. With it go its card
+(MODEL_CARD.md), its metadata as JSON (model.json), for programs that cannot read them from the
+file, and pictures by formula with the probabilities that they must give (model.golden.json).
 """
 
 import json
@@ -105,14 +104,13 @@ def export(args):
     metadata = describe(path, checkpoint, args, model)
     reduced = args.precision != "fp32"
 
-    root = {"root": args.root} if args.root else {}
-    dataset = partial(data.from_config, checkpoint["config"], **root)
+    dataset = partial(data.from_config, checkpoint["config"],
+                      **({"root": args.root} if args.root else {}))
     validation = dataset("val") if args.calibrate or not args.images else None
     reliability = None
     if args.calibrate:
-        weight = dataset("train").pos_weight()
         calibrated, *reliability = calibrate(model, validation, metadata["thresholds"], norm,
-                                             weight)
+                                             dataset("train").pos_weight())
         metadata |= calibrated
     # numbers that float32 holds exactly, so that every program makes the same decisions
     metadata["thresholds"] = [t if t is None else float(np.float32(t))
@@ -122,8 +120,7 @@ def export(args):
     options = dict(input_type=args.input_type, operators=args.operators)
     if reduced:
         split = dataset("train")
-        training = split.batch(spaced(len(split), CALIBRATION_IMAGES))[0]
-        training = to_input(training, **norm)
+        training = to_input(split.batch(spaced(len(split), CALIBRATION_IMAGES))[0], **norm)
     if args.precision == "fp16":
         options["dtype"] = np.float16
     elif args.precision == "int8":
@@ -193,18 +190,14 @@ def describe(path, checkpoint, args, model):
 
 def test_auroc(path, labels, checkpoint_sha256):
     """AUC and 95 % CI of a run's test predictions; None if there are none of this checkpoint."""
-    if not path.is_file():
-        print("the card will have no test AUC: run evaluate.py first")
+    found = load_predictions(path) if path.is_file() else None
+    known = found and found.meta.get("checkpoint_sha256")
+    if not found or found.labels != labels or known != checkpoint_sha256:
+        why = f"{path} is not of this checkpoint; " if found else ""
+        print(f"the card will have no test AUC: {why}run evaluate.py first")
         return None
-    predicted = load_predictions(path)
-    known = predicted.meta.get("checkpoint_sha256")
-    if predicted.labels != labels or known != checkpoint_sha256:
-        print(f"the card will have no test AUC: {path} is not of this checkpoint, run evaluate.py "
-              "again")
-        return None
-    y_true, y_score = predicted.y_true, predicted.y_score
-    table = np.c_[auroc(y_true, y_score),
-                  bootstrap(y_true, y_score, groups=predicted.patient_id).ci()]
+    y_true, y_score = found.y_true, found.y_score
+    table = np.c_[auroc(y_true, y_score), bootstrap(y_true, y_score, groups=found.patient_id).ci()]
     rows = [[None if np.isnan(x) else round(float(x), 4) for x in row] for row in table]
     return dict(images=len(y_true), method="bootstrap by patient, 1,000 resamples", labels=rows)
 

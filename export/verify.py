@@ -1,10 +1,8 @@
 """Reference images and the probabilities that they had at the export; both travel with a model.
 
-Two kinds. Patterns are computed anywhere from integers alone, so that a lone model file can be
-checked. Radiographs are known by the hash of their file; only who has them can check them.
-
-Differences are those of the log-odds, beside the spread that each label's log-odds have over
-radiographs: what is small for one model may turn the answers of another.
+Patterns are computed anywhere from integers alone; radiographs are known by their file's hash, and
+only who has them can check them. Differences are those of the log-odds, beside the spread that each
+label's log-odds have over radiographs: what is small for one model may turn another's answers.
 """
 
 import hashlib
@@ -27,10 +25,9 @@ LEAST_SPREAD = 0.02  # log-odds
 
 
 def pattern(height, width, kind="plain"):
-    """A test image (height, width) uint8 by `FORMULA`, the same on every machine.
+    """A picture (height, width) uint8 by `FORMULA`: bands under a hashed grain.
 
-    Bands under a hashed grain; all kinds but the first have skewed histograms, so that a missing
-    equalization shows.
+    All kinds but the first have skewed histograms, so that a missing equalization shows.
     """
     y, x = np.mgrid[:height, :width].astype(np.uint32)
     bands = (y * 200 // height + (x * x // width + 7 * y) % 40).astype(np.uint32)

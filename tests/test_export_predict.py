@@ -207,14 +207,15 @@ def test_cuda_fails_loudly_where_it_would_be_the_cpu(folder, monkeypatch):
 
 def test_cuda_without_its_library_is_one_line(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(runtime.ort, "get_available_providers", lambda: ["CUDAExecutionProvider"])
-    monkeypatch.setattr(runtime.ctypes, "CDLL", lambda name: None)
+    load = runtime.ctypes.CDLL
+    monkeypatch.setattr(runtime.ctypes, "CDLL", lambda name: "libcuda" in name or load(name))
     monkeypatch.setattr(runtime.ort, "preload_dlls", lambda: None, raising=False)
     monkeypatch.setattr(runtime.ort, "__file__", str(tmp_path / "__init__.py"))
     assert main([str(folder / "model.onnx"), str(good(folder)[0]), "--provider", "cuda"]) == 2
     error = capsys.readouterr().err
     assert (
         error.count("\n") == 1
-        and "providers_shared is absent" in error
+        and "providers_shared cannot be loaded" in error
         and "pip install onnxruntime-gpu" in error
     )
 
