@@ -91,6 +91,8 @@ def initialize(init, arch, *, labels, weights=None, image_size=224, seed=0, targ
 
 def run_name(init, weights, name=None):
     """What a run from `--weights` is called: the init where they are its own, else their name."""
+    if weights and not Path(weights).is_file():
+        raise FileNotFoundError(f"{weights}: no such weight file")
     if not weights or (load_checkpoint(weights)["config"].get("data") == "mimic"
                        if init == "mimic" else find_init(sha256(weights))):
         return init

@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and SD of its pixels
 META = "https://dl.fbaipublicfiles.com/"
-AUGREG = "https://storage.googleapis.com/vit_models/augreg/"
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ RECORDS = (
          license="Apache 2.0", shape=dict(patch_size=14, layer_scale=True), mean=IMAGENET[0],
          std=IMAGENET[1], native=518, resize="offset", pretrained_on=("LVD-142M",), in_paper=True),
     Init("imagenet", "ImageNet-21k", "Steiner et al. 2022", files(
-            AUGREG + "{}.npz",
+            "https://storage.googleapis.com/vit_models/augreg/{}.npz",
             tiny=("Ti_16-i21k-300ep-lr_0.001-aug_none-wd_0.03-do_0.0-sd_0.0",),
             small=("S_16-i21k-300ep-lr_0.001-aug_light1-wd_0.03-do_0.0-sd_0.0",),
             base=("B_16-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.0-sd_0.0",),

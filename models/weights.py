@@ -27,10 +27,9 @@ class LoadReport:
     missing: list  # parameters of the model that keep their random values: the head's, or none
 
     def __str__(self):
-        resized = [f"{name} {list(old)} -> {list(new)}"
-                   for name, (old, new) in self.resized.items()]
-        return (f"{len(self.loaded)} tensors loaded; resized: {', '.join(resized) or 'none'}; "
-                f"skipped: {some(self.skipped)}; new: {', '.join(self.missing) or 'none'}")
+        resized = [f"{name} {list(a)} -> {list(b)}" for name, (a, b) in self.resized.items()]
+        return (f"{len(self.loaded)} tensors loaded; resized: {some(resized)}; "
+                f"skipped: {some(self.skipped)}; new: {some(self.missing)}")
 
 
 @dataclass

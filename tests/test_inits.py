@@ -14,7 +14,7 @@ from test_weights import checkpoint_of
 
 from models import create_model
 from models.checkpoint import sha256
-from models.inits import fetch, initialize
+from models.inits import fetch, initialize, run_name
 from models.records import INITS, File, find_init
 from models.vit import ARCHITECTURES
 from models.weights import RESIZE
@@ -195,6 +195,8 @@ def test_unknown_weights_have_a_name_of_their_own(tmp_path, file, name, called):
 
 
 def test_no_other_weights_have_an_inits_name(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere.pth: no such weight file"):
+        run_name("dinov2", tmp_path / "nowhere.pth")
     torch.save(dinov2_state(), tmp_path / "w.pth")
     with pytest.raises(ValueError, match="cannot be called rad-dino"):
         initialize("dinov2", "vit_tiny", labels="ab", weights=tmp_path / "w.pth", name="rad-dino")
