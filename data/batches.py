@@ -1,8 +1,8 @@
 """Which images make which batch, their augmentation, and their way to the device in time."""
 
 import math
-import queue
-import threading
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -65,15 +65,6 @@ def prefetch(dataset, batches, device, *, seed, epoch, augment="paper", first=0,
     from (seed, epoch, batch number) and then sliced: what happens to an image does not depend on
     the number of processes.
     """
-    ready, stop = queue.Queue(depth), threading.Event()
-
-    def put(item):
-        while not stop.is_set():
-            try:
-                return ready.put(item, timeout=0.5)
-            except queue.Full:
-                continue
-
     def load(number):
         batch = batches[number]
         part = local_part(batch, rank, world)
@@ -88,30 +79,19 @@ def prefetch(dataset, batches, device, *, seed, epoch, augment="paper", first=0,
             theta = random_affine(rng, len(batch), **RECIPES[augment])
         images, labels = dataset.batch(batch[part])
         labels = labels.fill_(torch.nan) if idle else labels
-        return images, labels, theta[part]
+        tensors = images, labels, theta[part]
+        if device.type == "cuda":
+            torch.cuda.set_device(device)  # a thread has its own; pinning would wake GPU 0
+            tensors = [tensor.pin_memory() for tensor in tensors]
+        return tuple(tensor.to(device, non_blocking=True) for tensor in tensors)
 
-    def work():
-        try:
-            if device.type == "cuda":
-                torch.cuda.set_device(device)  # a thread has its own; pinning would wake GPU 0
-            for number in range(first, len(batches)):
-                tensors = load(number)
-                if device.type == "cuda":
-                    tensors = [tensor.pin_memory() for tensor in tensors]
-                put(tuple(tensor.to(device, non_blocking=True) for tensor in tensors))
-                if stop.is_set():
-                    return
-            put(None)
-        except BaseException as error:  # hand it to the loop: a thread's traceback would be lost
-            put(error)
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
+    pool, ahead = ThreadPoolExecutor(1), deque()
     try:
-        while (item := ready.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
+        for number in range(first, len(batches)):
+            ahead.append(pool.submit(load, number))
+            if len(ahead) > depth:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
     finally:
-        stop.set()
-        thread.join()
+        pool.shutdown(cancel_futures=True)

@@ -16,12 +16,11 @@ from data import CORPORA, default_root
 from data.console import corpus_parser, run_command
 from data.paper_cohorts import FACTS, NO_AGE_OF_0, NOT_EXPECTED, OF_TABLES, TABLE1, TABLE2
 
-NAMES = {
-    "images": "images", "patients": "patients", "ap": "AP views, %", "train": "train (with val)",
-    "val": "  drawn out as val", "test": "test", "age_median": "age, median",
-    "age_mean": "age, mean", "age_sd": "age, SD", "age_min": "age, youngest",
-    "age_max": "age, oldest", "women": "female, %", "women_train": "female, % of train",
-    "women_test": "female, % of test"}
+NAMES = {"images": "images", "patients": "patients", "ap": "AP views, %",
+         "train": "train (with val)", "val": "  drawn out as val", "test": "test",
+         "age_median": "age, median", "age_mean": "age, mean", "age_sd": "age, SD",
+         "age_min": "age, youngest", "age_max": "age, oldest", "women": "female, %",
+         "women_train": "female, % of train", "women_test": "female, % of test"}
 # How far a number may be from the paper's, which is rounded: views to whole percents in part.
 TOLERANCE = {"ap": 1, "age_mean": 0.5, "age_sd": 0.5, "women": 0.1, "women_train": 0.051,
              "women_test": 0.051}
@@ -35,10 +34,10 @@ def count(table, split, labels):
     ages in years where they are known, "val" counted in "train" too); and positives by label.
     """
     test = split == "test"
+    ap = np.char.startswith(table.view, "AP")
     sizes = {"images": len(table), "patients": len(np.unique(table.patient_id)),
-             "ap": 100 * float(np.char.startswith(table.view, "AP").mean()) if len(table) else 0.0,
-             "train": int((~test).sum()), "val": int((split == "val").sum()),
-             "test": int(test.sum())}
+             "ap": 100 * float(ap.sum()) / max(len(ap), 1), "train": int((~test).sum()),
+             "val": int((split == "val").sum()), "test": int(test.sum())}
     ages = table.age[~np.isnan(table.age)].astype(float)
     if len(ages):
         sizes |= {"age_median": float(np.median(ages)), "age_mean": float(ages.mean()),

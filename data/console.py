@@ -54,28 +54,22 @@ def check_whole(least=1, **options):
 
 
 class Progress:
-    """How far a job is, how fast it goes and when it will be done.
+    """How far a job is, how fast it goes and when it will be done, on standard error.
 
-    A tqdm bar on a terminal (where installed), else a line every `seconds` at most. `start` of the
+    On a terminal one line that is written over, else a line every `seconds` at most. `start` of the
     `total` units were done before; not `enabled` (as in most processes of a run) shows nothing.
     """
 
     def __init__(self, what, total, *, unit="images", start=0, seconds=5.0, enabled=True):
         self.what, self.total, self.unit = what, total, unit
-        self.start, self.seconds, self.enabled = start, seconds, enabled
+        self.start, self.enabled = start, enabled
+        self.live = enabled and sys.stderr.isatty()
+        self.seconds = 0.2 if self.live else seconds
         self.began = self.shown = time.monotonic()
-        self.bar = None
-        if enabled and sys.stderr.isatty():
-            try:
-                from tqdm import tqdm
-            except ImportError:
-                return
-            self.bar = tqdm(desc=what, total=total, initial=start, unit=f" {unit}", leave=False)
 
     def due(self):
         """Whether it is time for another line."""
-        least = 0.2 if self.bar is not None else self.seconds
-        return self.enabled and time.monotonic() - self.shown >= least
+        return self.enabled and time.monotonic() - self.shown >= self.seconds
 
     def rate(self, done):
         """Units a second since the start."""
@@ -84,21 +78,18 @@ class Progress:
     def show(self, done, note=""):
         """Print that `done` units are done; `note` is put behind."""
         self.shown = time.monotonic()
-        if self.bar is not None:
-            self.bar.set_postfix_str(note, refresh=False)
-            self.bar.update(done - self.bar.n)
-        elif self.enabled:
-            rate = self.rate(done)
-            left = timedelta(seconds=round((self.total - done) / rate)) if rate else "?"
-            speed = f"{rate:,.{0 if rate >= 10 else 1}f}/s"
-            print(f"{self.what}  {done:,}/{self.total:,} {self.unit}  {speed}  {left} left  "
-                  f"{note}".rstrip(), file=sys.stderr, flush=True)
+        rate = self.rate(done)
+        left = timedelta(seconds=round((self.total - done) / rate)) if rate else "?"
+        text = (f"{self.what}  {done:,}/{self.total:,} {self.unit}  "
+                f"{rate:,.{0 if rate >= 10 else 1}f}/s  {left} left  {note}").rstrip()
+        if self.enabled:
+            self.close()
+            print(text, end="" if self.live else "\n", file=sys.stderr, flush=True)
 
     def say(self, text, always=False):
-        """Print a line above the bar; into a log only if `always` or if a line is due."""
-        if self.bar is not None:
-            self.bar.write(text)
-        elif self.enabled and (always or self.due()):
+        """Print a line on standard output; into a log only if `always` or if a line is due."""
+        if self.enabled and (always or self.live or self.due()):
+            self.close()
             print(text, flush=True)
             self.shown = time.monotonic()
 
@@ -111,9 +102,9 @@ class Progress:
                 yield item
 
     def close(self):
-        """Take the bar away; lines stay."""
-        if self.bar is not None:
-            self.bar.close()
+        """Take the line of a terminal away; those of a log stay."""
+        if self.live:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
 
     def __enter__(self):
         return self

@@ -20,8 +20,7 @@ TABLE3 = {
                  "Nodule/mass", "Hernia", "Emphysema", "Aortic elongation", "Kyphosis", "COPD",
                  "Scoliosis", "No finding"),
     "phantom": ("Cardiomegaly", "Pleural effusion", "Pneumothorax", "Consolidation", "Nodule",
-                "No finding"),
-}
+                "No finding")}
 TABLE3["mimic"] = TABLE3["chexpert"]
 
 

@@ -1,7 +1,9 @@
 """PadChest of Hospital Universitario de San Juan, Alicante."""
 
+import csv
 import re
 from ast import literal_eval
+from pathlib import Path
 
 from data.corpus import Corpus
 from data.tables import Rows, find_table, read_csv
@@ -10,47 +12,15 @@ TABLE = "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv"
 FRONTAL = ("PA", "AP", "AP_horizontal")
 OTHER_VIEWS = ("L", "COSTAL", "EXCLUDE", "UNK")
 
-# What the paper looked for anywhere in the text of the Labels cell (recovered: its Table 2 then
-# matches). So "pseudonodule" is a Nodule/mass, "subcutaneous emphysema" Emphysema and "abnormal
-# foreign body" normal.
-SUBSTRINGS = {name: (name.lower(),) for name in (
-    "Cardiomegaly", "Pleural effusion", "Pleural thickening", "Infiltrates", "Pneumonia",
-    "Pneumothorax", "Atelectasis", "Consolidation", "Congestion", "Nodule/mass", "Hernia",
-    "Emphysema", "Aortic elongation", "Kyphosis", "COPD", "Scoliosis", "No finding",
-    # of Table 2, but not trained on in the paper
-    "Fibrosis", "Chronic changes", "Sternotomy", "Cavitation", "Volume loss", "Pacemaker",
-    "Bronchiectasis", "Air trapping")} | {
-    "Congestion": ("hilar congestion",), "Nodule/mass": ("nodule", "mass"),
-    "Hernia": ("hiatal hernia",), "COPD": ("COPD signs",), "No finding": ("normal",),
-    "Fibrosis": ("pulmonary fibrosis",)}
-
-# Whole terms, each finding with all its descendants in the tree of terms that PadChest's authors
-# published: https://github.com/auriml/Rx-thorax-automatic-captioning, manual_review/trees_code.txt.
-# "nodule" and "mass" are two branches of it; "pseudonodule" and "subcutaneous emphysema" are
-# branches of their own.
-TERMS = SUBSTRINGS | {
-    "Pleural effusion": ("pleural effusion", "loculated pleural effusion",
-                         "loculated fissural effusion", "hydropneumothorax", "empyema",
-                         "hemothorax"),
-    "Pleural thickening": ("pleural thickening", "apical pleural thickening",
-                           "calcified pleural thickening"),
-    "Infiltrates": ("infiltrates", "interstitial pattern", "ground glass pattern",
-                    "reticular interstitial pattern", "reticulonodular interstitial pattern",
-                    "miliary opacities", "alveolar pattern", "consolidation", "air bronchogram"),
-    "Pneumonia": ("pneumonia", "atypical pneumonia", "viral pneumonia", "COVID 19",
-                  "COVID 19 uncertain"),
-    "Pneumothorax": ("pneumothorax", "hydropneumothorax"),
-    "Atelectasis": ("atelectasis", "total atelectasis", "lobar atelectasis",
-                    "segmental atelectasis", "laminar atelectasis", "round atelectasis",
-                    "atelectasis basal"),
-    "Consolidation": ("consolidation", "air bronchogram"),
-    "Nodule/mass": ("nodule", "multiple nodules", "mass", "mediastinal mass", "breast mass",
-                    "pleural mass", "pulmonary mass", "soft tissue mass"),
-    "Aortic elongation": ("aortic elongation", "descendent aortic elongation",
-                          "ascendent aortic elongation", "aortic button enlargement",
-                          "supra aortic elongation"),
-    "Fibrosis": ("pulmonary fibrosis", "post radiotherapy changes", "asbestosis signs"),
-}
+# Of each label, Table 3's first and then eight more of Table 2: what the paper looked for anywhere
+# in the text of the Labels cell (recovered: its Table 2 then matches), so that "pseudonodule" is a
+# Nodule/mass and "abnormal foreign body" normal. And the exact terms: the finding with all its
+# descendants in the tree that PadChest's authors published, manual_review/trees_code.txt of
+# https://github.com/auriml/Rx-thorax-automatic-captioning; "nodule" and "mass" are two branches.
+with open(Path(__file__).with_name("padchest_terms.csv"), newline="") as _file:
+    _rows = list(csv.DictReader(_file))
+SUBSTRINGS, TERMS = ({row["label"]: tuple(row[rule].split("|")) for row in _rows}
+                     for rule in ("paper", "exact"))
 
 
 class PadChest(Corpus):

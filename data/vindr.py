@@ -31,9 +31,8 @@ class VinDrCXR(Corpus):
     @classmethod
     def read(cls, root, cohort):
         """Both tables, the readers' votes counted."""
-        train, test = (tuple(f"{folder}image_labels_{part}.csv"
-                             for folder in ("annotations/", "", f"{part}/"))
-                       for part in ("train", "test"))
+        train, test = ([f"{folder}image_labels_{part}.csv" for folder in (
+            "annotations/", "", f"{part}/")] for part in ("train", "test"))
         boxes = root / "train.csv"
         if boxes.is_file() and not any((root / name).is_file() for name in train):
             raise FileNotFoundError(f"{boxes}: Kaggle's VinBigData has boxes of the training "

@@ -13,8 +13,8 @@ import queue
 import signal
 import subprocess
 import sys
-import threading
 import zlib
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from pathlib import Path
 
@@ -77,33 +77,40 @@ def fill_rows(fd, offset, size, jobs, workers):
             yield job["row"], fill_row(fd, offset, size, job)
         return
 
-    todo, done = queue.SimpleQueue(), queue.SimpleQueue()
-    for start in range(0, len(jobs), CHUNK):
-        todo.put(jobs[start : start + CHUNK])
-    processes = [_start_worker(fd, offset, size) for _ in range(min(workers, todo.qsize()))]
-    threads = [threading.Thread(target=_feed, args=(process, todo, done)) for process in processes]
-    running = len(threads)
+    chunks = [jobs[start : start + CHUNK] for start in range(0, len(jobs), CHUNK)]
+    processes = [_start_worker(fd, offset, size) for _ in range(min(workers, len(chunks)))]
+    idle = queue.SimpleQueue()
+    for process in processes:
+        idle.put(process)
+
+    def ask(chunk):
+        process = idle.get()
+        try:
+            print(json.dumps(chunk), file=process.stdin, flush=True)
+            answers = json.loads(process.stdout.readline())
+        except (BrokenPipeError, json.JSONDecodeError) as error:  # no answer, or half of one
+            code = process.wait()
+            hint = " (killed; if memory ran out, fewer workers need less)" if code == -9 else ""
+            raise OSError(f"a preprocessing worker ended with code {code}{hint}; what was done is "
+                          "kept") from error
+        finally:
+            idle.put(process)
+        if isinstance(answers, str):
+            raise OSError(answers)
+        return answers
+
+    pool = ThreadPoolExecutor(len(processes))
     try:
-        for thread in threads:
-            thread.start()
-        while running:
-            answer = done.get()
-            if isinstance(answer, str):
-                raise OSError(answer)
-            if isinstance(answer, list):
-                yield from answer
-            elif answer == 0:
-                running -= 1
-            else:
-                hint = " (killed; if memory ran out, fewer workers need less)" * (answer == -9)
-                raise OSError(f"a preprocessing worker ended with code {answer}{hint}; what was "
-                              "done is kept")
+        for future in as_completed([pool.submit(ask, chunk) for chunk in chunks]):
+            yield from future.result()
     finally:
+        pool.shutdown(wait=False, cancel_futures=True)
         for process in processes:
             process.kill()
-        for thread, process in zip(threads, processes):
-            thread.join()
-            process.stdout.close()
+        pool.shutdown()
+        for process in processes:
+            with suppress(BrokenPipeError):  # a chunk that was never read
+                process.communicate()
 
 
 def _start_worker(fd, offset, size):
@@ -116,18 +123,6 @@ def _start_worker(fd, offset, size):
         [sys.executable, "-m", "data.cache.fill", str(fd), str(offset), str(size)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8",
         env=os.environ | threads | paths, pass_fds=[fd], start_new_session=True)
-
-
-def _feed(process, todo, done):
-    """Hand chunks to one worker until none is left, pass on its answers, then its exit code."""
-    with suppress(queue.Empty, BrokenPipeError, json.JSONDecodeError):  # killed: half an answer
-        while True:
-            process.stdin.write(json.dumps(todo.get_nowait()) + "\n")
-            process.stdin.flush()
-            done.put(json.loads(process.stdout.readline()))
-    with suppress(BrokenPipeError):
-        process.stdin.close()
-    done.put(process.wait())
 
 
 def main():

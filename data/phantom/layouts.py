@@ -21,10 +21,8 @@ from data.phantom.render import FINDINGS, draw_findings, render, render_lateral
 from data.vindr import OTHER, READERS, VinDrCXR
 
 # What else a drawn finding is called, in one release or another.
-ALSO = {
-    "Consolidation": ("Pneumonia", "Lung opacity", "Infiltrates", "Infiltration"),
-    "Nodule": ("Nodule/mass", "Mass", "Lung lesion"),
-}
+ALSO = {"Consolidation": ("Pneumonia", "Lung opacity", "Infiltrates", "Infiltration"),
+        "Nodule": ("Nodule/mass", "Mass", "Lung lesion")}
 TOSSED = 0.08
 SEXES = {"F": "Female", "M": "Male"}
 
@@ -164,7 +162,7 @@ def _vindr(root, studies, size):
 
 
 def _cxr14(root, studies, size):
-    names, rows, lists = RELEASE_NAMES["cxr14"], [], {False: [], True: []}
+    names, rows, lists = RELEASE_NAMES["cxr14"], [], {"train_val": [], "test": []}
     for i, study in enumerate(studies):
         image = f"{study.patient:08d}_{study.number:03d}.png"
         folder = root / f"images_{1 + i % 2:03d}" / "images"
@@ -175,10 +173,10 @@ def _cxr14(root, studies, size):
             "Follow-up #": study.number, "Patient ID": study.patient, "Patient Age": study.age,
             "Patient Gender": study.sex, "View Position": study.view, "OriginalImage[Width": size,
             "Height]": size, "OriginalImagePixelSpacing[x": 0.143, "y]": 0.143})
-        lists[study.test].append(image)
+        lists["test" if study.test else "train_val"].append(image)
     _write_csv(root / "Data_Entry_2017_v2020.csv", rows)
-    (root / "train_val_list.txt").write_text("\n".join(lists[False]))
-    (root / "test_list.txt").write_text("\n".join(lists[True]))
+    for name, images in lists.items():
+        (root / f"{name}_list.txt").write_text("\n".join(images))
 
 
 def _chexpert(root, studies, size):
@@ -257,15 +255,13 @@ def _ukacxr(root, studies, size):
     for study in studies:
         image = f"images/{study.patient:06d}_{study.number}.png"
         _save(study.image(size), root / image)
-        grades = {}
+        row = {"image": image, "patient_id": study.patient, "view": "AP", "sex": study.sex,
+               "age": study.age}
         for name in TABLE3["ukacxr"][:-1]:
             low, unsure, *high = HEART_SIZE if name == "Cardiomegaly" else SEVERITY
-            if name in study.labels:
-                grades[name] = str(study.rng.choice(high))
-            else:
-                grades[name] = unsure if study.rng.random() < 0.06 else low
-        rows.append({"image": image, "patient_id": study.patient, "view": "AP", "sex": study.sex,
-                     "age": study.age} | grades)
+            row[name] = (str(study.rng.choice(high)) if name in study.labels else
+                         unsure if study.rng.random() < 0.06 else low)
+        rows.append(row)
     _write_csv(root / "ukacxr.csv", rows)
 
 

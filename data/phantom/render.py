@@ -8,9 +8,9 @@ Coordinates: x from -1 (the patient's right, on the viewer's left) to 1, y from 
 
 import numpy as np
 
-FINDINGS = ("Cardiomegaly", "Pleural effusion", "Pneumothorax", "Consolidation", "Nodule")
 PREVALENCE = {"Cardiomegaly": 0.30, "Pleural effusion": 0.30, "Pneumothorax": 0.18,
               "Consolidation": 0.22, "Nodule": 0.22}
+FINDINGS = tuple(PREVALENCE)
 RIB_SPACING = 0.155
 FREE_AIR, PLEURAL_LINE = 0.26, 0.20  # of a pneumothorax: plain enough to be learned at 64 pixels
 
@@ -41,18 +41,11 @@ def _smooth_noise(rng, size, cells):
     return 1.5 * (rows[:, low] * (1 - part) + rows[:, low + 1] * part)
 
 
-def _anatomy(rng):
-    """What stays the same in all images of a patient."""
-    return {
-        "width": rng.uniform(0.70, 0.78),        # outer border of the lungs
-        "apex": rng.uniform(-0.80, -0.74),
-        "base": rng.uniform(0.44, 0.54),         # top of the right dome
-        "heart": rng.uniform(0.82, 0.98),        # heart size, of a normal one
-        "rib_shift": rng.uniform(0, RIB_SPACING),
-        "rib_slope": rng.uniform(0.20, 0.30),
-        "bone": rng.uniform(0.8, 1.15),
-        "fat": rng.uniform(0.85, 1.15),
-    }
+ANATOMY = {  # from, to: what stays the same in all images of a patient
+    "width": (0.70, 0.78), "apex": (-0.80, -0.74),  # outer border and top of the lungs
+    "base": (0.44, 0.54), "heart": (0.82, 0.98),  # top of the right dome; a normal heart's size
+    "rib_shift": (0, RIB_SPACING), "rib_slope": (0.20, 0.30), "bone": (0.8, 1.15),
+    "fat": (0.85, 1.15)}
 
 
 class _Chest:
@@ -194,12 +187,12 @@ def render(findings, seed, *, size=256, patient=0, view="PA"):
     bytes. AP has a wider heart, higher diaphragm and more noise, as at the bedside. Returns the
     image (size, size), float32 in [0, 1], and for each finding the mask of where it is.
     """
-    unknown = set(findings) - {*FINDINGS, "No finding"}
-    if unknown:
+    if unknown := set(findings) - {*FINDINGS, "No finding"}:
         raise ValueError(f"findings: the phantom cannot draw {', '.join(sorted(unknown))}")
     if view not in ("PA", "AP"):
         raise ValueError(f"view: expected PA or AP, found {view!r}")
-    anatomy = _anatomy(np.random.default_rng((7, patient)))
+    fixed = np.random.default_rng((7, patient))
+    anatomy = {name: fixed.uniform(*between) for name, between in ANATOMY.items()}
     rng = np.random.default_rng((11, patient, seed))
     chest = _Chest(size, anatomy, rng, view)
     masks = {}
