@@ -338,6 +338,7 @@ def test_a_pickle_holds_no_images(options):
 
 def test_training_from_the_cache_alone(options):
     whole = Phantom(**options)
+    Phantom(split="val", limit=2, **options)
     shutil.rmtree(options["root"] / "images")
     with pytest.raises(FileNotFoundError, match="not on disk"):
         Phantom(**options)
@@ -353,6 +354,9 @@ def test_training_from_the_cache_alone(options):
     with pytest.raises(FileNotFoundError, match="not in the cache: 12 of the 12 images of "
                                                 "phantom's test split, .*--on-missing skip"):
         from_config(config, "test")
+    part = from_config(config, "val", on_missing="skip")
+    assert len(part) == 2 and len(part.skipped["missing"]) == 4
+    assert {reason for _, reason in part.skipped["missing"]} == {"not in the cache"}
     with pytest.raises(ValueError, match="has no images in the cache"):
         from_config(config, "test", on_missing="skip")
 
