@@ -239,7 +239,7 @@ def test_corpora_are_kept_apart_and_a_missing_label_is_listed(here):
     assert found[0]["labels"] == list(TABLE3["cxr14"])[2:]
     assert found[0]["labels_left_out"] == sorted(TABLE3["cxr14"][:2])
     assert found[1]["comparisons"] == [] and found[1]["label_set"] == "table3"
-    assert "[87.12 ± 5.05]" in Path("reports/report.md").read_text()
+    assert "[87.12 ± 5.05 in the paper]" in Path("reports/report.md").read_text()
 
 
 def test_mimic_overlap_merges_sides():

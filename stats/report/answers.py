@@ -15,35 +15,30 @@ def answers(studies, margin=None):
     The points are of ROC-AUC, mean over labels; `margin`, that of equivalence, is in the same.
     """
     adjusted = "adjusted " * (sum(len(s["comparisons"]) for s in studies) > 1)
-    found = []
+    words, found = show.WORDS["answers"], []
     for s in studies:
         for c in s["comparisons"]:
             test, a, b = c["mean"], c["runs_a"], c["runs_b"]
             p = f"{adjusted}p {show.p(test, equals='= ')}"
-            if math.isnan(test["p_adjusted"]):
-                p = "not tested: too few positives or negatives"
-            found.append(
-                f"{show.pair(c)} on {show.corpus(s)}: {show.number(test['value'], sign='+')} "
-                f"points (95 % CI {show.interval(test)}), {p}, "
-                + (f"{a} run{'s' * (a > 1)} each" if a == b else f"{a} and {b} runs")
-                + "; no significant difference" * (test["p_adjusted"] >= 0.05)
-                + (_within(c, margin) if margin else ""))
+            sentence = words["difference"].format(
+                pair=show.pair(c), corpus=show.corpus(s), ci=show.interval(test),
+                value=show.number(test["value"], sign="+"),
+                p=words["untested"] if math.isnan(test["p"]) else p,
+                runs=f"{a} run{'s' * (a > 1)} each" if a == b else f"{a} and {b} runs")
+            sentence += words["equal"] * (test["p_adjusted"] >= 0.05)
+            if margin:
+                shown = [key for key in ("p_equivalent", "p_noninferior") if test[key] < 0.05]
+                key = (*shown, "neither")[0]
+                sentence += words[key].format(margin=margin, model=show.model(c["a"]),
+                                              p=show.p(test, key, "= "))
+            found.append(sentence)
         if not s["comparisons"]:
             m, = s["models"]
             auc = m["mean"]["auroc"]
-            found.append(f"{show.model(m['name'])} on {show.corpus(s)}: mean ROC-AUC "
-                         f"{show.number(auc['value'])} % (95 % CI {show.interval(auc)}); there is "
-                         "no other to compare it with")
+            found.append(words["alone"].format(
+                model=show.model(m["name"]), corpus=show.corpus(s), ci=show.interval(auc),
+                value=show.number(auc["value"])))
     return found
-
-
-def _within(c, margin):
-    """What the tests of equivalence and non-inferiority found, as the end of a sentence."""
-    for key, words in (("p_equivalent", "equivalent within"),
-                       ("p_noninferior", f"{show.model(c['a'])} is not inferior by")):
-        if c["mean"][key] < 0.05:
-            return f"; {words} {margin:g} points (p {show.p(c['mean'], key, '= ')})"
-    return f"; neither equivalence nor non-inferiority within {margin:g} points is shown"
 
 
 def caution(studies, settings):

@@ -55,7 +55,10 @@ def box_plots(studies):
     figure.supxlabel(textwrap.fill("line: median; ×: mean; box: quartiles of the labels; whiskers: "
                                    "1.5 times the box at most", int(17 * width)), fontsize=6)
     letters = max(6, int(14 * (width / columns - 0.5) / most))  # of a name in a line
-    for panel, letter, s in zip(_panels(figure, len(studies), columns), ascii_lowercase, studies):
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for panel in panels[len(studies):]:
+        panel.remove()
+    for panel, letter, s in zip(panels, ascii_lowercase, studies):
         areas = [[100 * m["labels"][label]["auroc"]["value"] for label, reason in
                   zip(s["labels"], s["reasons"]) if reason is None] for m in s["models"]]
         names = [textwrap.fill(show.model(m["name"]), letters) for m in s["models"]]
@@ -93,16 +96,17 @@ def roc_curves(s, models):
     figure.legend([Line2D([], [], **of) for of in looks.values()], map(show.model, looks),
                   loc="outside lower center", ncols=min(abreast, len(looks)), frameon=False,
                   title="ROC-AUC (95 % CI), % in each panel", title_fontsize=7)
-    for number, (panel, label) in enumerate(zip(_panels(figure, len(labels), columns), labels)):
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for panel in panels[len(labels):]:
+        panel.remove()
+    for number, (panel, label) in enumerate(zip(panels, labels)):
         place = s["labels"].index(label)
         panel.plot([0, 1], [0, 1], color="0.7", linewidth=0.5)
         for m in models:
             curve = roc_curve(m.y_true[:, place], m.y_score[:, place])
-            x, y = curve.fpr, curve.tpr
-            if len(x) > POINTS:  # a step leans by a 400th of the axis, which does not show
-                x = np.linspace(0, 1, POINTS)
-                y = np.interp(x, curve.fpr, curve.tpr)
-            panel.plot(x, y, alpha=0.85, **looks[m.meta["name"]])
+            x = np.linspace(0, 1, POINTS)  # a step leans by a 400th of the axis
+            panel.plot([0, *x], [0, *np.interp(x, curve.fpr, curve.tpr)], alpha=0.85,
+                       **looks[m.meta["name"]])
         panel.set(xlim=(-0.01, 1), ylim=(0, 1.01), aspect="equal", xticks=(0, 0.5, 1),
                   yticks=(0, 0.5, 1), ylabel="" if number % columns else "sensitivity",
                   xlabel="" if number + columns < len(labels) else "1 - specificity")
@@ -114,15 +118,6 @@ def roc_curves(s, models):
                        va="bottom", fontsize=5.5, fontweight="bold",
                        color=looks[m["name"]]["color"])
     return figure
-
-
-def _panels(figure, number, columns):
-    """Axes for so many panels, in rows of so many columns; what is left over is hidden."""
-    rows = max(1, -(-number // columns))
-    panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    for panel in panels[number:]:
-        panel.axis("off")
-    return panels[:number]
 
 
 def power_plot(path, patients, found):
