@@ -104,7 +104,7 @@ def predict(model, dataset, *, indices=None, batch_size=64, device="cpu", mean=N
     was_training = model.training
     model.eval()
     width = model.config["embed_dim" if features else "num_classes"]
-    truth, scores = [torch.empty(0, model.config["num_classes"])], [torch.empty(0, width)]
+    truth, scores = [], [torch.empty(0, width)]
     for start in range(0, len(indices), batch_size):
         images, labels = dataset.batch(indices[start:start + batch_size])
         inputs = to_input(images.to(device, non_blocking=True), mean, std)
@@ -112,4 +112,5 @@ def predict(model, dataset, *, indices=None, batch_size=64, device="cpu", mean=N
         truth.append(labels)
     model.train(was_training)
     # The scores stayed on the device until here: one synchronization in all.
+    truth = truth or [torch.empty(0, model.config["num_classes"])]
     return torch.cat(truth).numpy(), torch.cat([part.cpu() for part in scores]).numpy()
