@@ -8,7 +8,6 @@ import pytest
 import test_mimic
 
 from data import CORPORA
-from data.cache.__main__ import main as cache_main
 from data.cohort import compare, count, main
 from data.labels import TABLE3
 from data.paper_cohorts import NOT_EXPECTED, TABLE1, TABLE2
@@ -286,14 +285,3 @@ def test_command_errors_are_one_line(arguments, message, capsys):
     error = capsys.readouterr().err
     assert error.startswith("python -m data.cohort: error:") and message in error
     assert error.count("\n") == 1
-
-
-@pytest.mark.parametrize("module, typed, meant", [
-    ("cohort", ["cxr14", "--tables-onyl"], "--tables-only"), ("cache", ["cxr14", "--rot", "x"], "--root")])
-def test_the_nearest_option_is_offered(module, typed, meant, capsys):
-    command = {"cohort": main, "cache": cache_main}[module]
-    with pytest.raises(SystemExit) as stop:
-        command(typed)
-    error = capsys.readouterr().err
-    assert stop.value.code == 2 and error.count("\n") == 1
-    assert error.startswith(f"python -m data.{module}: error: ") and f"mean {meant}?" in error
