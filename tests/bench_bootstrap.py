@@ -1,6 +1,8 @@
 """How fast the bootstrap is, beside the plain scikit-learn loop: python tests/bench_bootstrap.py
 
-A simulated test set of ChestX-ray14's size and prevalences, two models. Prints Markdown.
+A simulated test set of ChestX-ray14's size and prevalences, two models. Prints Markdown. With
+--study, whole studies: six corpora, two inits of five runs each, all metrics of the paper, every
+comparison adjusted.
 Linux (memory is read from /proc). The scikit-learn loop is timed on a few resamples and scaled:
 each of its resamples costs the same.
 """
@@ -19,6 +21,8 @@ from sklearn.metrics import roc_auc_score, roc_curve
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from stats import METRICS, bootstrap_models, compare  # noqa: E402
+from stats.predictions import Predictions  # noqa: E402
+from stats.study import adjust, study  # noqa: E402
 
 N, RESAMPLES = 25_596, 1_000
 # Positives among the official test list's 25,596 radiographs, in the order of Table 3.
@@ -33,20 +37,42 @@ def build_parser():
     parser.add_argument(
         "--loop-resamples", type=int, default=4, help="resamples of the timed scikit-learn loop"
     )
+    parser.add_argument("--study", action="store_true", help="time six corpora's studies instead")
+    parser.add_argument("--metrics", default="", help="of the studies, more: 'brier,ece,...'")
     return parser
 
 
-def test_set(n, labels, seed=0):
-    """Labels of ChestX-ray14's prevalences, and two models' float32 probabilities."""
+def whole_study(more_metrics, corpora=6, runs=5):
+    """Seconds of each corpus's study, and of all with the adjustment."""
+    y, scores = test_set(N, len(POSITIVES), runs=2 * runs)
+    labels = [f"label {number}" for number in range(len(POSITIVES))]
+    ids = np.arange(N).astype(str)
+    models = []
+    for number in range(2 * runs):
+        meta = {"name": "ab"[number // runs], "run": str(number), "thresholds": [0.5] * len(labels)}
+        models.append(Predictions(ids, None, labels, y, scores[number], meta))
+    seconds, found = [], []
+    begin = time.perf_counter()
+    for corpus in range(corpora):
+        start = time.perf_counter()
+        found.append(study(f"corpus {corpus}", models, n_resamples=RESAMPLES,
+                           metrics=(*METRICS, *filter(None, more_metrics.split(",")))))
+        seconds.append(time.perf_counter() - start)
+    adjust(found, "report")
+    return seconds, time.perf_counter() - begin
+
+
+def test_set(n, labels, seed=0, runs=2):
+    """Labels of ChestX-ray14's prevalences, and the models' float32 probabilities."""
     rng = np.random.default_rng(seed)
-    y, a, b = (np.empty((n, labels), np.float32) for _ in range(3))
+    y, *models = (np.empty((n, labels), np.float32) for _ in range(1 + runs))
     for label in range(labels):
         positive = rng.permutation(n) < POSITIVES[label % len(POSITIVES)] * n / N
         seen = rng.normal(size=n) + 1.2 * positive
         y[:, label] = positive
-        for scores in (a, b):
+        for scores in models:
             scores[:, label] = 1 / (1 + np.exp(-(seen + 0.5 * rng.normal(size=n))))
-    return y, [a, b]
+    return y, models
 
 
 def ours(y, scores, n_resamples=RESAMPLES, metrics=("auroc",)):
@@ -86,6 +112,13 @@ def extra_memory(y, scores):
 
 def main(argv=None):
     args = build_parser().parse_args(argv)
+    if args.study:
+        each, total = whole_study(args.metrics)
+        print(f"{os.cpu_count()} cores ({processor()}), load {os.getloadavg()[0]:.1f}: "
+              f"{len(each)} studies of 2 inits x 5 runs, {N:,} radiographs, {len(POSITIVES)} "
+              f"labels, {RESAMPLES:,} resamples: {total:.1f} s ("
+              + ", ".join(f"{seconds:.1f}" for seconds in each) + ")")
+        return 0
     y, scores = test_set(N, len(POSITIVES))
     memory = extra_memory(y, scores)
     print(
