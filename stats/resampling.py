@@ -8,7 +8,7 @@ them once, and the curve has at most min(positives, negatives) + 1 segments. All
 numbers, so neither the number of threads nor the memory allowed changes a bit of the result.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -42,22 +42,17 @@ class Resamples:
         self.totals = np.stack([positives, everything - positives - unknown])
 
 
-@dataclass(frozen=True)
-class Segments:
+class Segments(NamedTuple):
     """The known images of one label, by descending score, cut where the ROC curve turns.
 
-    rows : (n,) int array, indices of images; in each segment the positives come first
-    starts : (R,) int array, where in `rows` each run of one class begins
-    segment : (R,) int array, the segment of each run;  positive : (R,) bool array, its class
-    tied : (K,) bool array: the positives of this segment score the same as its negatives, rather
-        than above them
+    In each segment the positives come first; a `tied` one's score the same as its negatives.
     """
 
-    rows: np.ndarray
-    starts: np.ndarray
-    segment: np.ndarray
-    positive: np.ndarray
-    tied: np.ndarray
+    rows: np.ndarray  # (n,) indices of images
+    starts: np.ndarray  # (R,) where in `rows` each run of one class begins
+    segment: np.ndarray  # (R,) the segment of each run
+    positive: np.ndarray  # (R,) its class
+    tied: np.ndarray  # (K,)
 
 
 def roc_segments(y, s, each_score=False):

@@ -136,7 +136,7 @@ def _validation_thresholds(model):
     found = model.meta.get("thresholds")
     if found is None:
         raise ValueError(f"{model.meta['name']} carries no validation thresholds: "
-                         "use --thresholds test, and no net benefit")
+                         "use --thresholds test, and --net-benefit-at")
     return np.array([np.nan if t is None else t for t in found], dtype=np.float64)
 
 
