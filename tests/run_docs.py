@@ -45,6 +45,7 @@ SMALLER = [  # (what a command says, what is run); the words at the end of a com
     (r"(out|libraries|-m) (runs/cxr14-dinov2/)?", r"\1 "),
     (r"vit_base", "vit_tiny"),
     (r"weights/dinov2_vitb14_pretrain.pth", "stand-ins/dinov2.pth"),
+    (r"images/\*", "trees/phantom/images/*"),
     (r"--limit 200", ""),
     (r"--patients \d+", "--patients 40"),
     (r"(evaluate\.py(?! --help)[^&|\n]*)", r"\1 --bootstrap 100 "),
