@@ -1,5 +1,6 @@
 """README and docs against the program: links, commands, the demo in small, the example."""
 
+import ast
 import re
 import shlex
 import subprocess
@@ -13,8 +14,11 @@ import evaluate
 from data.cache.__main__ import build_parser as cache_parser
 from data.cohort import build_parser as cohort_parser
 from data.phantom.__main__ import build_parser as phantom_parser
+from export.page.__main__ import build_parser as page_parser
 from export.predict import build_parser as predict_parser
 from export.to_onnx import build_parser as to_onnx_parser
+from export.triton import build_parser as triton_parser
+from models.adopt import build_parser as adopt_parser
 from models.settings import build_parser as train_parser
 
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md",
@@ -23,7 +27,8 @@ PARSERS = {
     "train.py": lambda: train_parser(""), "evaluate.py": evaluate.build_parser,
     "-m data.cache": cache_parser, "-m data.cohort": cohort_parser,
     "-m data.phantom": phantom_parser, "-m export.predict": predict_parser,
-    "-m export.to_onnx": to_onnx_parser,
+    "-m export.to_onnx": to_onnx_parser, "-m export.triton": triton_parser,
+    "-m export.page": page_parser, "-m models.adopt": adopt_parser,
 }
 
 
@@ -31,7 +36,8 @@ def ours(page):
     """(key of PARSERS, arguments) of the page's commands that are this program's."""
     for language, text in run_docs.commands(page):
         for line in re.split(r"\n|&&|\|\|", text if language == "sh" else ""):
-            match = re.search(r"(train\.py|evaluate\.py|-m (?:data|export)\.\w+)(?:\s|$)(.*)", line)
+            match = re.search(r"(train\.py|evaluate\.py|-m (?:data|export|models)\.\w+)"
+                              r"(?:\s|$)(.*)", line)
             if match and match[1] in PARSERS and "..." not in line:
                 yield match[1], re.split(r"\s[|>]\s?", match[2])[0]
 
@@ -68,6 +74,15 @@ def test_every_internal_link_leads_somewhere(page):
     for target in re.findall(r"\]\(([^)#\s]+)", text):
         if not re.match(r"[a-z]+:", target):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+@pytest.mark.parametrize("script", sorted(REPOSITORY.glob("tests/bench_*.py")),
+                         ids=lambda script: script.stem)
+def test_a_bench_script_finds_what_it_imports_of_ours(script):
+    for node in ast.walk(ast.parse(script.read_text())):
+        if isinstance(node, ast.ImportFrom) and (REPOSITORY / node.module.split(".")[0]).exists():
+            for name in node.names:
+                exec(f"from {node.module} import {name.name}", {})
 
 
 def test_the_readme_is_short():
