@@ -80,8 +80,10 @@ class Progress:
         self.shown = time.monotonic()
         rate = self.rate(done)
         left = timedelta(seconds=round((self.total - done) / rate)) if rate else "?"
-        text = (f"{self.what}  {done:,}/{self.total:,} {self.unit}  "
-                f"{rate:,.{0 if rate >= 10 else 1}f}/s  {left} left  {note}").rstrip()
+        speed = (f"{1 / rate:,.0f} s each" if 0 < rate < 0.1 else
+                 f"{rate:,.{0 if rate >= 10 else 1}f}/s")
+        text = (f"{self.what}  {done:,}/{self.total:,} {self.unit}  {speed}  {left} left  "
+                f"{note}").rstrip()
         if self.enabled:
             self.close()
             print(text, end="" if self.live else "\n", file=sys.stderr, flush=True)
