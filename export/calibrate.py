@@ -32,10 +32,8 @@ def calibrate(model, dataset, thresholds, norm, pos_weight):
     bring the patient's probability nearer to the frequencies. Else it gets the prior shift, if
     nothing can be measured or if that brings it nearer, or keeps its probabilities.
 
-    The model is changed in place; `dataset` is its run's validation, `norm` what
-    `models.inference.to_input` takes, and `pos_weight` (L,) the class weights of the training.
-
-    Returns the metadata (`thresholds`, moved so that every decision stays the same, and
+    `norm` is what `models.inference.to_input` takes, `pos_weight` (L,) the training's class
+    weights. Gives the metadata (`thresholds`, moved so that every decision stays the same, and
     `calibration`), and for `draw` the labels and the probabilities before and after, (N, L) each,
     the last NaN for labels that keep theirs.
     """

@@ -40,43 +40,33 @@ COLUMNS = ("image", "label", "probability", "threshold", "positive", "calibratio
 def build_parser():
     """The command line."""
     parser = command("export.predict", __doc__)
-    parser.add_argument("model", help="file written by export.to_onnx")
-    parser.add_argument("images", nargs="*",
-                        help="PNG, JPEG, DICOM, folders, or - for a list on stdin")
-    form = parser.add_mutually_exclusive_group()
-    form.add_argument("--csv", metavar="FILE",
-                      help="write CSV, a row per image and label (- for stdout)")
-    form.add_argument("--wide", metavar="FILE",
-                      help="write CSV, a row per image, known by its file's name, and a column "
-                      "per label, as evaluate.py --predictions reads; leaves failed images out")
-    form.add_argument("--jsonl", metavar="FILE",
-                      help="write JSON lines, one per image (- for stdout)")
-    form.add_argument("--card", action="store_true", help="print the model card and stop")
-    form.add_argument("--verify", action="store_true", help="compare the probabilities of the "
-                      "reference images with those of the export and stop; reference radiographs "
-                      "among IMAGES are recognized by their hash")
-    parser.add_argument("--resume", action="store_true",
-                        help="with --csv: write rows as they come, and on a rerun skip the images "
-                        "that FILE has; those that failed are tried again")
-    parser.add_argument("-0", dest="separator", action="store_const", const="\0", default="\n",
-                        help="the list on stdin is separated by NUL, as of find -print0")
-    parser.add_argument("--no-uids", action="store_true",
-                        help="leave out the DICOM UIDs of instance, study and series")
-    parser.add_argument("--any-modality", action="store_true",
-                        help="take DICOM files that say that they are not frontal radiographs")
-    parser.add_argument("--explain", metavar="DIR", type=Path,
-                        help="also write a picture per image of where the model looked, for the "
-                        f"labels above their threshold; {INFERENCES} inferences an image")
-    parser.add_argument("--explain-all", action="store_true",
-                        help="with --explain: for all labels")
-    parser.add_argument("--provider", default="auto", choices=["auto", "cuda", "cpu"],
-                        help="cuda fails where onnxruntime would run on the CPU (default: auto)")
-    parser.add_argument("--batch-size", type=int, default=8,
-                        help="images per inference (default: 8)")
-    parser.add_argument("--threads", type=int,
-                        help="CPU threads of one inference (default: all cores)")
-    parser.add_argument("--workers", type=int, default=os.cpu_count(),
-                        help="threads that decode images ahead of the model (default: a core each)")
+    add, form = parser.add_argument, parser.add_mutually_exclusive_group().add_argument
+    add("model", help="file written by export.to_onnx")
+    add("images", nargs="*", help="PNG, JPEG, DICOM, folders, or - for a list on stdin")
+    form("--csv", metavar="FILE", help="write CSV, a row per image and label (- for stdout)")
+    form("--wide", metavar="FILE", help="write CSV, a row per image, known by its file's name, and "
+         "a column per label, as evaluate.py --predictions reads; leaves failed images out")
+    form("--jsonl", metavar="FILE", help="write JSON lines, one per image (- for stdout)")
+    form("--card", action="store_true", help="print the model card and stop")
+    form("--verify", action="store_true", help="compare the probabilities of the reference images "
+         "with those of the export and stop; reference radiographs among IMAGES are recognized by "
+         "their hash")
+    add("--resume", action="store_true", help="with --csv: write rows as they come, and on a rerun "
+        "skip the images that FILE has; those that failed are tried again")
+    add("-0", dest="separator", action="store_const", const="\0", default="\n",
+        help="the list on stdin is separated by NUL, as of find -print0")
+    add("--no-uids", action="store_true", help="leave out DICOM's instance, study and series UIDs")
+    add("--any-modality", action="store_true",
+        help="take DICOM files that say that they are not frontal radiographs")
+    add("--explain", metavar="DIR", type=Path, help="also write a picture per image of where the "
+        f"model looked, for the labels above their threshold; {INFERENCES} inferences an image")
+    add("--explain-all", action="store_true", help="with --explain: for all labels")
+    add("--provider", default="auto", choices=["auto", "cuda", "cpu"],
+        help="cuda fails where onnxruntime would run on the CPU (default: auto)")
+    add("--batch-size", type=int, default=8, help="images per inference (default: 8)")
+    add("--threads", type=int, help="CPU threads of one inference (default: all cores)")
+    add("--workers", type=int, default=os.cpu_count(),
+        help="threads that decode images ahead of the model (default: a core each)")
     return parser
 
 

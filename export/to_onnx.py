@@ -61,31 +61,25 @@ CHECK_IMAGES = 2000  # evenly spaced, on which a reduced precision is checked
 def build_parser():
     """The command line."""
     parser = command("export.to_onnx", __doc__)
-    parser.add_argument("run", type=Path,
-                        help="run folder (its best.pt is taken) or a checkpoint file")
-    parser.add_argument("--precision", default="fp32", choices=["fp32", "fp16", "int8"],
-                        help="fp16 for GPUs, int8 for CPUs; preprocessing stays in fp32 "
-                        "(default: fp32)")
-    parser.add_argument("--operators", default="standard", choices=list(OPERATORS),
-                        help="standard runs in every runtime; onnxruntime has fused operators of "
-                        "its own, a few percent faster there (default: standard)")
-    parser.add_argument("--input-type", default="float32", choices=list(INPUT_TYPES),
-                        help="of the graph's input; float32 takes 8 bit, 16 bit and DICOM "
-                        "(default: float32)")
-    parser.add_argument("--calibrate", action="store_true",
-                        help="fit a logistic (Platt) map per label on validation, or take the "
-                        "class weight of the training back where that has too few patients, and "
-                        "put it into the graph; writes reliability.png too")
-    parser.add_argument("--out", type=Path,
-                        help="file to write (default: model[-precision].onnx beside best.pt)")
-    parser.add_argument("--root", help="where the run's corpus lies on this machine (default: as "
-                        "when trained)")
-    parser.add_argument("--images", nargs="+", metavar="PATH",
-                        help="radiographs for the comparison with PyTorch, where the corpus is not "
-                        "on this machine (default: validation images of the run)")
-    parser.add_argument("--check-on", default="val", choices=["train", "val", "test"],
-                        help="labeled radiographs of the run on which a reduced precision is "
-                        f"checked, up to {CHECK_IMAGES:,} (default: val)")
+    add = parser.add_argument
+    add("run", type=Path, help="run folder (its best.pt is taken) or a checkpoint file")
+    add("--precision", default="fp32", choices=["fp32", "fp16", "int8"],
+        help="fp16 for GPUs, int8 for CPUs; preprocessing stays in fp32 (default: fp32)")
+    add("--operators", default="standard", choices=list(OPERATORS),
+        help="standard runs in every runtime; onnxruntime has fused operators of its own, a few "
+        "percent faster there (default: standard)")
+    add("--input-type", default="float32", choices=list(INPUT_TYPES),
+        help="of the graph's input; float32 takes 8 bit, 16 bit and DICOM (default: float32)")
+    add("--calibrate", action="store_true", help="fit a logistic (Platt) map per label on "
+        "validation, or take the class weight of the training back where that has too few "
+        "patients, and put it into the graph; writes reliability.png too")
+    add("--out", type=Path, help="file to write (default: model[-precision].onnx beside best.pt)")
+    add("--root", help="where the run's corpus lies on this machine (default: as when trained)")
+    add("--images", nargs="+", metavar="PATH", help="radiographs for the comparison with PyTorch, "
+        "where the corpus is not on this machine (default: validation images of the run)")
+    add("--check-on", default="val", choices=["train", "val", "test"], help="labeled radiographs "
+        f"of the run on which a reduced precision is checked, up to {CHECK_IMAGES:,} "
+        "(default: val)")
     return parser
 
 

@@ -27,16 +27,14 @@ PARAMETERS = ("thresholds", "labels", "corpus", "init", "synthetic", "intended_u
 def build_parser():
     """The command line."""
     parser = command("export.triton", __doc__)
-    parser.add_argument("model", type=Path, help="file written by export.to_onnx")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the model repository")
-    parser.add_argument("--name", help="of the model on the server (default: corpus-init)")
-    parser.add_argument("--device", default="cpu", choices=list(KINDS),
-                        help="tensorrt compiles the graph on the GPU at the first start, and takes "
-                        "files of standard operators alone (default: cpu)")
-    parser.add_argument("--instances", type=int, default=1,
-                        help="copies of the model that work side by side (default: 1)")
-    parser.add_argument("--max-batch", type=int, default=16,
-                        help="radiographs of one inference (default: 16)")
+    add = parser.add_argument
+    add("model", type=Path, help="file written by export.to_onnx")
+    add("--out", type=Path, required=True, help="folder of the model repository")
+    add("--name", help="of the model on the server (default: corpus-init)")
+    add("--device", default="cpu", choices=list(KINDS), help="tensorrt compiles the graph on the "
+        "GPU at the first start, and takes files of standard operators alone (default: cpu)")
+    add("--instances", type=int, default=1, help="copies that work side by side (default: 1)")
+    add("--max-batch", type=int, default=16, help="radiographs of one inference (default: 16)")
     return parser
 
 
