@@ -326,7 +326,7 @@ def test_latex_is_well_formed():
         assert rows and all(line.startswith("{") and line.endswith(r"\\") for line in rows)
         assert len({line.count("} & {") for line in rows}) == 1
     assert tex("a_b & 5 % ± <") == r"a\_b \& 5 \% $\pm$ $<$"
-    assert tex("two\n lines") == "two lines"
+    assert tex("two\n lines") == "two lines" and tex("runs/a") == r"runs/\allowbreak{}a"
 
 
 def test_a_real_latex_sets_every_table_on_its_page(tmp_path):

@@ -231,6 +231,7 @@ def test_training_and_test_corpora_are_a_matrix():
         [init, corpus] for corpus in ("ChestX-ray14", "PadChest")
         for init in ("DINOv2", "ImageNet-21k")]
     auc = s["models"][0]["mean"]["auroc"]
+    assert not any(cell == "–" for row in matrix.rows for cell in row)
     assert matrix.rows[0][2].startswith(f"{100 * auc['value']:.2f} (")
     assert "Edema, Mass & more_100%, No finding" in matrix.note
     assert "on ChestX-ray14, trained on PadChest: " in answers(found)[1]

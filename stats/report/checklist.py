@@ -22,11 +22,12 @@ def checklist(studies, settings, answers, cautions, method):
         "events": [EACH], "internal": [EACH] if split else [], "thresholds": [EACH],
         "question": [f"{show.pair(c)} on {show.corpus(s)}" for s in studies
                      for c in s["comparisons"]],
-        "technology": [run.get("arch") for run in runs],
+        "technology": [f"deep learning: {run['arch']}" for run in runs if run.get("arch")],
         "inits": [m["init"] and show.model(m["init"]) for m in models],
         "data": [f"{show.corpus(s)}, {s['images']:,} test radiographs"
                  + (f" of {s['patients']:,} patients" if s["patients"] else "") for s in studies],
-        "missing": [f"{show.corpus(s)}: {line}" for s in studies for line in remarks(s, settings)],
+        "missing": [f"see {show.corpus(s)}: left out, in report.md" for s in studies
+                    if remarks(s, settings)],
         "truth": [s["truth"]["file"] for s in studies if s.get("truth")],
         "partitions": [split and f"split.json of each run (hash {split})"],
         "disjoint": [split and "patient"], "predictors": ["the radiograph alone"] if chosen else [],

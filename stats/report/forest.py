@@ -17,16 +17,15 @@ DIFFERENCE = "difference in ROC-AUC, points\n(right: 95 % CI, adjusted p; filled
 def interval_plots(studies):
     """The figures that answer: {name: Figure}.
 
-    "forest" has the labels and mean of the only comparison, or the means of all; then
-    "forest-<study>" has each one's labels and mean. "subgroups-<study>" has ROC-AUC, and how many
-    sick are called No finding, by group; "transfer", ROC-AUC by training and test corpus.
+    "forest" has the labels and mean of the only comparison, or the means of all, and
+    "forest-<study>" the labels of each; "subgroups-<study>" goes by group, "transfer" by corpora.
     """
     drawn, means, tested = {}, {}, {}  # panels: title, rows, and the comparison if it is one
     for s in studies:
         for c in s["comparisons"]:
             rows = [_test(label, test) for label, test in (c["labels"] | {MEAN: c["mean"]}).items()]
-            drawn.setdefault(f"forest-{s['name']}", []).append(
-                (f"{show.corpus(s)}: {show.pair(c)}", rows, c))
+            panel = f"{show.corpus(s)}: {show.pair(c)}", rows, c
+            drawn.setdefault(f"forest-{s['name']}", []).append(panel)
             panel = f"{show.pair(c)}, mean over labels", [], c
             means.setdefault(show.pair(c), panel)[1].append(_test(show.corpus(s), c["mean"]))
         for metric in ("auroc", "fpr_no_finding") if s.get("subgroups") else ():
@@ -34,8 +33,8 @@ def interval_plots(studies):
                       {name: of[metric] for name, of in row["models"].items() if metric in of}
                       for row in s["subgroups"]["groups"]}
             if any(groups.values()):
-                drawn.setdefault(f"subgroups-{s['name']}", []).append(
-                    (f"{show.corpus(s)}: {show.METRICS[metric]}", _groups(groups), None))
+                panel = f"{show.corpus(s)}: {show.METRICS[metric]}", _groups(groups), None
+                drawn.setdefault(f"subgroups-{s['name']}", []).append(panel)
     for r in scores(studies):
         if r["metric"] == "auroc" and r["Label"] == MEAN:
             groups = tested.setdefault(f"Tested on {r['Tested on']}", {})

@@ -9,9 +9,9 @@ import math
 
 def to_markdown(table):
     """A GitHub table under its heading."""
-    lines = [table.header, ["---"] * len(table.header), *table.rows]
-    cells = [" | ".join(cell.replace("|", "\\|") for cell in line) for line in lines]
-    return "\n".join([f"## {table.title}\n", *(f"| {line} |" for line in cells), "", table.note])
+    lines = [" | ".join(cell.replace("|", "\\|") for cell in line)
+             for line in (table.header, ["---"] * len(table.header), *table.rows)]
+    return "\n".join([f"## {table.title}\n", *(f"| {line} |" for line in lines), "", table.note])
 
 
 def to_text(table):
@@ -37,9 +37,8 @@ def to_latex(table):
     lines = [table.header, *table.rows]
     widths = [min(40, max(map(len, column))) + 4 for column in zip(*lines)]
     total = sum(widths)
-    columns = "".join(r">{\raggedright\arraybackslash}"
-                      rf"p{{\dimexpr{width / total:.4f}\linewidth-2\tabcolsep\relax}}"
-                      for width in widths)
+    columns = "".join(rf">{{\raggedright\arraybackslash}}p{{\dimexpr{width / total:.4f}\linewidth"
+                      r"-2\tabcolsep\relax}" for width in widths)
     size = r"\footnotesize" if total < 110 else r"\scriptsize" if total < 210 else r"\tiny"
     header, *rows = ["{" + "} & {".join(map(tex, line)) + r"} \\" for line in lines]
     body = ["{" + size + r"\setlength{\LTcapwidth}{\linewidth}\setlength{\tabcolsep}{3pt}",
@@ -53,7 +52,8 @@ def to_latex(table):
 def tex(text):
     """Plain text on one line with LaTeX's special characters spelled out."""
     special = {"\\": r"\textbackslash{}", "±": r"$\pm$", "<": "$<$", ">": "$>$", "–": "--",
-               "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "−": "$-$", "≤": r"$\le$"}
+               "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "−": "$-$", "≤": r"$\le$",
+               "/": r"/\allowbreak{}"}
     special |= {c: "\\" + c for c in "%&_#${}"}
     return "".join(special.get(c, c) for c in " ".join(text.split()))
 
@@ -65,8 +65,7 @@ def to_csv(records):
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
-    writer.writerows([{key: None if value != value else value for key, value in r.items()}
-                      for r in records])
+    writer.writerows([{key: None if x != x else x for key, x in r.items()} for r in records])
     return text.getvalue()
 
 

@@ -81,8 +81,8 @@ def study_tables(s, settings, threshold):
     patients = "" if s["patients"] is None else f" of {s['patients']:,} patients"
     tables = [runs_table(s)] * any(len(m["runs"]) > 1 for m in s["models"])
     tables += pivot("labels", labels, ["Label", "Positive / negative", "Model", "Threshold"],
-                    "Metric", corpus=corpus, threshold=threshold, images=s["images"],
-                    patients=patients)
+                    "Metric", corpus=corpus, images=s["images"], patients=patients,
+                    threshold=show.WORDS["printed"][settings["thresholds"]])
     tables += pivot("spread", [r for r in labels if r["metric"] in (*PAPER, "f1")],
                     ["Label", "Model"], "Metric", _spread, corpus=corpus, threshold=threshold)
     for c in s["comparisons"]:
@@ -90,7 +90,7 @@ def study_tables(s, settings, threshold):
         tables += pivot(
             "metrics", [r for r in differences([s | {"comparisons": [c]}])
                         if r["metric"] != "auroc"], ["Label"], "Metric",
-            lambda r: f"{show.value_ci(r, '+')}, p {show.p(r, equals='= ')}",
+            lambda r: f"{show.value_ci(r, '+')}, p {show.p(r, equals='= ')}".removesuffix(", p –"),
             corpus=corpus, pair=show.pair(c, "minus"))
     tables += subgroup_tables(s) if s.get("subgroups") else []
     rows = [[line] for line in remarks(s, settings)]
@@ -172,7 +172,7 @@ def files_table(studies):
     for s in studies:
         for name, run in ((m["name"], run) for m in s["models"] for run in m["runs"]):
             file, versions = run.get("file") or {}, (run.get("versions") or {}).items()
-            shown = (run["run"], run.get("arch"), run.get("split_hash"),
+            shown = (run["run"], run.get("arch"), (run.get("split_hash") or "")[:10],
                      (run.get("checkpoint_sha256") or "")[:10], file.get("path"),
                      (file.get("sha256") or "")[:10],
                      ", ".join(f"{part} {version}" for part, version in versions if version))

@@ -18,9 +18,8 @@ LATEX = "needs booktabs, longtable, array, pdflscape, and geometry with margins 
 def write_report(folder, studies, settings, aligned=()):
     """Write the report to `folder`: tables in every format, the checklists and the figures.
 
-    `studies` are of `stats.study.study`, adjusted; `settings`, what was asked for; `aligned`, the
-    list of Predictions of each study, for the figures, which also need matplotlib. Returns the
-    files' names.
+    `studies` are adjusted; `settings`, what was asked for; `aligned`, each study's Predictions, for
+    the figures, which also need matplotlib. Returns the files' names.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
