@@ -893,6 +893,19 @@ def test_the_papers_numbers_stand_only_beside_its_own_weights_and_recipe():
         assert not is_papers(**changes), changes
 
 
+def test_another_file_under_the_inits_name_has_no_paper_numbers(here):
+    rng = np.random.default_rng(0)
+    y = (rng.random((60, len(TABLE3["cxr14"]))) < 0.5).astype(np.float32)
+    for papers, brackets in ((True, True), (False, False), (None, True)):  # None: an older file
+        meta = {"corpus": "cxr14", "init": "dinov2", "run": "a"}
+        meta |= {} if papers is None else {"paper_init": papers}
+        save_predictions("a.npz", Predictions(
+            np.array([f"i{k}" for k in range(60)]), None, list(TABLE3["cxr14"]), y,
+            rng.random(y.shape, dtype=np.float32), meta))
+        assert evaluate.main(["--bootstrap", "100", "--predictions", "a.npz"]) == 0
+        assert ("[79.79 ± 6.55]" in Path("reports/report.md").read_text()) == brackets
+
+
 def test_an_init_that_has_seen_the_test_corpus_is_named(here):
     rng = np.random.default_rng(0)
     y = (rng.random((60, 2)) < 0.5).astype(np.float32)
