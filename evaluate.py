@@ -38,16 +38,26 @@ from stats.study import adjust, study
 from stats.subgroups import group_of, subgroups
 
 # Of a run's configuration, what makes it a run of another kind; see also its init, arch and labels.
-RECIPE = ("uncertain", "cohort", "image_size", "normalize", "freeze", "epochs", "batch_size", "lr",
-          "weight_decay", "schedule", "warmup_epochs", "layer_decay", "clip", "ema")
+RECIPE = ("uncertain", "cohort", "image_size", "normalize", "freeze", "probe", "epochs",
+          "batch_size", "lr", "weight_decay", "schedule", "warmup_epochs", "layer_decay", "clip",
+          "ema")
 SETTINGS = (*RECIPE, "val_fraction", "split_seed", "keep_head", "drop_last", "augment", "keep",
             "weights_sha256")  # in these the paper and its authors' code differ, or say nothing
-OPTIONS = {  # how to score: the default, what --protocol paper has, and argparse's choices
-    "bootstrap": (1000, 1000, None), "resample": ("image", "image", ("image", "patient")),
-    "thresholds": ("test", "test", ("test", "val")),
-    "p-value": ("two-sided", "paper", ("two-sided", "paper")),
-    "family": ("comparison", "comparison", ("comparison", "report")),
-    "adjust": ("bh", "bh", ("bh", "max-t")), "min-count": (15, 1, None)}
+OPTIONS = {  # how to score: the default, what --protocol paper has, argparse's choices, help
+    "bootstrap": (1000, 1000, None, "number of resamples"),
+    "resample": ("image", "image", ("image", "patient"), "what is drawn: radiographs (the paper) "
+                 "or patients with all of theirs, which is better"),
+    "thresholds": ("test", "test", ("test", "val"), "Youden's threshold of the test set, anew in "
+                   "each resample (the paper), or of validation"),
+    "p-value": ("two-sided", "paper", ("two-sided", "paper"), "two-sided, or the paper's "
+                "one-sided proportion"),
+    "family": ("comparison", "comparison", ("comparison", "report"), "adjust the labels' p-values "
+               "over the labels of each comparison, or of the whole report"),
+    "adjust": ("bh", "bh", ("bh", "max-t"),
+               "Benjamini and Hochberg, or Westfall and Young's max-T"),
+    "min-count": (15, 1, None, "labels with fewer positives or negatives are scored, but neither "
+                  "tested nor part of the mean"),
+}
 
 
 def build_parser():
@@ -74,20 +84,8 @@ def build_parser():
         help="all of a run's, compared with runs of the same labels (Table 4), or those that the "
              "corpus shares with MIMIC-CXR, of every run (Table 5) (default: %(default)s)")
     add("--protocol", choices=("paper",), help="as the paper evaluates: " + " ".join(
-        f"--{name} {paper}" for name, (_, paper, _) in OPTIONS.items()))
-    for name, text in (
-            ("bootstrap", "number of resamples"),
-            ("resample", "what is drawn: radiographs (the paper) or patients with all of theirs, "
-                         "which is better"),
-            ("thresholds", "Youden's threshold of the test set, anew in each resample (the "
-                           "paper), or of validation"),
-            ("p-value", "two-sided, or the paper's one-sided proportion"),
-            ("family", "adjust the labels' p-values over the labels of each comparison, or of the "
-                       "whole report"),
-            ("adjust", "Benjamini and Hochberg, or Westfall and Young's max-T"),
-            ("min-count", "labels with fewer positives or negatives are scored, but neither "
-                          "tested nor part of the mean")):
-        default, _, choices = OPTIONS[name]
+        f"--{name} {paper}" for name, (_, paper, *_) in OPTIONS.items()))
+    for name, (default, _, choices, text) in OPTIONS.items():
         add(f"--{name}", choices=choices, type=type(default), metavar=None if choices else "N",
             help=f"{text} (default: {default})")
     add("--seed", type=int, default=0, help="of the resamples (default: 0)")
@@ -147,7 +145,7 @@ def evaluate(args):
 
 def check(args):
     """Fill in how to score; refuse arguments that do not fit each other."""
-    for name, (default, paper, _) in OPTIONS.items():
+    for name, (default, paper, *_) in OPTIONS.items():
         key = name.replace("-", "_")
         given = getattr(args, key)
         if args.protocol and given not in (None, paper):
@@ -211,7 +209,7 @@ def find_runs(folders):
 
 
 def predict_run(folder, args):
-    """A run's probabilities on its whole test set, and on those of --on: list of Predictions."""
+    """A run's `Predictions` on its whole test set, and on those of --on."""
     from models.checkpoint import load_checkpoint, restore_model  # imports torch: files need none
     from models.inference import choose_device
 
@@ -275,12 +273,11 @@ def predict_on(corpus, folder, model, checkpoint, config, args):
                 progress.show(stop)
     y_true, y_score = (np.concatenate(arrays) for arrays in zip(*parts))
 
-    init, settings = INITS.get(config["init"]), {key: config[key] for key in SETTINGS
-                                                 if key in config}
-    if args.image_size:
-        settings["image_size"] = args.image_size
+    init = config.get("init_name") or config["init"]  # a file of one's own has its own name
+    settings = {key: config.get(key, getattr(Config, key, None)) for key in sorted(SETTINGS)}
+    settings |= {"image_size": args.image_size} if args.image_size else {}
     meta = {"run": folder.resolve().name, "corpus": corpus if other else own,
-            "trained_on": own if other else None, "init": config["init"], "arch": config["arch"],
+            "trained_on": own if other else None, "init": init, "arch": config["arch"],
             "split_hash": test_set.split_hash, "checkpoint_sha256": sha256(folder / "best.pt"),
             "thresholds": checkpoint["thresholds"],
             "thresholds_from": "Youden's on the validation set",
@@ -289,8 +286,8 @@ def predict_on(corpus, folder, model, checkpoint, config, args):
             "versions": {key: config.get(key) for key in ("git", "numpy", "python", "torch")},
             "synthetic": test_set.synthetic or bool(config.get("synthetic")),
             "missing": len(test_set.skipped["missing"]), "bad": len(test_set.skipped["bad"]),
-            "pretrained_on": list(init.pretrained_on) if init else [],
-            "paper_init": is_papers(init, config["arch"], settings)}
+            "pretrained_on": list(INITS[init].pretrained_on) if init in INITS else [],
+            "paper_init": is_papers(INITS.get(init), config["arch"], settings)}
     sex, age = test_set.demographics()
     table = test_set.table
     p = Predictions(table.image_id, table.patient_id, labels, y_true if not other else
@@ -308,9 +305,8 @@ def predict_on(corpus, folder, model, checkpoint, config, args):
 
 def is_papers(init, arch, settings):
     """Whether a run of a record of `INITS` (or None) has the paper's weights and recipe."""
-    default = vars(Config())
-    return bool(init and init.is_paper(arch, settings.get("weights_sha256")) and all(
-        settings.get(key, default[key]) == default[key] for key in RECIPE))
+    return bool(init and init.is_paper(arch, settings["weights_sha256"]) and all(
+        settings[key] == getattr(Config, key) for key in RECIPE))
 
 
 def say_if_unfinished(folder, epochs, epoch):

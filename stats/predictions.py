@@ -175,7 +175,7 @@ def _load_npz(path):
         reason = str(error) or type(error).__name__
         raise ValueError(f"{path}: not an .npz of predictions: {reason}") from None
     missing = [name for name in needed if not isinstance(arrays.get(name), np.ndarray)]
-    if missing:  # or is no array, but a file that somebody put in
+    if missing:
         raise ValueError(f"{path}: not an .npz of predictions: it has no {', '.join(missing)}")
     meta = str(arrays.pop("meta"))
     rows, columns = arrays["image_id"].size, arrays["labels"].size

@@ -61,19 +61,17 @@ def subgroups(models, columns, labels, *, min_count=15, **options):
     columns : dict of attribute -> (N,) str array
         The group of each radiograph; "" where it is not known.
     labels : list of str
-        Over which to average, where a group has enough of both classes.
-    min_count : int
-        How many positives and negatives (patients that have one, where known) are enough.
+        Over which to average, where a group has `min_count` of both classes (patients, if known).
     **options
         `n_resamples`, `seed` and `threads` of `stats.bootstrap_models`.
 
     Returns
     -------
     dict
-        `groups`: metrics of each group. Sensitivity and specificity are at the validation
-        threshold, or at Youden's of the whole test set. `gaps`: group (`high`) minus the others
-        (`low`). `interactions`: in how far the models' difference in ROC-AUC differs from that
-        among the others. p-values are adjusted over the groups. `too_small`: what was left out.
+        `groups`: metrics of each; sensitivity and specificity at the validation threshold, or at
+        Youden's of the whole test set. `gaps`: group (`high`) minus the others (`low`).
+        `interactions`: how the models' difference in ROC-AUC differs from that among the others.
+        p-values are adjusted over the groups. `too_small`: what was left out.
     """
     patients = next((m.patient_id for m in models if m.patient_id is not None), None)
     groups, gaps, interactions, too_small = [], [], [], []

@@ -881,13 +881,15 @@ def test_subgroups_of_a_csv_and_of_covariates(here, capsys):
 
 def test_the_papers_numbers_stand_only_beside_its_own_weights_and_recipe():
     from models.records import INITS
+    from models.settings import Config
 
-    recipe = {"weights_sha256": INITS["dinov2"].files["vit_base"].sha256, "augment": "authors"}
+    recipe = {key: getattr(Config, key) for key in evaluate.RECIPE} | {
+        "weights_sha256": INITS["dinov2"].files["vit_base"].sha256, "augment": "authors"}
 
     def is_papers(init="dinov2", arch="vit_base", **changes):
         return evaluate.is_papers(INITS.get(init), arch, recipe | changes)
 
-    assert is_papers() and is_papers(keep="last", epochs=100)
+    assert is_papers() and is_papers(keep="last", epochs=100) and not is_papers(probe=True)
     for changes in ({"weights_sha256": "0" * 64}, {"arch": "vit_small"}, {"lr": 1e-4},
                     {"freeze": True}, {"image_size": 448}, {"init": "rad-dino"}, {"init": "mine"}):
         assert not is_papers(**changes), changes
