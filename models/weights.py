@@ -256,7 +256,8 @@ def read_encoder(path, num_heads=None, init=None):
     """
     path = Path(path)
     content = read_file(path)
-    own = content.get("model_config", {}) if isinstance(content, dict) else {}
+    own = content.get("model_config") if isinstance(content, dict) else None
+    own = own if isinstance(own, dict) else {}
     for wrapper in ("model", "state_dict", "model_state_dict", "teacher"):
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
@@ -277,13 +278,13 @@ def read_encoder(path, num_heads=None, init=None):
     if patch is None or patch.ndim != 4 or not patch.numel():
         raise ValueError(f"{path}: no patch embedding of shape (D, 3, P, P)")
     fc1, fc2 = (state.get(f"blocks.0.mlp.fc{n}.weight", patch) for n in (1, 2))
-    if len(fc1) == 2 * fc2.shape[-1]:
+    if fc1.ndim == fc2.ndim == 2 and len(fc1) == 2 * fc2.shape[1]:
         raise ValueError(f"{path}: {GATED}, no plain ViT (its fc1 is twice as wide as its fc2)")
     rotary, width = rotary or "rope.periods" in state, len(patch)
     depth = len({name.split(".")[1] for name in state if name.startswith("blocks.")})
     try:
         state = unify(state, depth, rotary)
-    except (RuntimeError, KeyError) as error:
+    except (RuntimeError, LookupError) as error:
         raise ValueError(f"{path}: its tensors do not belong together ({first_line(error)})"
                          ) from None
     usual = 16 if width == 1280 else 0 if width % 64 else width // 64  # ViT-H has 16 of 80 channels
@@ -369,13 +370,11 @@ def read_file(path):
 
 def is_npz(path):
     """Whether the file is a zip of `.npy` arrays; torch's files are zips too."""
-    if path.suffix == ".npz":
-        return True
     try:
         with zipfile.ZipFile(path) as archive:
             return all(name.endswith(".npy") for name in archive.namelist())
     except (OSError, zipfile.BadZipFile, NotImplementedError):
-        return False
+        return path.suffix == ".npz"
 
 
 def read_npz(path):
