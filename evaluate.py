@@ -216,14 +216,16 @@ def predict_run(folder, args):
     path = folder / "best.pt"
     checkpoint = load_checkpoint(path)
     config = checkpoint["config"] if isinstance(checkpoint["config"], dict) else {}
-    missing = [f"{key} in its config" for key in ("data", "init", "arch", "split_hash")
-               if config.get(key) is None]
+    needed = ("data", "init", "arch") + ("split_hash",) * ("caveat" not in config)  # if adopted
+    missing = [f"{key} in its config" for key in needed if config.get(key) is None]
     missing += [key for key in ("labels", "thresholds") if checkpoint.get(key) is None]
     if missing:
         raise ValueError(f"{path}: not written by train.py: it has no {', '.join(missing)}")
     if config["init"] == "mimic" and "mimic" in args.on:
         raise ValueError(f"{folder}: was pretrained on MIMIC-CXR, so --on mimic would test it on "
                          "patients that it knows; leave out that run or that corpus")
+    if config.get("caveat"):
+        print(f"note: {folder}: {config['caveat']}", file=sys.stderr)
     say_if_unfinished(folder, config.get("epochs"), checkpoint.get("epoch"))
     model, size = restore_model(checkpoint), args.image_size
     if size and size != model.config["img_size"]:

@@ -13,6 +13,7 @@ Its mean AUC on the labels that ChestX-ray14 shares with MIMIC-CXR is 78.7 % (Ta
 
 import sys
 
+from data.console import Parser
 from data.labels import MIMIC_OVERLAP
 from models.records import INITS
 from models.settings import Config, build_parser
@@ -21,7 +22,7 @@ from models.settings import Config, build_parser
 def main(argv=None):
     """The command line; returns the exit code."""
     parser = build_parser(
-        __doc__, data=dict(default="mimic", choices=["mimic"]),
+        __doc__, Parser, data=dict(default="mimic", choices=["mimic"]),
         labels=dict(default="mimic-overlap", choices=["mimic-overlap"],
                     help="those that the target shares with MIMIC-CXR"),
         init=dict(default="imagenet", choices=[name for name in INITS if name != "mimic"]),

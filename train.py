@@ -23,12 +23,13 @@ import time
 from dataclasses import dataclass
 
 import data
+from data.console import Parser, Progress
 from models.settings import Config, build_parser, check_config
 
 
 def parse(argv=None):
     """The settings of a command line."""
-    parser = build_parser(__doc__, data=dict(choices=list(data.CORPORA)))
+    parser = build_parser(__doc__, Parser, data=dict(choices=list(data.CORPORA)))
     return Config(**vars(parser.parse_args(argv)))
 
 
@@ -41,7 +42,6 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
 
 from data.batches import apply_affine, epoch_batches, prefetch
-from data.console import Progress
 from models import distributed, probe, run_folder, training
 from models.checkpoint import save_checkpoint
 from models.inference import autocast, choose_amp, to_input

@@ -13,6 +13,8 @@ In reading order:
     settings      every setting of a run, and its command line
     run_folder    the folder of a run: its lock, its state, its log
     plan          what a run would do and take
+    probe         frozen features: logistic regression, nearest neighbors
+    adopt         networks trained elsewhere; `python -m models.adopt`
 
 The names below are imported when they are used, so that a command line is answered without torch.
 """

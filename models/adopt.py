@@ -36,7 +36,8 @@ AUTHORS = {  # the outputs of the authors' networks, in their order
     "padchest": (*COMMON, "Emphysema", "Hernia", "Scoliosis", "Congestion", "Aortic elongation",
                  "Kyphosis", "COPD", "Pleural thickening", "Nodule/mass", "Infiltrates"),
 }
-OFFICIAL = ("cxr14", "vindr")  # their releases name the test patients, whom all leave alone
+CAVEATS = ("which patients it was trained on is not known: they may be among those that it is "
+           "tested on here", "patients that the thresholds were chosen on may have been trained on")
 
 
 def build_parser():
@@ -46,7 +47,7 @@ def build_parser():
     add = parser.add_argument
     add("file", type=Path)
     add("--data", required=True, choices=list(data.CORPORA), help="the corpus of its labels")
-    add("--init", required=True, choices=[name for name in INITS if name != "random"])
+    add("--init", required=True, choices=list(INITS))
     add("--labels", nargs="+", help="its outputs in their order (default: the authors')")
     add("--image-size", type=int, default=224, help="side of its input (default: 224)")
     add("--normalize", choices=["pretrain"], help="its input is normalized as the init's")
@@ -75,7 +76,7 @@ def adopt(args):
     model = build(encoder.config | dict(img_size=args.image_size, num_classes=len(labels))).eval()
     report = fill(model, encoder)
     model.head.load_state_dict(dict(weight=weight[rows], bias=bias[rows]))
-    mean, std = (list(values) if args.normalize else None
+    mean, std = (list(values) if args.normalize and values else None
                  for values in (INITS[args.init].mean, INITS[args.init].std))
 
     name = own_name(None, args.file)
@@ -84,10 +85,8 @@ def adopt(args):
         init=args.init, init_name=name, image_size=args.image_size, normalize=args.normalize,
         arch=next((arch for arch, shape in ARCHITECTURES.items()
                    if shape.items() <= encoder.config.items()), "vit"),
-        adopted=True, weights=str(args.file), weights_sha256=sha256(args.file), split_hash=None,
-        caveat="patients that the thresholds were chosen on may have been trained on"
-        if args.data in OFFICIAL else "which patients it was trained on is not known: they may be "
-        "among those that it is tested on here")
+        weights=str(args.file), weights_sha256=sha256(args.file), split_hash=None,
+        caveat=CAVEATS[args.data in ("cxr14", "vindr")])  # whose releases name the test patients
     thresholds = val_auroc = [None] * len(labels)
     try:
         val_set = data.from_config(config, "val", cache_dir=args.cache_dir)

@@ -51,10 +51,7 @@ def save_checkpoint(path, state):
 def load_checkpoint(path):
     """Read a checkpoint of this project into a dict, see the module; all tensors on the CPU.
 
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        The file is absent, truncated, no checkpoint of this project, or would run code when read.
+    FileNotFoundError or ValueError where it is absent, damaged, something else, or would run code.
     """
     state = read_torch(path)
     wanted = ("model", "model_config", "labels", "config")
@@ -69,10 +66,7 @@ def load_checkpoint(path):
 
 
 def restore_model(checkpoint):
-    """The VisionTransformer of a `load_checkpoint`, in eval mode.
-
-    Raises ValueError where weights, `model_config` and labels do not belong together.
-    """
+    """The VisionTransformer of a checkpoint, in eval mode; ValueError if its parts do not fit."""
     try:
         model = VisionTransformer(**checkpoint["model_config"])
         model.load_state_dict(checkpoint["model"], strict=True)
@@ -94,10 +88,9 @@ def read_torch(path):
         with warnings.catch_warnings(action="ignore"):  # about pickle protocols
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).partition("WeightsUnpickler error:")[2].strip()
-        reason = reason.partition(" was not")[0].partition("\n")[0]
+        reason = str(error).partition("WeightsUnpickler error:")[2].strip().partition(" was not")[0]
         raise ValueError(f"{path}: refused, not a file of tensors and plain values alone "
-                         f"({reason or 'unpickling failed'})") from None
+                         f"({reason.splitlines()[0] if reason else 'unpickling failed'})") from None
     except Exception as error:  # a damaged file can make the reader stumble in any way at all
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ValueError(f"{path}: truncated or not a PyTorch file ({reason[0][:200]})") from None

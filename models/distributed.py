@@ -17,13 +17,12 @@ from models.inference import choose_device, predict
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those of the run: its number, how many there are, its own device (one GPU
-    each), and the CPU group; None where there is one process."""
+    """This process among those of the run."""
 
     rank: int
     world: int
-    device: torch.device
-    cpu_group: dist.ProcessGroup | None
+    device: torch.device  # its own: one GPU each
+    cpu_group: dist.ProcessGroup | None  # None where there is one process
 
 
 def join_processes(device):
@@ -47,8 +46,8 @@ def join_processes(device):
 def in_turn(cpu_group, build):
     """Call `build` on the first process, then on the first of each other machine, then on the rest.
 
-    What the first one downloads or preprocesses, the others find, whether their disks are shared or
-    not. All return together: a collective of NCCL that began before would time out in ten minutes.
+    What the first one downloads or preprocesses the others find, on shared disks or not. All return
+    together: a collective of NCCL that began before would time out in ten minutes.
     """
     if cpu_group is None:
         return build()
@@ -64,8 +63,7 @@ def max_over_ranks(cpu_group, value):
     """The largest of all processes' whole numbers, so that all act alike after the same step."""
     if cpu_group is None:
         return value
-    shared = torch.tensor(value)
-    dist.all_reduce(shared, dist.ReduceOp.MAX, group=cpu_group)
+    dist.all_reduce(shared := torch.tensor(value), dist.ReduceOp.MAX, group=cpu_group)
     return int(shared)
 
 

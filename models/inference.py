@@ -77,27 +77,13 @@ def full_float32():
 @torch.inference_mode()
 def predict(model, dataset, *, indices=None, batch_size=64, device="cpu", mean=None, std=None,
             features=False):
-    """Probabilities of a dataset's images, computed in float32 whatever a model was trained in.
+    """Labels and probabilities, both (N, L) float32 arrays, of a dataset's images.
 
-    Parameters
-    ----------
-    model : VisionTransformer
-        On `device`; put into eval mode for the time of the call.
-    dataset : Dataset
-        Of this project: anything with `len` and `batch(indices)`.
-    indices : sequence of int, optional
-        Which images, in which order; all by default.
-    mean, std
-        As in `to_input`.
-    features : bool
-        Give the class tokens, (N, D), in place of the probabilities.
-
-    Returns
-    -------
-    y_true, y_score : ndarray, shape (N, L), float32
-        Labels in {0, 1, NaN}, and probabilities.
+    Computed in float32 whatever the model, which is on `device`, was trained in. `dataset` is
+    anything with `len` and `batch(indices)`; `indices` says which images, in which order (default:
+    all); `mean` and `std` are as in `to_input`. `features` gives the class tokens, (N, D), in place
+    of the probabilities.
     """
-    device = torch.device(device)
     indices = np.arange(len(dataset)) if indices is None else np.asarray(indices)
     if mean is not None:
         mean, std = (torch.as_tensor(values, device=device) for values in (mean, std))

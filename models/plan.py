@@ -16,8 +16,8 @@ def print_plan(cfg, root, sets, on, amp):
 
     `sets` has a corpus by split; `on` is a `models.distributed.Processes`.
     """
-    train_set = sets["train"]
-    start = initialize(cfg.init, cfg.arch, labels=train_set.labels, weights=cfg.weights,
+    n, n_labels = len(sets["train"]), len(sets["train"].labels)
+    start = initialize(cfg.init, cfg.arch, labels=sets["train"].labels, weights=cfg.weights,
                        image_size=cfg.image_size, seed=cfg.seed, target=cfg.data,
                        normalize=cfg.normalize, keep_head=cfg.keep_head, download=False)
     size = -(-cfg.batch_size // (on.world * cfg.accumulate))
@@ -26,7 +26,6 @@ def print_plan(cfg, root, sets, on, amp):
     seconds = measure_step(start.model, cfg, size, on.device, amp)
     seconds *= cfg.batch_size / (on.world * size)
 
-    steps = cfg.steps(len(train_set))
     parameters = sum(p.numel() for p in start.model.parameters())
     copies = 4 + 2 * (cfg.ema is not None)  # best.pt; last.pt with two moments; the averages
     pixels = sum(map(len, sets.values())) * cfg.image_size**2
@@ -38,12 +37,12 @@ def print_plan(cfg, root, sets, on, amp):
         "run folder": f"{cfg.folder}{', which holds a run: --resume goes on with it' * held}",
         "corpus": f"{cfg.data} in {root}: {images} images "
                   f"({'on disk' if cfg.on_missing == 'skip' else 'as tabled'})",
-        "labels": f"{len(train_set.labels)}: {', '.join(train_set.labels)}",
+        "labels": f"{n_labels}: {', '.join(sets['train'].labels)}",
         "model": f"{cfg.arch}/{start.model.config['patch_size']} at {cfg.image_size} px, "
                  f"{parameters / 1e6:.1f} M parameters, {cfg.init}{which}",
-        "steps": f"{plural(cfg.epochs, 'epoch')} of {plural(cfg.steps(len(train_set), 1), 'step')} "
-                 f"of {plural(cfg.batch_size, 'image')} = {steps:,}",
-        "time": f"{timedelta(seconds=round(steps * seconds))} at {seconds:.3g} s a step "
+        "steps": f"{plural(cfg.epochs, 'epoch')} of {plural(cfg.steps(n, 1), 'step')} of "
+                 f"{plural(cfg.batch_size, 'image')} = {cfg.steps(n):,}",
+        "time": f"{timedelta(seconds=round(cfg.steps(n) * seconds))} at {seconds:.3g} s a step "
                 f"({amp} on {on.device}, measured on {size} images), without validation",
         "memory": f"{peak_memory(on.device):.1f} GiB at {size} images ({place}, measured)",
         "disk": f"{pixels / 2**30:.2f} GiB of cache, {parameters * 4 * copies / 2**30:.2f} GiB of "
@@ -57,14 +56,13 @@ def measure_step(model, cfg, size, device, amp):
     model.to(device).train()
     optimizer = create_optimizer(model, lr=cfg.lr, layer_decay=cfg.layer_decay, freeze=cfg.freeze)
     scaler = torch.amp.GradScaler(device.type, enabled=amp == "fp16")
-    outputs = model.config["num_classes"]
     inputs = torch.zeros((size, 3, cfg.image_size, cfg.image_size), device=device)
-    labels = torch.zeros((size, outputs), device=device)
+    labels = torch.zeros((size, model.config["num_classes"]), device=device)
     for _ in range(2):  # the first one sets things up
         began = time.monotonic()
         with autocast(amp, device):
             logits = model(inputs)
-        loss = multilabel_loss(logits.float(), labels, torch.ones(outputs, device=device))
+        loss = multilabel_loss(logits.float(), labels, torch.ones_like(labels[0]))
         scaler.scale(loss).backward()
         scaler.step(optimizer)
         scaler.update()

@@ -130,8 +130,6 @@ def read_resumable(folder, resume):
     if not last.exists():
         return None
     checkpoint = load_checkpoint(last)
-    if "progress" not in checkpoint:
-        raise ValueError(f"{last}: nothing to go on from (no progress in it)")
     if checkpoint["progress"]["log"] and not best.exists():
         raise ValueError(f"{best}: is missing, and {last.name} cannot make it again; --out starts "
                          "another run")
@@ -139,10 +137,7 @@ def read_resumable(folder, resume):
 
 
 def restore(run, checkpoint):
-    """Bring a `train.Run` to where a `resumable` was taken (None: leave it at its beginning).
-
-    Raises ValueError for a checkpoint of another run, or where the processes found different ones.
-    """
+    """Bring a `train.Run` to where a `resumable` was taken; None leaves it at its beginning."""
     last = run.cfg.folder / "last.pt"
     if checkpoint:
         check_resumed(checkpoint["config"], run.record, last)
@@ -185,11 +180,9 @@ def save_epoch(run, found, keep):
 
 
 def check_space(folder, model, average):
-    """Raise an OSError where the disk cannot hold a run's checkpoints.
-
-    last.pt has the weights, AdamW's two moments and the average, best.pt the weights; while one is
-    written, the one that it replaces is still there.
-    """
+    """Raise an OSError where the disk cannot hold a run's checkpoints."""
+    # last.pt has the weights, AdamW's two moments and the average, best.pt the weights; while one
+    # is written, the one that it replaces is still there.
     size = 4 * sum(p.numel() for p in model.parameters())
     needed, free = size * (8 if average else 6), shutil.disk_usage(folder).free
     if free < needed:
@@ -200,14 +193,11 @@ def check_space(folder, model, average):
 def check_finite(first_bad, model, last):
     """Raise a FloatingPointError if a loss, or a weight of `model` (may be None), is not finite.
 
-    `first_bad`, an int tensor, is the first step whose loss was not finite, or -1; `last` is the
-    path of the checkpoint that stays.
+    `first_bad`, a tensor, is the first step of such a loss or -1; `last` the checkpoint's path.
     """
-    bad_loss, bad_weights = int(first_bad) >= 0, False
-    if model is not None:
-        bad_weights = not all(bool(p.isfinite().all()) for p in model.parameters())
-    if bad_loss or bad_weights:
-        what = f"loss at step {int(first_bad)}" if bad_loss else "weights"
+    step = int(first_bad)
+    if step >= 0 or model and not all(bool(p.isfinite().all()) for p in model.parameters()):
+        what = f"loss at step {step}" if step >= 0 else "weights"
         kept = (f"the last good checkpoint is {last}" if last.exists()
                 else "no checkpoint had been written yet")
         raise FloatingPointError(f"non-finite {what}; {kept}")
@@ -232,12 +222,11 @@ def epoch_line(row, epochs, is_best):
     line = f"epoch {row['epoch']}/{epochs}  training loss {row['train_loss']:.4f}"
     if row["val_loss"] is None:
         return line
-    labels = [value for key, value in row.items() if key.startswith("auroc ")]
-    defined = sum(value is not None for value in labels)
-    mean = "undefined" if row["val_auroc"] is None else f"{row['val_auroc']:.4f}"
-    return (f"{line}  validation loss {row['val_loss']:.4f}  AUC {mean}"
-            + (f" over {defined} of {len(labels)} labels" if defined < len(labels) else "")
-            + ("  (best)" if is_best else ""))
+    known = [value is not None for key, value in row.items() if key.startswith("auroc ")]
+    mean = f"{row['val_auroc']:.4f}" if any(known) else "undefined"
+    of = "" if all(known) else f" over {sum(known)} of {len(known)} labels"
+    return (f"{line}  validation loss {row['val_loss']:.4f}  AUC {mean}{of}"
+            + "  (best)" * is_best)
 
 
 def headline(run, start):
@@ -255,12 +244,11 @@ def headline(run, start):
 
 def summary(run, bar):
     """What a run says when it has ended."""
-    folder, state = run.cfg.folder, run.state
-    best = "undefined" if state.best_auroc is None else f"{state.best_auroc:.4f}"
-    speed = (f"{bar.rate(state.step) * run.cfg.batch_size:,.0f} images/s"
-             if state.step > bar.start else "it had ended already")
-    return (f"{folder}: best validation AUC {best}; {speed}, peak memory "
-            f"{peak_memory(run.on.device):.1f} GiB; next: python evaluate.py {folder}")
+    best = "undefined" if run.state.best_auroc is None else f"{run.state.best_auroc:.4f}"
+    speed = (f"{bar.rate(run.state.step) * run.cfg.batch_size:,.0f} images/s"
+             if run.state.step > bar.start else "it had ended already")
+    return (f"{run.cfg.folder}: best validation AUC {best}; {speed}, peak memory "
+            f"{peak_memory(run.on.device):.1f} GiB; next: python evaluate.py {run.cfg.folder}")
 
 
 def plural(n, noun):
@@ -284,14 +272,12 @@ def describe(train_set, val_set, start, on):
 
 def git_revision():
     """The commit this code is at, with "+" where files were changed; None outside a checkout."""
-    git = ["git", "-C", str(Path(__file__).parent)]
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40",
+               "--exclude=*", "--dirty=+"]
     try:
-        commit = subprocess.check_output([*git, "rev-parse", "HEAD"], text=True,
-                                         stderr=subprocess.DEVNULL)
-        dirty = subprocess.check_output([*git, "status", "--porcelain", "-uno"], text=True)
-    except (OSError, subprocess.CalledProcessError):
+        return subprocess.run(command, capture_output=True, text=True).stdout.strip() or None
+    except OSError:  # git is not installed
         return None
-    return commit.strip() + ("+" if dirty.strip() else "")
 
 
 def peak_memory(device):
@@ -306,14 +292,12 @@ def exit_code(command):
     """Run a training command; problems become one line on stderr and an exit code."""
     try:
         return command()
+    except (ValueError, OSError, FloatingPointError) as error:
+        code, problem = 1 if isinstance(error, FloatingPointError) else 2, error
     except torch.OutOfMemoryError as error:
-        code, problem = 2, (f"error: {str(error).partition('. ')[0]}: a larger --accumulate or a "
-                            "smaller --batch-size takes less")
-    except (ValueError, OSError) as error:
-        code, problem = 2, f"error: {error}"
-    except FloatingPointError as error:
-        code, problem = 1, f"stopped: {error}"
-    except KeyboardInterrupt:  # StopSignals takes those during training
+        code, problem = 2, (f"{str(error).partition('. ')[0]}: a larger --accumulate or a smaller "
+                            "--batch-size takes less")
+    except KeyboardInterrupt:  # stop_signals takes those during training
         code, problem = 130, "interrupted before the first step; the same command begins again"
-    print(f"{Path(sys.argv[0]).name}: {problem}", file=sys.stderr)
+    print(f"{Path(sys.argv[0]).name}: error: {problem}", file=sys.stderr)
     return code

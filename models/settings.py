@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import difflib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -105,8 +104,8 @@ LABEL_SETS = ("table3", "mimic-overlap", "all")
 MAY_CHANGE = set("root table split_file cache_dir cache_only workers weights init_name accumulate "
                  "patience device compile out checkpoint_minutes log_seconds resume plan".split())
 RANGES = (
-    ("epochs batch_size accumulate image_size patience limit workers",
-     lambda x: x >= 1, "at least 1"),
+    ("epochs batch_size accumulate image_size patience limit workers", lambda x: x >= 1,
+     "at least 1"),
     ("lr weight_decay warmup_epochs seed split_seed checkpoint_minutes log_seconds",
      lambda x: x >= 0, "at least 0"),
     ("clip", lambda x: x > 0, "more than 0"),
@@ -115,22 +114,10 @@ RANGES = (
 )
 
 
-class Parser(argparse.ArgumentParser):
-    """Suggests the nearest option for a mistyped one; an error is one line."""
-
-    def error(self, message):
-        if message.startswith("unrecognized arguments:"):
-            word = message.split()[2].partition("=")[0]
-            near = difflib.get_close_matches(word, self._option_string_actions, 1, 0.6)
-            message += f" (did you mean {near[0]}?)" if near else ""
-        self.exit(2, f"{self.prog}: error: {message}; --help lists the options\n")
-
-
-def build_parser(description, **changed):
-    """The command line of `Config`; `changed` tells argparse otherwise (default, choices, help) of
-    a setting."""
-    parser = Parser(description=description, usage="%(prog)s [--option value ...]",
-                    formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+def build_parser(description, parser_class=argparse.ArgumentParser, **changed):
+    """The command line of `Config`; `changed`, by setting, is what argparse is told otherwise."""
+    parser = parser_class(description=description, usage="%(prog)s [--option value ...]",
+                          formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     for f in dataclasses.fields(Config):
         how = dict(default=f.default) | f.metadata | changed.get(f.name, {})
         is_flag = f.type is bool
@@ -141,18 +128,13 @@ def build_parser(description, **changed):
     return parser
 
 
-def check_ranges(settings, ranges=RANGES):
-    """Raise a ValueError that names the first flag whose value is out of its range."""
-    for names, holds, expected in ranges:
-        for name in names.split():
-            value = getattr(settings, name)
-            if value is not None and not holds(value):  # NaN holds nothing
-                raise ValueError(f"--{name.replace('_', '-')} {value}: expected {expected}")
-
-
 def check_config(cfg):
     """Raise a ValueError that names the flag of a setting no run can have."""
-    check_ranges(cfg)
+    for names, holds, expected in RANGES:
+        for name in names.split():
+            value = getattr(cfg, name)
+            if value is not None and not holds(value):  # NaN holds nothing
+                raise ValueError(f"--{name.replace('_', '-')} {value}: expected {expected}")
     if isinstance(cfg.labels, list) and len(cfg.labels) == 1 and cfg.labels[0] in LABEL_SETS:
         cfg.labels = cfg.labels[0]
     if cfg.probe:  # one pass over the images as they are
@@ -165,10 +147,7 @@ def check_config(cfg):
 
 
 def check_resumed(before, now, path):
-    """Raise a ValueError that lists which settings of a resumed run differ from the run's own.
-
-    `before` is the config in the checkpoint at `path`, `now` what this process would write.
-    """
+    """Raise a ValueError that lists how the config of the checkpoint at `path` differs from now."""
     default = {f.name: f.default for f in dataclasses.fields(Config)}  # of a setting that is new
     fixed = [*default.keys() - MAY_CHANGE, "split_hash", "weights_sha256", "images_train"]
     before = default | before
