@@ -24,19 +24,18 @@ STRENGTHS = [10.0**k for k in range(-6, 1)]  # of the L2 penalty, as scikit-lear
 def fit_head(run, stop, bar, auroc):
     """Fit the head of a `train.Run`; `auroc(y_true, y_score)` per label chooses the L2 penalty.
 
-    Returns the training loss and validation's (y_true, y_score), or (None, None) if `stop` was
-    requested on the way.
+    Returns the training loss and validation's (y_true, y_score); None for both after a stop.
     """
-    tokens, labels = [], [images.table.y for images in (run.train_set, run.val_set)]
-    for images in (run.train_set, run.val_set):
-        tokens.append(cached_features(run, images, stop, bar, done=sum(map(len, tokens))))
-        if tokens[-1] is None:
-            return None, None
-    (x, held_out), (y, _) = map(torch.from_numpy, tokens), map(torch.from_numpy, labels)
+    tokens = [cached_features(run, images, stop, bar) for images in (run.train_set, run.val_set)]
+    if any(part is None for part in tokens):
+        return None, None
+    x, held_out = map(torch.from_numpy, tokens)
+    y, y_true = torch.from_numpy(run.train_set.table.y), run.val_set.table.y
 
     def mean_auroc(scores):
-        per_label = auroc(labels[1], scores.numpy())
-        return float(np.mean(per_label[np.isfinite(per_label)])) if len(per_label) else -1.0
+        per_label = auroc(y_true, scores.numpy())
+        defined = per_label[np.isfinite(per_label)]
+        return float(defined.mean()) if len(defined) else np.nan
 
     began, fits = time.monotonic(), []
     center, scale = x.mean(0), x.std(0, correction=0).clamp(min=1e-6)
@@ -45,19 +44,19 @@ def fit_head(run, stop, bar, auroc):
         bias = bias - weight @ center
         scores = F.linear(held_out, weight, bias).sigmoid()
         fits.append((mean_auroc(scores), C, weight, bias, scores))
-    best, C, weight, bias, scores = max(fits, key=lambda fit: fit[0])
+    best, C, weight, bias, scores = max(fits, key=lambda fit: np.nan_to_num(fit[0]))
     run.model.head.load_state_dict(dict(weight=weight, bias=bias))
     knn = mean_auroc(knn_scores(x, y, held_out))
     run.print(f"linear probe: C {C:g}, fitted in {time.monotonic() - began:.1f} s, validation AUC "
               f"{best:.4f}; 20 nearest neighbors: {knn:.4f}")
     run.record |= dict(probe_C=C, probe_knn_auroc=knn)
     run.state.step = run.cfg.steps(len(x))  # one pass over the images
-    loss = validation_loss(labels[0], F.linear(x, weight, bias).sigmoid().numpy(),
+    loss = validation_loss(y.numpy(), F.linear(x, weight, bias).sigmoid().numpy(),
                            run.train_set.pos_weight())
-    return loss, (labels[1], scores.numpy())
+    return loss, (y_true, scores.numpy())
 
 
-def cached_features(run, images, stop, bar, done):
+def cached_features(run, images, stop, bar):
     """Class tokens (N, D) float32 of a dataset, computed once; None if `stop` was requested.
 
     They are kept beside the cached images, under a hash of all that they depend on.
@@ -84,8 +83,8 @@ def cached_features(run, images, stop, bar, done):
                                 indices=range(start, min(start + CHUNK, len(images))))
             with atomic_write(path) as file:
                 np.save(file, tokens)
-            if bar.due():
-                bar.show((done + start) // run.cfg.batch_size, "features")
+            if bar.due() and images is run.train_set:
+                bar.show(start // run.cfg.batch_size, "features")
         parts.append(np.load(path, allow_pickle=False))
     return np.concatenate(parts)
 
