@@ -24,7 +24,7 @@ CXR14 = [0, 1, 10, 2, 6, 3, 5, 12, 13, 7, 9, 8, 11, 4]
 @pytest.fixture(scope="module")
 def cxr14(tmp_path_factory):
     root = tmp_path_factory.mktemp("adopt") / "cxr14"
-    assert draw(["--layout", "cxr14", "--out", str(root), "--patients", "20", "--size", "64"]) == 0
+    assert draw(["--layout", "cxr14", "--out", str(root), "--patients", "60", "--size", "64"]) == 0
     return root
 
 
@@ -35,6 +35,7 @@ def elsewhere(tmp_path, monkeypatch):
 
 def timm_network(labels=14):
     """As the authors' imagenet arms: timm's model with a head."""
+    torch.manual_seed(0)
     return timm.create_model("vit_tiny_patch16_224", num_classes=labels).eval()
 
 
@@ -57,9 +58,10 @@ def test_timms_layout(tmp_path, cxr14, wrapped, capsys):
     config = json.loads((tmp_path / "runs/cxr14-arm/config.json").read_text())
     assert config == best["config"] and config["weights"] == "arm.pth" and config["caveat"] in said
     assert any(t is not None for t in best["thresholds"]) == wrapped
+    assert (config["split_hash"] is not None) == wrapped
     assert ("no thresholds" in said) == (not wrapped)
 
-    words = ["--bootstrap", "100", "--device", "cpu", "--root", str(cxr14.parent)]
+    words = ["--bootstrap", "100", "--device", "cpu", "--limit", "16", "--root", str(cxr14.parent)]
     assert evaluate.main(words) == 0
     assert config["caveat"] in capsys.readouterr().err
     if wrapped:
