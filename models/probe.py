@@ -39,7 +39,7 @@ def fit_head(run, stop, bar, auroc):
 
     began, fits = time.monotonic(), []
     center, scale = x.mean(0), x.std(0, correction=0).clamp(min=1e-6)
-    for C, weight, bias in fit_logistic((x - center) / scale, y):
+    for C, weight, bias in fit_logistic((x - center) / scale, y, STRENGTHS):
         weight = weight / scale  # for the tokens as the network gives them
         bias = bias - weight @ center
         scores = F.linear(held_out, weight, bias).sigmoid()
@@ -89,7 +89,7 @@ def cached_features(run, images, stop, bar):
     return np.concatenate(parts)
 
 
-def fit_logistic(x, y, strengths=STRENGTHS):
+def fit_logistic(x, y, strengths):
     """Logistic regression of all labels at once; yields (C, weight (L, D), bias (L,)) for each C.
 
     Each label's solution is that of scikit-learn's LogisticRegression(C=C): the sum of the

@@ -80,7 +80,8 @@ def probed(arguments, tmp_path, capsys):
     return start
 
 
-def test_a_probe_is_a_run_like_any_other(probed, tmp_path, phantom, monkeypatch, capsys):
+def test_a_probe_is_a_run_like_any_other(probed, tmp_path, monkeypatch):
+    monkeypatch.setattr(probe, "STRENGTHS", [0.1])
     best, said = probed()
     config = best["config"]
     assert config["probe"] and config["epochs"] == 1 and config["augment"] == "none"
