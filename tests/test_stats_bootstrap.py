@@ -108,6 +108,14 @@ def test_curves_of_many_segments_equal_scikit_learn(decimals):
     )
 
 
+def test_youden_of_a_long_curve_at_chance_equals_scikit_learn():
+    """The best point is anywhere, and somewhere else in each resample."""
+    rng = np.random.default_rng(0)
+    y, s = (rng.random((20_000, 1)) < 0.5).astype(np.float32), rng.random((20_000, 1))
+    found = bootstrap(y, s, n_resamples=20, metrics=METRICS)
+    check_against_scikit_learn(found.values, y, s, resample_counts(0, 0, 20, 20_000))
+
+
 def probabilities(seed, n=400, decimals=3):
     """Labels with NaN, and probabilities that are neither calibrated nor all distinct."""
     rng = np.random.default_rng(seed)
