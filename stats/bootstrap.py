@@ -2,7 +2,7 @@
 
 Efron and Tibshirani, "An Introduction to the Bootstrap" (1993): percentile intervals (13.3),
 resampling of clusters (8.3). A resample in which a label lacks a class leaves that label undefined
-(NaN) there; such replicates are counted and left out of that label's mean, SD, interval and p.
+(NaN) there; such replicates are left out of that label's mean, SD, interval and p.
 """
 
 import os
@@ -22,7 +22,7 @@ from stats.resampling import (
     sum_rows,
     weighted_roc,
 )
-from stats.roc import auroc, check_labels, check_scores, rates, undefined_reasons
+from stats.roc import check_labels, check_scores, rates, undefined_reasons
 
 METRICS = ("auroc", "accuracy", "sensitivity", "specificity", "f1")
 ALL_METRICS = (*METRICS, "average_precision", *PROBABILITY_METRICS)
@@ -126,11 +126,6 @@ def bootstrap_models(y_true, scores, *, n_resamples=1000, seed=0, groups=None, m
     Returns
     -------
     list of M Bootstrap
-
-    Raises
-    ------
-    ValueError
-        For arrays that do not fit each other, values out of range, or fewer than two groups.
     """
     y = check_labels(y_true)
     scores = [check_scores(s, y.shape, f"scores[{model}]") for model, s in enumerate(scores)]
@@ -184,9 +179,9 @@ def bootstrap_models(y_true, scores, *, n_resamples=1000, seed=0, groups=None, m
                 for metric, column in task.result().items():
                     values[model][metric][start + 1:stop + 1, label] = column
             del drawn  # before the next are drawn
-        for of_model, area in zip(values, pool.map(lambda s: auroc(y, s), scores)):
-            if "auroc" in metrics:
-                of_model["auroc"][0] = area  # the same to the last bit as `auroc`
+    half_pairs = 2 * np.maximum(1, (y == 1).sum(axis=0) * (y == 0).sum(axis=0))
+    for of_model in values if "auroc" in metrics else ():  # to the last bit as `auroc` has it
+        of_model["auroc"][0] = np.rint(of_model["auroc"][0] * half_pairs) / half_pairs
     drawn_together = np.arange(len(y)) if members is None else members
     classes = np.array([[len(np.unique(drawn_together[of_label == value])) for of_label in y.T]
                         for value in (1, 0)])

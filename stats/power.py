@@ -21,28 +21,28 @@ RUNS = (2, 3, 5, 10, 20)
 SCALES = (0.5, 1, 2, 4, 8)  # of the number of patients
 
 
-def power(difference, sd_runs, se_test, runs, draws=100_000):
+def power(difference, sd_runs, se_test, runs):
     """The chance to find a true difference of two inits significant at p <= 0.05.
 
     `sd_runs` is the SD between training runs of an init, `se_test` the standard error that is due
-    to the test patients, `runs` those of each init (2 at least). The same `draws` at each call.
+    to the test patients, `runs` those of each init (2 at least).
 
     Examples
     --------
     >>> power(1.0, 0.2, 0.25, 3) > power(0.5, 0.2, 0.25, 3)
     True
     """
-    se, z, critical = _drawn(sd_runs, se_test, runs, draws)
+    se, z, critical = _drawn(sd_runs, se_test, runs)
     return float((np.abs(z + difference / se) > critical).mean())
 
 
-def detectable(sd_runs, se_test, runs, share=0.8, draws=100_000):
+def detectable(sd_runs, se_test, runs, share=0.8):
     """The true difference that is found with a power of `share`; the rest is as in `power`."""
-    se, z, critical = _drawn(sd_runs, se_test, runs, draws)
+    se, z, critical = _drawn(sd_runs, se_test, runs)
     return float(se * np.quantile(critical - z, share))
 
 
-def _drawn(sd_runs, se_test, runs, draws):
+def _drawn(sd_runs, se_test, runs, draws=100_000):
     """The standard error of a difference; its error in units of that, and what it must exceed."""
     between = sd_runs**2 / runs
     variance = se_test**2 + 2 * between

@@ -1,13 +1,9 @@
 """Is the difference one of training procedures? Inference over training runs and test patients.
 
-An init is trained K times. Its run k scores theta + r_k + e + e_k on the test set: r_k is the luck
-of the run, e that of the test patients, which all runs share, and e_k what a run makes of them
-alone. The bootstrap over patients, on the same resamples for all runs, gives the variances of e and
-of e_k; the variance s^2 between runs on the test set is that of r_k + e_k. So the mean over runs
-has the variance Var(e) + s^2 / K, and nothing counts twice. A difference of two inits adds theirs;
-the degrees of freedom are Welch and Satterthwaite's. docs/statistics.md has the simulations.
-
-Bouthillier et al., "Accounting for variance in machine learning benchmarks", MLSys 2021.
+Run k of an init scores theta + r_k + e + e_k on the test set: r_k is the luck of the run, e that of
+the test patients, which all runs share, and e_k what a run makes of them alone. The bootstrap gives
+the variances of e and of e_k; the variance s^2 between runs is that of r_k + e_k. So the mean over
+K runs has the variance Var(e) + s^2 / K. docs/statistics.md has the rest, and the simulations.
 """
 
 from dataclasses import dataclass
@@ -21,10 +17,8 @@ from stats.intervals import nanmean, t_quantile, t_test
 class RunsInference:
     """A mean over runs, or a difference of two such means: (L,) float64 arrays, NaN if undefined.
 
-    value, se, df : the estimate, its standard error and that one's degrees of freedom
-    ci : (L, 2);  p_value : two-sided, of the value being 0
-    share_of_runs : the part of the variance that more runs would make smaller; the rest is due to
-        the test patients
+    `df` are the degrees of freedom of the standard error `se`; `ci` is (L, 2), `p_value` two-sided,
+    and `share_of_runs` the part of the variance that more runs would make smaller.
     """
 
     value: np.ndarray
@@ -52,11 +46,8 @@ def infer_runs(runs_a, replicates_a, runs_b=None, replicates_b=None, level=0.95)
     runs_b, replicates_b : (K', L) and (B, K', L) arrays, optional
         Of a second procedure, on the same resamples: the difference a - b is estimated.
 
-    Raises
-    ------
-    ValueError
-        If no procedure has two runs: nothing is known of the variance between them then. If only
-        one has, its variance stands for the other's.
+    If only one procedure has several runs, its variance between them stands for the other's; if
+    none has, nothing is known of it: ValueError.
     """
     sides = [(np.asarray(runs_a), replicates_a)]
     if runs_b is not None:

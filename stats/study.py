@@ -1,7 +1,5 @@
-"""One corpus's models, scored and compared on the same images, as plain numbers.
-
-What a study finds is a dict of names, numbers and lists, which the tables, the figures and the JSON
-file share.
+"""One corpus's models, scored and compared on the same images: a dict of names, numbers and lists,
+which the tables, the figures and the JSON file share.
 """
 
 import itertools
