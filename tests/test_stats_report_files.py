@@ -9,13 +9,13 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from browser import CHROMIUM, run_page
 from test_stats_report import PATIENT, SETTINGS, models, studies, with_subgroups
 
 from stats.report import show
 from stats.report.answers import answers, caution, console
+from stats.report.formats import to_json
 from stats.report.tables import all_tables, remarks
 from stats.report.write import write_report
 from stats.study import adjust, study
@@ -178,7 +178,6 @@ def further(found):
 
 def test_further_metrics_are_in_tables_and_files(tmp_path):
     found = further(studies()[:1])
-    found[0]["comparisons"][0]["replicates"] = np.zeros((150, 5))
     write_report(tmp_path, found, SETTINGS)
     shown = table(found, "ChestX-ray14: each label on")
     assert shown.header[-1] == "Brier score" and shown.rows[0][-1] == "0.123 (0.100 to 0.150)"
@@ -195,7 +194,14 @@ def test_further_metrics_are_in_tables_and_files(tmp_path):
         row["metric"] for row in csv.DictReader(open(tmp_path / "metrics.csv"))
     }
     whole = json.loads((tmp_path / "report.json").read_text())["studies"][0]["comparisons"][0]
-    assert "replicates" not in whole and whole["metrics"]["brier"]["mean"]["p"] == 0.012
+    assert whole["metrics"]["brier"]["mean"]["p"] == 0.012
+
+
+def test_json_is_strict():
+    text = to_json({"a": [float("nan"), float("inf"), (-float("inf"), 0.1)], "ä": {"b": None}})
+    assert json.loads(text, parse_constant=pytest.fail) == {
+        "a": [None, "inf", ["-inf", 0.1]], "ä": {"b": None}}
+    assert "ä" in text
 
 
 def test_tables_of_many_columns_go_on_below():

@@ -4,7 +4,6 @@ import csv
 import html
 import io
 import json
-import math
 
 
 def to_markdown(table):
@@ -71,14 +70,6 @@ def to_csv(records):
 
 def to_json(value):
     """Indented JSON; NaN, which JSON has not, becomes null, and infinity "inf"."""
-
-    def plain(value):
-        if isinstance(value, dict):
-            return {key: plain(item) for key, item in value.items() if key != "replicates"}
-        if isinstance(value, (list, tuple)):
-            return [plain(item) for item in value]
-        if isinstance(value, float) and not math.isfinite(value):
-            return None if math.isnan(value) else "inf" if value > 0 else "-inf"
-        return value
-
-    return json.dumps(plain(value), indent=1, ensure_ascii=False) + "\n"
+    names = {"NaN": None, "Infinity": "inf", "-Infinity": "-inf"}
+    plain = json.loads(json.dumps(value), parse_constant=names.get)
+    return json.dumps(plain, indent=1, ensure_ascii=False) + "\n"
