@@ -10,7 +10,8 @@ def to_markdown(table):
     """A GitHub table under its heading."""
     lines = [" | ".join(cell.replace("|", "\\|") for cell in line)
              for line in (table.header, ["---"] * len(table.header), *table.rows)]
-    return "\n".join([f"## {table.title}\n", *(f"| {line} |" for line in lines), "", table.note])
+    rows = "\n".join(f"| {line} |" for line in lines)
+    return f"## {table.title}\n\n{rows}\n\n{table.note}".rstrip()
 
 
 def to_text(table):

@@ -70,7 +70,8 @@ def all_tables(studies, settings):
                         labels=", ".join(studies[0]["labels_in_mean"]))
     for s in studies:
         tables += study_tables(s, settings, threshold)
-    chosen = [[name, "–" if value is None else str(value)] for name, value in settings.items()]
+    chosen = [[name, ", ".join(value) if isinstance(value, list) else str(value)]
+              for name, value in settings.items() if value not in (None, [])]
     return [*tables, table("settings", ["Setting", "Value"], chosen), files_table(studies)]
 
 
@@ -175,7 +176,7 @@ def files_table(studies):
             shown = (run["run"], run.get("arch"), (run.get("split_hash") or "")[:10],
                      (run.get("checkpoint_sha256") or "")[:10], file.get("path"),
                      (file.get("sha256") or "")[:10],
-                     ", ".join(f"{part} {version}" for part, version in versions if version))
+                     ", ".join(f"{part} {str(of)[:12]}" for part, of in versions if of))
             rows.append([show.corpus(s), show.model(name), *(str(x or "–") for x in shown)])
     return table("files", ["Corpus", "Model", "Run", "Architecture", "Split", "Checkpoint, SHA-256",
                            "Predictions", "SHA-256", "Versions"], rows)
