@@ -387,7 +387,7 @@ def report(groups, studies, args):
     files = write_report(args.out, studies, settings, [g.models for g in groups])
     if "figure3.png" not in files:
         print("no figures: pip install matplotlib", file=sys.stderr)
-    print("\n" + console(studies, settings, args.out, files))
+    print(console(studies, settings, args.out, files))
     if not args.predictions and len({s["corpus"] for s in studies}) == 1:  # AUCs of one test set
         best = max((run for s in studies for m in s["models"] for run in m["runs"]),
                    key=lambda run: np.nan_to_num(run["mean_auroc"]))["run"]

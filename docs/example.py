@@ -70,8 +70,10 @@ try:
 except ImportError:
     print("no figure: pip install matplotlib")
 else:
-    figure = Figure(figsize=(6, 3), layout="constrained")
-    axes = figure.subplots()
+    figure = Figure(figsize=(6, 5), layout="constrained")
+    pictures, axes = figure.subplots(2)
+    pictures.imshow(np.hstack([train_set[i][0][0] for i in range(5)]), cmap="gray")
+    pictures.set_axis_off()
     low, high = np.nanpercentile(100 * pair.difference, [2.5, 97.5], axis=0)
     center = 100 * np.nanmean(pair.difference, axis=0)
     places = np.arange(len(center))[::-1]

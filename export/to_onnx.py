@@ -130,7 +130,6 @@ def export(args):
     candidate = Predictor(serialized(proto, metadata), provider)
     found = candidate(files)
     worst = float(np.abs(found - expected).max())
-    print(f"largest difference from PyTorch on {len(files)} radiographs: {worst:.2g}")
     if reduced:
         device = dict(cpu="the CPU", cuda="CUDA")[candidate.provider]
         if args.precision == "fp16" and candidate.provider == "cpu":
@@ -149,7 +148,8 @@ def export(args):
     content = serialized(proto, metadata)
     metadata[CHECKSUM] = content[checksum_place(content)].decode()
     write(out, content, metadata, reliability)
-    print(f"{out}: {len(content) / 1e6:.1f} MB; next: python -m export.predict {out} FOLDER")
+    print(f"{out}: {len(content) / 1e6:.1f} MB, within {worst:.2g} of PyTorch on {len(files)} "
+          f"radiographs; next: python -m export.predict {out} FOLDER")
     return 0
 
 
