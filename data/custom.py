@@ -131,6 +131,9 @@ def check(args):
         counts = [f"{(column == code).sum():,}" for code in (1, 0, -1, UNKNOWN)]
         print("  {:{}}  {:>8}  {:>8}  {:>9}  {:>7}".format(label, width, *counts))
     refused = _refusals(root, args.table, release)
+    missing = rows.path[~present & (release.left_out == "")]
+    if len(missing) and not any("not on disk" in reason for reason in refused):
+        refused.append(f"{root}: not on disk: {len(missing):,} images, the first is {missing[0]}")
     for reason in refused:
         print(f"  train.py refuses: {reason}")
     return int(bool(refused))

@@ -157,7 +157,8 @@ def test_check_says_all_that_training_refuses(tmp_path, capsys):
                for line in capsys.readouterr().out.splitlines() if "refuses" in line]
     assert [reason.partition(": ")[2] for reason in refused] == [
         "Big heart has no positive image, so it cannot be learned; leave it out with --labels "
-        "'Edema'", "in more than one split: 1 of 3 patients, the first is 1"]
+        "'Edema'", "in more than one split: 1 of 3 patients, the first is 1",
+        "not on disk: 1 images, the first is b.png"]
     mended = [row.replace("c.png,1", "c.png,4") for row in rows]
     write(tmp_path, *mended, header=HEADER + ",split")
     assert check(["--check", str(tmp_path)]) == 1
