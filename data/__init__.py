@@ -53,9 +53,8 @@ def default_root(corpus):
 def from_config(config, split, **overrides):
     """The Dataset of a split ("train", "val", "test") that a run's config.json describes.
 
-    `overrides` are arguments of the Dataset that replace the config's. Raises ValueError if the
-    corpus is unknown, or is not split as the config's "split_hash" says, and FileNotFoundError if
-    there is no such root.
+    `overrides` replace the config's arguments. Raises ValueError for a corpus that is unknown, or
+    not split as the config's "split_hash" says; FileNotFoundError if there is no such root.
     """
     arguments = {name: config[name] for name in ARGUMENTS if name in config} | overrides
     if config["data"] not in CORPORA:

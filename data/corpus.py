@@ -186,11 +186,10 @@ class Corpus:
 
     @classmethod
     def find_files(cls, root, release, whole_tree=False):
-        """Look for the images of all rows of a release.
+        """Where the image of each row of a release is or should be, whether it is there, and notes.
 
-        Gives their paths below the root (N,), where the image is or should be; whether it is there
-        (N,); and notes, which count image files that no row is read from: those in the folders that
-        the tables name, or with `whole_tree` (slower) all under the root.
+        These count image files that no row is read from: in the folders that the tables name, or
+        with `whole_tree` (slower) anywhere under the root.
         """
         candidates, names = cls.candidate_paths(root), release.table.path
         paths, present, folders = locate(root, names, candidates)
@@ -205,11 +204,8 @@ class Corpus:
 
     @classmethod
     def fill_cache(cls, root, release, paths, rows, **options):
-        """Bring the cached images of these rows of a release up to date; see `build_cache`.
-
-        The rows are named by the tables' own paths, so that the cache stays the same while a
-        download grows.
-        """
+        """Bring the cached images of these rows of a release up to date; see `build_cache`."""
+        # Named by the tables' own paths, the cache stays the same while a download grows.
         names = release.table.path
         return build_cache(root, names.tolist(), names[rows].tolist(), files=paths[rows].tolist(),
                            corpus=cls.corpus, **options)
@@ -248,10 +244,7 @@ class Corpus:
         return table.sex, table.age
 
     def pos_weight(self):
-        """Negatives per positive of each label over this split's rows, (L,) float32, for the loss.
-
-        1 where a label has no positive or no negative.
-        """
+        """Negatives per positive of each label, (L,) float32, for the loss; 1 if one lacks."""
         positive = (self.table.y == 1).sum(axis=0)
         negative = (self.table.y == 0).sum(axis=0)
         ratio = np.where(positive * negative > 0, negative / np.maximum(positive, 1), 1)

@@ -133,7 +133,8 @@ def check(args):
     refused = _refusals(root, args.table, release)
     missing = rows.path[~present & (release.left_out == "")]
     if len(missing) and not any("not on disk" in reason for reason in refused):
-        refused.append(f"{root}: not on disk: {len(missing):,} images, the first is {missing[0]}")
+        refused.append(f"{root}: not on disk: {len(missing):,} of the {len(rows):,} images, the "
+                       f"first is {missing[0]}")
     for reason in refused:
         print(f"  train.py refuses: {reason}")
     return int(bool(refused))

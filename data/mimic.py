@@ -76,10 +76,8 @@ class MimicCXR(Corpus):
 
     @classmethod
     def rules(cls, release):
-        """{rule: which of a release's rows it takes}, to find the rule behind the paper's cohort.
-
-        The percentages that the paper prints clearly fit a cohort of 215,089 to 215,397 images.
-        """
+        """{rule: which of a release's rows it takes}, to find that of the paper's cohort."""
+        # The percentages that the paper prints clearly fit a cohort of 215,089 to 215,397 images.
         frontal = release.left_out == ""
         y, studies = release.table.y, [path.split("/")[3] for path in release.table.path.tolist()]
         certain = [release.labels.index(cls.names()[name]) for name in CERTAIN_IN_PAPER]

@@ -79,10 +79,7 @@ def _resize(image, size):
 
 @lru_cache(maxsize=256)
 def _bands(length, size, step):
-    """Triangle-filter weights of `size` outputs over `length` inputs, `step` outputs at a time.
-
-    A list of (output slice, input slice, float32 weights (outputs, inputs)).
-    """
+    """A triangle filter, as a list of (slice of `step` outputs, slice of inputs, their weights)."""
     scale = length / size
     support = max(scale, 1.0)  # the filter widens where it reduces: this is the antialiasing
     center = (np.arange(size) + 0.5) * scale

@@ -80,10 +80,7 @@ def split_hash(image_id, split):
 
 
 def write_split(path, corpus, image_id, split):
-    """Write {"corpus", "split_hash", "key": "image_id", "splits": {"train": [ids], ...}} as JSON.
-
-    Raises ValueError where anything but a split lies at `path`.
-    """
+    """Write a split as JSON; ValueError where anything but a split lies at `path`."""
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path}: the folder it would go into does not exist")

@@ -179,11 +179,7 @@ class Rows:
 
     def add(self, row, image_id, patient_id, view, path, y, official="", left_out="", file=None,
             sex="", age=""):
-        """Append one image; `sex` and `age` are cells as `read_sex` and `read_age` take them.
-
-        Raises ValueError, naming file and row, for a blank or repeated image id, a blank patient id
-        of an image that is not left out, an unknown split and a path that leads out of the root.
-        """
+        """Append one image, `sex` and `age` as cells; ValueError names file and row at fault."""
         error = ("the image id is blank" if not image_id else
                  f"the patient id of {image_id} is blank" if not (patient_id or left_out) else
                  f"image {image_id} is there a second time" if image_id in self.seen else

@@ -158,7 +158,7 @@ def test_check_says_all_that_training_refuses(tmp_path, capsys):
     assert [reason.partition(": ")[2] for reason in refused] == [
         "Big heart has no positive image, so it cannot be learned; leave it out with --labels "
         "'Edema'", "in more than one split: 1 of 3 patients, the first is 1",
-        "not on disk: 1 images, the first is b.png"]
+        "not on disk: 1 of the 4 images, the first is b.png"]
     mended = [row.replace("c.png,1", "c.png,4") for row in rows]
     write(tmp_path, *mended, header=HEADER + ",split")
     assert check(["--check", str(tmp_path)]) == 1

@@ -101,9 +101,8 @@ def build_cache(root, names, wanted, *, corpus, files=None, size=224, cache_dir=
 def open_cache(names, wanted, *, corpus, size=224, cache_dir=None):
     """Open a cache without the images that it was made of; parameters as in `build_cache`.
 
-    A row is -1 where the image is not in the cache. Nothing is compared with files: an image that
-    has changed since is not noticed. Raises FileNotFoundError if there is no such cache, ValueError
-    if cached pixels do not match their checksums.
+    A row is -1 where the image is not in the cache. An image that has changed since is not noticed.
+    Raises FileNotFoundError if there is no such cache, ValueError for a wrong checksum.
     """
     _, rows, folder, _ = _find_rows(names, wanted, corpus, size, cache_dir)
     if not folder.is_dir():

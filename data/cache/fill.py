@@ -40,11 +40,10 @@ def load_bytes(data, path, size):
 
 
 def fill_row(fd, offset, size, job):
-    """Bring one row of images.npy, open as `fd`, up to date with its file.
+    """Bring one row of images.npy, open as `fd`, its row 0 at byte `offset`, up to date.
 
-    Row 0 begins at byte `offset`. `job` has "row", "path", and "known": (hash, checksum) of what
-    the row holds, or None. Gives the fields of a `data.cache.store.RECORD`, the hash in hex, and
-    whether the image had to be preprocessed; or, for a bad image, the reason.
+    `job` has "row", "path", and "known": (hash, checksum) of what the row holds, or None. Gives the
+    fields of a `RECORD`, its hash in hex, and whether the image was preprocessed; or why it is bad.
     """
     path, place, length = job["path"], offset + job["row"] * size * size, size * size
     try:
@@ -68,7 +67,7 @@ def fill_row(fd, offset, size, job):
 
 
 def fill_rows(fd, offset, size, jobs, workers):
-    """Yield (row, what `fill_row` gives) for every job, done in `workers` processes if more than 1.
+    """Yield (row, what `fill_row` gives) for every job, done in `workers` processes if over 1.
 
     Raises OSError for a disk that is full or fails, a missing package, or a worker that was killed.
     """

@@ -151,9 +151,8 @@ def write_at(fd, data, offset):
 def merge_caches(target, sources):
     """Copy into the cache folder `target`, new if absent, the rows that only `sources` have.
 
-    A row is copied only if its pixels match their checksum. Returns how many were copied, and how
-    many left out. The next `build_cache` holds the rows against the files. Raises ValueError if a
-    source is not a cache, or one of other images, sizes or preprocessing than the target.
+    Rows whose pixels do not match their checksum are left out. Returns how many were copied and how
+    many left out; ValueError if a source is no cache, or one of other images than the target.
     """
     stores = [Store(source) for source in sources]
     for store in stores:

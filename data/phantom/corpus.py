@@ -61,7 +61,7 @@ class Phantom(Corpus):
 
 
 def make_phantom(root, *, patients=PATIENTS, seed=SEED, size=SIZE):
-    """Draw the phantom corpus into a folder that is absent or empty, all of it or nothing.
+    """Draw the phantom corpus into an absent or empty folder, all of it or nothing.
 
     The same seed writes the same bytes; `size` is in pixels along a side.
     """
