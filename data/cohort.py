@@ -201,10 +201,10 @@ def report_all(args):
         if not args.latex:
             print("In brackets the paper's number where it differs.")
         none = Row("", None, None, "")
-        print_table(tuple(found), {name: [
-            show(name, row.here) + f" ({show(name, row.paper)})" * bool(row.remark)
-            for row in (rows.get(name, none) for rows in found.values())] for name in NAMES},
-            args.latex)
+        cells = {name: [rows.get(name, none) for rows in found.values()] for name in NAMES}
+        print_table(tuple(found), {
+            name: [show(name, row.here) + f" ({show(name, row.paper)})" * bool(row.remark)
+                   for row in rows] for name, rows in cells.items()}, args.latex)
     differs = any(row.remark == "differs" for rows in found.values() for row in rows.values())
     return int(args.strict and differs)
 

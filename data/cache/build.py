@@ -78,10 +78,11 @@ def build_cache(root, names, wanted, *, corpus, files=None, size=224, cache_dir=
             index["mtime_ns"][damaged] = -1
             todo = np.flatnonzero(mine & ~_fresh(index[rows], found))
             todo = todo[np.unique(rows[todo], return_index=True)[1]]
-            jobs = [{"row": row, "path": os.path.join(root, files[at]), "known": (
-                        (index[row]["hash"].tobytes().hex(), int(index[row]["checksum"]))
-                        if index[row]["bytes"] else None)}
-                    for at, row in zip(todo.tolist(), rows[todo].tolist())]
+            jobs = []
+            for at, row in zip(todo.tolist(), rows[todo].tolist()):
+                size_of, checksum, _, content = index[row].item()
+                jobs.append({"row": row, "path": os.path.join(root, files[at]),
+                             "known": (content.hex(), checksum) if size_of else None})
             try:
                 bad, filled = _fill(store, index, jobs, workers, progress)
             except OSError as error:
