@@ -97,6 +97,8 @@ def export(args):
     norm = dict(mean=checkpoint.get("input_mean"), std=checkpoint.get("input_std"))
     metadata = describe(path, checkpoint, args, model)
     reduced = args.precision != "fp32"
+    if caveat := checkpoint["config"].get("caveat"):  # of a network that was trained elsewhere
+        print(f"note: {caveat}")
 
     dataset = partial(data.from_config, checkpoint["config"],
                       **({"root": args.root} if args.root else {}))
@@ -168,7 +170,7 @@ def describe(path, checkpoint, args, model):
         init=config.get("init_name") or config["init"],
         synthetic=config["data"] == "phantom" or bool(config.get("synthetic")),
         architecture=f"{arch}, patch {model.config['patch_size']}",
-        cohort=str(config.get("cohort")),
+        cohort=config.get("cohort") or "not known",
         label_set=labels_in if isinstance(labels_in, str) else ", ".join(labels_in),
         calibration=[UNCALIBRATED] * len(labels),
         thresholds_from="Youden's index on the validation set" if chosen else "none",

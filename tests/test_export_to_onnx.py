@@ -305,6 +305,21 @@ def test_weights_of_another_file_go_by_their_own_name(run, checkpoint, corpus):
     assert "| initialized from | hospital-vit |" in (run / "MODEL_CARD.md").read_text()
 
 
+def test_a_network_that_was_trained_elsewhere_is_exported(run, checkpoint, corpus, capsys):
+    """As models.adopt writes it where the corpus is not at hand: no thresholds, split or cohort."""
+    config = {k: v for k, v in corpus.items() if k not in ("cohort", "split_hash")}
+    config |= dict(root="gone", init_name="theirs", caveat="its test patients are not known")
+    nothing = [None] * len(checkpoint["labels"])
+    adopted = dict(config=config, thresholds=nothing, val_auroc=nothing, epoch=None, step=None)
+    save_checkpoint(run / "best.pt", checkpoint | adopted)
+    assert main([str(run), "--images", corpus["root"] + "/images"]) == 0
+    assert "note: its test patients are not known\n" in capsys.readouterr().out
+    model, card = Predictor(run / "model.onnx", "cpu"), (run / "MODEL_CARD.md").read_text()
+    assert model.thresholds == nothing and "| thresholds | none |" in card
+    assert "| cohort rule | not known |" in card and "Worse than chance" not in card
+    assert (model.predict_labels(np.full((1, len(nothing)), 0.9)) == None).all()  # noqa: E711
+
+
 def test_images_from_elsewhere_stand_in_for_the_corpus(run, checkpoint, corpus, tmp_path):
     save_checkpoint(
         run / "best.pt", checkpoint | dict(config=corpus | dict(root=str(tmp_path / "gone")))
