@@ -17,12 +17,7 @@ def benjamini_hochberg(p):
     Returns
     -------
     (m,) float64 array
-        NaN kept as NaN.
-
-    Raises
-    ------
-    ValueError
-        For a p-value outside [0, 1].
+        NaN kept as NaN. A p-value outside [0, 1] raises ValueError.
 
     Examples
     --------

@@ -1,11 +1,10 @@
 """Bootstrap resamples as weights, and the ROC curve under many weightings at once.
 
 A resample with replacement is a count per image: how often it was drawn. Sorting by score is the
-same in every resample, so it is done once; what changes is how much each image weighs. Of the
-sorted images only the *segments* matter, a run of positives followed by a run of negatives: where
-the ROC curve turns. The counts are summed over each run for all resamples together, which reads
-them once, and the curve has at most min(positives, negatives) + 1 segments. All is in whole
-numbers, so neither the number of threads nor the memory allowed changes a bit of the result.
+same in every resample and done once. Of the sorted images only the *segments* matter, a run of
+positives followed by a run of negatives: where the ROC curve turns. The counts are summed over each
+run for all resamples together, and the curve has at most min(positives, negatives) + 1 segments.
+All is in whole numbers, so neither threads nor the memory allowed change a bit of the result.
 """
 
 from typing import NamedTuple

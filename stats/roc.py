@@ -117,8 +117,7 @@ def auroc(y_true, y_score):
 
     Returns
     -------
-    (L,) float64 array
-        NaN where only one class is known (`undefined_reasons` says why).
+    (L,) float64 array, NaN where only one class is known (`undefined_reasons` says why)
 
     Examples
     --------
