@@ -126,7 +126,11 @@ def evaluate(args):
     covariates = {}  # of each column: dict of image or patient -> group
     if args.covariates:
         (_, *names), (ids, *columns) = read_columns(args.covariates)
-        covariates = {name: dict(zip(ids, cells)) for name, cells in zip(names, columns)}
+        covariates = {name: dict(zip(map(str.strip, ids), cells))
+                      for name, cells in zip(names, columns)}
+        for name, cells in zip(names, columns):
+            if len(set(zip(ids, cells))) > len(set(ids)):
+                raise ValueError(f"{args.covariates}: {name}: an id is in two groups")
     if args.predictions:
         found = [p for text in args.predictions for p in load_named(text, args.truth)]
     else:
@@ -339,7 +343,7 @@ def leave_out(found, path):
     if all(rows.all() for rows in kept) or not all(rows.any() for rows in kept):
         raise ValueError(f"{path}: lists {'none' if all(rows.all() for rows in kept) else 'all'} "
                          f"of the test images; expected ids like {found[0].image_id[0]}")
-    return [replace(left := select(p, p.labels, rows), meta=left.meta | {
+    return [p if rows.all() else replace(left := select(p, p.labels, rows), meta=left.meta | {
         "excluded": {"file": str(path), "images": int((~rows).sum())}})
         for p, rows in zip(found, kept)]
 

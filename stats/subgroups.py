@@ -134,8 +134,8 @@ def _score(models, sides, labels, patients, min_count, options):
             of.setdefault(metric, []).append(x[..., averaged].mean(axis=-1))
             trials = largest_count(metric, *both[0].classes)
             most[metric] = len(scored)**2 / (1 / trials[averaged]).sum()  # as if independent
-        if "No finding" in scored:
-            at = have.index("No finding")
+        at = have.index("No finding") if "No finding" in have else None
+        if at is not None and min(one.classes[1, at] for one in both) >= min_count:  # the sick
             of.setdefault("fpr_no_finding", []).append(1 - x[..., at])  # x: the specificity
             most["fpr_no_finding"] = trials[at]
     return {name: {metric: np.stack(x, axis=-1) for metric, x in of.items()}

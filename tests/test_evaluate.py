@@ -875,6 +875,9 @@ def test_subgroups_of_a_csv_and_of_covariates(here, capsys):
     capsys.readouterr()
     fails(capsys, [*CSVS, "--subgroups", "gender"], "--subgroups gender: expected sex, age, view")
     fails(capsys, [*CSVS, "--covariates", "sites.csv"], "--covariates: say which of its columns")
+    Path("two.csv").write_text("id,site\ns0,a\ns0,b\n")
+    fails(capsys, [*CSVS, "--subgroups", "site", "--covariates", "two.csv"],
+          "two.csv: site: an id is in two groups")
     write_people(here, {"sex": lambda k: "x"})
     fails(capsys, CSVS, "A.csv: line 2, sex: expected F, M or nothing, found 'x'")
 

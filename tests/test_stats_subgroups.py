@@ -95,7 +95,8 @@ def test_gaps_are_paired_by_patient_and_adjusted_over_the_groups():
             assert row["value"] == pytest.approx(value, abs=1e-12)
             np.testing.assert_allclose(row["ci"], np.quantile(replicates, (0.025, 0.975)),
                                        atol=1e-12)
-    assert all("fpr_no_finding" not in row["metric"] for row in found["gaps"])
+    assert {row["metric"] for row in found["gaps"]} == {
+        "auroc", "sensitivity", "specificity", "fpr_no_finding"}
     assert [row["high"] for row in found["gaps"] if row["metric"] == "auroc"
             and row["model"] == "a"] == ["F", "A", "B", "C"]  # M's gap is F's
     for tests in ([row for row in found["gaps"] if (row["model"], row["metric"]) == ("b", "auroc")],
@@ -140,6 +141,23 @@ def test_without_thresholds_youdens_of_the_whole_test_set():
     row = found["groups"][0]
     assert row["models"]["a"]["sensitivity"]["value"] == pytest.approx(expected, abs=1e-12)
     assert row["patients"] is None and found["interactions"] == []
+
+
+def test_few_healthy_do_not_hide_underdiagnosis():
+    """Its rate is over the sick alone; the mean over labels leaves No finding out."""
+    (a, _), sex, _ = example()
+    y = a.y_true.copy()
+    y[:, 2] = np.arange(len(y)) % 100 == 0  # six are healthy
+    found = subgroups([replace(a, y_true=y)], {"sex": sex}, LABELS, n_resamples=20)
+    for row in found["groups"]:
+        assert row["labels"] == LABELS[:2]
+        sick = (sex == row["group"]) & (y[:, 2] == 0)
+        expected = (a.y_score[sick, 2] >= 0.55).mean()
+        cell = row["models"]["a"]["fpr_no_finding"]
+        assert cell["value"] == pytest.approx(expected, abs=1e-12)
+    a = replace(a, labels=["Edema", "Mass", "Hernia"])
+    found = subgroups([a], {"sex": sex}, a.labels, n_resamples=20)
+    assert "fpr_no_finding" not in found["groups"][0]["models"]["a"]
 
 
 def test_what_is_not_known_and_what_is_no_group():
