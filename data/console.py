@@ -1,7 +1,9 @@
 """What commands share: options, errors in one line, and how far a long job is."""
 
 import argparse
+import contextlib
 import difflib
+import shutil
 import sys
 import time
 from datetime import timedelta
@@ -56,8 +58,9 @@ def check_whole(least=1, **options):
 class Progress:
     """How far a job is, how fast it goes and when it will be done, on standard error.
 
-    On a terminal one line that is written over, else a line every `seconds` at most. `start` of the
-    `total` units were done before; not `enabled` (as in most processes of a run) shows nothing.
+    On a terminal tqdm's bar, or a line that is written over where tqdm is not installed; else a
+    line every `seconds` at most. `start` of the `total` units were done before; not `enabled` (as
+    in most processes of a run) shows nothing.
     """
 
     def __init__(self, what, total, *, unit="images", start=0, seconds=5.0, enabled=True):
@@ -65,6 +68,11 @@ class Progress:
         self.start, self.enabled = start, enabled
         self.live = enabled and sys.stderr.isatty()
         self.seconds = 0.2 if self.live else seconds
+        self.bar = None
+        if self.live:
+            with contextlib.suppress(ImportError):
+                from tqdm import tqdm
+                self.bar = tqdm.format_meter
         self.began = self.shown = time.monotonic()
 
     def due(self):
@@ -84,6 +92,10 @@ class Progress:
                  f"{rate:,.{0 if rate >= 10 else 1}f}/s")
         text = (f"{self.what}  {done:,}/{self.total:,} {self.unit}  {speed}  {left} left  "
                 f"{note}").rstrip()
+        if self.bar:
+            text = self.bar(
+                done, self.total, self.shown - self.began, initial=self.start, prefix=self.what,
+                unit=f" {self.unit}", postfix=note, ncols=shutil.get_terminal_size().columns - 1)
         if self.enabled:
             self.close()
             print(text, end="" if self.live else "\n", file=sys.stderr, flush=True)

@@ -40,7 +40,8 @@ def test_a_terminal_shows_how_far_the_drawing_is(tmp_path):
     os.close(theirs)
     shown = "".join(iter(lambda: read_terminal(ours), ""))
     out, _ = process.communicate(timeout=60)
-    assert process.returncode == 0 and re.search(r"drawing +\d+/\d+ .*\d left", shown), shown
+    assert process.returncode == 0 and re.search(
+        r"drawing: +\d+%\|.+\| \d+/\d+ \[\d\d:\d\d<\d\d:\d\d", shown), shown  # tqdm's bar
     assert out == ("mimic: 60 synthetic patients in the layout of mimic; next: python train.py "
                    "--data mimic --root mimic --plan\n")
 

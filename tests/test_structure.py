@@ -97,7 +97,7 @@ def test_imports_run_one_way(file):
 def test_the_program_needs_only_its_requirements():
     """Third-party imports outside the tests are those of the two requirements files."""
     listed = {"torch", "numpy", "PIL", "onnx", "onnxruntime", "matplotlib", "pydicom",
-              "safetensors"}
+              "safetensors", "tqdm"}
     standard = __import__("sys").stdlib_module_names
     for file in FILES:
         for module in imports(file):
