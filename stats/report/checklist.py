@@ -7,8 +7,6 @@ from string import Template
 from stats.report import show
 from stats.report.tables import remarks
 
-EACH = "see the tables of each label in report.md"
-
 
 def checklist(studies, settings, answers, cautions, method):
     """Both checklists as Markdown; what the runs' own files do not answer is "to be written"."""
@@ -18,8 +16,7 @@ def checklist(studies, settings, answers, cautions, method):
     versions = [item for run in runs for item in (run.get("versions") or {}).items() if item[1]]
     split = "; ".join({run["split_hash"]: 0 for run in runs if run.get("split_hash")})
     facts = {  # what there is to say of each; nothing, where it is not known
-        "answers": answers, "cautions": cautions, "statistics": [method], "tables": [EACH],
-        "events": [EACH], "internal": [EACH] if split else [], "thresholds": [EACH],
+        "answers": answers, "cautions": cautions, "statistics": [method],
         "question": [f"{show.pair(c)} on {show.corpus(s)}" for s in studies
                      for c in s["comparisons"]],
         "technology": [f"deep learning: {run['arch']}" for run in runs if run.get("arch")],
@@ -30,6 +27,8 @@ def checklist(studies, settings, answers, cautions, method):
                     if remarks(s, settings)],
         "truth": [s["truth"]["file"] for s in studies if s.get("truth")],
         "partitions": [split and f"split.json of each run (hash {split})"],
+        "internal": [split and f"the held-out patients of {show.corpus(s)}" for s in studies
+                     if not s.get("trained_on")],
         "disjoint": [split and "patient"], "predictors": ["the radiograph alone"] if chosen else [],
         "imbalance": ["each label's positives are weighted in the loss"] if chosen else [],
         "software": [f"{name} {version}" for name, version in versions],
@@ -38,7 +37,6 @@ def checklist(studies, settings, answers, cautions, method):
         "external": [show.corpus(s) for s in studies if s.get("trained_on")],
         "groups": [f"subgroups of {row['attribute']} in report.md" for s in studies
                    for row in (s.get("subgroups") or {"groups": []})["groups"]],
-        "details": ["report.json: settings, versions, SHA-256 of each file"],
         "code": [version for name, version in versions if name == "git"]}
     for key, names in (("cohort", ("cohort", "uncertain")), ("selection", ("keep",)),
                        ("preprocessing", ("image_size", "normalize"))):
