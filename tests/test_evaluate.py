@@ -908,7 +908,7 @@ def test_another_file_under_the_inits_name_has_no_paper_numbers(here):
             np.array([f"i{k}" for k in range(60)]), None, list(TABLE3["cxr14"]), y,
             rng.random(y.shape, dtype=np.float32), meta))
         assert evaluate.main(["--bootstrap", "100", "--predictions", "a.npz"]) == 0
-        assert ("[79.79 ± 6.55]" in Path("reports/report.md").read_text()) == brackets
+        assert ("[79.79 ± 6.55 in the paper]" in Path("reports/report.md").read_text()) == brackets
 
 
 def test_an_init_that_has_seen_the_test_corpus_is_named(here):
