@@ -51,8 +51,7 @@ SMALLER = [  # (what a command says, what is run); the words at the end of a com
     (r"(evaluate\.py(?! --help)[^&|\n]*)", r"\1 --bootstrap 100 "),
 ]
 WEIGHTS = {"dinov2": "dinov2.pth", "imagenet": "imagenet.npz"}  # random, in official layouts
-TRAINING = ("--arch vit_tiny --image-size 112 --epochs 1 --limit 60 --batch-size 8 --device cpu "
-            "--val-fraction 0.5")
+TRAINING = "--epochs 1 --limit 60 --batch-size 8 --device cpu --val-fraction 0.5"
 CANNOT = [  # (what a command says, why it is not run)
     (r"\b(pip|uv|conda|venv \.venv)\b", "installs packages"),
     (r"\bnpm install\b|export\.page(?!.*--libraries)", "needs the network"),
@@ -138,6 +137,8 @@ def smaller_training(script, words):
         words += f" --weights stand-ins/{WEIGHTS[init[1]]}"
     if script == "pretrain_mimic.py" and not init:  # its default would be downloaded
         words += f" --weights stand-ins/{WEIGHTS['imagenet']}"
+    if "vit_micro" not in words:
+        words += " --arch vit_tiny --image-size 112"
     return f"{words} {TRAINING}" + (f" --out {folder} " if folder else " ")
 
 
@@ -209,11 +210,11 @@ def run(language, text, folder):
     if trained and not re.search(r"--resume|--plan", text):  # an earlier page may have trained it
         shutil.rmtree(folder / trained[1], ignore_errors=True)
     try:
-        done = subprocess.run(words, cwd=folder, env=environment(), text=True, timeout=300,
+        done = subprocess.run(words, cwd=folder, env=environment(), text=True, timeout=600,
                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT)
     except subprocess.TimeoutExpired:
-        return 124, "took over 300 s"
+        return 124, "took over 600 s"
     return done.returncode, done.stdout
 
 

@@ -97,8 +97,8 @@ def test_the_demo_runs_in_small(tmp_path):
                   "pretrain_mimic.py"):
         (tmp_path / entry).symlink_to(REPOSITORY / entry)
     small = re.sub(r"--epochs \d+", "--epochs 1", re.sub(r"--patients \d+", "--patients 20", block))
-    small = re.sub(r"--bootstrap \d+", "--bootstrap 100", small).replace(".venv/bin/python",
-                                                                          sys.executable)
+    small = small.replace("seed in 0 1 2", "seed in 0 1")
+    small = small.replace(".venv/bin/python", sys.executable)
     done = subprocess.run(["bash", "-euo", "pipefail", "-c", small], cwd=tmp_path, text=True,
                           capture_output=True, timeout=600)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -107,7 +107,8 @@ def test_the_demo_runs_in_small(tmp_path):
     for end in ("next: python train.py", "next: python evaluate.py", "export.to_onnx runs/phantom-",
                 "next: python -m export.predict"):  # each command says what comes after it
         assert end in done.stdout, end
-    assert len(done.stderr.splitlines()) + len(done.stdout.splitlines()) <= 40
+    lines = len(done.stderr.splitlines()) + len(done.stdout.splitlines())
+    assert lines + 4 <= 40, done.stdout + done.stderr  # of the whole demo: 2 a run that is left out
 
 
 def test_the_example_runs(tmp_path):
