@@ -28,6 +28,7 @@ CORPORA = ("cxr14", "vindr", "chexpert", "mimic", "padchest", "ukacxr", "phantom
 SMALLER = [  # (what a command says, what is run); the words at the end of a command win
     (r"\.venv/bin/", ""),
     (r"/data/(\w+)", r"trees/\1"),  # synthetic trees in the layout of each release
+    (r"--root /data(?=\s|$)", "--root trees"),
     (r"\bCORPUS\b", "cxr14"),
     (r"((?:--data|data\.cohort|data\.cache) (\w+)\b.*?--root) DIR", r"\1 trees/\2"),
     (r"--check DIR|(?<=model\.onnx )DIR", lambda m: m[0].replace("DIR", "trees/custom")),
