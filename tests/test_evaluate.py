@@ -961,6 +961,12 @@ def test_further_metrics_margins_and_max_t(here, capsys):
     found = json.loads(Path("reports/report.json").read_text())
     assert found["settings"]["margin"] == 40 and found["settings"]["adjust"] == "max-t"
     (found,) = found["studies"]
+    assert found["margin"] == 0.4  # of AUC
+    assert evaluate.main([*CSVS, "--out", "bh"]) == 0
+    (other,) = json.loads(Path("bh/report.json").read_text())["studies"]
+    adjusted, by_bh = ([t["p_adjusted"] for t in s["comparisons"][0]["labels"].values()]
+                       for s in (found, other))
+    assert adjusted != by_bh and max(adjusted) < 1
     truth, a = (np.loadtxt(f"{name}.csv", delimiter=",", skiprows=1, usecols=2)
                 for name in ("truth", "A"))
     cells = found["models"][0]["labels"]["Edema"]
