@@ -65,8 +65,7 @@ def grid(size):
 def overlay(image, heat, name, label, probability, threshold, side=SIDE):
     """A picture of one label's map (S, S) of `occlusion` on a radiograph (H, W), with a scale.
 
-    On the left the radiograph as it is; on the right the map: colors, and a black and white line,
-    which reads the same on bone and on lung, around the hotter half of the scale.
+    A black and white line, which reads the same on bone and on lung, runs around the hotter half.
     """
     height, width = (max(1, round(n * side / max(image.shape))) for n in image.shape)
     low, high = np.percentile(image, (0.5, 99.5))
@@ -139,9 +138,8 @@ def inferno(values):
 def write_sheet(model, result, folder, taken, all_labels=False):
     """Write the overlays of a `batch.Result`, one below the other, as `folder`/<its stem>.png.
 
-    Of the labels whose probability reaches the threshold, or of all; gives the path, or None where
-    there is no such label. `taken` is the set of names that this run's pictures have, in lower
-    case: one more of a name gets a number, since images of several folders may be called the same.
+    Of the labels whose probability reaches the threshold, or of all; gives None where there is no
+    such label. `taken` holds the names of this run's pictures: one more of a name gets a number.
     """
     shown = [i for i, yes in enumerate(model.predict_labels(result.probability))
              if yes or all_labels]

@@ -15,9 +15,8 @@ SMOOTHING = 0.5  # SmoothQuant's alpha
 def int8(model, state, images, operators="standard"):
     """The smoothed state, and `block_linear`, which `export.graph.classifier` needs for int8.
 
-    `images` (n, 3, S, S) float32 are training images as the model takes them. Standard operators
-    are QuantizeLinear and DequantizeLinear before a MatMul, which runtimes know to fuse; those of
-    onnxruntime its own integer product.
+    `images` (n, 3, S, S) are training images as the model takes them. Standard operators are a
+    MatMul behind DequantizeLinear, which runtimes fuse; onnxruntime has an integer product.
     """
     ranges, state = {}, dict(state)
 

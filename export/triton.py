@@ -1,13 +1,10 @@
 """Write a model repository for Triton Inference Server.
 
     python -m export.triton runs/cxr14-dinov2/model.onnx --out repository
-    docker run -p 8000:8000 -v $PWD/repository:/models nvcr.io/nvidia/tritonserver:24.08-py3 \\
-        tritonserver --model-repository /models
 
-The client sends radiographs that it has resized to the model's size (Pillow's BILINEAR in mode "F",
-where the graph's own resize then changes nothing), so that those of all sizes share batches. The
-server gives probabilities; labels and thresholds are in labels.txt and in the parameters of the
-configuration, which the client compares with. docs/deployment.md has one of ten lines.
+The client resizes radiographs to the model's size (Pillow's BILINEAR in mode "F"), so that all
+sizes share batches, and compares the probabilities with the thresholds in the configuration's
+parameters. docs/deployment.md has a client of ten lines and the line that starts the server.
 """
 
 import json

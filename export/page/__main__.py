@@ -3,10 +3,9 @@
     python -m export.page runs/cxr14-dinov2/model-int8.onnx --out page
     python -m http.server --directory page                     # http://localhost:8000
 
-The page takes PNG, JPEG and DICOM (uncompressed or JPEG baseline). onnxruntime-web and dicom-parser
-come from a pinned CDN, or with --libraries from a node_modules folder (npm install
-onnxruntime-web@1.30.0 dicom-parser@1.8.21), so that the page needs no network at all; either way
-the browser checks their hashes.
+onnxruntime-web and dicom-parser come from a pinned CDN, or with --libraries from a node_modules
+folder (npm install onnxruntime-web@1.30.0 dicom-parser@1.8.21), so that the page needs no network;
+either way the browser checks their hashes.
 """
 
 import base64
