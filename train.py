@@ -43,7 +43,6 @@ from torch.utils.data import Dataset
 
 from data.batches import apply_affine, epoch_batches, prefetch
 from models import distributed, probe, run_folder, training
-from models.checkpoint import save_checkpoint
 from models.inference import autocast, choose_amp, to_input
 from models.inits import initialize, run_name
 from models.plan import print_plan
@@ -162,12 +161,12 @@ def fit(run):
             if train_loss is None:
                 run.print(f"stopped after step {state.step}; the same with --resume goes on")
                 return INTERRUPTED
-            row, deployed = validate(run, train_loss, scored)
+            row, found = validate(run, train_loss, scored)
             is_best = state.end_epoch(row)
             # Without any defined AUC there is no best epoch yet; then the latest is kept.
             keep = cfg.keep == "last" or is_best or state.best_auroc is None
             if on.rank == 0:
-                run_folder.save_epoch(run, deployed, keep)
+                run_folder.save(run, found, keep)
                 problem = plot_curves(state.log, cfg.folder / "curves.png")
                 if problem and epoch == 0:  # matplotlib is not installed
                     run.print(problem)
@@ -239,7 +238,7 @@ def train_epoch(run, net, epoch, stop, bar):
             state.loss_sum = distributed.sum_over_ranks(on.cpu_group, loss_sum)
             loss_sum.fill_(state.loss_sum if on.rank == 0 else 0.0)
             if on.rank == 0:
-                save_checkpoint(last, run_folder.resumable(run))
+                run_folder.save(run)
             saved = time.monotonic()
         if request == STOP:
             distributed.max_over_ranks(on.cpu_group, STOP)  # nobody leaves before it is written

@@ -137,7 +137,7 @@ def read_resumable(folder, resume):
 
 
 def restore(run, checkpoint):
-    """Bring a `train.Run` to where a `resumable` was taken; None leaves it at its beginning."""
+    """Bring a `train.Run` to where last.pt was written; None leaves it at its beginning."""
     last = run.cfg.folder / "last.pt"
     if checkpoint:
         check_resumed(checkpoint["config"], run.record, last)
@@ -153,29 +153,24 @@ def restore(run, checkpoint):
                          "a later one: all machines must see the same run folder")
 
 
-def deployable(run, thresholds, val_auroc):
-    """What evaluation and export need of a `train.Run`: best.pt."""
-    return dict(
+def save(run, found=None, keep=False):
+    """Write last.pt and log.csv of a `train.Run`; with `keep` best.pt, for evaluation and export.
+
+    `found` is as from `epoch_row`; None inside of an epoch.
+    """
+    unknown = [None] * len(run.train_set.labels)
+    best = dict(
         model=run.deployed.state_dict(), model_config=run.model.config,
         labels=run.train_set.labels, config=run.record, epoch=run.state.epoch, step=run.state.step,
-        input_mean=run.mean, input_std=run.std, thresholds=thresholds, val_auroc=val_auroc)
-
-
-def resumable(run, thresholds=None, val_auroc=None):
-    """The same with the weights as they are trained, and what training needs: last.pt."""
-    unknown = [None] * len(run.train_set.labels)
-    return deployable(run, thresholds or unknown, val_auroc or unknown) | dict(
+        input_mean=run.mean, input_std=run.std,
+        **found or dict(thresholds=unknown, val_auroc=unknown))
+    if keep:
+        save_checkpoint(run.cfg.folder / "best.pt", best)
+    # After best.pt: a kill between the two repeats this epoch, to the same bits.
+    save_checkpoint(run.cfg.folder / "last.pt", best | dict(
         model=run.model.state_dict(), ema=run.average and run.average.model.state_dict(),
         optimizer=run.optimizer.state_dict(), scaler=run.scaler.state_dict(),
-        progress=dataclasses.asdict(run.state))
-
-
-def save_epoch(run, found, keep):
-    """Write last.pt, log.csv and, if `keep`, best.pt; `found` as from `epoch_row`."""
-    if keep:
-        save_checkpoint(run.cfg.folder / "best.pt", deployable(run, **found))
-    # After best.pt: a kill between the two repeats this epoch, to the same bits.
-    save_checkpoint(run.cfg.folder / "last.pt", resumable(run, **found))
+        progress=dataclasses.asdict(run.state)))
     write_table(run.cfg.folder / "log.csv", run.state.log)
 
 

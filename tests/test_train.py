@@ -452,6 +452,25 @@ def test_a_seed_has_a_run_folder_of_its_own():
     assert str(Config(data="cxr14", init="dinov2").folder) == "runs/cxr14-dinov2"
     assert str(Config(data="cxr14", init="dinov2", seed=2).folder) == "runs/cxr14-dinov2-seed2"
     assert str(Config(out="x", seed=2).folder) == "x"
+    assert str(Config(init="dinov2", init_name="w", probe=True).folder) == "runs/phantom-w-probe"
+
+
+def test_weights_that_are_no_inits_own_give_the_run_their_name(arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save(dinov2_state(), "my-hospital.pth")
+    words = arguments(epochs=1, image_size=28, init="dinov2", weights="my-hospital.pth")
+    words = [word for word in words if not word.startswith("--out")]
+    assert train.main(words) == 0
+    config = json.loads((tmp_path / "runs/phantom-my-hospital/config.json").read_text())
+    assert config["init"] == "dinov2" and config["init_name"] == "my-hospital"
+    assert train.main([*words, "--init-name", "other"]) == 0
+    assert (tmp_path / "runs" / "phantom-other" / "best.pt").exists()
+
+
+def test_a_log_file_gets_a_line_at_the_beginning_and_one_at_the_end(arguments, capsys):
+    assert train.main(arguments(log_seconds=1000)) == 0
+    first, last = capsys.readouterr().out.splitlines()
+    assert first.startswith("phantom: 42 images for training") and "best validation AUC" in last
 
 
 def test_a_mistyped_option_is_answered_with_the_nearest(capsys):
