@@ -54,24 +54,15 @@ def group_of(models, attribute, covariates):
 def subgroups(models, columns, labels, *, min_count=15, **options):
     """Each group's metrics, how they differ from the others', and whether inits differ in that.
 
-    Parameters
-    ----------
-    models : list of stats.predictions.Predictions
-        Aligned; those of the same `meta["name"]` are runs of one init.
-    columns : dict of attribute -> (N,) str array
-        The group of each radiograph; "" where it is not known.
-    labels : list of str
-        Over which to average, where a group has `min_count` of both classes (patients, if known).
-    **options
-        `n_resamples`, `seed` and `threads` of `stats.bootstrap_models`.
+    `models` are aligned `Predictions`, those of the same `meta["name"]` being runs of one init;
+    `columns` a dict of attribute -> group of each radiograph (N,), "" where it is not known;
+    `labels` those to average over, where a group has `min_count` of both classes (patients, if
+    known); `options` the `n_resamples`, `seed` and `threads` of `stats.bootstrap_models`.
 
-    Returns
-    -------
-    dict
-        `groups`: metrics of each; sensitivity and specificity at the validation threshold, or at
-        Youden's of the whole test set. `gaps`: group (`high`) minus the others (`low`).
-        `interactions`: how the models' difference in ROC-AUC differs from that among the others.
-        p-values are adjusted over the groups. `too_small`: what was left out.
+    Returns a dict of lists. `groups`: metrics of each; sensitivity and specificity at the
+    validation threshold, or at Youden's of the whole test set. `gaps`: group (`high`) minus the
+    others (`low`). `interactions`: how the models' difference in ROC-AUC differs from that among
+    the others. p-values are adjusted over the groups. `too_small`: what was left out.
     """
     patients = next((m.patient_id for m in models if m.patient_id is not None), None)
     groups, gaps, interactions, too_small = [], [], [], []
