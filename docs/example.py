@@ -70,8 +70,8 @@ try:
 except ImportError:
     print("no figure: pip install matplotlib")
 else:
-    figure = Figure(figsize=(6, 5), layout="constrained")
-    pictures, axes = figure.subplots(2)
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    pictures, axes = figure.subplots(2, height_ratios=(1, 3))
     pictures.imshow(np.hstack([train_set[i][0][0] for i in range(5)]), cmap="gray")
     pictures.set_axis_off()
     low, high = np.nanpercentile(100 * pair.difference, [2.5, 97.5], axis=0)
