@@ -44,6 +44,7 @@ SMALLER = [  # (what a command says, what is run); the words at the end of a com
     (r"\bRUN\b", "runs/cxr14-dinov2"),
     (r"(?<![\w/])(model[-\w]*\.onnx)", r"runs/cxr14-dinov2/\1"),
     (r"(out|libraries|-m) (runs/cxr14-dinov2/)?", r"\1 "),
+    (r"adopt FILE", "adopt stand-ins/FILE.pth --image-size 112"),
     (r"vit_base", "vit_tiny"),
     (r"weights/dinov2_vitb14_pretrain.pth", "stand-ins/dinov2.pth"),
     (r"images/\*", "trees/phantom/images/*"),
@@ -186,7 +187,10 @@ def prepare(folder):
     import torch
     from layouts import augreg_arrays, dinov2_state
     (folder / "stand-ins").mkdir()
-    torch.save(dinov2_state("vit_tiny"), folder / "stand-ins/dinov2.pth")
+    state = dinov2_state("vit_tiny")
+    torch.save(state, folder / "stand-ins/dinov2.pth")
+    head = {"head.weight": torch.randn(14, 192), "head.bias": torch.zeros(14)}
+    torch.save(state | head, folder / "stand-ins/FILE.pth")  # trained elsewhere
     np.savez(folder / "stand-ins/imagenet.npz", **augreg_arrays("vit_tiny"))
     for init in WEIGHTS:  # what the docs speak of as trained
         subprocess.run(smaller(f"python train.py --data cxr14 --root /data/cxr14 --init {init}"),
