@@ -76,6 +76,8 @@ def adopt(args):
     model = build(encoder.config | dict(img_size=args.image_size, num_classes=len(labels))).eval()
     report = fill(model, encoder)
     model.head.load_state_dict(dict(weight=weight[rows], bias=bias[rows]))
+    report.loaded, report.missing = [*report.loaded, *report.missing], []
+    report.skipped = [name for name in report.skipped if not name.startswith("head.")]
     mean, std = (list(values) if args.normalize and values else None
                  for values in (INITS[args.init].mean, INITS[args.init].std))
 
