@@ -13,6 +13,7 @@ from conftest import REPOSITORY
 import evaluate
 from data.cache.__main__ import build_parser as cache_parser
 from data.cohort import build_parser as cohort_parser
+from data.console import Parser
 from data.phantom.__main__ import build_parser as phantom_parser
 from export.page.__main__ import build_parser as page_parser
 from export.predict import build_parser as predict_parser
@@ -24,7 +25,7 @@ from models.settings import build_parser as train_parser
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md",
          *sorted((REPOSITORY / "docs").glob("*.md"))]
 PARSERS = {
-    "train.py": lambda: train_parser(""), "evaluate.py": evaluate.build_parser,
+    "train.py": lambda: train_parser("", Parser), "evaluate.py": evaluate.build_parser,
     "-m data.cache": cache_parser, "-m data.cohort": cohort_parser,
     "-m data.phantom": phantom_parser, "-m export.predict": predict_parser,
     "-m export.to_onnx": to_onnx_parser, "-m export.triton": triton_parser,
