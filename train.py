@@ -97,6 +97,8 @@ def train(cfg):
 
 def build(cfg, on):
     """Data, model, optimizer, and where an interrupted run stood."""
+    if cfg.probe and on.world > 1:
+        raise ValueError("--probe: takes one process; start it with python, not with torchrun")
     resumed = run_folder.read_resumable(cfg.folder, cfg.resume)
     if cfg.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for this
@@ -107,16 +109,20 @@ def build(cfg, on):
     record = dataclasses.asdict(cfg) | dict(root=root, amp=amp)
 
     def build_data_and_model():
-        train_set = data.from_config(record, "train")
-        val_set = data.from_config(record, "val") if train_set.splits["val"] else None
-        return train_set, val_set, initialize(
-            cfg.init, cfg.arch, labels=train_set.labels, weights=cfg.weights,
+        # The weights first: what is wrong with them is not said after hours of preprocessing.
+        tables = data.from_config(record, "train", tables_only=True)
+        start = initialize(
+            cfg.init, cfg.arch, labels=tables.labels, weights=cfg.weights,
             image_size=cfg.image_size, seed=cfg.seed, target=cfg.data, normalize=cfg.normalize,
             keep_head=cfg.keep_head)
+        train_set = data.from_config(record, "train")
+        val_set = data.from_config(record, "val") if train_set.splits["val"] else None
+        return train_set, val_set, start
 
     train_set, val_set, start = distributed.in_turn(on.cpu_group, build_data_and_model)
-    if val_set is None and cfg.keep == "best":
-        raise ValueError(f"{root}: no images to validate on; --keep last does without")
+    if val_set is None and (cfg.keep == "best" or cfg.patience):
+        raise ValueError(f"{root}: no images to validate on; --keep last without --patience needs "
+                         "none")
     if start.synthetic and not train_set.synthetic and cfg.data != "phantom":
         raise ValueError(f"{start.weights}: was trained on synthetic images; pretrain it on "
                          "MIMIC-CXR itself")

@@ -3,9 +3,10 @@
     python -m models.adopt FILE --data cxr14 --init dinov2        # of the authors' release
     python -m models.adopt FILE --data custom --root DIR --init imagenet --labels Effusion Mass
 
-FILE is any ViT with a linear head, in a layout that --weights of train.py reads. --init says how
-its positions are resized and what --normalize subtracts. evaluate.py and export.to_onnx take the
-folder as any run's. Thresholds come from the validation patients where the corpus is at hand.
+FILE is any ViT with a linear head on its class token, in a layout that --weights of train.py reads
+(not on the mean of its patches, which a file does not show). --init says how its positions are
+resized and what --normalize subtracts. evaluate.py and export.to_onnx take the folder as any
+run's. Thresholds come from the validation patients where the corpus is at hand.
 """
 
 import argparse
@@ -60,13 +61,24 @@ def build_parser():
 
 def adopt(args):
     """Write the run folder."""
+    name = own_name(None, args.file)
+    folder = Path(args.out or f"runs/{args.data}-{name}")
+    if (folder / "best.pt").exists() or (folder / "last.pt").exists():
+        raise ValueError(f"{folder}: holds a run already; --out takes another folder")
     encoder = read_encoder(args.file, init=args.init)
+    if encoder.ours:
+        raise ValueError(f"{args.file}: is a checkpoint of this project; evaluate.py takes its "
+                         "folder")
     weight, bias = (encoder.tensors.get(f"head.{part}") for part in ("weight", "bias"))
     given = list(args.labels or AUTHORS.get(args.data, ()))
-    if args.data == "mimic" and weight is not None and not args.labels:
+    if len(set(given)) < len(given):
+        raise ValueError(f"--labels {' '.join(given)}: expected each label once")
+    if args.data == "mimic" and weight is not None and not args.labels and len(weight) in map(
+            len, MIMIC_OVERLAP.values()):
         given = given[:len(weight)]  # pretrained for a target: the first 5, 7 or 8
     width = encoder.config["embed_dim"]
-    if weight is None or bias is None or weight.shape != (len(given), width):
+    if weight is None or bias is None or weight.shape != (len(given), width) or (
+            bias.shape != weight.shape[:1]):
         raise ValueError(f"{args.file}: expected a classifier of {len(given)} outputs "
                          f"({', '.join(given) or 'name them with --labels'}) of {width} features, "
                          f"found {'none' if weight is None else list(weight.shape)}")
@@ -81,7 +93,6 @@ def adopt(args):
     mean, std = (list(values) if args.normalize and values else None
                  for values in (INITS[args.init].mean, INITS[args.init].std))
 
-    name = own_name(None, args.file)
     config = dict(
         data=args.data, root=str(args.root or data.default_root(args.data)), labels=labels,
         init=args.init, init_name=name, image_size=args.image_size, normalize=args.normalize,
@@ -101,9 +112,7 @@ def adopt(args):
         val_auroc = run_folder.finite_or_none(auroc(*scored))
         config |= dict(split_hash=val_set.split_hash, synthetic=val_set.synthetic)
 
-    folder = Path(args.out or f"runs/{args.data}-{name}")
     with run_folder.lock(folder):
-        run_folder.read_resumable(folder, resume=False)
         with atomic_write(folder / "config.json") as file:
             file.write(json.dumps(config, indent=2).encode())
         save_checkpoint(folder / "best.pt", dict(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from models.checkpoint import atomic_write, load_checkpoint, sha256
-from models.records import INITS, Init, family, find_init
+from models.records import INITS, family, find_init
 from models.vit import ARCHITECTURES, VisionTransformer, build, create_model
 from models.weights import LoadReport, describe, fill, first_line, read_encoder
 
@@ -16,8 +16,6 @@ from models.weights import LoadReport, describe, fill, first_line, read_encoder
 class Start:
     """A model as an experiment starts it."""
 
-    init: Init
-    name: str  # the init's if the weights are the init's, else the file's
     model: VisionTransformer | None = None
     report: LoadReport | None = None  # None where no file was read
     weights: Path | str | None = None  # the URL of a file that is not here and was not to be had
@@ -28,7 +26,7 @@ class Start:
 
 
 def initialize(init, arch, *, labels, weights=None, image_size=224, seed=0, target=None,
-               normalize=None, keep_head=False, download=True, name=None):
+               normalize=None, keep_head=False, download=True):
     """Build a model with a head of `labels`, and fill it as an init says.
 
     Parameters
@@ -44,11 +42,9 @@ def initialize(init, arch, *, labels, weights=None, image_size=224, seed=0, targ
         With `mimic`, take the classifier too, as the authors' code does.
     download : bool
         False leaves the weights random where a file would have to be downloaded.
-    name : str, optional
-        What to call the run if `weights` are not the init's own (default: the file's name).
     """
     record, checkpoint = INITS[init], None
-    start = Start(record, init)
+    start = Start()
     sizes = dict(img_size=image_size, num_classes=len(labels))
     if init == "random":
         if weights:
@@ -85,7 +81,6 @@ def initialize(init, arch, *, labels, weights=None, image_size=224, seed=0, targ
     start.report = fill(start.model, encoder, f" ({init})")
     if keep_head:
         take_head(start, checkpoint, labels)
-    start.name = run_name(init, weights, name)
     return start
 
 
@@ -95,6 +90,8 @@ def run_name(init, weights, name=None):
         raise FileNotFoundError(f"{weights}: no such weight file")
     if not weights or (load_checkpoint(weights)["config"].get("data") == "mimic"
                        if init == "mimic" else find_init(sha256(weights))):
+        if name not in (None, init):
+            raise ValueError(f"--init-name {name}: for other weights than --init {init}'s own")
         return init
     return own_name(name, Path(weights))
 
@@ -103,7 +100,8 @@ def own_name(name, path):
     """What weights that are no init's own are called: as asked for, else as their file."""
     if name in INITS:
         raise ValueError(f"{path}: cannot be called {name}, since it is not that init's own file")
-    stem = path.parent.name if path.stem in ("best", "last", "model") else path.stem
+    unspecific = path.stem in ("best", "last", "model", "pytorch_model")
+    stem = path.resolve().parent.name if unspecific else path.stem
     name = re.sub(r"[^\w.+-]+", "-", name or stem)
     return f"{name}-file" if name in INITS else name
 

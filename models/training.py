@@ -60,7 +60,7 @@ def create_optimizer(model, *, lr, weight_decay=0.0, layer_decay=1.0, freeze=Fal
         parameter.requires_grad_(not freeze or name.startswith("head."))
         if parameter.requires_grad:
             layer = layer_index(name, depth) if layer_decay != 1.0 else depth + 1
-            is_matrix = parameter.ndim >= 2 and not name.endswith(("_token", "_tokens", "_embed"))
+            is_matrix = parameter.ndim >= 2 and not name.endswith(("_token", "_embed"))
             groups.setdefault((layer, weight_decay if is_matrix else 0.0), []).append(parameter)
     return torch.optim.AdamW(
         [dict(params=parameters, weight_decay=decay, lr_scale=layer_decay ** (depth + 1 - layer))

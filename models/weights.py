@@ -40,6 +40,7 @@ class Encoder:
     tensors: dict  # by our names, a classifier's too
     config: dict  # arguments of `VisionTransformer`, without img_size and num_classes
     resize: str  # how its positions are resized, a key of RESIZE
+    ours: bool  # whether it is a checkpoint of this project
 
 
 def load_pretrained(model, init, path):
@@ -89,9 +90,6 @@ def from_pretrained(path, *, num_classes=0, img_size=224, num_heads=None):
     LoadReport
     """
     encoder = read_encoder(path, num_heads)
-    width, num_heads = encoder.config["embed_dim"], encoder.config["num_heads"]
-    if not num_heads or width % num_heads:
-        raise ValueError(f"{path}: {width} channels and {num_heads} heads; give num_heads")
     model = build(encoder.config | dict(img_size=img_size, num_classes=num_classes))
     return model.eval(), fill(model, encoder)
 
@@ -207,7 +205,8 @@ HUGGING_FACE = (  # as its files name them: Dinov2, Dinov2WithRegisters, DINOv3V
     (r"^embeddings\.patch_embeddings\.(projection\.)?", "patch_embed.proj."),
     (r"^embeddings\.", ""),
     (r"^layernorm\.", "norm."),
-    (r"^(encoder\.)?layer\.(\d+)\.", r"blocks.\2."),
+    (r"^classifier\.", "head."),
+    (r"^(encoder\.)?layers?\.(\d+)\.", r"blocks.\2."),  # "layers" in memory
     (r"\.attention\.(attention\.)?([qkv])(uery|ey|alue|_proj)\.", r".attn.\2."),
     (r"\.attention\.(output\.dense|o_proj)\.", ".attn.proj."),
     (r"\.layernorm_before\.", ".norm1."),
@@ -262,7 +261,8 @@ def read_encoder(path, num_heads=None, init=None):
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
     if not isinstance(content, dict) or not content or not all(
-            isinstance(value, torch.Tensor) for value in content.values()):
+            isinstance(name, str) and isinstance(value, torch.Tensor)
+            for name, value in content.items()):
         raise ValueError(f"{path}: not a state dict (found {type(content).__name__}, expected "
                          "names and tensors)")
     state = rename(content, ((PREFIXES, ""),), path)
@@ -272,7 +272,7 @@ def read_encoder(path, num_heads=None, init=None):
     _, table, rotary = next((layout for layout in LAYOUTS if layout[0] in state), (None,) * 3)
     if table is None:
         raise ValueError(f"{path}: no ViT in a known layout (it has {some(list(state))})")
-    eps = 1e-12 if "encoder.layer.0.layernorm_before.weight" in state else 1e-6
+    eps = 1e-12 if any(".layernorm_before." in name for name in state) else 1e-6
     state = rename(state, table, path)
     patch = state.get("patch_embed.proj.weight")
     if patch is None or patch.ndim != 4 or not patch.numel():
@@ -289,7 +289,9 @@ def read_encoder(path, num_heads=None, init=None):
                          ) from None
     usual = 16 if width == 1280 else 0 if width % 64 else width // 64  # ViT-H has 16 of 80 channels
     num_heads = num_heads or own.get("num_heads", usual)
-    if rotary and num_heads:
+    if not num_heads:
+        raise ValueError(f"{path}: {width} channels are no multiple of 64: give num_heads")
+    if rotary:
         state.setdefault("rope.periods", RotaryPositions(width // num_heads).periods)
     config = dict(
         patch_size=patch.shape[-1], embed_dim=width, num_heads=num_heads, depth=depth,
@@ -299,7 +301,7 @@ def read_encoder(path, num_heads=None, init=None):
     if init is None:
         init = "dinov2" if family(config) == family(INITS["dinov2"].shape) else "imagenet"
     resize = "bilinear" if table is AUGREG else INITS[init].resize or "antialias"
-    return Encoder(path, state, config, resize)
+    return Encoder(path, state, config, resize, bool(own))
 
 
 def rename(state, table, path):
@@ -349,7 +351,7 @@ def read_file(path):
         start = file.read(64)
     if start.lstrip().startswith(b"<"):
         raise ValueError(f"{path}: a web page, not weights: was a login or an error saved?")
-    if re.search(r"-of-\d+\.|\.index\.json$", path.name):
+    if re.search(r"-\d{5}-of-\d{5}\.|\.index\.json$", path.name):
         raise ValueError(f"{path}: one part of a model in several files, which is not supported: "
                          "merge them into one first")
     npz = is_npz(path)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from layouts import dinov2_state
+from layouts import dinov2_state, randomize
 
 import evaluate
 from data.labels import TABLE3
@@ -99,6 +99,47 @@ def test_a_network_of_ones_own(capsys):
     assert best["labels"] == ["Fracture", "Effusion"] and best["input_mean"] == [0.5] * 3
     np.testing.assert_array_equal(best["model"]["head.bias"],
                                   torch.load("mine.pth")["head.bias"])
+
+
+def test_hugging_faces_classifier(tmp_path):
+    import transformers
+    theirs = randomize(transformers.ViTForImageClassification(transformers.ViTConfig(
+        hidden_size=128, num_hidden_layers=2, num_attention_heads=2, intermediate_size=512,
+        image_size=64, num_labels=2)))
+    theirs.save_pretrained("vit")
+    words = ["--data", "custom", "--init", "imagenet", "--image-size", "64", "--labels", "A", "B"]
+    assert main(["vit/model.safetensors", *words]) == 0
+    images = torch.rand(2, 3, 64, 64)
+    with torch.inference_mode():
+        torch.testing.assert_close(restore_model(load_checkpoint("runs/custom-vit/best.pt"))(images),
+                                   theirs(images).logits, rtol=0, atol=1e-4)
+
+
+def one_block(width=64, outputs=14, biases=None):
+    head = {"head.weight": torch.zeros(outputs, width), "head.bias": torch.zeros(biases or outputs)}
+    return dinov2_state((width, 1, 1), grid=4) | head
+
+
+@pytest.mark.parametrize("state, words, said", [
+    (one_block(96), "--data cxr14", "96 channels are no multiple of 64"),
+    (one_block(biases=13), "--data cxr14", "expected a classifier of 14 outputs"),
+    (one_block(outputs=2), "--data custom --labels A A", "--labels A A: expected each label once"),
+    (one_block(outputs=6), "--data mimic", "expected a classifier of 10 outputs"),
+    (dict(model=one_block(), model_config=dict(num_heads=1), labels=[], config={}), "--data cxr14",
+     "is a checkpoint of this project"),  # its labels stand in our order, not in the authors'
+])
+def test_what_would_be_adopted_wrongly_is_refused(state, words, said, capsys):
+    torch.save(state, "net.pth")
+    assert main(["net.pth", "--init", "dinov2", *words.split()]) == 2
+    error = capsys.readouterr().err
+    assert said in error and len(error.splitlines()) == 1
+
+
+def test_a_folder_that_holds_a_run_is_told_before_the_work(tmp_path, capsys):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "last.pt").touch()
+    assert main("nowhere.pth --data cxr14 --init dinov2 --out run".split()) == 2
+    assert "run: holds a run already; --out takes another folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words, said", [

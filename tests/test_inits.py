@@ -185,13 +185,22 @@ def test_a_gated_file_is_never_asked_for(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("file, name, called", [
     ("chest dino.pth", None, "chest-dino"), ("chest.pth", "mine", "mine"),
-    ("dinov2.pth", None, "dinov2-file"), ("epoch7/model.pth", None, "epoch7")])
-def test_unknown_weights_have_a_name_of_their_own(tmp_path, file, name, called):
+    ("dinov2.pth", None, "dinov2-file"), ("epoch7/model.pth", None, "epoch7"),
+    ("rad/pytorch_model.bin", None, "rad")])
+def test_unknown_weights_have_a_name_of_their_own(tmp_path, monkeypatch, file, name, called):
     (tmp_path / file).parent.mkdir(exist_ok=True)
     torch.save(dinov2_state(), tmp_path / file)
-    start = initialize("dinov2", "vit_tiny", labels="ab", weights=tmp_path / file, name=name)
-    assert start.name == called and start.sha256 == sha256(tmp_path / file)
-    assert start.init is INITS["dinov2"]
+    assert run_name("dinov2", tmp_path / file, name) == called
+    monkeypatch.chdir((tmp_path / file).parent)  # a path without a folder in it
+    assert run_name("dinov2", (tmp_path / file).name, name) == called
+    start = initialize("dinov2", "vit_tiny", labels="ab", weights=tmp_path / file)
+    assert start.sha256 == sha256(tmp_path / file)
+
+
+def test_an_inits_own_weights_take_no_other_name():
+    assert run_name("dinov2", None) == run_name("dinov2", None, "dinov2") == "dinov2"
+    with pytest.raises(ValueError, match="--init-name mine: for other weights than --init dinov2"):
+        run_name("dinov2", None, "mine")
 
 
 def test_no_other_weights_have_an_inits_name(tmp_path):
@@ -199,7 +208,7 @@ def test_no_other_weights_have_an_inits_name(tmp_path):
         run_name("dinov2", tmp_path / "nowhere.pth")
     torch.save(dinov2_state(), tmp_path / "w.pth")
     with pytest.raises(ValueError, match="cannot be called rad-dino"):
-        initialize("dinov2", "vit_tiny", labels="ab", weights=tmp_path / "w.pth", name="rad-dino")
+        run_name("dinov2", tmp_path / "w.pth", "rad-dino")
 
 
 def test_weights_of_a_known_hash_have_their_inits_name_alone(tmp_path, monkeypatch):
@@ -209,7 +218,8 @@ def test_weights_of_a_known_hash_have_their_inits_name_alone(tmp_path, monkeypat
     with pytest.raises(ValueError, match="is RAD-DINO by its sha256: use --init rad-dino"):
         initialize("dinov2", "vit_tiny", labels="ab", weights=path)
     start = initialize("rad-dino", "vit_tiny", labels="ab", weights=path, normalize="pretrain")
-    assert start.name == "rad-dino" and start.mean == [0.5307] * 3 and start.std == [0.2583] * 3
+    assert run_name("rad-dino", path) == "rad-dino"
+    assert start.mean == [0.5307] * 3 and start.std == [0.2583] * 3
 
 
 def test_a_checkpoint_is_the_mimic_arm_only_if_it_was_trained_on_mimic(tmp_path):
@@ -218,9 +228,8 @@ def test_a_checkpoint_is_the_mimic_arm_only_if_it_was_trained_on_mimic(tmp_path)
         folder.mkdir(exist_ok=True)
         model = create_model("vit_tiny", 16, 2)
         checkpoint_of(model, folder / "best.pt", list("ab"), data=corpus)
-        start = initialize("mimic", "vit_tiny", labels="abc", weights=folder / "best.pt")
-        assert start.name == called
-    assert initialize("random", "vit_tiny", labels="ab").name == "random"
+        assert run_name("mimic", folder / "best.pt") == called
+    assert run_name("random", None) == "random"
 
 
 # -- starting from each ---------------------------------------------------------------------------
@@ -271,7 +280,7 @@ def test_positions_are_resized_as_the_inits_own_code_does(tmp_path):
     np.savez(tmp_path / "augreg.npz", **augreg_arrays(classes=2, grid=4))
     start = initialize("imagenet", "vit_tiny", labels="a", image_size=96,
                        weights=tmp_path / "augreg.npz")
-    assert start.name == "augreg" and start.report.resized
+    assert start.report.resized
 
 
 def test_the_example_of_the_docs_runs(tmp_path, monkeypatch):

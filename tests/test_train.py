@@ -383,6 +383,10 @@ def test_plan_does_nothing(arguments, tmp_path, capsys):
     (dict(warmup_epochs=-1), "--warmup-epochs -1"),
     (dict(seed=-1), "--seed -1"),
     (dict(ema=1), "--ema 1"),
+    (dict(ema=0.9, probe=True), "--probe: fits a new head at once; leave out --ema"),
+    (dict(init="mimic", keep_head=True, probe=True), "leave out --ema and --keep-head"),
+    (dict(val_fraction=0, keep="last", patience=3), "--patience cannot judge"),
+    (dict(init_name="mine"), "--init-name mine"),
     (dict(lr="nan"), "--lr nan"),
     (dict(device="meta"), "--device meta"),
     (dict(out="/proc/run"), "/proc/run"),
@@ -392,6 +396,20 @@ def test_bad_arguments_are_one_line(arguments, tmp_path, capsys, change, said):
     err = capsys.readouterr().err.strip()
     assert said in err and len(err.splitlines()) == 1 and "Traceback" not in err
     assert not (tmp_path / "run").exists()
+
+
+def test_weights_are_looked_at_before_hours_of_preprocessing(arguments, tmp_path, monkeypatch):
+    monkeypatch.setattr("data.corpus.Corpus.fill_cache", None)
+    torch.save(dinov2_state(seed=1), tmp_path / "w.pth")
+    words = dict(init="mae", weights=tmp_path / "w.pth", cache_dir=tmp_path / "new")
+    assert train.main(arguments(**words)) == 2
+
+
+def test_a_probe_is_not_shared_out(arguments, monkeypatch, capsys):
+    monkeypatch.setattr(train.distributed, "join_processes",
+                        lambda _: train.distributed.Processes(0, 2, torch.device("cpu"), None))
+    assert train.main(arguments(probe=True)) == 2
+    assert "--probe: takes one process" in capsys.readouterr().err
 
 
 def test_unknown_choice_is_a_usage_error(capsys):

@@ -344,6 +344,30 @@ def test_hugging_face_files(tmp_path, name, larger):
         assert not model.blocks[0].attn.qkv.bias.grad[128:256].any()
 
 
+@pytest.mark.parametrize("name", ["ViT", "Dinov2WithRegisters"])
+def test_hugging_face_names_in_memory(tmp_path, name):
+    """`torch.save(model.state_dict())`, whose names are not always those of save_pretrained."""
+    oracle, _ = hugging_face(name, tmp_path)
+    torch.save(oracle.state_dict(), tmp_path / "pytorch_model.bin")
+    size = HUGGING_FACE[name][0]["image_size"]
+    model, _ = from_pretrained(tmp_path / "pytorch_model.bin", img_size=size)
+    images = torch.rand(2, 3, size, size)
+    with torch.inference_mode():
+        assert relative(model.tokens(images), oracle(images).last_hidden_state) < 1e-6
+    assert model.config["norm_eps"] == oracle.config.layer_norm_eps
+
+
+def test_names_that_look_like_parts_and_names_that_are_none(tmp_path):
+    torch.save(dinov2_state((64, 1, 1), grid=4), tmp_path / "fold-1-of-5.pth")
+    assert from_pretrained(tmp_path / "fold-1-of-5.pth")[1].missing == []
+    (tmp_path / "model-00001-of-00002.safetensors").write_bytes(bytes(100))
+    with pytest.raises(ValueError, match="one part of a model in several files"):
+        from_pretrained(tmp_path / "model-00001-of-00002.safetensors")
+    torch.save({0: torch.zeros(1)}, tmp_path / "numbers.pth")
+    with pytest.raises(ValueError, match="numbers.pth: not a state dict"):
+        from_pretrained(tmp_path / "numbers.pth")
+
+
 TIMM = {"vit_base_patch14_reg4_dinov2": 56, "vit_base_patch16_dinov3": 64,
         "vit_base_patch16_dinov3_qkvb": 64, "vit_base_patch16_224.dino": 64,
         "vit_base_patch16_224.mae": 64, "deit_base_patch16_224": 64}
@@ -464,7 +488,7 @@ def test_mae_with_its_decoder(tmp_path):
 
 def test_heads_are_asked_for_where_they_cannot_be_read_off(tmp_path):
     torch.save(dinov2_state((96, 1, 3), grid=4), tmp_path / "w.pth")
-    with pytest.raises(ValueError, match="96 channels and 0 heads; give num_heads") as error:
+    with pytest.raises(ValueError, match="96 channels are no multiple of 64: give") as error:
         from_pretrained(tmp_path / "w.pth", num_heads=None)
     assert "w.pth" in str(error.value)
     assert from_pretrained(tmp_path / "w.pth", num_heads=3)[0].config["num_heads"] == 3
