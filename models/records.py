@@ -12,7 +12,6 @@ class File:
 
     url: str
     sha256: str | None = None  # or its first digits; None where nobody has published it
-    bytes: int | None = None
 
     @property
     def name(self):
@@ -38,10 +37,6 @@ class Init:
     pretrained_on: tuple = ()  # image collections; a corpus by its name in --data
     in_paper: bool = False  # whether Tayebi Arasteh et al. 2024 compare it
 
-    def has_seen(self, corpus):
-        """Whether images of a corpus (its name in `--data`) were in the pretraining data."""
-        return corpus in self.pretrained_on
-
     def is_paper(self, arch, sha256):
         """Whether these weights are an arm of the paper; where no hash is public, the init is."""
         public = self.files[arch].sha256 if arch in self.files else None
@@ -49,7 +44,7 @@ class Init:
 
 
 def files(url, *, small=None, base=None, large=None, tiny=None):
-    """Files by architecture; each is (what `{}` stands for in the URL, sha256, bytes)."""
+    """Files by architecture; each is (what `{}` stands for in the URL, sha256)."""
     known = dict(vit_tiny=tiny, vit_small=small, vit_base=base, vit_large=large)
     return {arch: File(url.replace("{}", entry[0]), *entry[1:])
             for arch, entry in known.items() if entry}
@@ -59,8 +54,7 @@ RECORDS = (
     Init("dinov2", "DINOv2", "Oquab et al. 2023", files(
             META + "dinov2/dinov2_{}14/dinov2_{}14_pretrain.pth",
             small=("vits", "b938bf1bc15cd2ec0feacfe3a1bb553fe8ea9ca46a7e1d8d00217f29aef60cd9"),
-            base=("vitb", "0b8b82f85de91b424aded121c7e1dcc2b7bc6d0adeea651bf73a13307fad8c73",
-                  346_378_731),
+            base=("vitb", "0b8b82f85de91b424aded121c7e1dcc2b7bc6d0adeea651bf73a13307fad8c73"),
             large=("vitl", "d5383ea8f4877b2472eb973e0fd72d557c7da5d3611bd527ceeb1d7162cbf428")),
          license="Apache 2.0", shape=dict(patch_size=14, layer_scale=True), mean=IMAGENET[0],
          std=IMAGENET[1], native=518, resize="offset", pretrained_on=("LVD-142M",), in_paper=True),

@@ -141,12 +141,9 @@ def check_config(cfg):
         cfg.epochs, cfg.augment, cfg.freeze, cfg.keep = 1, "none", True, "best"
         if cfg.ema is not None or cfg.keep_head:
             raise ValueError("--probe: fits a new head at once; leave out --ema and --keep-head")
-    if cfg.val_fraction == 0 and cfg.keep == "best" and not cfg.split_file:
-        raise ValueError("--val-fraction 0: without validation there is no best epoch; "
-                         + ("--probe needs some" if cfg.probe else "add --keep last"))
-    if cfg.val_fraction == 0 and cfg.patience is not None and not cfg.split_file:
-        raise ValueError("--val-fraction 0: without validation --patience cannot judge an epoch; "
-                         "leave it out")
+    if cfg.val_fraction == 0 and not cfg.split_file and (cfg.keep == "best" or cfg.patience):
+        raise ValueError("--val-fraction 0: without validation there is no best epoch; " + (
+            "--probe needs some" if cfg.probe else "add --keep last, without --patience"))
     if cfg.keep_head and cfg.init != "mimic":
         raise ValueError(f"--keep-head: --init {cfg.init} has no classifier of these labels")
 

@@ -202,7 +202,7 @@ def test_the_test_set_is_never_looked_at(arguments, monkeypatch):
         lambda config, split, **kw: asked.append(split) or original(config, split, **kw),
     )
     assert train.main(arguments(epochs=1)) == 0
-    assert sorted(asked) == ["train", "val"]
+    assert set(asked) == {"train", "val"}
 
 
 def test_non_finite_loss_stops_and_keeps_the_last_good_checkpoint(
@@ -385,7 +385,7 @@ def test_plan_does_nothing(arguments, tmp_path, capsys):
     (dict(ema=1), "--ema 1"),
     (dict(ema=0.9, probe=True), "--probe: fits a new head at once; leave out --ema"),
     (dict(init="mimic", keep_head=True, probe=True), "leave out --ema and --keep-head"),
-    (dict(val_fraction=0, keep="last", patience=3), "--patience cannot judge"),
+    (dict(val_fraction=0, keep="last", patience=3), "without --patience"),
     (dict(init_name="mine"), "--init-name mine"),
     (dict(lr="nan"), "--lr nan"),
     (dict(device="meta"), "--device meta"),
