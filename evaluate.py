@@ -125,12 +125,16 @@ def evaluate(args):
     check(args)
     covariates = {}  # of each column: dict of image or patient -> group
     if args.covariates:
-        (_, *names), (ids, *columns) = read_columns(args.covariates)
-        covariates = {name: dict(zip(map(str.strip, ids), cells))
-                      for name, cells in zip(names, columns)}
+        (_, *names), columns = read_columns(args.covariates)
+        ids, *columns = ([cell.strip() for cell in cells] for cells in columns)
         for name, cells in zip(names, columns):
-            if len(set(zip(ids, cells))) > len(set(ids)):
+            covariates[name] = dict(zip(ids, cells))
+            if len(set(zip(ids, cells))) > len(covariates[name]):
                 raise ValueError(f"{args.covariates}: {name}: an id is in two groups")
+    for name in args.subgroups:
+        if name not in ("sex", "age", "view", *covariates):
+            raise ValueError(f"--subgroups {name}: expected sex, age, view or a column of "
+                             f"--covariates ({', '.join(covariates) or 'none given'})")
     if args.predictions:
         found = [p for text in args.predictions for p in load_named(text, args.truth)]
     else:
@@ -163,9 +167,12 @@ def check(args):
     for wrong, message in (
             (args.predictions and args.runs,
              "--predictions and run folders: give one or the other"),
-            (args.predictions and (args.limit or args.on or args.image_size),
-             "--limit, --on and --image-size are for runs: --predictions scores the files as they "
-             "are"),
+            (args.predictions and any((args.limit, args.on, args.image_size, args.root,
+                                       args.cache_dir, args.cache_only)),
+             "--limit, --on, --image-size, --root and --cache-... are for runs: --predictions "
+             "scores the files as they are"),
+            (args.p_value == "paper" and args.adjust == "max-t",
+             "--adjust max-t is of two-sided p-values: leave out --p-value paper"),
             (args.on and (args.truth or args.labels != "all"),
              "--on is about the labels that all corpora have: leave out --truth and --labels"),
             (args.covariates and not args.subgroups,
@@ -173,9 +180,14 @@ def check(args):
             (args.margin is not None and not 0 < args.margin < 100,
              f"--margin {args.margin}: expected points of ROC-AUC, more than 0"),
             (args.net_benefit_at is not None and not 0 < args.net_benefit_at < 1,
-             f"--net-benefit-at {args.net_benefit_at}: expected a probability between 0 and 1")):
+             f"--net-benefit-at {args.net_benefit_at}: expected a probability between 0 and 1"),
+            (args.net_benefit_at is not None and "net_benefit" not in args.metrics,
+             "--net-benefit-at: ask for the metric too, by --metrics net_benefit")):
         if wrong:
             raise ValueError(message)
+    for path in filter(None, (args.truth, args.covariates, args.exclude_ids)):
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such file")
     if args.bootstrap < 100:
         print(f"warning: with {args.bootstrap} resamples no p-value can go under "
               f"{2 / (args.bootstrap + 1):.2g}", file=sys.stderr)
@@ -337,12 +349,13 @@ def say_if_unfinished(folder, epochs, epoch):
 
 def leave_out(found, path):
     """Predictions without the images that a file lists, an id a line (or a CSV's first cell)."""
-    listed = {line.partition(",")[0].strip()
-              for line in path.read_text(errors="replace").splitlines()}
-    kept = [~np.isin(p.image_id, list(listed)) for p in found]
-    if all(rows.all() for rows in kept) or not all(rows.any() for rows in kept):
-        raise ValueError(f"{path}: lists {'none' if all(rows.all() for rows in kept) else 'all'} "
-                         f"of the test images; expected ids like {found[0].image_id[0]}")
+    listed = [line.partition(",")[0].strip()
+              for line in path.read_text(errors="replace").splitlines()]
+    kept = [~np.isin(p.image_id, listed) for p in found]
+    none = all(rows.all() for rows in kept)
+    if none or not all(rows.any() for rows in kept):
+        raise ValueError(f"{path}: lists {'none' if none else 'all'} of the test images; "
+                         f"expected ids like {found[0].image_id[0]}")
     return [p if rows.all() else replace(left := select(p, p.labels, rows), meta=left.meta | {
         "excluded": {"file": str(path), "images": int((~rows).sum())}})
         for p, rows in zip(found, kept)]
@@ -350,14 +363,16 @@ def leave_out(found, path):
 
 def warn_of_labels(groups):
     """Say first which labels drop out because a file lacks them, and what they may be a slip of."""
+    said = {}
     for g in groups:
         for label in g.left_out:
             others = {other.lower(): other for other in [*g.models[0].labels, *g.left_out]
                       if other != label}
             near = difflib.get_close_matches(label.lower(), others, n=1, cutoff=0.8)
-            hint = f"; is it the same as {others[near[0]]!r}?" if near else ""
-            print(f"warning: {label!r} is not in all of the files and is left out{hint}",
-                  file=sys.stderr)
+            said[label] = f"{label!r} (is it {others[near[0]]!r}?)" if near else repr(label)
+    if said:
+        print(f"warning: left out, as not all of the files have them: {', '.join(said.values())}",
+              file=sys.stderr)
 
 
 def study_group(g, args, covariates):
@@ -379,6 +394,9 @@ def study_group(g, args, covariates):
             g.models, {name: group_of(g.models, name, covariates) for name in args.subgroups},
             s["labels_in_mean"], min_count=args.min_count, n_resamples=args.bootstrap,
             seed=args.seed, threads=args.threads)
+        if s["subgroups"]["too_small"]:
+            print(f"warning: {show.corpus(s)}: not compared: "
+                  f"{'; '.join(s['subgroups']['too_small'])}", file=sys.stderr)
     return s
 
 

@@ -3,6 +3,7 @@ which the tables, the figures and the JSON file share.
 """
 
 import itertools
+import re
 from concurrent.futures import ThreadPoolExecutor
 from statistics import NormalDist
 
@@ -42,11 +43,12 @@ def study(corpus, models, *, variant=None, synthetic=False, n_resamples=1000, se
     if resample == "patient" and patients is None:
         raise ValueError(f"{corpus}: resampling by patient needs patient_id, and "
                          f"{models[0].meta['name']} has none")
-    fixed = None if thresholds == "test" else [_validation_thresholds(m) for m in models]
+    fixed = None if thresholds == "test" else [
+        _validation_thresholds(m, "use --thresholds test") for m in models]
     benefit_at = None
     if "net_benefit" in metrics:
-        benefit_at = [_validation_thresholds(m) if net_benefit_at is None else net_benefit_at
-                      for m in models]
+        benefit_at = [_validation_thresholds(m, "its net benefit needs --net-benefit-at")
+                      if net_benefit_at is None else net_benefit_at for m in models]
     drawn = bootstrap_models(
         y_true, [m.y_score for m in models], n_resamples=n_resamples, seed=seed, metrics=metrics,
         groups=patients if resample == "patient" else None, thresholds=fixed,
@@ -62,15 +64,19 @@ def study(corpus, models, *, variant=None, synthetic=False, n_resamples=1000, se
         points = list(pool.map(lambda m, at: operating_point(
             y_true, m.y_score, youden(y_true, m.y_score) if at is None else at),
             models, fixed or [None] * len(models)))
+    counted = {}  # of each metric: labels of the mean, the same for all models that have any
+    for metric in metrics:
+        defined = averaged & ~np.isnan([d.value[metric] for d in drawn])
+        counted[metric] = averaged & defined[defined.any(axis=1)].all(axis=0)
     inits = {}
     for run in zip(models, points, drawn):
         inits.setdefault(run[0].meta["name"], []).append(run)
-    inits = [_Init(*zip(*runs), averaged) for runs in inits.values()]
+    inits = [_Init(*zip(*runs), counted) for runs in inits.values()]
     comparable = {metric: [*which, which.any()] for metric in metrics
                   for which in [tested & (metric != "net_benefit" or net_benefit_at is not None)]}
     names = [corpus, *(["synthetic"] if synthetic else []), *([variant] if variant else [])]
     return {
-        "name": "-".join(names).lower().replace(" ", "-"),
+        "name": re.sub(r"[^\w.-]+", "-", "-".join(names).lower()),  # files are named so
         "corpus": corpus,
         "synthetic": synthetic,
         "variant": variant,
@@ -130,11 +136,10 @@ def _statistic(test):
     return NormalDist().inv_cdf(1 - max(test["p"], 1e-15) / 2) if test["p"] < 1 else 0.0
 
 
-def _validation_thresholds(model):
+def _validation_thresholds(model, instead):
     found = model.meta.get("thresholds")
     if found is None:
-        raise ValueError(f"{model.meta['name']} carries no validation thresholds: "
-                         "use --thresholds test, and --net-benefit-at")
+        raise ValueError(f"{model.meta['name']} carries no validation thresholds: {instead}")
     return np.array([np.nan if t is None else t for t in found], dtype=np.float64)
 
 
@@ -148,15 +153,14 @@ def _too_few(classes, unit, least):
 class _Init:
     """The runs of one init: for each metric, their values (K, L + 1) on the test set, replicates
     (B, K, L + 1) and `most` (L + 1,) of `score_interval`. The last column is the mean over the
-    labels of `averaged` that have a threshold, the same ones in every replicate.
+    labels that `of_mean` (L,) has of each metric, the same ones in every replicate.
     """
 
-    def __init__(self, models, points, drawn, averaged):
+    def __init__(self, models, points, drawn, of_mean):
         self.models, self.points, self.name = models, points, models[0].meta["name"]
-        self.values, self.replicates, self.most = {}, {}, {}
-        for metric in drawn[0].value:
+        self.values, self.replicates, self.most, self.of_mean = {}, {}, {}, of_mean
+        for metric, counted in of_mean.items():
             value = np.stack([d.value[metric] for d in drawn])
-            counted = averaged & ~np.isnan(value).any(axis=0)
             most = largest_count(metric, *drawn[0].classes)
             with np.errstate(invalid="ignore", divide="ignore"):
                 self.values[metric], self.replicates[metric] = (
@@ -199,8 +203,8 @@ def _model(corpus, init, labels, label_set):
         | {"undefined_replicates": int(undefined[at]), "paper_auroc": table5.get(label)}
         for at, label in enumerate(labels)}
     mean = {metric: of_metric[-1] | {
-        "sd_over_replicates_and_labels":
-            float(sd_and_ci(init.replicates[metric][..., :-1].ravel())[0]),
+        "sd_over_replicates_and_labels": float(sd_and_ci(np.where(  # of the labels in the mean
+            init.of_mean[metric], init.replicates[metric][..., :-1], np.nan).ravel())[0]),
         "paper": in_paper.get(metric)} for metric, of_metric in cells.items()}
     named = ("run", "seed", "arch", "split_hash", "checkpoint_sha256", "versions", "file",
              "settings")

@@ -40,11 +40,8 @@ def group_of(models, attribute, covariates):
     if attribute in covariates:
         of, m = covariates[attribute], models[0]
         patients = m.image_id if m.patient_id is None else m.patient_id
-        return np.array([str(of.get(image, of.get(patient, ""))).strip()
+        return np.array([of.get(image, of.get(patient, ""))
                          for image, patient in zip(m.image_id, patients)])
-    if attribute not in ("sex", "age", "view"):
-        raise ValueError(f"--subgroups {attribute}: expected sex, age, view or a column of "
-                         f"--covariates ({', '.join(covariates) or 'none given'})")
     values = next((x for m in models if (x := getattr(m, attribute)) is not None), None)
     if values is None:
         return np.full(len(models[0].image_id), "")

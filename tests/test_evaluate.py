@@ -152,7 +152,11 @@ def test_bad_input_ends_in_one_line(here, capsys):
     ):
         said = f"{flag} {value}: expected a whole number of at least {least}"
         fails(capsys, [*CSVS, flag, value], said)
-    fails(capsys, [*CSVS, "--thresholds", "val"], "A carries no validation thresholds")
+    fails(capsys, [*CSVS, "--thresholds", "val"], "A carries no validation thresholds: use")
+    fails(capsys, [*CSVS, "--metrics", "all"], "A carries no", "needs --net-benefit-at")
+    fails(capsys, [*CSVS, "--net-benefit-at", "0.2"], "--metrics net_benefit")
+    fails(capsys, [*CSVS, "--p-value", "paper", "--adjust", "max-t"], "leave out --p-value paper")
+    fails(capsys, [*CSVS, "--cache-only"], "--cache-... are for runs")
     fails(capsys, [*CSVS, "--labels", "mimic-overlap"], "mimic-overlap")
     fails(
         capsys, ["--predictions", "A.csv", "A.csv", *CSVS[3:]], "two predictions of the same name"
@@ -513,7 +517,8 @@ def test_a_limited_evaluation_leaves_the_whole_one_alone(here, phantom, capsys):
     assert "first 4 radiographs of each test set" in Path("reports/report.md").read_text()
     write_csvs(here)
     capsys.readouterr()
-    fails(capsys, [*CSVS, "--limit", "5"], "--limit, --on and --image-size are for runs")
+    fails(capsys, [*CSVS, "--limit", "5"],
+          "--limit, --on, --image-size, --root and --cache-... are for runs")
 
 
 def test_npz_and_csv_of_the_same_images_are_compared(here, capsys):
@@ -592,8 +597,8 @@ def test_labels_that_differ_in_spelling_are_said_first(here, capsys):
     assert evaluate.main(CSVS) == 0
     first = capsys.readouterr().err.splitlines()
     assert (
-        "warning: 'Effusion' is not in all of the files and is left out; "
-        "is it the same as 'effusion'?" in first
+        "warning: left out, as not all of the files have them: "
+        "'Effusion' (is it 'effusion'?), 'Mass', 'effusion' (is it 'Effusion'?)" in first
     )
 
 
@@ -812,7 +817,27 @@ def test_images_that_a_list_names_are_left_out(here, capsys):
           "ids like s0")
     Path("all.txt").write_text("\n".join(f"s{k}" for k in range(80)))
     fails(capsys, [*CSVS, "--exclude-ids", "all.txt"], "all.txt: lists all of the test images")
-    fails(capsys, [*CSVS, "--exclude-ids", "absent.txt"], "absent.txt")
+    for flag in ("--exclude-ids", "--covariates", "--truth"):  # said before a run is predicted
+        fails(capsys, ["runs/none", "--subgroups", "sex", flag, "absent.txt"], "absent.txt: no")
+
+
+def test_labels_that_the_truth_lacks_are_a_line_in_all(here, capsys):
+    write_csvs(here)
+    rows = (here / "truth.csv").read_text().splitlines()
+    (here / "truth.csv").write_text("\n".join(",".join(row.split(",")[::2]) for row in rows))
+    assert evaluate.main([*CSVS, "--metrics", "brier", "average_precision"]) == 0
+    said, = [line for line in capsys.readouterr().err.splitlines() if "left out" in line]
+    assert "'Effusion', 'Mass'" in said
+
+
+def test_a_corpus_of_any_name_is_written(here):
+    write_csvs(here)
+    for name in "AB":
+        p = replace(load_predictions(f"{name}.csv", "truth.csv"),
+                    meta={"run": name, "corpus": "../St. Mary's/2024"})
+        save_predictions(f"{name}.npz", p)
+    assert evaluate.main(["--predictions", "A.npz", "B.npz", *CSVS[5:]]) == 0
+    assert Path("reports/figure4-..-st.-mary-s-2024.png").is_file()
 
 
 def test_the_papers_protocol_in_a_word(here, capsys):
@@ -871,6 +896,10 @@ def test_subgroups_of_a_csv_and_of_covariates(here, capsys):
     (found,) = json.loads(Path("reports/report.json").read_text())["studies"]
     (row,) = [row for row in found["subgroups"]["groups"] if row["group"] == "x"]
     assert row["images"] == 36 and row["patients"] == 18
+    Path("others.csv").write_text("id,site\nt1,a\nt2,b\n")
+    capsys.readouterr()
+    assert evaluate.main([*CSVS, "--subgroups", "site", "--covariates", "others.csv"]) == 0
+    assert "warning: predictions: not compared: site: not known" in capsys.readouterr().err
     shutil.rmtree("reports")
     capsys.readouterr()
     fails(capsys, [*CSVS, "--subgroups", "gender"], "--subgroups gender: expected sex, age, view")

@@ -178,6 +178,7 @@ def test_the_answer_is_a_sentence():
         (2 / 1001, 2 / 1001, "≤ 0.002"),
         (2 / 151, 2 / 151, "≤ 0.014"),  # 0.01325: rounded up
         (0.0, 2 / 101, "≤ 0.02"),  # the paper's proportion can be 0
+        (1.0, 1.0, "≤ 1"),
         (0.0, 0, "< 0.001"),  # a t-test has no floor
         (np.nan, 0.002, "–"),
     ],
@@ -440,22 +441,10 @@ def test_runs_of_an_init_are_one_comparison():
     assert answers([found])[0].endswith("3 runs each") and not caution([found], PATIENT)
     assert "about these trained models alone" in caution(studies(), SETTINGS)[0]
     assert "--resample patient" in caution(studies(), SETTINGS)[-1]
-    assert (
-        "too few for a single label"
-        in caution(
-            [
-                s
-                | {
-                    "comparisons": [
-                        c | {"labels": {"x": {"family_size": 30, "p_floor": 0.01}}}
-                        for c in s["comparisons"]
-                    ]
-                }
-                for s in studies()
-            ],
-            PATIENT,
-        )[-1]
-    )
+    large = [s | {"comparisons": [c | {"labels": {"x": {"family_size": 30, "p_floor": 0.01}}}
+                                  for c in s["comparisons"]]} for s in studies()]
+    assert "too few for a single label" in caution(large, PATIENT)[-1]
+    assert "too few" not in caution(large, PATIENT | {"adjust": "max-t"})[-1]  # not m times p
     runs = next(t for t in all_tables([found], SETTINGS) if "training runs" in t.title)
     assert runs.rows[0][1:] == [
         "3",

@@ -1,5 +1,7 @@
 """What a study says of its metrics, margins and families, beside the functions that compute it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -71,6 +73,32 @@ def test_net_benefit_at_thresholds_that_differ_is_scored_and_not_tested():
             for m in PAIR]
     with pytest.raises(ValueError, match="a carries no validation thresholds"):
         study("x", bare, n_resamples=50, metrics=["net_benefit"])
+
+
+def test_a_mean_is_over_the_same_labels_of_every_model():
+    a, b = PAIR
+    thresholds = [0.4, None, 0.3]  # a run that had no positive of the second in validation
+    lacking = replace(b, meta=b.meta | {"thresholds": thresholds})
+    none = replace(b, meta=b.meta | {"name": "c", "thresholds": [None] * 3})
+    found = study("x", [a, lacking, none], n_resamples=20, thresholds="val", min_count=1)
+    cells = [m["labels"] | {"mean": m["mean"]} for m in found["models"]]
+    for of in cells[:2]:
+        mean = np.mean([of[label]["sensitivity"]["value"] for label in ("Edema", "Hernia")])
+        assert of["mean"]["sensitivity"]["value"] == pytest.approx(mean)
+    difference = found["comparisons"][0]["metrics"]["sensitivity"]["mean"]["value"]
+    assert difference == pytest.approx(np.mean([
+        cells[0][x]["sensitivity"]["value"] - cells[1][x]["sensitivity"]["value"]
+        for x in ("Edema", "Hernia")]))
+    assert np.isnan(cells[2]["mean"]["sensitivity"]["value"])
+    assert np.isfinite(cells[2]["mean"]["auroc"]["value"])
+
+
+def test_the_pooled_sd_is_of_the_labels_in_the_mean():
+    found = study("x", PAIR, n_resamples=50)
+    drawn = bootstrap(PAIR[0].y_true, PAIR[0].y_score, n_resamples=50)
+    assert found["labels_in_mean"] == ["Edema", "Mass"]
+    assert found["models"][0]["mean"]["auroc"]["sd_over_replicates_and_labels"] == pytest.approx(
+        drawn.values["auroc"][:, :2].std())
 
 
 def test_a_margin_by_the_replicates():

@@ -49,7 +49,7 @@ def caution(studies, settings):
     several = any((s["patients"] or s["images"]) < s["images"] for s in studies)
     holds = {"single": [1, 1] in runs, "borrowed": any(few == 1 < many for few, many in runs),
              "images": settings["resample"] == "image" and several,
-             "resamples": max(sizes, default=0) > 0.05}
+             "resamples": settings.get("adjust") != "max-t" and max(sizes, default=0) > 0.05}
     words = show.WORDS["caution"]
     return [words["seen"].format(show.model(name), show.corpus(s), why) for s in studies
             for name, why in (s.get("seen") or {}).items()] + [

@@ -56,5 +56,5 @@ def p(test, key="p_adjusted", equals=""):
     if 0 < floor >= test["p" if key == "p_adjusted" else key]:
         value = max(value, floor)  # rounded up, or it would not be true
         digits = max(3, 1 - math.floor(math.log10(value)))
-        return f"≤ {math.ceil(round(value * 10**digits, 9)) / 10**digits:.{digits}f}".rstrip("0")
+        return f"≤ {math.ceil(round(value * 10**digits, 9)) / 10**digits:.{digits}f}".rstrip("0.")
     return "< 0.001" if value < 0.001 else f"{equals}{value:.3f}"
