@@ -15,8 +15,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message):
         """Exit with code 2."""
-        word = message.removeprefix("unrecognized arguments: ").split()[0]
-        near = difflib.get_close_matches(word, self._option_string_actions, 1)
+        words = message.partition("unrecognized arguments: ")[2].split() or [""]
+        near = difflib.get_close_matches(words[0], self._option_string_actions, 1)
         hint = f" (did you mean {near[0]}?)" if near else ""
         self.exit(2, f"{self.prog}: error: {message}{hint}; --help lists the options\n")
 

@@ -125,9 +125,8 @@ def fetch(init, arch, folder, download=True):
     """
     record = INITS[init]
     if arch not in record.files:
-        known = ", ".join(f"{r.name} {a}" for r in INITS.values() for a in r.files)
-        raise ValueError(f"no official weights for --init {init} --arch {arch} "
-                         f"(there are: {known}); give --weights FILE")
+        raise ValueError(f"no official weights for --init {init} --arch {arch} (there are: "
+                         f"{', '.join(record.files)}); give --weights FILE")
     file = record.files[arch]
     path = Path(folder) / file.name
     if not path.exists():

@@ -128,6 +128,9 @@ def read_resumable(folder, resume):
         raise ValueError(f"{folder}: holds a run already; --resume goes on with it, --out starts "
                          "another, --seed 1 a second one beside it")
     if not last.exists():
+        if best.exists() and load_checkpoint(best).get("epoch", 0) is None:  # models.adopt's
+            raise ValueError(f"{folder}: holds a network that was trained elsewhere; --out starts "
+                             "another run")
         return None
     checkpoint = load_checkpoint(last)
     if checkpoint["progress"]["log"] and not best.exists():

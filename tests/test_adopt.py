@@ -9,6 +9,7 @@ import torch
 from layouts import dinov2_state, randomize
 
 import evaluate
+import train
 from data.labels import TABLE3
 from data.phantom.__main__ import main as draw
 from export.to_onnx import main as to_onnx
@@ -140,6 +141,16 @@ def test_a_folder_that_holds_a_run_is_told_before_the_work(tmp_path, capsys):
     (tmp_path / "run" / "last.pt").touch()
     assert main("nowhere.pth --data cxr14 --init dinov2 --out run".split()) == 2
     assert "run: holds a run already; --out takes another folder" in capsys.readouterr().err
+
+
+def test_resume_does_not_train_over_what_was_adopted(arguments, capsys):
+    """`train.py --weights arm.pth --resume` has a folder of the same name."""
+    torch.save(one_block(), "arm.pth")
+    assert main("arm.pth --data cxr14 --init dinov2 --out run".split()) == 0
+    before = load_checkpoint("run/best.pt")["model"]["head.weight"]
+    assert train.main(arguments(resume=True, epochs=1)) == 2
+    assert "run: holds a network that was trained elsewhere" in capsys.readouterr().err
+    assert torch.equal(load_checkpoint("run/best.pt")["model"]["head.weight"], before)
 
 
 @pytest.mark.parametrize("words, said", [

@@ -497,6 +497,13 @@ def test_a_mistyped_option_is_answered_with_the_nearest(capsys):
     assert end.value.code == 2 and "did you mean --epochs?" in capsys.readouterr().err
 
 
+def test_a_wrong_value_is_no_mistyped_option(capsys):
+    with pytest.raises(SystemExit):
+        train.main(["--arch", "vit_huge"])
+    error = capsys.readouterr().err
+    assert "invalid choice: 'vit_huge'" in error and "did you mean" not in error
+
+
 def test_the_help_text_knows_every_architecture():
     assert Config.__dataclass_fields__["arch"].metadata["choices"] == list(ARCHITECTURES)
 
