@@ -80,7 +80,6 @@ class VinDrCXR(Corpus):
         table = self.table if table is None else table
         try:
             from pydicom import dcmread
-            from pydicom.errors import InvalidDicomError
         except ImportError:
             return super().demographics(table)
         sexes, ages = table.sex.copy(), table.age.copy()
@@ -88,10 +87,10 @@ class VinDrCXR(Corpus):
             try:
                 header = dcmread(self.root / path, stop_before_pixels=True,
                                  specific_tags=["PatientSex", "PatientAge"])
-            except (OSError, InvalidDicomError):  # absent, or converted
+                sex, age = (str(header.get(key, "")) for key in ("PatientSex", "PatientAge"))
+            except Exception:  # absent, converted, or damaged, which pydicom says in many ways
                 continue
-            sexes[i] = read_sex(str(header.get("PatientSex", "")))
-            ages[i] = read_age(str(header.get("PatientAge", "")))
+            sexes[i], ages[i] = read_sex(sex), read_age(age)
         return sexes, ages
 
     @classmethod

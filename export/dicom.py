@@ -8,15 +8,24 @@ RADIOGRAPHY = ("CR", "DX", "RG")  # computed, digital and conventional
 LATERAL = ("LATERAL", "LL", "RL", "LLD", "RLD")
 
 
-def read_header(data):
-    """The header of a DICOM file's bytes; None if they are not DICOM or pydicom is absent."""
+def read_header(data, name):
+    """The header of a DICOM file's bytes; None if they are not DICOM or pydicom is absent.
+
+    ValueError for damage to one of the elements that are asked for here.
+    """
     if data[128:132] != b"DICM" and data[:2] not in (b"\x02\x00", b"\x08\x00"):
         return None
     try:
         import pydicom
-        return pydicom.dcmread(io.BytesIO(data), force=True, stop_before_pixels=True)
+        header = pydicom.dcmread(io.BytesIO(data), force=True, stop_before_pixels=True)
     except Exception:  # whoever decodes the pixels says what is wrong
         return None
+    try:
+        for keyword in ("Modality", "ViewPosition", *UIDS.values()):
+            header.get(keyword)  # converts it; damage makes pydicom raise nearly anything
+    except Exception as error:
+        raise ValueError(f"{name}: damaged DICOM header: {error}") from None
+    return header
 
 
 def check_frontal(header, name):

@@ -39,6 +39,8 @@ def run_command(parser, work, argv=None):
         for number, handler in before.items():
             if handler != signal.SIG_IGN:  # a background job of a shell ignores Ctrl-C
                 signal.signal(number, stop)
+        if sys.stderr is None:  # closed before the start; print would take standard output
+            sys.stderr = open(os.devnull, "w")
         if hasattr(sys.stdout, "reconfigure"):
             sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be UTF-8
         code = work(args)
@@ -100,6 +102,11 @@ def atomic_write(path, mode="w"):
                 part.unlink()
 
 
+def as_written(path):
+    """A path as text files have it; names need not be UTF-8."""
+    return path.encode(errors="backslashreplace").decode()
+
+
 def kept_rows(path, columns, checksum, labels):
     """Make a CSV of `export.predict` ready to be continued; gives the images that are done.
 
@@ -108,12 +115,12 @@ def kept_rows(path, columns, checksum, labels):
     """
     if not os.path.isfile(path):
         return set()
-    with open(path, newline="", encoding="utf-8") as file:
+    with open(path, newline="", encoding="utf-8", errors="backslashreplace") as file:
         table = csv.DictReader(file)
         if (found := table.fieldnames or columns) != columns:
-            raise ValueError(f"{path}: has the columns {', '.join(found)}; expected "
+            raise ValueError(f"{path}: has the columns {', '.join(found)[:200]!r}; expected "
                              f"{', '.join(columns)}")
-        rows = [row for row in table if None not in row.values() and not row["error"]]
+        rows = [row for row in table if None not in {*row, *row.values()} and not row["error"]]
     if others := {row["model"] for row in rows} - {checksum}:
         raise ValueError(f"{path}: holds predictions of another model ({min(others)[:12]}); "
                          f"expected {checksum[:12]}")

@@ -16,6 +16,7 @@ import csv
 import json
 import os
 import sys
+from collections import Counter
 from contextlib import closing, nullcontext
 from pathlib import Path
 
@@ -29,7 +30,7 @@ from export.batch import expand, predictions
 from export.card import card, weak_labels
 from export.dicom import UIDS
 from export.explain import INFERENCES, write_sheet
-from export.output import atomic_write, check_target, command, kept_rows, run_command
+from export.output import as_written, atomic_write, check_target, command, kept_rows, run_command
 from export.runtime import Predictor, cuda_problem
 from export.verify import differences
 
@@ -150,9 +151,8 @@ def predict(args):
     if args.verify:
         return verify(model, expand(args.images, args.separator) if args.images else [])
     paths = expand(args.images, args.separator)
-    names = [os.path.basename(path) for path in paths]
-    if args.wide and len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
+    twice, count = Counter(map(os.path.basename, paths)).most_common(1)[0]
+    if args.wide and count > 1:
         raise ValueError(f"--wide: two images are called {twice}, and a row is known by its name "
                          "alone; predict the folders one by one")
     if to_stdout and sys.stdout is None:
@@ -161,8 +161,9 @@ def predict(args):
         args.explain.mkdir(parents=True, exist_ok=True)
     if args.resume:
         done = kept_rows(target, columns(args), model.checksum, len(model.labels))
-        paths = [path for path in paths if path not in done]
-        print(f"{len(names) - len(paths)} images are in {target} already", file=sys.stderr)
+        left = [path for path in paths if as_written(path) not in done]
+        print(f"{len(paths) - len(left)} images are in {target} already", file=sys.stderr)
+        paths = left
     why = ""
     if args.provider == "auto" and model.provider == "cpu":
         problem = cuda_problem() or "onnxruntime found no usable GPU"
@@ -174,7 +175,7 @@ def predict(args):
     opened = (nullcontext(sys.stdout) if to_stdout else atomic_write(target) if not args.resume
               else open(target, "a", 1, encoding="utf-8", errors="backslashreplace", newline=""))
     results = predictions(model, paths, args.batch_size, args.workers, args.any_modality)
-    bar = Progress("predict", len(paths), enabled=sys.stderr is not None)
+    bar = Progress("predict", len(paths))
     with opened as file, closing(results), bar:
         write = writer(model, args, file)
         for done, result in enumerate(results, start=1):

@@ -99,7 +99,7 @@ class Predictor:
             image = read_file(image)
         if not isinstance(image, bytes):
             return self.check(image, name), None
-        header = read_header(image)
+        header = read_header(image, name)
         if header is not None and not any_modality:
             check_frontal(header, name)
         return self.check(decode_image(image, name), name), header

@@ -28,8 +28,8 @@ import onnxruntime
 import torch
 
 import data
-from data.decode import read_image
-from data.preprocess import preprocess
+from data.cache.fill import load_bytes
+from data.decode import read_file
 from export.batch import expand, predictions
 from export.calibrate import calibrate, draw
 from export.card import INTENDED_USE, card
@@ -207,8 +207,11 @@ def parity_images(validation, images, size):
     """Files for the comparison with PyTorch, and the levels (n, 1, S, S) uint8 that it gets."""
     files = expand(images) if images else [validation.path(i) for i in range(len(validation))]
     files = [files[i] for i in spaced(len(files), PARITY_IMAGES)]
-    levels = np.stack([preprocess(read_image(path), size) for path in files])
+    levels = np.stack([load_bytes(read_file(path), path, size) for path in files])
     keep = levels.any((1, 2))  # only training accepts images of one intensity
+    if not keep.any():
+        raise ValueError(f"{files[0]}: holds one intensity only, as all images that the model is "
+                         "to be compared with PyTorch on")
     return [path for path, kept in zip(files, keep) if kept], torch.from_numpy(levels[keep, None])
 
 

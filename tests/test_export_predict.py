@@ -745,7 +745,7 @@ def test_a_run_goes_on_with_its_own_model_alone(folder, tmp_path, capsys):
     assert main([str(other), image, *words]) == 2
     assert "predictions of another model" in capsys.readouterr().err
     assert main([str(folder / "model.onnx"), image, *words, "--no-uids"]) == 2
-    assert "has the columns image, label" in capsys.readouterr().err
+    assert "has the columns 'image, label" in capsys.readouterr().err
     assert out.read_text() == before
 
 

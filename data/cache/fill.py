@@ -90,8 +90,9 @@ def fill_rows(fd, offset, size, jobs, workers):
         except (BrokenPipeError, json.JSONDecodeError) as error:  # no answer, or half of one
             code = process.wait()
             hint = " (killed; if memory ran out, fewer workers need less)" if code == -9 else ""
-            raise OSError(f"a preprocessing worker ended with code {code}{hint}; what was done is "
-                          "kept") from error
+            raise OSError(f"a preprocessing worker ended with code {code}{hint} at one of "
+                          f"{len(chunk)} images from {chunk[0]['path']} to {chunk[-1]['path']}; "
+                          "what was done is kept") from error
         finally:
             idle.put(process)
         if isinstance(answers, str):
