@@ -788,3 +788,24 @@ def test_thresholds_and_labels_worse_than_chance_are_explained_where_they_are_pr
         assert "means anything: Pneumonia\n" in capsys.readouterr().err
     assert main([str(weak), "--card"]) == 0
     assert "Worse than chance on validation (AUC below 0.5): Pneumonia." in capsys.readouterr().out
+
+
+def test_a_damaged_element_of_a_header_is_named():
+    def dicom_file(vr, value):  # explicit little endian, Modality alone
+        uid = b"1.2.840.10008.1.2.1\0"
+        return (bytes(128) + b"DICM" + struct.pack("<HH2sH", 2, 0x10, b"UI", len(uid)) + uid
+                + struct.pack("<HH2sH", 8, 0x60, vr, len(value)) + value)
+
+    assert dicom.read_header(dicom_file(b"CS", b"DX"), "a.dcm").Modality == "DX"
+    with pytest.raises(ValueError, match="a.dcm: damaged DICOM header"):
+        dicom.read_header(dicom_file(b"FD", b"DXDX"), "a.dcm")  # half of a double
+    assert dicom.read_header(b"\x89PNG", "a.png") is None
+
+
+def test_a_list_goes_on_where_a_name_is_not_utf8(folder, tmp_path):
+    name = os.fsdecode(os.fsencode(str(tmp_path)) + b"/\xff.png")
+    Image.fromarray(np.arange(4096, dtype=np.uint16).reshape(64, 64)).save(name)
+    words = [str(folder / "model.onnx"), name, "--csv", str(tmp_path / "out.csv"), "--resume"]
+    assert main(words) == 0
+    before = (tmp_path / "out.csv").read_bytes()
+    assert main(words) == 0 and (tmp_path / "out.csv").read_bytes() == before
