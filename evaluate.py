@@ -74,7 +74,7 @@ def build_parser():
              "runs of one init")
     add("--truth", type=Path, metavar="CSV",
         help="the true labels: of .csv predictions, and in place of those of runs and .npz files, "
-             "for the images that it has")
+             "for the images (or a run's studies) that it has")
     add("--on", nargs="+", default=[], metavar="CORPUS", choices=list(TABLE3),
         help="test the runs on these corpora too, on the labels that all have: "
              + ", ".join(TABLE3))
@@ -318,7 +318,7 @@ def predict_on(corpus, folder, model, checkpoint, config, args):
                     * bool(args.image_size) + f"-limit{args.limit}" * bool(args.limit) + ".npz")
     save_predictions(out, p)
     p = replace(p, meta=p.meta | {"file": {"path": str(out), "sha256": sha256(out)}})
-    return with_truth(p, folder, args.truth) if args.truth else p
+    return with_truth(p, folder, args.truth, paths=table.path) if args.truth else p
 
 
 def is_papers(init, arch, settings):

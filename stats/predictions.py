@@ -84,11 +84,12 @@ def load_predictions(path, truth=None):
     return with_truth(replace(p, **person), path, truth, whole=True)
 
 
-def with_truth(p, name, truth, whole=False):
+def with_truth(p, name, truth, whole=False, paths=None):
     """Predictions with the true labels of a CSV in place of their own.
 
     Kept are the labels that both have (`meta["labels_left_out"]` lists the others) and the images
-    that the CSV has (`meta["truth"]` counts them), which with `whole` must be all of both.
+    that the CSV has (`meta["truth"]` counts them), which with `whole` must be all of both. With the
+    images' `paths` (N,), the CSV may also name their studies, which are the folders they lie in.
     """
     ids, person, labels, y_true = read_csv(truth, "label")
     t = replace(Predictions(ids, None, labels, y_true, y_true), **person)
@@ -97,19 +98,26 @@ def with_truth(p, name, truth, whole=False):
         raise ValueError(f"{name}: no label in common with {truth}: {', '.join(p.labels)} against "
                          f"{', '.join(labels)}")
     meta = {"labels_left_out": sorted(set(p.labels) ^ set(labels))}
-    rows = slice(None)
-    if not whole:
-        rows, theirs = np.isin(p.image_id, ids), np.isin(ids, p.image_id)
-        if not rows.any():
+    if whole:
+        rows = match_ids(ids, p.image_id, truth, name)
+    else:
+        place = {image: row for row, image in enumerate(ids)}
+        rows = np.array([next((place[x] for x in names if x in place), -1) for names in map(
+            _names, p.image_id, p.image_id if paths is None else paths)])
+        if (rows < 0).all():
             raise ValueError(f"{truth}: holds none of the images of {name}: expected ids like "
                              f"{p.image_id[0]}, found {ids[0]}")
-        meta["truth"] = {"file": str(truth), "sha256": sha256(truth), "images": int(rows.sum()),
-                         "of": len(rows)}
-        t = select(t, common, theirs)
-    p = select(p, common, rows)
-    t = select(t, common, match_ids(t.image_id, p.image_id, truth, name))
+        meta["truth"] = {"file": str(truth), "sha256": sha256(truth),
+                         "images": int((rows >= 0).sum()), "of": len(rows)}
+    p, t = select(p, common, rows >= 0), select(t, common, rows[rows >= 0])
     known = {key: getattr(t, key) for key in PERSON if getattr(p, key) is None}
     return replace(p, **known, y_true=t.y_true, meta=p.meta | meta)
+
+
+def _names(image, path):
+    """What a table may call an image: its id, file, study's folder, or the study's number."""
+    study = path.rpartition("/")[0]
+    return image, path, study, study.rpartition("/")[2].removeprefix("s")
 
 
 def select(p, labels, rows):

@@ -3,12 +3,13 @@
 import json
 import time
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from conftest import REPOSITORY
 
-from stats.predictions import Predictions, align, load_predictions, save_predictions
+from stats.predictions import Predictions, align, load_predictions, save_predictions, with_truth
 from stats.read_csv import read_csv
 
 
@@ -431,3 +432,22 @@ def test_large_files_are_read_fast_and_as_carefully(tmp_path, quote):
     assert len(labels) == 14
     np.testing.assert_array_equal(read_csv(tmp_path / "t.csv", "label")[3], y)
     assert seconds < 3  # 0.9 on a quiet core; cell by cell it took 9
+
+
+def test_a_truth_may_name_images_files_or_studies(tmp_path):
+    """MIMIC-CXR's radiologists labeled studies, by number; CheXpert's by folder; NIH's images."""
+    paths = [f"files/{file}.jpg" for file in ("p10/p100/s501/aa", "p10/p100/s501/bb",
+             "p11/p110/s502/cc", "p11/p110/s503/dd", "p11/p110/s504/ee")]
+    ids = np.array(["aa", "bb", "cc", "dd", "ee"])
+    score = np.linspace(0.1, 0.9, 5)[:, None]
+    p = Predictions(ids, None, ["Edema"], np.zeros((5, 1)), score)
+    truth = tmp_path / "truth.csv"
+    truth.write_text("study,Edema\n501,1\nfiles/p11/p110/s502,0\ndd,\nelsewhere,1\n")
+    found = with_truth(p, "run", truth, paths=paths)
+    assert found.image_id.tolist() == ["aa", "bb", "cc", "dd"]
+    np.testing.assert_array_equal(found.y_true[:, 0], [1, 1, 0, np.nan])
+    np.testing.assert_array_equal(found.y_score, score[:4])
+    assert (found.meta["truth"]["images"], found.meta["truth"]["of"]) == (4, 5)
+    with pytest.raises(ValueError, match="holds none of the images of run"):
+        with_truth(replace(p, image_id=ids[4:], y_true=p.y_true[4:], y_score=score[4:]), "run",
+                   truth, paths=paths[4:])
