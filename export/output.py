@@ -120,7 +120,7 @@ def kept_rows(path, columns, checksum, labels):
         if (found := table.fieldnames or columns) != columns:
             raise ValueError(f"{path}: has the columns {', '.join(found)[:200]!r}; expected "
                              f"{', '.join(columns)}")
-        rows = [row for row in table if None not in {*row, *row.values()} and not row["error"]]
+        rows = [row for row in table if None not in (*row, *row.values()) and not row["error"]]
     if others := {row["model"] for row in rows} - {checksum}:
         raise ValueError(f"{path}: holds predictions of another model ({min(others)[:12]}); "
                          f"expected {checksum[:12]}")
