@@ -182,9 +182,8 @@ def bootstrap_models(y_true, scores, *, n_resamples=1000, seed=0, groups=None, m
     half_pairs = 2 * np.maximum(1, (y == 1).sum(axis=0) * (y == 0).sum(axis=0))
     for of_model in values if "auroc" in metrics else ():  # to the last bit as `auroc` has it
         of_model["auroc"][0] = np.rint(of_model["auroc"][0] * half_pairs) / half_pairs
-    drawn_together = np.arange(len(y)) if members is None else members
-    classes = np.array([[len(np.unique(drawn_together[of_label == value])) for of_label in y.T]
-                        for value in (1, 0)])
+    together = np.flatnonzero if members is None else lambda of: np.unique(members[of])
+    classes = np.array([[len(together(of_label == value)) for of_label in y.T] for value in (1, 0)])
     return [Bootstrap({metric: v[1:] for metric, v in of_model.items()},
                       {metric: v[0] for metric, v in of_model.items()}, reasons, classes)
             for of_model in values]

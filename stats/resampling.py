@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 PIECE = 256  # images of those that are summed at once; PIECE * 255 is the most that 16 bits hold
-CHUNK = 128  # segments worked on at once, to stay in a core's cache
+CHUNK = 384  # segments worked on at once: few, long calls, and still near a core
+BLOCK = 8  # rows between which sums are carried: NumPy's calls are then few and long
 
 
 def resample_counts(seed, first, last, size, groups=None):
@@ -77,22 +78,26 @@ def roc_segments(y, s, each_score=False):
 def sum_runs(drawn, rows, starts, out, to):
     """Sum counts over runs of images: `rows` from each of `starts` on, into rows `to` of `out`."""
     lengths = np.diff(starts, append=len(rows))
-    longest_first = np.argsort(-lengths, kind="stable")
-    lengths, starts, to = lengths[longest_first], starts[longest_first], to[longest_first]
-    long = np.searchsorted(-lengths, -(255 // drawn.most))  # the others' sums fit into 8 bits
-    for start, length, row in zip(starts[:long], lengths[:long], to[:long]):
-        out[row] = sum_rows(drawn.counts, rows[start:start + length])
-    lengths, starts, to = lengths[long:], starts[long:], to[long:]
-    if not len(lengths):
-        return
-    # The first images of all runs, then the second ones of those that have two, and so on (the
-    # runs that go on are always the first so many): few, large, vectorized additions.
-    total, buffer = np.empty((2, len(lengths), drawn.counts.shape[1]), np.uint8)
+    # A run is cut into parts whose sums fit into 8 bits: some full ones, then what is left of it.
+    size = 255 // drawn.most
+    full = (lengths - 1) // size
+    number = np.arange(full.sum()) - np.repeat(np.cumsum(full) - full, full)
+    left = lengths - full * size
+    longest_first = np.argsort(-left, kind="stable")
+    left, starts_left = left[longest_first], (starts + full * size)[longest_first]
+    starts = np.append(np.repeat(starts, full) + number * size, starts_left)
+    # The first images of all parts, then the second ones of those that have two, and so on (the
+    # parts that go on are always the first so many): few, large, vectorized additions.
+    total, buffer = np.empty((2, len(starts), drawn.counts.shape[1]), np.uint8)
     _gather(drawn.counts, rows[starts], total)
-    for place in range(1, lengths[0]):
-        runs = np.searchsorted(-lengths, -place, side="left")
-        total[:runs] += _gather(drawn.counts, rows[starts[:runs] + place], buffer)
-    out[to] = total
+    for place in range(1, size if len(number) else left[0]):
+        parts = len(number) + np.searchsorted(-left, -place, side="left")
+        total[:parts] += _gather(drawn.counts, rows[starts[:parts] + place], buffer)
+    out[to[longest_first]] = total[len(number):]
+    first = 0
+    for row, parts in zip(to[full > 0], full[full > 0]):
+        out[row] += np.add.reduce(total[first:first + parts], axis=0, dtype=np.uint32)
+        first += parts
 
 
 def sum_rows(counts, rows):
@@ -176,6 +181,11 @@ def weighted_roc(drawn, segments, positives, negatives, *, youden=False, precisi
 
 
 def _accumulate(x):
-    """Cumulative sums along the first axis, in place; row by row, which NumPy does fastest."""
-    for row in range(1, len(x)):
-        x[row] += x[row - 1]
+    """Cumulative sums along the first axis, in place: within blocks of rows, then across them.
+
+    A call a row would be as fast on one core; but each waits for Python's lock.
+    """
+    blocks = x.reshape(-1, BLOCK, x.shape[1])
+    for place in range(1, BLOCK):
+        blocks[:, place] += blocks[:, place - 1]
+    blocks[1:] += np.cumsum(blocks[:-1, -1], axis=0)[:, None]
