@@ -84,12 +84,19 @@ class Run:
         if self.on.rank == 0:
             print(*lines, sep="\n" if sys.stdout.isatty() else "; ", flush=True)
 
+    def stopped(self):
+        """Say that a signal stopped the run; the exit code."""
+        self.print(f"stopped after step {self.state.step}; the same with --resume goes on")
+        return INTERRUPTED
+
 
 def train(cfg):
     """Run a `Config` to its end, or to a signal; returns the exit code."""
     on = distributed.join_processes(cfg.device)
     with run_folder.lock(cfg.folder) if on.rank == 0 else contextlib.nullcontext():
-        code = fit(build(cfg, on))
+        run = build(cfg, on)
+        with run_folder.stop_signals() as stop:
+            code = fit(run, stop)
     if on.world > 1:
         torch.distributed.destroy_process_group()
     return code
@@ -97,8 +104,6 @@ def train(cfg):
 
 def build(cfg, on):
     """Data, model, optimizer, and where an interrupted run stood."""
-    if cfg.probe and on.world > 1:
-        raise ValueError("--probe: takes one process; start it with python, not with torchrun")
     resumed = run_folder.read_resumable(cfg.folder, cfg.resume)
     if cfg.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for this
@@ -142,32 +147,37 @@ def build(cfg, on):
     return run
 
 
-def fit(run):
+def fit(run, stop):
     """Train epoch by epoch, validate, keep the best; returns the exit code."""
     cfg, state, on, net = run.cfg, run.state, run.on, run.model
+    if on.rank == 0:
+        run_folder.check_space(cfg.folder, run.model, run.average)
+        run_folder.write_settings(cfg.folder, run.record, run.train_set, run.val_set)
+        run_folder.write_table(cfg.folder / "log.csv", state.log)  # a kill may have left it behind
+    train_set, val_features = run.train_set, None
+    if cfg.features_once:  # the head alone goes through the epochs, on class tokens
+        features = probe.compute_features(run, stop)
+        if features is None:
+            return run.stopped()
+        net, (train_set, val_features) = run.model.head, features
     if on.world > 1:  # averages the gradients over the processes
         net = DistributedDataParallel(net, [on.device] if on.device.type == "cuda" else None,
                                       gradient_as_bucket_view=True)
     if cfg.compile:  # static shapes: a partial last batch gets a graph of its own
         net = torch.compile(net, dynamic=False)
-    if on.rank == 0:
-        run_folder.check_space(cfg.folder, run.model, run.average)
-        run_folder.write_settings(cfg.folder, run.record, run.train_set, run.val_set)
-        run_folder.write_table(cfg.folder / "log.csv", state.log)  # a kill may have left it behind
 
     progress = Progress("training", cfg.steps(len(run.train_set)), unit="steps", start=state.step,
                         seconds=cfg.log_seconds, enabled=on.rank == 0)
-    with run_folder.stop_signals() as stop, progress as bar:
+    with progress as bar:
         for epoch in range(state.epoch, cfg.epochs):
             if cfg.patience is not None and state.epochs_since_best >= cfg.patience:
                 run.print(f"no better validation AUC for {state.epochs_since_best} epochs")
                 break
-            train_loss, scored = (probe.fit_head(run, stop, bar, auroc) if cfg.probe else
-                                  (train_epoch(run, net, epoch, stop, bar), None))
+            train_loss = (probe.fit_head(run, train_set, val_features, auroc) if cfg.probe else
+                          train_epoch(run, net, train_set, epoch, stop, bar))
             if train_loss is None:
-                run.print(f"stopped after step {state.step}; the same with --resume goes on")
-                return INTERRUPTED
-            row, found = validate(run, train_loss, scored)
+                return run.stopped()
+            row, found = validate(run, train_loss, val_features)
             is_best = state.end_epoch(row)
             # Without any defined AUC there is no best epoch yet; then the latest is kept.
             keep = cfg.keep == "last" or is_best or state.best_auroc is None
@@ -181,8 +191,8 @@ def fit(run):
     return 0
 
 
-def train_epoch(run, net, epoch, stop, bar):
-    """One pass over the training images; the mean loss, or None if the run was asked to stop."""
+def train_epoch(run, net, train_set, epoch, stop, bar):
+    """One pass over the images, or their features; the mean loss, or None if asked to stop."""
     cfg, state, on, model = run.cfg, run.state, run.on, run.model
     batches = epoch_batches(len(run.train_set), cfg.batch_size, seed=cfg.seed, epoch=epoch,
                             drop_last=cfg.drop_last)
@@ -198,14 +208,14 @@ def train_epoch(run, net, epoch, stop, bar):
     last, saved = cfg.folder / "last.pt", time.monotonic()
     net.train()
     for images, labels, theta in prefetch(  # theta: each image's rotation and flip, (B, 2, 3)
-            run.train_set, batches, on.device, seed=cfg.seed, epoch=epoch, augment=cfg.augment,
+            train_set, batches, on.device, seed=cfg.seed, epoch=epoch, augment=cfg.augment,
             first=state.batch, rank=on.rank, world=on.world):
         for group in run.optimizer.param_groups:  # with --layer-decay, early layers learn slower
             group["lr"] = run.learning_rate(state.step) * group["lr_scale"]
         batch = batches[state.batch]  # the indices of the global batch, over all processes
         if cfg.augment != "none":
             images = apply_affine(images, theta)
-        inputs = to_input(images, mean, std)  # (B, 3, H, W)
+        inputs = images if cfg.features_once else to_input(images, mean, std)  # (B, 3, H, W)
 
         # Forward and backward, in pieces where the whole batch does not fit into memory. The loss
         # is a mean over the known labels of the global batch; DDP divides by `world` once more.
@@ -254,16 +264,17 @@ def train_epoch(run, net, epoch, stop, bar):
     return distributed.sum_over_ranks(on.cpu_group, loss_sum) / images_seen
 
 
-def validate(run, train_loss, scored=None):
+def validate(run, train_loss, features=None):
     """The epoch's row of the log, and what is deployed with the weights: thresholds and AUCs."""
     labels, loss = run.train_set.labels, None
     per_label = thresholds = np.full(len(labels), np.nan)
     if run.val_set:
         # In float32, as evaluation and export compute: bf16 would round the scores that a
         # threshold lies between.
-        y_true, y_score = scored or distributed.predict_shared(
-            run.on.cpu_group, run.deployed, run.val_set, device=run.on.device,
-            mean=run.mean, std=run.std)
+        y_true, y_score = (
+            features.scored(run.deployed.head) if features else distributed.predict_shared(
+                run.on.cpu_group, run.deployed, run.val_set, device=run.on.device,
+                mean=run.mean, std=run.std))
         per_label, thresholds = auroc(y_true, y_score), youden(y_true, y_score, midway=True)
         loss = training.validation_loss(y_true, y_score, run.train_set.pos_weight())
     return run_folder.epoch_row(run.state, run.learning_rate(run.state.step - 1), train_loss, loss,

@@ -17,6 +17,7 @@ def print_plan(cfg, root, sets, on, amp):
     `sets` has a corpus by split; `on` is a `models.distributed.Processes`.
     """
     n, n_labels = len(sets["train"]), len(sets["train"].labels)
+    passes = 1 if cfg.features_once else cfg.epochs  # over the images
     start = initialize(cfg.init, cfg.arch, labels=sets["train"].labels, weights=cfg.weights,
                        image_size=cfg.image_size, seed=cfg.seed, target=cfg.data,
                        normalize=cfg.normalize, keep_head=cfg.keep_head, download=False)
@@ -42,8 +43,9 @@ def print_plan(cfg, root, sets, on, amp):
                  f"{parameters / 1e6:.1f} M parameters, {cfg.init}{which}",
         "steps": f"{plural(cfg.epochs, 'epoch')} of {plural(cfg.steps(n, 1), 'step')} of "
                  f"{plural(cfg.batch_size, 'image')} = {cfg.steps(n):,}",
-        "time": f"{timedelta(seconds=round(cfg.steps(n) * seconds))} at {seconds:.3g} s a step "
-                f"({amp} on {on.device}, measured on {size} images), without validation",
+        "time": f"{timedelta(seconds=round(cfg.steps(n, passes) * seconds))} at {seconds:.3g} s a "
+                f"step ({amp} on {on.device}, measured on {size} images), without validation"
+                f"{', for one pass; the head alone then takes little' * cfg.features_once}",
         "memory": f"{peak_memory(on.device):.1f} GiB at {size} images ({place}, measured)",
         "disk": f"{pixels / 2**30:.2f} GiB of cache, {parameters * 4 * copies / 2**30:.2f} GiB of "
                 "checkpoints",

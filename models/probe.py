@@ -1,7 +1,8 @@
-"""`train.py --probe`: what an init's features are worth, with nothing trained but the head.
+"""Frozen features: what an init is worth, with nothing trained but the head.
 
 Each image goes through the network once, without augmentation; its class token is kept on disk.
-Logistic regression on the tokens gives the head, and k nearest neighbors a second opinion.
+`train.py --freeze --augment none` trains the head on the tokens by AdamW. `train.py --probe` fits
+it by logistic regression, and asks k nearest neighbors for a second opinion.
 """
 
 import hashlib
@@ -13,7 +14,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from data.console import Progress
 from models.checkpoint import atomic_write
+from models.distributed import max_over_ranks
 from models.inference import predict
 from models.training import multilabel_loss, validation_loss
 
@@ -21,16 +24,76 @@ CHUNK = 256  # images in a file of features: what a kill can cost
 STRENGTHS = [10.0**k for k in range(-6, 1)]  # of the L2 penalty, as scikit-learn's C
 
 
-def fit_head(run, stop, bar, auroc):
+class Features:
+    """The class tokens (N, D) of a dataset's images, in their place."""
+
+    def __init__(self, tokens, labels):
+        self.tokens, self.labels = torch.from_numpy(tokens), torch.from_numpy(labels)
+
+    def __len__(self):
+        return len(self.tokens)
+
+    def batch(self, indices):
+        """Tokens (B, D) and labels (B, L), both float32, of an array of indices."""
+        return self.tokens[indices], self.labels[indices]
+
+    @torch.inference_mode()
+    def scored(self, head):
+        """Labels and a head's probabilities of all images, both (N, L) float32 arrays."""
+        scores = head(self.tokens.to(head.weight.device)).sigmoid()
+        return self.labels.numpy(), scores.cpu().numpy()
+
+
+def compute_features(run, stop):
+    """`Features` of the training and validation images of a `train.Run`, the latter perhaps None.
+
+    They are kept beside the cached images, under a hash of all that they depend on, and shared out
+    over the processes. None, in all processes, if `stop` was requested in one before the end.
+    """
+    computed = []
+    for images in (run.train_set, run.val_set) if run.val_set else (run.train_set,):
+        folder = Path(run.cfg.cache_dir or os.environ.get("CXR_CACHE") or "cache")
+        folder = folder / f"features-{features_hash(run, images)[:16]}"
+        folder.mkdir(parents=True, exist_ok=True)
+        parts = {folder / f"{start:07}.npy": range(start, min(start + CHUNK, len(images)))
+                 for start in range(0, len(images), CHUNK)}
+        # First this process's share, then what is not on its disk: another machine's share.
+        for share in ([*parts][run.on.rank::run.on.world], parts):
+            progress = Progress("features", len(share), unit=f"x {CHUNK} images",
+                                seconds=run.cfg.log_seconds, enabled=run.on.rank == 0)
+            for path in progress.over(share):
+                if not path.exists() and not stop.requested:
+                    _, tokens = predict(run.model, images, indices=parts[path], features=True,
+                                        device=run.on.device, mean=run.mean, std=run.std)
+                    with atomic_write(path) as file:
+                        np.save(file, tokens)
+            if max_over_ranks(run.on.cpu_group, int(stop.requested)):
+                return None
+        tokens = np.concatenate([np.load(path, allow_pickle=False) for path in parts])
+        computed.append(Features(tokens, images.table.y))
+    return computed if run.val_set else (*computed, None)
+
+
+def features_hash(run, images):
+    """Hash of all that a dataset's class tokens depend on, in hexadecimal."""
+    config = run.model.config | dict(num_classes=0)
+    key = hashlib.sha256(repr((config, run.mean, run.std, images.split_hash,
+                               images.table.image_id.tolist())).encode())
+    for name, value in run.model.state_dict().items():
+        if not name.startswith("head."):
+            key.update(value.cpu().numpy().tobytes())
+    some = np.linspace(0, len(images) - 1, 64).astype(int)  # phantoms drawn anew keep their names
+    key.update(images.batch(some)[0].numpy().tobytes())
+    return key.hexdigest()
+
+
+def fit_head(run, train_features, val_features, auroc):
     """Fit the head of a `train.Run`; `auroc(y_true, y_score)` per label chooses the L2 penalty.
 
-    Returns the training loss and validation's (y_true, y_score); None for both after a stop.
+    Returns the training loss.
     """
-    tokens = [cached_features(run, images, stop, bar) for images in (run.train_set, run.val_set)]
-    if any(part is None for part in tokens):
-        return None, None
-    x, held_out = map(torch.from_numpy, tokens)
-    y, y_true = torch.from_numpy(run.train_set.table.y), run.val_set.table.y
+    x, y = train_features.tokens, train_features.labels
+    held_out, y_true = val_features.tokens, val_features.labels.numpy()
 
     def mean_auroc(scores):
         per_label = auroc(y_true, scores.numpy())
@@ -43,50 +106,16 @@ def fit_head(run, stop, bar, auroc):
         weight = weight / scale  # for the tokens as the network gives them
         bias = bias - weight @ center
         scores = F.linear(held_out, weight, bias).sigmoid()
-        fits.append((mean_auroc(scores), C, weight, bias, scores))
-    best, C, weight, bias, scores = max(fits, key=lambda fit: np.nan_to_num(fit[0]))
+        fits.append((mean_auroc(scores), C, weight, bias))
+    best, C, weight, bias = max(fits, key=lambda fit: np.nan_to_num(fit[0]))
     run.model.head.load_state_dict(dict(weight=weight, bias=bias))
     knn = mean_auroc(knn_scores(x, y, held_out))
     run.print(f"linear probe: C {C:g}, fitted in {time.monotonic() - began:.1f} s, validation AUC "
               f"{best:.4f}; 20 nearest neighbors: {knn:.4f}")
     run.record |= dict(probe_C=C, probe_knn_auroc=knn)
     run.state.step = run.cfg.steps(len(x))  # one pass over the images
-    loss = validation_loss(y.numpy(), F.linear(x, weight, bias).sigmoid().numpy(),
+    return validation_loss(y.numpy(), F.linear(x, weight, bias).sigmoid().numpy(),
                            run.train_set.pos_weight())
-    return loss, (y_true, scores.numpy())
-
-
-def cached_features(run, images, stop, bar):
-    """Class tokens (N, D) float32 of a dataset, computed once; None if `stop` was requested.
-
-    They are kept beside the cached images, under a hash of all that they depend on.
-    """
-    config = run.model.config | dict(num_classes=0)
-    key = hashlib.sha256(repr((config, run.mean, run.std, images.split_hash,
-                               images.table.image_id.tolist())).encode())
-    for name, value in run.model.state_dict().items():
-        if not name.startswith("head."):
-            key.update(value.cpu().numpy().tobytes())
-    some = np.linspace(0, len(images) - 1, 64).astype(int)  # phantoms drawn anew keep their names
-    key.update(images.batch(some)[0].numpy().tobytes())
-    folder = Path(run.cfg.cache_dir or os.environ.get("CXR_CACHE") or "cache")
-    folder = folder / f"features-{key.hexdigest()[:16]}"
-    folder.mkdir(parents=True, exist_ok=True)
-    parts = []
-    for start in range(0, len(images), CHUNK):
-        path = folder / f"{start:07}.npy"
-        if not path.exists():
-            if stop.requested:
-                return None
-            _, tokens = predict(run.model, images, device=run.on.device, mean=run.mean,
-                                std=run.std, features=True,
-                                indices=range(start, min(start + CHUNK, len(images))))
-            with atomic_write(path) as file:
-                np.save(file, tokens)
-            if bar.due() and images is run.train_set:
-                bar.show(start // run.cfg.batch_size, "features")
-        parts.append(np.load(path, allow_pickle=False))
-    return np.concatenate(parts)
 
 
 def fit_logistic(x, y, strengths):

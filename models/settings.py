@@ -50,9 +50,10 @@ class Config:
     image_size: int = option(224, "side of the input in pixels")
     normalize: str = option(None, "'pretrain' subtracts the mean and SD that the init was trained "
                             "with (paper: neither)", choices=["pretrain"])
-    freeze: bool = option(False, "train the head alone")
-    probe: bool = option(False, "fit the head alone, by logistic regression on features that are "
-                         "computed once: minutes in place of hours")
+    freeze: bool = option(False, "train the head alone; with --augment none on features that are "
+                          "computed once")
+    probe: bool = option(False, "fit the head alone, by logistic regression on such features: "
+                         "minutes in place of hours")
     # the recipe
     epochs: int = option(100, "the authors' code; the paper does not say")
     batch_size: int = option(32, "images in a step, over all processes")
@@ -91,6 +92,11 @@ class Config:
         name = "-".join((self.name or self.data).split())
         kind = "-probe" * self.probe + (f"-seed{self.seed}" if self.seed else "")
         return Path(self.out or f"runs/{name}-{self.init_name or self.init}{kind}")
+
+    @property
+    def features_once(self):
+        """Whether an image goes through the network once: what the head sees never changes."""
+        return self.freeze and self.augment == "none"
 
     def steps(self, n_images, epochs=None):
         """Optimizer steps in so many epochs (default: all), which need not be a whole number."""

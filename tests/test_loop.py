@@ -224,7 +224,7 @@ def compare(found, model, *, mean, std, labels=None):
     steps = list(zip(found.steps, copied(reference_steps(model, images, y, cfg, mean, std)),
                      strict=True))
     assert len(steps) >= (4 if cfg["drop_last"] else 6)
-    loose = 30 if cfg["amp"] == "bf16" else 1
+    loose = 10 if cfg["amp"] == "bf16" else 1
     for ours, (x, labels, loss, groups, weights) in steps:
         torch.testing.assert_close(ours["inputs"], x, rtol=0, atol=1e-3)  # as torchvision samples
         torch.testing.assert_close(ours["labels"], labels, rtol=0, atol=0, equal_nan=True)
@@ -233,11 +233,20 @@ def compare(found, model, *, mean, std, labels=None):
         assert sorted(set(ours["rates"])) == pytest.approx(sorted({g["lr"] for g in groups}))
         # AdamW's first steps move every weight by about the learning rate, whatever the gradient's
         # size: where a gradient is all round-off its sign is too, so compare over each tensor.
-        for name, value in weights.items():
-            moved = (value - found.start[name]).norm()
-            assert (ours["weights"][name] - value).norm() <= (
-                0.02 * loose * moved + 1e-7), (name, moved)
+        for name, expected in weights.items():
+            start, value, expected = (without_keys(name, tensor) for tensor in (
+                found.start[name], ours["weights"][name], expected))
+            moved = (expected - start).norm()
+            assert (value - expected).norm() <= 0.02 * loose * moved + 1e-7, (name, moved)
     assert found.autocast == {torch.bfloat16 if cfg["amp"] == "bf16" else torch.float32}
+
+
+def without_keys(name, value):
+    """A bias of queries, keys and values without that of the keys, which changes no softmax.
+
+    Its gradient is round-off alone, in bf16 large enough that AdamW follows it.
+    """
+    return torch.cat(value.chunk(3)[::2]) if name.endswith("qkv.bias") else value
 
 
 def copied(steps):

@@ -1,7 +1,10 @@
 """--probe: cached features, logistic regression against scikit-learn, k nearest neighbors."""
 
 import os
+import re
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ import sklearn.metrics
 import sklearn.neighbors
 import sklearn.preprocessing
 import torch
+from conftest import REPOSITORY
 from layouts import dinov2_state
 
 import data
@@ -159,6 +163,81 @@ def test_a_stopped_probe_goes_on_where_it_was(arguments, tmp_path, monkeypatch, 
     assert len(calls) == 2 and not (tmp_path / "run" / "best.pt").exists()
     assert train.main([*words, "--resume"]) == 0
     assert len(calls) == 5 + 1 and (tmp_path / "run" / "best.pt").exists()
+
+
+FROZEN = dict(freeze=True, augment="none", epochs=3)
+
+
+def head_and_log(folder):
+    last = load_checkpoint(folder / "last.pt")
+    return last["model"]["head.weight"], [
+        [row[key] for key in ("train_loss", "val_loss", "val_auroc")]
+        for row in last["progress"]["log"]], load_checkpoint(folder / "best.pt")
+
+
+@pytest.mark.parametrize("options", [{}, dict(accumulate=2), dict(ema=0.5), dict(drop_last=True),
+                                     dict(val_fraction=0, keep="last"), dict(compile=True)])
+def test_frozen_features_train_the_head_as_images_do(
+        arguments, tmp_path, monkeypatch, options):
+    """Three epochs of which the network sees one, beside three that it sees whole."""
+    seen, original = [], probe.predict
+    monkeypatch.setattr(probe, "predict", lambda model, images, **how: (
+        seen.extend(how["indices"]) or original(model, images, **how)))
+    options = FROZEN | options | dict(lr=1e-2, cache_dir=tmp_path / "cache")
+    assert train.main(arguments("once", **options)) == 0
+    assert len(seen) == 48
+    monkeypatch.setattr(train.Config, "features_once", False)
+    assert train.main(arguments("always", **options)) == 0
+    (head, log, best), (its_head, its_log, its_best) = map(
+        head_and_log, (tmp_path / "once", tmp_path / "always"))
+    torch.testing.assert_close(head, its_head, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(np.array(log, float), np.array(its_log, float), rtol=1e-4)
+    assert best["epoch"] == its_best["epoch"]
+    for name, value in best["model"].items():
+        torch.testing.assert_close(value, its_best["model"][name], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("options", [FROZEN, dict(probe=True, epochs=None)],
+                         ids=["frozen", "probe"])
+def test_two_ranks_share_the_pass_over_the_images(arguments, tmp_path, monkeypatch, options):
+    # Each its own cache: neither finds the other's features.
+    assert train.main(arguments("one", **options, cache_dir=tmp_path / "a")) == 0
+    words = arguments("two", **options, cache_dir=tmp_path / "b")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
+               str(REPOSITORY / "train.py"), *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240,
+                          env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr[-2000:]
+    (head, log, best), (its_head, its_log, its_best) = map(
+        head_and_log, (tmp_path / "one", tmp_path / "two"))
+    torch.testing.assert_close(head, its_head, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(log, its_log, rtol=1e-4)
+    assert best["val_auroc"] == its_best["val_auroc"]
+
+
+def test_a_stop_in_the_pass_over_the_images_leaves_a_run_that_goes_on(
+        arguments, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(probe, "CHUNK", 10)
+    original = probe.predict
+    monkeypatch.setattr(probe, "predict", lambda *args, **how: (
+        os.kill(os.getpid(), signal.SIGTERM) or original(*args, **how)))
+    words = arguments(**FROZEN, cache_dir=tmp_path / "cache")
+    assert train.main(words) == train.INTERRUPTED
+    assert "stopped after step 0; the same with --resume goes on" in capsys.readouterr().out
+    monkeypatch.setattr(probe, "predict", original)
+    assert train.main([*words, "--resume"]) == 0
+    assert load_checkpoint(tmp_path / "run" / "last.pt")["progress"]["epoch"] == 3
+
+
+def test_the_plan_counts_one_pass(arguments, capsys):
+    def planned(**options):
+        assert train.main(arguments(plan=True, epochs=1000, **options)) == 0
+        return capsys.readouterr().out
+
+    once, always = planned(freeze=True, augment="none"), planned(freeze=True)
+    assert "for one pass; the head alone then takes little" in once and "= 6,000" in once
+    times = [re.search(r"^time +(\S+) at", out, re.MULTILINE)[1] for out in (once, always)]
+    assert times[0] in ("0:00:00", "0:00:01") and times[1] > "0:00:05"
 
 
 def test_a_probe_needs_validation(arguments, capsys):

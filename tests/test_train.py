@@ -405,13 +405,6 @@ def test_weights_are_looked_at_before_hours_of_preprocessing(arguments, tmp_path
     assert train.main(arguments(**words)) == 2
 
 
-def test_a_probe_is_not_shared_out(arguments, monkeypatch, capsys):
-    monkeypatch.setattr(train.distributed, "join_processes",
-                        lambda _: train.distributed.Processes(0, 2, torch.device("cpu"), None))
-    assert train.main(arguments(probe=True)) == 2
-    assert "--probe: takes one process" in capsys.readouterr().err
-
-
 def test_unknown_choice_is_a_usage_error(capsys):
     with pytest.raises(SystemExit) as exit:
         train.main(["--data", "chestxray99"])
