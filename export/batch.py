@@ -5,9 +5,11 @@ import sys
 from collections import deque, namedtuple
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
 
 from export.dicom import read_uids
+from export.output import is_stream
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".dic", ".ima"}
 
@@ -27,7 +29,7 @@ def expand(arguments, separator="\n"):
         if argument == "-":
             content = sys.stdin.buffer.read().removeprefix(b"\xef\xbb\xbf")  # Windows' mark
             lines = os.fsdecode(content).split(separator)  # file names need not be UTF-8
-            paths += [line for line in (line.rstrip("\r\n") for line in lines) if line.strip()]
+            paths += [line.rstrip("\r\n") for line in lines if line.strip()]
         elif os.path.isdir(argument):
             images = search(argument)
             if not images:
@@ -59,16 +61,15 @@ def is_image(path):
     path = Path(path)
     if path.name.startswith("._") or path.name == "DICOMDIR":  # macOS's notes; a list of files
         return False
-    known = path.suffix.lower() in SUFFIXES
+    if is_stream(path):  # reading from a pipe would wait forever
+        return False
+    if path.suffix.lower() in SUFFIXES:
+        return True
     try:
-        if path.exists() and not path.is_file():  # reading from a pipe would wait forever
-            return False
-        if known:
-            return True
         with open(path, "rb") as file:
             return file.read(132)[128:] == b"DICM"
     except OSError:
-        return known
+        return False
 
 
 def predictions(model, paths, batch_size=8, workers=None, any_modality=False):
@@ -78,22 +79,18 @@ def predictions(model, paths, batch_size=8, workers=None, any_modality=False):
     """
     def read(path):
         try:
-            image, header = model.read(path, path, any_modality)
+            image, header = model.read(path, any_modality=any_modality)
             return path, model.shrink(image), None, read_uids(header)
         except (ValueError, OSError) as reason:
             return path, None, str(reason).replace("\n", " "), read_uids(None)
 
     with closing(ahead(read, paths, workers or os.cpu_count(), 2 * batch_size)) as files:
-        batch = []
-        for n, item in enumerate(files, start=1):
-            batch.append(item)
-            if len(batch) == batch_size or n == len(paths):
-                scores = iter(score(model, [image for _, image, _, _ in batch if image is not None],
-                                    batch_size))
-                for path, image, error, uids in batch:
-                    probability, reason = (None, None) if image is None else next(scores)
-                    yield Result(path, probability, error or reason and f"{path}: {reason}", uids)
-                batch = []
+        while batch := list(islice(files, batch_size)):
+            images = [image for _, image, _, _ in batch if image is not None]
+            scores = iter(score(model, images, batch_size))
+            for path, image, error, uids in batch:
+                probability, reason = (None, None) if image is None else next(scores)
+                yield Result(path, probability, error or reason and f"{path}: {reason}", uids)
 
 
 def score(model, images, batch_size):

@@ -145,13 +145,11 @@ def write_sheet(model, result, folder, taken, all_labels=False):
              if yes or all_labels]
     if not shown:
         return None
-    image, _ = model.read(result.path, result.path, any_modality=True)
+    image, _ = model.read(result.path, any_modality=True)
     source, heats = Path(result.path), occlusion(model, image)
     panels = [overlay(image, heats[i], source.name, model.labels[i], float(result.probability[i]),
                       model.thresholds[i]) for i in shown]
-    sheet = Image.new("RGB", (panels[0].width, sum(panel.height for panel in panels)))
-    for n, panel in enumerate(panels):
-        sheet.paste(panel, (0, n * panel.height))
+    sheet = Image.fromarray(np.vstack(panels))
     name, number = source.stem, 1
     while name.casefold() in taken:
         number += 1

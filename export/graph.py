@@ -145,11 +145,9 @@ def fold(state, config, mean=None, std=None):
     kernel = (kernel / scale / 255).sum(1, keepdims=True)
     state["patch_embed.proj.weight"] = kernel.astype(np.float32)
     state["patch_embed.proj.bias"] = (state["patch_embed.proj.bias"] - shift).astype(np.float32)
-    scale = np.ones(3 * width, np.float32)
-    scale[:width] = (width // config["num_heads"]) ** -0.5  # of the queries
-    for layer in (f"blocks.{n}.attn.qkv" for n in range(config["depth"])):
-        state[f"{layer}.weight"] = state[f"{layer}.weight"] * scale[:, None]
-        state[f"{layer}.bias"] = state[f"{layer}.bias"] * scale
+    for name in [name for name in state if ".attn.qkv." in name]:
+        state[name] = state[name].copy()
+        state[name][:width] *= (width // config["num_heads"]) ** -0.5  # of the queries
     return state
 
 

@@ -102,11 +102,6 @@ def atomic_write(path, mode="w"):
                 part.unlink()
 
 
-def as_written(path):
-    """A path as text files have it; names need not be UTF-8."""
-    return path.encode(errors="backslashreplace").decode()
-
-
 def kept_rows(path, columns, checksum, labels):
     """Make a CSV of `export.predict` ready to be continued; gives the images that are done.
 

@@ -18,6 +18,7 @@ import os
 import sys
 from collections import Counter
 from contextlib import closing, nullcontext
+from functools import partial
 from pathlib import Path
 
 if not __package__:
@@ -30,7 +31,7 @@ from export.batch import expand, predictions
 from export.card import card, weak_labels
 from export.dicom import UIDS
 from export.explain import INFERENCES, write_sheet
-from export.output import as_written, atomic_write, check_target, command, kept_rows, run_command
+from export.output import atomic_write, check_target, command, kept_rows, run_command
 from export.runtime import Predictor, cuda_problem
 from export.verify import differences
 
@@ -82,11 +83,10 @@ def rows(model, result):
                           calibration=how) for label, p, t, yes, how in findings]
 
 
-def writer(model, args, file):
+def writer(model, args, columns, file):
     """A function that writes one image's result in the form asked for."""
-    kept = columns(args)
     if args.csv:
-        table = csv.DictWriter(file, kept, lineterminator="\n", extrasaction="ignore")
+        table = csv.DictWriter(file, columns, lineterminator="\n", extrasaction="ignore")
         if not args.resume or not file.tell():
             table.writeheader()
         return lambda result: table.writerows(rows(model, result))
@@ -98,12 +98,9 @@ def writer(model, args, file):
 
     def write_json(result):
         lines, shared = rows(model, result), {"image", "model", *UIDS}
-        entry = {key: lines[0][key] for key in kept if key in shared}
-        if result.error:
-            entry["error"] = result.error
-        else:
-            entry["findings"] = [{key: value for key, value in line.items() if key not in shared}
-                                 for line in lines]
+        entry = {key: lines[0][key] for key in columns if key in shared}
+        found = [{key: line[key] for key in line if key not in shared} for line in lines]
+        entry |= found[0] if result.error else dict(findings=found)
         print(json.dumps(entry), file=file)
 
     def write_table(result):
@@ -115,11 +112,6 @@ def writer(model, args, file):
                   f"  {answer}", file=file)
 
     return write_json if args.jsonl else write_table
-
-
-def columns(args):
-    """The columns of the CSV."""
-    return [name for name in COLUMNS if not (args.no_uids and name in UIDS)]
 
 
 def verify(model, paths):
@@ -135,6 +127,7 @@ def verify(model, paths):
 
 def predict(args):
     """Read the images; gives the exit code."""
+    note = partial(print, file=sys.stderr)
     target = args.csv or args.wide or args.jsonl or "-"
     to_stdout = target in ("-", "/dev/stdout")  # the latter may be a file that others write to
     if args.explain and (args.card or args.verify):
@@ -159,47 +152,45 @@ def predict(args):
         raise ValueError("standard output is closed; --csv FILE or --jsonl FILE writes to a file")
     if args.explain:
         args.explain.mkdir(parents=True, exist_ok=True)
+    columns = [name for name in COLUMNS if not (args.no_uids and name in UIDS)]
     if args.resume:
-        done = kept_rows(target, columns(args), model.checksum, len(model.labels))
-        left = [path for path in paths if as_written(path) not in done]
-        print(f"{len(paths) - len(left)} images are in {target} already", file=sys.stderr)
+        done = kept_rows(target, columns, model.checksum, len(model.labels))
+        left = [path for path in paths  # names need not be UTF-8
+                if path.encode(errors="backslashreplace").decode() not in done]
+        note(f"{len(paths) - len(left)} images are in {target} already")
         paths = left
     why = ""
     if args.provider == "auto" and model.provider == "cpu":
         problem = cuda_problem() or "onnxruntime found no usable GPU"
         why = f" (no CUDA: {problem.partition(';')[0]})"
     cost = f"; --explain takes {INFERENCES} inferences an image" if args.explain else ""
-    print(f"{len(paths)} images on {model.provider}{why}{cost}", file=sys.stderr)
+    note(f"{len(paths)} images on {model.provider}{why}{cost}")
 
     failed, taken, bare = 0, set(), 0
     opened = (nullcontext(sys.stdout) if to_stdout else atomic_write(target) if not args.resume
               else open(target, "a", 1, encoding="utf-8", errors="backslashreplace", newline=""))
     results = predictions(model, paths, args.batch_size, args.workers, args.any_modality)
-    bar = Progress("predict", len(paths))
-    with opened as file, closing(results), bar:
-        write = writer(model, args, file)
-        for done, result in enumerate(results, start=1):
+    shown = Progress("predict", len(paths)).over(results)
+    with opened as file, closing(results), closing(shown):
+        write = writer(model, args, columns, file)
+        for result in shown:
             failed += result.error is not None
             write(result)
-            if bar.due():
-                bar.show(done)
             if args.explain and not result.error:
                 bare += not write_sheet(model, result, args.explain, taken, args.explain_all)
-    notes = []
     if bare:
-        notes.append(f"{bare} images have no picture, since no label reaches its threshold; "
-                     "--explain-all draws all labels")
+        note(f"{bare} images have no picture, since no label reaches its threshold; "
+             "--explain-all draws all labels")
     if weak := weak_labels(model.metadata):
-        notes.append("worse than chance on validation (AUC below 0.5), so that neither the "
-                     f"probability nor the answer means anything: {', '.join(weak)}")
+        note("worse than chance on validation (AUC below 0.5), so that neither the probability "
+             f"nor the answer means anything: {', '.join(weak)}")
     if not (args.csv or args.wide or args.jsonl):
-        notes.append("threshold: from which probability on the answer is yes, chosen on "
-                     "validation; - where validation gave none. --card says more")
+        note("threshold: from which probability on the answer is yes, chosen on validation; - "
+             "where validation gave none. --card says more")
     if args.wide:
-        notes.append(f"next: python evaluate.py --predictions {target} --truth TRUTH.csv")
+        note(f"next: python evaluate.py --predictions {target} --truth TRUTH.csv")
     if failed:
-        notes.append(f"{failed} of {len(paths)} images failed")
-    print(*notes, sep="\n", end="\n" if notes else "", file=sys.stderr)
+        note(f"{failed} of {len(paths)} images failed")
     return 1 if failed else 0
 
 

@@ -9,6 +9,7 @@
 
 import ctypes
 import os
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -79,24 +80,22 @@ class Predictor:
                              "(H, W) arrays")
         if batch_size < 1:
             raise ValueError(f"batch_size {batch_size}: expected at least 1")
-        found, batch = [np.empty((0, len(self.labels)), np.float32)], []
-        for i, image in enumerate(images):
-            name = image if isinstance(image, str | os.PathLike) else f"image {i}"
-            batch.append(self.shrink(self.read(image, name)[0]))
-            if len(batch) == batch_size:
-                found.append(self.predict(batch, batch_size))
-                batch = []
-        return np.concatenate([*found, self.predict(batch, batch_size)])
+        ready = (self.shrink(self.read(image, f"image {i}")[0]) for i, image in enumerate(images))
+        found = [np.empty((0, len(self.labels)), np.float32)]
+        while batch := list(islice(ready, batch_size)):
+            found.append(self.predict(batch, batch_size))
+        return np.concatenate(found)
 
     def read(self, image, name="image", any_modality=False):
         """A radiograph as `check` returns it, and its DICOM header or None.
 
-        `any_modality` takes DICOM files that say that they are no frontal radiographs, too.
+        Errors call it `name`, or a file by its path. `any_modality` takes DICOM files that say that
+        they are no frontal radiographs, too.
         """
         if hasattr(image, "file_meta"):
             image = to_bytes(image)
         elif isinstance(image, str | os.PathLike):
-            image = read_file(image)
+            name, image = image, read_file(image)
         if not isinstance(image, bytes):
             return self.check(image, name), None
         header = read_header(image, name)
@@ -141,8 +140,7 @@ class Predictor:
             size = min(batch_size, max(1, BATCH_BYTES // (4 * height * width)))
             for start in range(0, len(rows), size):
                 batch = rows[start:start + size]
-                pixels = np.stack([images[i] for i in batch])[:, None]
-                pixels = pixels.astype(self.input_dtype, copy=False)
+                pixels = np.stack([images[i][None] for i in batch], dtype=self.input_dtype)
                 try:
                     [probability[batch]] = self.session.run(["probability"], {"image": pixels})
                 except Exception as error:  # onnxruntime's exceptions share no narrower public base
@@ -153,9 +151,8 @@ class Predictor:
 
     def predict_labels(self, probability):
         """Whether each probability (N, L) reaches its label's threshold; None without one."""
-        known = np.array([threshold is not None for threshold in self.thresholds])
-        reached = probability >= np.array([1.0 if t is None else t for t in self.thresholds])
-        return np.where(known, reached, None)
+        cuts = np.array(self.thresholds, float)  # NaN where there is none
+        return np.where(np.isnan(cuts), None, probability >= cuts)
 
 
 def resize(image, size):

@@ -166,7 +166,7 @@ def test_few_images_are_in_memory_at_a_time(folder, model, monkeypatch):
 def test_abandoned_predictions_decode_no_more(folder, model, monkeypatch):
     read = []
     monkeypatch.setattr(
-        model, "read", lambda path, *_: read.append(path) or Predictor.read(model, path, path)
+        model, "read", lambda path, **_: read.append(path) or Predictor.read(model, path)
     )
     results = batch.predictions(model, good(folder)[:1] * 50, batch_size=1, workers=2)
     next(results)

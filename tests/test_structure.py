@@ -37,7 +37,7 @@ ALLOWED = [
     ("export/quantize.py", set()),
     ("export/dicom.py", set()),
     ("export/metadata.py", set()),
-    ("export/batch.py", {"export.dicom"}),
+    ("export/batch.py", {"export.dicom", "export.output"}),
     ("export/explain.py", {"export.output", "export.runtime", "export.verify"}),
     ("export/precision.py", {"models", "stats", "export.graph", "export.output",
                              "export.quantize"}),
