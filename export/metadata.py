@@ -28,6 +28,14 @@ def encode_metadata(metadata):
             for key, value in metadata.items()} | {CHECKSUM: "0" * 64}
 
 
+def serialize(proto, metadata):
+    """The bytes of an `onnx.ModelProto` with these metadata and its checksum."""
+    del proto.metadata_props[:]
+    for key, value in encode_metadata(metadata).items():
+        proto.metadata_props.add(key=key, value=value)
+    return add_checksum(proto.SerializeToString())
+
+
 def add_checksum(content):
     """A serialized model with its own sha256 in its metadata, computed with zeros in that place."""
     place = checksum_place(content)

@@ -34,14 +34,7 @@ from export.batch import expand, predictions
 from export.calibrate import calibrate, draw
 from export.card import INTENDED_USE, card
 from export.graph import INPUT_TYPES, OPERATORS, classifier
-from export.metadata import (
-    CHECKSUM,
-    FORMAT,
-    UNCALIBRATED,
-    add_checksum,
-    checksum_place,
-    encode_metadata,
-)
+from export.metadata import CHECKSUM, FORMAT, UNCALIBRATED, checksum_place, serialize
 from export.output import Refused, atomic_write, check_target, command, is_stream, run_command
 from export.precision import check_fp16, check_precision
 from export.quantize import CALIBRATION_IMAGES, int8
@@ -129,7 +122,7 @@ def export(args):
     with torch.inference_mode():
         expected = model(inputs).sigmoid().numpy()
     provider = "auto" if args.precision == "fp16" else "cpu"
-    candidate = Predictor(serialized(proto, metadata), provider)
+    candidate = Predictor(serialize(proto, metadata), provider)
     found = candidate(files)
     worst = float(np.abs(found - expected).max())
     if reduced:
@@ -147,7 +140,7 @@ def export(args):
                       f"allowed {PARITY:g}")
 
     metadata["reference"] = reference(candidate, files[:4], found)
-    content = serialized(proto, metadata)
+    content = serialize(proto, metadata)
     metadata[CHECKSUM] = content[checksum_place(content)].decode()
     write(out, content, metadata, reliability)
     print(f"{out}: {len(content) / 1e6:.1f} MB, within {worst:.2g} of PyTorch on {len(files)} "
@@ -229,12 +222,6 @@ def compare(candidate, model, dataset, metadata, norm):
     patients = dataset.table.patient_id[rows]
     return dict(images=len(rows), **check_precision(
         y_true, expected, found, patients, metadata["labels"], metadata["thresholds"]))
-
-
-def serialized(proto, metadata):
-    """The bytes of a model with its metadata and checksum."""
-    onnx.helper.set_model_props(proto, encode_metadata(metadata))
-    return add_checksum(proto.SerializeToString())
 
 
 def beside(out):

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from export.card import INTENDED_USE
 from export.graph import classifier
-from export.metadata import CHECKSUM, FORMAT, UNCALIBRATED, add_checksum, encode_metadata
+from export.metadata import CHECKSUM, FORMAT, UNCALIBRATED, add_checksum, encode_metadata, serialize
 from export.runtime import Predictor
 from export.verify import reference
 from models import VisionTransformer
@@ -77,8 +77,7 @@ def random_model(layer_scale=True, patch_size=16, seed=0, embed_dim=48, **kind):
 def graph_and_reference(input_type, radiographs):
     model, state = random_model()
     proto = classifier(state, model.config, input_type=input_type)
-    onnx.helper.set_model_props(proto, encode_metadata(METADATA | dict(input_type=input_type)))
-    content = add_checksum(proto.SerializeToString())
+    content = serialize(proto, METADATA | dict(input_type=input_type))
     spread = [radiograph(90, 80, seed).astype(np.uint8) for seed in range(6)]
     predictor = Predictor(content, "cpu")
     return content, reference(predictor, radiographs, predictor(spread))

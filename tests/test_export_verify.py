@@ -12,7 +12,7 @@ from onnx import helper, numpy_helper
 from test_export_predict import by_formula
 
 from export.graph import classifier
-from export.metadata import CHECKSUM, add_checksum, encode_metadata
+from export.metadata import CHECKSUM, serialize
 from export.quantize import int8
 from export.runtime import Predictor
 from export.verify import differences, golden, reference
@@ -26,8 +26,7 @@ LAST = 2  # block
 
 def finished(proto, **fields):
     """A model of a graph, of metadata and a fitting checksum, as its editor could make it."""
-    helper.set_model_props(proto, encode_metadata(METADATA | fields))
-    return Predictor(add_checksum(proto.SerializeToString()), "cpu")
+    return Predictor(serialize(proto, METADATA | fields), "cpu")
 
 
 @pytest.fixture(scope="module", params=PRECISIONS)
