@@ -14,7 +14,6 @@ from onnx import TensorProto, checker, helper, numpy_helper
 OPSET = 20  # the first with Gelu; onnxruntime reads it since 1.17
 IR_VERSION = 9
 OPERATORS = ("standard", "onnxruntime")
-INPUT_TYPES = {"float32": TensorProto.FLOAT, "uint8": TensorProto.UINT8}
 
 
 class Graph:
@@ -26,8 +25,7 @@ class Graph:
     def __call__(self, op, *inputs, domain="", **attributes):
         names = [x if isinstance(x, str) else self.weight(x) for x in inputs]
         output = f"{op}_{len(self.nodes)}"
-        if domain:
-            self.domains[domain] = 1
+        self.domains.setdefault(domain, 1)
         self.nodes.append(helper.make_node(op, names, [output], name=output, domain=domain,
                                            **attributes))
         return output
@@ -77,8 +75,8 @@ def classifier(state, config, *, mean=None, std=None, input_type="float32",
     attend = fused_attention if operators == "onnxruntime" else attention
     logits = transformer(g, levels, state, config, block_linear, attend, np.dtype(dtype))
     g.nodes.append(helper.make_node("Sigmoid", [logits], ["probability"]))
-    value = helper.make_tensor_value_info
-    return g.model([value("image", INPUT_TYPES[input_type], ["N", 1, "H", "W"])],
+    value, kind = helper.make_tensor_value_info, helper.np_dtype_to_tensor_dtype
+    return g.model([value("image", kind(np.dtype(input_type)), ["N", 1, "H", "W"])],
                    [value("probability", TensorProto.FLOAT, ["N", config["num_classes"]])])
 
 

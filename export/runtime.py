@@ -58,7 +58,7 @@ class Predictor:
         self.labels, self.thresholds = self.metadata["labels"], self.metadata["thresholds"]
         self.calibration = [one["method"] for one in self.metadata["calibration"]]
         self.checksum = self.metadata.pop(CHECKSUM)
-        self.input_dtype = np.uint8 if self.metadata["input_type"] == "uint8" else np.float32
+        self.input_dtype = np.dtype(self.metadata["input_type"])
 
     def __call__(self, images, batch_size=8):
         """Probabilities of radiographs.
@@ -171,8 +171,7 @@ def open_session(model, provider="auto", threads=None, name="model"):
         raise ValueError(f"provider cuda: onnxruntime would run on the CPU: {problem}")
     options = ort.SessionOptions()
     options.log_severity_level = 4  # what fails is raised, and said in one line
-    if threads:
-        options.intra_op_num_threads = threads
+    options.intra_op_num_threads = threads or 0  # of the session's own choice
     providers = ["CPUExecutionProvider"]
     if provider != "cpu" and not problem:
         # TF32 has 10 bits of mantissa; who prefers speed to digits takes the fp16 file

@@ -33,8 +33,8 @@ from data.decode import read_file
 from export.batch import expand, predictions
 from export.calibrate import calibrate, draw
 from export.card import INTENDED_USE, card
-from export.graph import INPUT_TYPES, OPERATORS, classifier
-from export.metadata import CHECKSUM, FORMAT, UNCALIBRATED, checksum_place, serialize
+from export.graph import OPERATORS, classifier
+from export.metadata import CHECKSUM, FORMAT, INPUTS, UNCALIBRATED, checksum_place, serialize
 from export.output import Refused, atomic_write, check_target, command, is_stream, run_command
 from export.precision import check_fp16, check_precision
 from export.quantize import CALIBRATION_IMAGES, int8
@@ -61,7 +61,7 @@ def build_parser():
     add("--operators", default="standard", choices=list(OPERATORS),
         help="standard runs in every runtime; onnxruntime has fused operators of its own, a few "
         "percent faster there (default: standard)")
-    add("--input-type", default="float32", choices=list(INPUT_TYPES),
+    add("--input-type", default="float32", choices=list(INPUTS),
         help="of the graph's input; float32 takes 8 bit, 16 bit and DICOM (default: float32)")
     add("--calibrate", action="store_true", help="fit a logistic (Platt) map per label on "
         "validation, or take the class weight of the training back where that has too few "
