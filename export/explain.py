@@ -132,7 +132,7 @@ def shortened(text, font, width):
 def inferno(values):
     """Colors (..., 3) in 0..255 of values in [0, 1]."""
     at = np.linspace(0, 1, len(INFERNO))
-    return np.stack([np.interp(values, at, INFERNO[:, channel]) for channel in range(3)], axis=-1)
+    return np.stack([np.interp(values, at, channel) for channel in INFERNO.T], axis=-1)
 
 
 def write_sheet(model, result, folder, taken, all_labels=False):

@@ -127,6 +127,6 @@ def largest_values(model, images):
 
 def folded(model):
     """A copy that has LayerScale in the layers before it."""
-    copy = VisionTransformer(**model.config | dict(layer_scale=False)).eval()
+    copy = VisionTransformer(**model.config | dict(layer_scale=False))
     copy.load_state_dict(fold_layer_scale(model.state_dict()))
-    return copy
+    return copy.eval().requires_grad_(False)

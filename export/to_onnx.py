@@ -86,7 +86,7 @@ def export(args):
     out = args.out or path.parent / f"model{suffix}.onnx"
     for target in (out, *beside(out)):
         check_target(target)
-    model = restore_model(checkpoint)
+    model = restore_model(checkpoint).requires_grad_(False)
     norm = dict(mean=checkpoint.get("input_mean"), std=checkpoint.get("input_std"))
     metadata = describe(path, checkpoint, args, model)
     reduced = args.precision != "fp32"
@@ -113,14 +113,12 @@ def export(args):
     if args.precision == "fp16":
         options["dtype"] = np.float16
     elif args.precision == "int8":
-        with torch.inference_mode():
-            state, options["block_linear"] = int8(model, state, training, args.operators)
+        state, options["block_linear"] = int8(model, state, training, args.operators)
     proto = classifier(state, model.config, **norm, **options)
 
     files, levels = parity_images(validation, args.images, model.config["img_size"])
     inputs = to_input(levels, **norm)
-    with torch.inference_mode():
-        expected = model(inputs).sigmoid().numpy()
+    expected = model(inputs).sigmoid().numpy()
     provider = "auto" if args.precision == "fp16" else "cpu"
     candidate = Predictor(serialize(proto, metadata), provider)
     found = candidate(files)
@@ -128,8 +126,7 @@ def export(args):
     if reduced:
         device = dict(cpu="the CPU", cuda="CUDA")[candidate.provider]
         if args.precision == "fp16" and candidate.provider == "cpu":
-            with torch.inference_mode():
-                words = check_fp16(model, training, inputs, found)
+            words = check_fp16(model, training, inputs, found)
             device = f"the CPU, which computes fp16 files in fp32; {words}"
         print(f"checked on {device}")
         metadata["precision_check"] = dict(

@@ -30,9 +30,8 @@ def pattern(height, width, kind="plain"):
     All kinds but the first have skewed histograms, so that a missing equalization shows.
     """
     y, x = np.mgrid[:height, :width].astype(np.uint32)
-    bands = (y * 200 // height + (x * x // width + 7 * y) % 40).astype(np.uint32)
-    # the multipliers are Knuth's and xxHash's
-    plain = bands + ((y * np.uint32(2654435761) ^ x * np.uint32(2246822519)) >> np.uint32(29))
+    plain = y * 200 // height + (x * x // width + 7 * y) % 40
+    plain += (y * 2654435761 ^ x * 2246822519) >> 29  # the multipliers are Knuth's and xxHash's
     if kind in ("dark", "bright"):
         dark = plain ** 3 // 65025
         return (dark if kind == "dark" else 255 - dark).astype(np.uint8)
