@@ -11,6 +11,8 @@ from pathlib import Path
 
 from data.console import Parser
 
+TEXT = dict(newline="", encoding="utf-8", errors="backslashreplace")  # names need not be UTF-8
+
 
 class Refused(ValueError):
     """A model that was made as asked for and does not pass a check."""
@@ -81,11 +83,10 @@ def atomic_write(path, mode="w"):
 
     Behind a link, what it points to is replaced. A device or a pipe is written directly.
     """
-    text = {} if "b" in mode else dict(newline="", encoding="utf-8", errors="backslashreplace")
     target, direct = Path(os.path.realpath(path)), is_stream(path)
     part = Path(path) if direct else target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        with open(part, mode, **text) as file:
+        with open(part, mode, **({} if "b" in mode else TEXT)) as file:
             yield file
             file.flush()
             if not direct:
@@ -110,7 +111,7 @@ def kept_rows(path, columns, checksum, labels):
     """
     if not os.path.isfile(path):
         return set()
-    with open(path, newline="", encoding="utf-8", errors="backslashreplace") as file:
+    with open(path, **TEXT) as file:
         table = csv.DictReader(file)
         if (found := table.fieldnames or columns) != columns:
             raise ValueError(f"{path}: has the columns {', '.join(found)[:200]!r}; expected "

@@ -31,7 +31,7 @@ from export.batch import expand, predictions
 from export.card import card, weak_labels
 from export.dicom import UIDS
 from export.explain import INFERENCES, write_sheet
-from export.output import atomic_write, check_target, command, kept_rows, run_command
+from export.output import TEXT, atomic_write, check_target, command, kept_rows, run_command
 from export.runtime import Predictor, cuda_problem
 from export.verify import differences
 
@@ -167,8 +167,8 @@ def predict(args):
     note(f"{len(paths)} images on {model.provider}{why}{cost}")
 
     failed, taken, bare = 0, set(), 0
-    opened = (nullcontext(sys.stdout) if to_stdout else atomic_write(target) if not args.resume
-              else open(target, "a", 1, encoding="utf-8", errors="backslashreplace", newline=""))
+    opened = (nullcontext(sys.stdout) if to_stdout else open(target, "a", 1, **TEXT) if args.resume
+              else atomic_write(target))
     results = predictions(model, paths, args.batch_size, args.workers, args.any_modality)
     shown = Progress("predict", len(paths)).over(results)
     with opened as file, closing(results), closing(shown):
