@@ -156,7 +156,7 @@ def fit(run, stop):
         run_folder.write_table(cfg.folder / "log.csv", state.log)  # a kill may have left it behind
     train_set, val_features = run.train_set, None
     if cfg.features_once:  # the head alone goes through the epochs, on class tokens
-        features = probe.compute_features(run, stop)
+        features = probe.compute_features(run, stop, Progress)
         if features is None:
             return run.stopped()
         net, (train_set, val_features) = run.model.head, features

@@ -70,9 +70,9 @@ def build_parser():
     add("--root", help="where the run's corpus lies on this machine (default: as when trained)")
     add("--images", nargs="+", metavar="PATH", help="radiographs for the comparison with PyTorch, "
         "where the corpus is not on this machine (default: validation images of the run)")
-    add("--check-on", default="val", choices=["train", "val", "test"], help="labeled radiographs "
-        f"of the run on which a reduced precision is checked, up to {CHECK_IMAGES:,} "
-        "(default: val)")
+    add("--check-on", choices=["train", "val", "test"], help="labeled radiographs of the run on "
+        f"which a reduced precision is checked, up to {CHECK_IMAGES:,} (default: val, or train "
+        "where the run has no validation)")
     return parser
 
 
@@ -95,8 +95,11 @@ def export(args):
 
     dataset = partial(data.from_config, checkpoint["config"],
                       **({"root": args.root} if args.root else {}))
-    validation = dataset("val") if args.calibrate or not args.images else None
-    reliability = None
+    held_out = "val" if checkpoint["config"].get("images_val") != 0 else "train"
+    if args.calibrate and held_out != "val":
+        raise ValueError("--calibrate: the run was trained without validation (--val-fraction 0)")
+    validation = dataset(held_out) if args.calibrate or not args.images else None
+    reliability, check_on = None, args.check_on or held_out
     if args.calibrate:
         calibrated, *reliability = calibrate(model, validation, metadata["thresholds"], norm,
                                              dataset("train").pos_weight())
@@ -130,8 +133,8 @@ def export(args):
             device = f"the CPU, which computes fp16 files in fp32; {words}"
         print(f"checked on {device}")
         metadata["precision_check"] = dict(
-            device=device, split=args.check_on,
-            **compare(candidate, model, dataset(args.check_on), metadata, norm))
+            device=device, split=check_on,
+            **compare(candidate, model, dataset(check_on), metadata, norm))
     elif not worst <= PARITY:
         raise Refused(f"{out}: not written: a probability differs from PyTorch's by {worst:.2g}, "
                       f"allowed {PARITY:g}")
@@ -163,7 +166,8 @@ def describe(path, checkpoint, args, model):
         cohort=config.get("cohort") or "not known",
         label_set=labels_in if isinstance(labels_in, str) else ", ".join(labels_in),
         calibration=[UNCALIBRATED] * len(labels),
-        thresholds_from="Youden's index on the validation set" if chosen else "none",
+        thresholds_from="Youden's index on the validation set" if chosen
+        else "none, so that nothing is called positive",
         precision=args.precision, operators=args.operators, input_type=args.input_type,
         checkpoint_sha256=digest,
         labels=labels, thresholds=thresholds, image_size=model.config["img_size"],

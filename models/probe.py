@@ -14,7 +14,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from data.console import Progress
 from models.checkpoint import atomic_write
 from models.distributed import max_over_ranks
 from models.inference import predict
@@ -44,11 +43,12 @@ class Features:
         return self.labels.numpy(), scores.cpu().numpy()
 
 
-def compute_features(run, stop):
+def compute_features(run, stop, progress):
     """`Features` of the training and validation images of a `train.Run`, the latter perhaps None.
 
     They are kept beside the cached images, under a hash of all that they depend on, and shared out
-    over the processes. None, in all processes, if `stop` was requested in one before the end.
+    over the processes; `progress` is `data.console.Progress`. None, in all processes, if `stop`
+    was requested in one before the end.
     """
     computed = []
     for images in (run.train_set, run.val_set) if run.val_set else (run.train_set,):
@@ -59,9 +59,9 @@ def compute_features(run, stop):
                  for start in range(0, len(images), CHUNK)}
         # First this process's share, then what is not on its disk: another machine's share.
         for share in ([*parts][run.on.rank::run.on.world], parts):
-            progress = Progress("features", len(share), unit=f"x {CHUNK} images",
-                                seconds=run.cfg.log_seconds, enabled=run.on.rank == 0)
-            for path in progress.over(share):
+            bar = progress("features", len(share), unit=f"x {CHUNK} images",
+                           seconds=run.cfg.log_seconds, enabled=run.on.rank == 0)
+            for path in bar.over(share):
                 if not path.exists() and not stop.requested:
                     _, tokens = predict(run.model, images, indices=parts[path], features=True,
                                         device=run.on.device, mean=run.mean, std=run.std)

@@ -19,10 +19,13 @@ from layouts import augreg_arrays, dinov2_state
 from runs import assert_same_run
 
 import data
+import evaluate
 import train
 from data.batches import epoch_batches, prefetch
 from data.phantom.__main__ import main as draw
 from data.splits import SPLITS
+from export import predict as exported
+from export import to_onnx
 from models import create_model
 from models.checkpoint import load_checkpoint, restore_model
 from models.inference import predict
@@ -421,7 +424,7 @@ def test_an_undefined_auc_is_no_best_and_patience_ends(arguments, tmp_path, caps
 
 
 def test_all_training_rows_and_the_last_epoch_as_the_authors_do(
-        arguments, tmp_path, capsys):
+        arguments, tmp_path, capsys, monkeypatch):
     assert train.main(arguments(val_fraction=0)) == 2
     assert "add --keep last" in capsys.readouterr().err
     root = tmp_path / "cxr14"
@@ -434,6 +437,21 @@ def test_all_training_rows_and_the_last_epoch_as_the_authors_do(
     assert best["config"]["images_train"] == len(official) and best["thresholds"] == [None] * 14
     with open(tmp_path / "run" / "log.csv", newline="") as file:
         assert [row["val_auroc"] for row in csv.DictReader(file)] == ["", ""]
+
+    # From there to the deployed file, whose thresholds come from nowhere.
+    monkeypatch.chdir(tmp_path)
+    assert evaluate.main(["run", "--bootstrap", "100", "--min-count", "1", "--device", "cpu"]) == 0
+    for precision in ("fp32", "int8"):
+        assert to_onnx.main(["run", "--precision", precision]) == 0
+    assert "int8 against PyTorch on" in (out := capsys.readouterr().out) and "of train" in out
+    card = (tmp_path / "run" / "MODEL_CARD.md").read_text()
+    assert "| thresholds | none, so that nothing is called positive |" in card
+    image = next(root.rglob("*.png"))
+    assert exported.main(["run/model.onnx", str(image), "--jsonl", "found.jsonl"]) == 0
+    findings = json.loads((tmp_path / "found.jsonl").read_text())["findings"]
+    assert [(one["threshold"], one["positive"]) for one in findings] == [(None, None)] * 14
+    assert to_onnx.main(["run", "--calibrate"]) == 2
+    assert "trained without validation" in capsys.readouterr().err
 
 
 def test_keep_last_keeps_the_last_epoch(arguments, tmp_path, monkeypatch):
