@@ -315,7 +315,8 @@ def test_a_network_that_was_trained_elsewhere_is_exported(run, checkpoint, corpu
     assert main([str(run), "--images", corpus["root"] + "/images"]) == 0
     assert "note: its test patients are not known\n" in capsys.readouterr().out
     model, card = Predictor(run / "model.onnx", "cpu"), (run / "MODEL_CARD.md").read_text()
-    assert model.thresholds == nothing and "| thresholds | none, so that nothing is called positive |" in card
+    assert model.thresholds == nothing
+    assert "| thresholds | none, so that nothing is called positive |" in card
     assert "| cohort rule | not known |" in card and "Worse than chance" not in card
     assert (model.predict_labels(np.full((1, len(nothing)), 0.9)) == None).all()  # noqa: E711
 
