@@ -20,8 +20,8 @@ In the order in which data flow:
 usable where torch is not installed.
 """
 
-import importlib
 import os
+import pkgutil
 from collections import UserDict
 from pathlib import Path
 
@@ -30,16 +30,13 @@ class _Corpora(UserDict):
     """Name -> Dataset class, imported when it is looked up."""
 
     def __getitem__(self, name):
-        module, class_name = self.data[name]
-        return getattr(importlib.import_module(module), class_name)
+        return pkgutil.resolve_name(self.data[name])
 
 
-CORPORA = _Corpora({
-    "vindr": ("data.vindr", "VinDrCXR"), "cxr14": ("data.cxr14", "ChestXray14"),
-    "chexpert": ("data.chexpert", "CheXpert"), "mimic": ("data.mimic", "MimicCXR"),
-    "ukacxr": ("data.ukacxr", "UkaCXR"), "padchest": ("data.padchest", "PadChest"),
-    "custom": ("data.custom", "Custom"), "phantom": ("data.phantom.corpus", "Phantom"),
-})
+CORPORA = _Corpora(
+    vindr="data.vindr:VinDrCXR", cxr14="data.cxr14:ChestXray14", chexpert="data.chexpert:CheXpert",
+    mimic="data.mimic:MimicCXR", ukacxr="data.ukacxr:UkaCXR", padchest="data.padchest:PadChest",
+    custom="data.custom:Custom", phantom="data.phantom.corpus:Phantom")
 ARGUMENTS = ("root", "table", "labels", "uncertain", "cohort", "image_size", "val_fraction",
              "split_seed", "split_file", "limit", "on_missing", "on_bad", "cache_dir", "cache_only",
              "workers")  # of a Dataset that a run's config.json has

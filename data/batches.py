@@ -15,20 +15,19 @@ RECIPES = {
 }
 
 
-def random_affine(rng, n, *, degrees=(0.0, 8.0), flip=0.5, flip_first=False):
-    """Draw for each of n images a uniform rotation, and a left-right flip of probability `flip`.
+def random_affine(rng, n, *, degrees=(0.0, 8.0), flip_first=False):
+    """Draw for each of n images a uniform rotation, and a left-right flip for half of them.
 
     Gives a float32 Tensor (n, 2, 3), from output to input coordinates as `F.affine_grid` takes it.
     `flip_first` flips, then rotates; by default it is the other way round.
     """
     angle = torch.from_numpy(rng.uniform(*degrees, n)) * (math.pi / 180)
-    sign = torch.from_numpy(1.0 - 2.0 * (rng.random(n) < flip))  # -1 mirrors the x axis
-    cos, sin, zero = angle.cos(), angle.sin(), torch.zeros(n)
-    if flip_first:  # the map runs backwards, from output to input: undo the rotation, then the flip
-        x, y = [cos * sign, -sin * sign, zero], [sin, cos, zero]
-    else:
-        x, y = [cos * sign, -sin, zero], [sin * sign, cos, zero]
-    return torch.stack([torch.stack(x, 1), torch.stack(y, 1)], 1).float()
+    sign = torch.from_numpy(1.0 - 2.0 * (rng.random(n) < 0.5))  # -1 mirrors the x axis
+    cos, sin = angle.cos(), angle.sin()
+    theta = torch.stack([cos, -sin, torch.zeros(n), sin, cos, torch.zeros(n)], 1).view(n, 2, 3)
+    # The map runs backwards, from output to input: flip_first undoes the rotation, then the flip.
+    (theta[:, 0] if flip_first else theta[:, :, 0]).mul_(sign[:, None])
+    return theta.float()
 
 
 def apply_affine(images, theta):
@@ -49,11 +48,6 @@ def epoch_batches(n, batch_size, *, seed, epoch, drop_last=False):
     return [order[start:start + batch_size] for start in range(0, stop, batch_size)]
 
 
-def local_part(batch, rank, world):
-    """The slice of a global batch that belongs to one process."""
-    return slice(len(batch) * rank // world, len(batch) * (rank + 1) // world)
-
-
 def prefetch(dataset, batches, device, *, seed, epoch, augment="paper", first=0, rank=0, world=1,
              depth=3):
     """Yield the batches from number `first` on, each already on its way to the device.
@@ -67,7 +61,7 @@ def prefetch(dataset, batches, device, *, seed, epoch, augment="paper", first=0,
     """
     def load(number):
         batch = batches[number]
-        part = local_part(batch, rank, world)
+        part = slice(len(batch) * rank // world, len(batch) * (rank + 1) // world)
         # A last batch with fewer images than processes: a process without one keeps in step with
         # the others on an image of which no label is known.
         idle = part.start == part.stop

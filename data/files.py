@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-NO_NAMES = frozenset(("", ".", ".."))
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".dicom", ".dcm")
 
 
@@ -38,18 +37,13 @@ def locate(root, paths, candidate_paths):
     `candidate_paths` gives, for a path, those to try in order. Returns the first that is there,
     else the path itself (N,); whether one is there (N,); and the names in every folder listed.
     """
-    folders = {}
-
-    def names(folder):
-        if folder not in folders:
-            folders[folder] = list_files(root / folder)
-        return folders[folder]
-
-    found, present = [], np.zeros(len(paths), bool)
+    folders, found, present = {}, [], np.zeros(len(paths), bool)
     for i, path in enumerate(paths.tolist()):
         for candidate in candidate_paths(path):
             folder, _, name = candidate.rpartition("/")
-            if name in names(folder):
+            if folder not in folders:
+                folders[folder] = list_files(root / folder)
+            if name in folders[folder]:
                 path, present[i] = candidate, True
                 break
         found.append(path)
@@ -122,7 +116,7 @@ def leads_out(path):
     A link under the root may lead out of it: its owner has put it there. What a table says may not.
     """
     return ("\\" in path or ":" in path or "\0" in path
-            or not NO_NAMES.isdisjoint(path.split("/")))
+            or not {"", ".", ".."}.isdisjoint(path.split("/")))
 
 
 def stat_files(root, names):
