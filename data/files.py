@@ -2,6 +2,8 @@
 
 import errno
 import os
+import shutil
+import tempfile
 from collections import Counter
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,6 +31,23 @@ def atomic_write(path):
         raise
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(root):
+    """Context with a temporary folder that takes the place of `root` if the block ends well."""
+    root = Path(root)
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise ValueError(f"{root}: exists and is not an empty folder")
+    root.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{root.name}.", dir=root.parent))
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        os.replace(temporary, root)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
 
 
 def locate(root, paths, candidate_paths):

@@ -37,7 +37,7 @@ def real_dicom():
 @pytest.fixture(scope="session")
 def phantom(tmp_path_factory):
     """A phantom corpus of 60 images, 42 of them for training."""
-    from data.phantom.corpus import make_phantom
+    from data.phantom.layouts import make_phantom
     root = tmp_path_factory.mktemp("train") / "phantom"
     make_phantom(root, patients=20, size=64)
     return root

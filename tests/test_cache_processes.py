@@ -17,7 +17,7 @@ from data.cache import fill
 from data.cache.build import build_cache
 from data.cache.fill import fill_rows
 from data.cache.store import RECORD, Store
-from data.phantom.corpus import make_phantom
+from data.phantom.layouts import make_phantom
 from data.preprocess import preprocess
 
 REPOSITORY = Path(__file__).resolve().parents[1]

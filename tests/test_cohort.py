@@ -12,7 +12,7 @@ from data.cohort import compare, count, main
 from data.labels import TABLE3
 from data.paper_cohorts import NOT_EXPECTED, TABLE1, TABLE2
 from data.phantom.__main__ import main as phantom_main
-from data.phantom.corpus import make_phantom
+from data.phantom.layouts import make_phantom
 from data.tables import Table
 
 

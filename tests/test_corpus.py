@@ -21,7 +21,7 @@ from data.cohort import main as cohort_main
 from data.decode import read_image
 from data.files import find_elsewhere
 from data.phantom.__main__ import main as phantom_main
-from data.phantom.corpus import make_phantom
+from data.phantom.layouts import make_phantom
 from data.preprocess import preprocess
 from data.splits import assign, check_disjoint, draw_patients, read_split, split_hash
 from data.tables import read_csv

@@ -12,7 +12,7 @@ from data import CORPORA
 from data.cache.__main__ import main as cache
 from data.cohort import main as cohort
 from data.custom import main as check
-from data.phantom.corpus import make_phantom
+from data.phantom.layouts import make_phantom
 from data.splits import SPLITS
 from export.predict import main as predict
 from export.to_onnx import main as to_onnx

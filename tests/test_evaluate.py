@@ -275,7 +275,7 @@ def test_mimic_overlap_merges_sides():
 @pytest.fixture(scope="module")
 def phantom(tmp_path_factory):
     """A small phantom corpus and its cache's folder."""
-    from data.phantom.corpus import make_phantom
+    from data.phantom.layouts import make_phantom
 
     folder = tmp_path_factory.mktemp("corpora")
     make_phantom(folder / "phantom", patients=20)
@@ -487,7 +487,7 @@ def test_the_papers_numbers_stand_beside_each_set_of_labels():
 
 
 def test_a_run_of_version_1_is_scored_as_it_was_then(here, monkeypatch):
-    from data.phantom.corpus import make_phantom
+    from data.phantom.layouts import make_phantom
 
     # how version 1 drew a pneumothorax
     monkeypatch.setattr("data.phantom.render.FREE_AIR", 0.13)
@@ -692,7 +692,7 @@ def test_a_checkpoint_of_other_labels(here, phantom, capsys):
 
 def test_a_last_image_alone_is_predicted(here):
     """A round of 16 batches of one image, and one image more."""
-    from data.phantom.corpus import make_phantom
+    from data.phantom.layouts import make_phantom
 
     make_phantom(here / "phantom", patients=40, size=64)
     make_run(here / "runs" / "one", here, "dinov2", 0)

@@ -19,7 +19,7 @@ from PIL import Image
 from sklearn.linear_model import LogisticRegression
 
 import data
-from data.phantom.corpus import make_phantom
+from data.phantom.layouts import make_phantom
 from export import precision, quantize, runtime, to_onnx
 from export.calibrate import calibrate, calibration_error, choose, folds, platt, sigmoid
 from export.graph import classifier

@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 
 from data import CORPORA
+from data.files import new_folder
 from data.labels import TABLE3
 from data.phantom.__main__ import main
-from data.phantom.corpus import make_phantom, new_folder
-from data.phantom.layouts import make_studies
+from data.phantom.layouts import make_phantom, make_studies
 from data.phantom.render import FINDINGS, render, render_lateral
 
 SIZE = 128
@@ -124,7 +124,7 @@ def test_two_processes_may_draw_at_once(tmp_path, monkeypatch):
 
 
 def test_nothing_is_left_of_a_drawing_that_failed(tmp_path, monkeypatch):
-    monkeypatch.setattr("data.phantom.corpus.render", lambda *args, **options: 1 / 0)
+    monkeypatch.setattr("data.phantom.layouts.render", lambda *args, **options: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         make_phantom(tmp_path / "phantom", patients=10)
     assert list(tmp_path.iterdir()) == []

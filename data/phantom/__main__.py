@@ -6,10 +6,9 @@
 import sys
 from pathlib import Path
 
-from data.console import Parser, Progress, check_whole, run_command
+from data.console import Parser, check_whole, run_command
 from data.labels import TABLE3
-from data.phantom.corpus import SIZE, make_phantom, new_folder
-from data.phantom.layouts import make_layout, make_studies
+from data.phantom.layouts import SIZE, make_layout, make_phantom
 
 
 def build_parser():
@@ -31,13 +30,11 @@ def draw(args):
     check_whole(10, patients=args.patients)
     check_whole(64, size=args.size)
     check_whole(0, seed=args.seed)
+    given = dict(patients=args.patients, seed=args.seed, size=args.size)
     if args.layout == "phantom":
-        make_phantom(args.out, patients=args.patients, seed=args.seed, size=args.size)
+        make_phantom(args.out, **given)
     else:
-        studies = make_studies(args.layout, args.patients, args.seed)
-        progress = Progress("drawing", len(studies), unit="studies", seconds=60)
-        with new_folder(args.out) as folder:
-            make_layout(folder, args.layout, progress.over(studies), args.size)
+        make_layout(args.out, args.layout, **given)
     print(f"{args.out}: {args.patients} synthetic patients in the layout of {args.layout}; next: "
           f"python train.py --data {args.layout} --root {args.out} --plan")
 

@@ -1,4 +1,4 @@
-"""Phantoms in the layout of every release: its tree, tables, formats and quirks.
+"""Write phantoms: a corpus of their own, or the layout of a release, with its formats and quirks.
 
 Findings that `data.phantom.render` draws appear in the images; labels that it cannot draw are
 tossed at random, so that every label of Table 3 has positives and negatives.
@@ -14,12 +14,15 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from data.console import Progress
 from data.corpus import PHANTOM_MARK
+from data.files import new_folder
 from data.labels import HEART_SIZE, RELEASE_NAMES, SEVERITY, TABLE3
 from data.padchest import TABLE, TERMS
 from data.phantom.render import FINDINGS, draw_findings, render, render_lateral
 from data.vindr import OTHER, READERS, VinDrCXR
 
+PATIENTS, IMAGES_A_PATIENT, SIZE = 160, 3, 256
 # What else a drawn finding is called, in one release or another.
 ALSO = {"Consolidation": ("Pneumonia", "Lung opacity", "Infiltrates", "Infiltration"),
         "Nodule": ("Nodule/mass", "Mass", "Lung lesion")}
@@ -77,11 +80,38 @@ def make_studies(corpus, patients, seed):
     return studies
 
 
-def make_layout(root, corpus, studies, size):
-    """Write the release of one corpus into an existing empty folder."""
-    (root / PHANTOM_MARK).write_text(f"Synthetic radiographs in the layout of {corpus}: no image "
-                                     "shows a person.\n")
-    WRITERS[corpus](root, studies, size)
+def make_layout(root, corpus, *, patients, seed, size):
+    """Draw the release of one corpus into an absent or empty folder, all of it or nothing.
+
+    The same seed writes the same bytes; `size` is in pixels along a side.
+    """
+    studies = make_studies(corpus, patients, seed)
+    progress = Progress("drawing", len(studies), unit="studies", seconds=60)
+    with new_folder(root) as folder:
+        (folder / PHANTOM_MARK).write_text(f"Synthetic radiographs in the layout of {corpus}: no "
+                                           "image shows a person.\n")
+        WRITERS[corpus](folder, progress.over(studies), size)
+
+
+def make_phantom(root, *, patients=PATIENTS, seed=0, size=SIZE):
+    """Draw the phantom corpus, as `make_layout` does a release."""
+    rows, rng = [], np.random.default_rng((3, seed))
+    progress = Progress("drawing", patients, unit="patients", seconds=60)
+    with new_folder(root) as folder:
+        for patient in progress.over(range(patients)):
+            anatomy, has = seed * 100_000 + patient, draw_findings(rng)
+            view = "AP" if rng.random() < 0.3 else "PA"
+            split = (("train",) * 7 + ("val",) + ("test",) * 2)[patient % 10]
+            for visit in range(IMAGES_A_PATIENT):
+                findings = [name for name in has if rng.random() < 0.85]
+                image, _ = render(findings, visit, size=size, patient=anatomy, view=view)
+                name = f"phantom_{anatomy:05d}_{visit}.png"
+                _save(image, folder / "images" / name)
+                shown = findings or ["No finding"]
+                rows.append({"image": name, "patient_id": anatomy, "view": view, "split": split,
+                             "seed": visit}
+                            | {label: int(label in shown) for label in TABLE3["phantom"]})
+        _write_csv(folder / "phantom.csv", rows)
 
 
 def _write_csv(path, rows):

@@ -195,7 +195,6 @@ def render(findings, seed, *, size=256, patient=0, view="PA"):
     anatomy = {name: fixed.uniform(*between) for name, between in ANATOMY.items()}
     rng = np.random.default_rng((11, patient, seed))
     chest = _Chest(size, anatomy, rng, view)
-    masks = {}
 
     air = 0.36 * chest.lungs
     markings = chest.vessels()
@@ -203,8 +202,7 @@ def render(findings, seed, *, size=256, patient=0, view="PA"):
     if "Cardiomegaly" in findings:
         scale *= rng.uniform(1.50, 1.70)
     heart, heart_mask = chest.heart(scale)
-    if "Cardiomegaly" in findings:
-        masks["Cardiomegaly"] = heart_mask
+    masks = {"Cardiomegaly": heart_mask} if "Cardiomegaly" in findings else {}
 
     extra = np.zeros((size, size), np.float32)
     sides = {name: bool(rng.integers(2)) for name in FINDINGS}
