@@ -306,10 +306,9 @@ def predict_on(corpus, folder, model, checkpoint, config, args):
             "missing": len(test_set.skipped["missing"]), "bad": len(test_set.skipped["bad"]),
             "pretrained_on": list(INITS[init].pretrained_on) if init in INITS else [],
             "paper_init": is_papers(INITS.get(init), config["arch"], settings)}
-    sex, age = test_set.demographics()
-    table = test_set.table
+    table = test_set.with_people(test_set.table)
     p = Predictions(table.image_id, table.patient_id, labels, y_true if not other else
-                    np.full(y_score.shape, np.nan), y_score, meta, sex, age, table.view)
+                    np.full(y_score.shape, np.nan), y_score, meta, table.sex, table.age, table.view)
     if other:  # the labels that both have, by name; sides merge
         known = keep_labels(replace(p, labels=test_set.labels, y_true=y_true, y_score=y_true,
                                     meta={"run": corpus}), merged(labels))

@@ -14,7 +14,7 @@ import numpy as np
 
 from data import CORPORA, default_root
 from data.console import corpus_parser, run_command
-from data.paper_cohorts import FACTS, NO_AGE_OF_0, NOT_EXPECTED, OF_TABLES, TABLE1, TABLE2
+from data.paper_cohorts import FACTS, NO_AGE_OF_0, NOT_EXPECTED, OF_TABLES, PAPER
 
 NAMES = {"images": "images", "patients": "patients", "ap": "AP views, %",
          "train": "train (with val)", "val": "  drawn out as val", "test": "test",
@@ -33,8 +33,7 @@ def count(table, split, labels):
     `split` is an (N,) array. Returns what `NAMES` names, per image as in the paper (percentages,
     ages in years where they are known, "val" counted in "train" too); and positives by label.
     """
-    test = split == "test"
-    ap = np.char.startswith(table.view, "AP")
+    test, ap = split == "test", np.char.startswith(table.view, "AP")
     sizes = {"images": len(table), "patients": len(np.unique(table.patient_id)),
              "ap": 100 * float(ap.sum()) / max(len(ap), 1), "train": int((~test).sum()),
              "val": int((split == "val").sum()), "test": int(test.sum())}
@@ -55,7 +54,7 @@ def compare(corpus, sizes, positives, *, tables_only=True):
     The remark is "differs" where both should agree and do not, the reason where they need not, else
     "". With `tables_only` images that the paper could not read are still among the counted.
     """
-    paper = TABLE1.get(corpus, {}) | TABLE2.get(corpus, {})
+    paper = PAPER.get(corpus, {})
     of_tables = OF_TABLES.get(corpus, {}) if tables_only else {}
     unread = of_tables["images"] - paper["images"] if of_tables else 0
     rows = []
@@ -120,45 +119,42 @@ def build_parser():
     return parser
 
 
-def counted(dataset, table, split, tables_only=True, read_images=False):
+def counted(dataset, table, split, tables_only=True):
     """`compare` for the rows of a dataset's cohort; synthetic ones have nothing beside them."""
-    if not tables_only:
-        sex, age = dataset.demographics(table)
-        table = replace(table, sex=sex, age=age)
     if dataset.corpus in NO_AGE_OF_0:
         table = replace(table, age=np.where(table.age == 0, np.nan, table.age))
     return compare("phantom" if dataset.synthetic else dataset.corpus,
-                   *count(table, split, dataset.labels), tables_only=not read_images)
+                   *count(table, split, dataset.labels), tables_only=tables_only)
 
 
 def report(args):
     """Print the counts of a corpus; returns the exit code."""
-    corpus, told, complete = CORPORA[args.corpus], [], True
+    corpus, complete = CORPORA[args.corpus], True
     dataset = corpus(args.root, labels="all", table=args.table, cohort=args.cohort,
                      val_fraction=args.val_fraction, split_seed=args.split_seed,
                      split_file=args.split_file, tables_only=True)
     if args.write_split:
         dataset.write_split(args.write_split)
     table, split, release = dataset.cohort_table, dataset.cohort_split, dataset.release
+    notes = dataset.notes
     if not args.tables_only:
-        files, present, notes = corpus.find_files(dataset.root, release, whole_tree=True)
+        files, present, found = corpus.find_files(dataset.root, release, whole_tree=True)
         inside = release.left_out == ""
         kept = present[inside]
         complete = bool(kept.all())
-        table = replace(table, path=files[inside])
-        told += [f"{kept.sum():,} of the {len(table):,} images are on disk", *notes]
+        table = dataset.with_people(replace(table, path=files[inside]))
+        notes += [f"{kept.sum():,} of the {len(table):,} images are on disk", *found]
     if args.read_images:
         cache = corpus.fill_cache(dataset.root, release, files, inside & present,
                                   cache_dir=args.cache_dir, on_bad="skip")
-        told += [f"cannot be read: {path}: {reason}" for path, reason in cache.bad]
+        notes += [f"cannot be read: {path}: {reason}" for path, reason in cache.bad]
         kept[kept] = cache.rows >= 0
         table, split = table.take(kept), split[kept]
     views = zip(*np.unique(table.view, return_counts=True))
-    told.append("views: " + ", ".join(f"{view} {n:,}" for view, n in views))
+    notes.append("views: " + ", ".join(f"{view} {n:,}" for view, n in views))
     if args.corpus in FACTS and not dataset.synthetic:
-        told.append(f"the paper: {FACTS[args.corpus]}")
-    rows = counted(dataset, table, split, args.tables_only, args.read_images)
-    notes = dataset.notes + told
+        notes.append(f"the paper: {FACTS[args.corpus]}")
+    rows = counted(dataset, table, split, tables_only=not args.read_images)
     if args.json:
         print(json.dumps(dict(
             corpus=args.corpus, cohort=args.cohort, root=str(dataset.root), notes=notes,
@@ -185,7 +181,7 @@ def report(args):
 def report_all(args):
     """Print Table 1 of the corpora that are there, with the paper's numbers where they differ."""
     found = {}
-    for name in TABLE1:
+    for name in PAPER:
         if default_root(name).is_dir():
             dataset = CORPORA[name](labels="all", tables_only=True, val_fraction=args.val_fraction,
                                     split_seed=args.split_seed)
@@ -193,7 +189,7 @@ def report_all(args):
             found[name] = {row.name: row for row in rows if row.name in NAMES}
     if not found:
         raise FileNotFoundError(f"{default_root('vindr').parent}: holds none of "
-                                f"{', '.join(TABLE1)}; set CXR_ROOT")
+                                f"{', '.join(PAPER)}; set CXR_ROOT")
     if args.json:
         print(json.dumps({name: [row._asdict() for row in rows.values()]
                           for name, rows in found.items()}, indent=1))
@@ -219,7 +215,7 @@ def explain(args):
     positive = [release.table.y[:, release.labels.index(name)] == 1 for name in names]
     rows = {rule: [inside.sum(), *((inside & y).sum() for y in positive)]
             for rule, inside in corpus.rules(release).items()}
-    rows["the paper"] = [TABLE1[args.corpus]["images"], *map(TABLE2[args.corpus].get, names)]
+    rows["the paper"] = [PAPER[args.corpus][name] for name in ("images", *names)]
     print_table(("images", *names), {
         rule: [f"{images:,}", *(f"{n:,} ({100 * n / max(images, 1):4.1f} %)" for n in counts)]
         for rule, (images, *counts) in rows.items()}, args.latex)

