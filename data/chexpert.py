@@ -47,7 +47,6 @@ class CheXpert(Corpus):
 
     @classmethod
     def read(cls, root, cohort):
-        """train.csv and valid.csv."""
         columns = tuple(cls.names())
         certain = [columns.index(name) for name in CERTAIN_IN_PAPER]
         tables = ((find_table(root, *_places(root, "train.csv")), ""),

@@ -13,6 +13,7 @@ import numpy as np
 from data.console import Parser, run_command
 from data.corpus import Corpus
 from data.labels import UNKNOWN
+from data.splits import SPLITS
 from data.tables import BINARY, SEX, Rows, read_age, read_csv, read_header
 
 OPTIONAL = ("split", "view", "sex", "age")
@@ -44,17 +45,16 @@ class Custom(Corpus):
 
     @classmethod
     def read(cls, root, cohort, table=None):
-        """The table, in the root or elsewhere."""
         table = Path(table) if table else root / cls.table_name
         if not table.is_file():
             raise FileNotFoundError(f"{table}: no such file; expected a CSV with the columns "
                                     f"{', '.join(cls.required)} and one for each label")
         labels, rows = cls.label_columns(table), Rows(table)
-        columns = (*cls.required, *labels, *(name for name in OPTIONAL if name not in cls.required))
-        start = len(cls.required) + len(labels)
-        for row, cells in read_csv(table, columns[:start], columns[start:]):
-            y = cls.read_labels(cells[len(cls.required):start], labels, table, row)
-            cells = dict(zip(columns, cells))
+        columns = (*cls.required, *labels)
+        optional = [name for name in OPTIONAL if name not in cls.required]
+        for row, cells in read_csv(table, columns, optional):
+            cells = dict(zip((*columns, *optional), cells))
+            y = cls.read_labels([cells[name] for name in labels], labels, table, row)
             image, view, sex, age = (cells[name] for name in ("image", "view", "sex", "age"))
             plain = posixpath.normpath(image) if image else image
             if plain != image and not plain.startswith(".."):  # two spellings would be two images
@@ -145,20 +145,16 @@ def _refusals(root, table, release):
     inside = release.table.y[release.left_out == ""]
     learnable = [label for label, y in zip(release.labels, inside.T) if {0, 1} <= set(y.tolist())]
     reasons = []
-
-    def make(split, labels):
-        dataset = Custom(root, split, labels=labels, table=table, tables_only=True,
-                         on_missing="skip")
-        if dataset.skipped["missing"]:
-            reasons.append(dataset.say_missing())
-        return dataset
-
     for labels in filter(None, ("all", learnable)):  # a label at fault must not hide the rest
+        splits = dict.fromkeys(SPLITS, True)
         try:
-            splits = make("train", labels).splits
-            for split in ("val", "test"):
+            for split in SPLITS:
                 if splits[split]:
-                    make(split, labels)
+                    dataset = Custom(root, split, labels=labels, table=table, tables_only=True,
+                                     on_missing="skip")
+                    splits = dataset.splits
+                    if dataset.skipped["missing"]:
+                        reasons.append(dataset.say_missing())
         except ValueError as error:
             reasons.append(str(error))
     return list(dict.fromkeys(reasons))

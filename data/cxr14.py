@@ -22,7 +22,6 @@ class ChestXray14(Corpus):
 
     @classmethod
     def read(cls, root, cohort):
-        """The table of findings and the official lists."""
         names, official = cls.names(), {}
         labels = list(names.values())
         table = find_table(root, *TABLES, *(f"{name}.gz" for name in TABLES))

@@ -33,7 +33,6 @@ class MimicCXR(Corpus):
 
     @classmethod
     def read(cls, root, cohort):
-        """The images of the metadata, joined with the labels of their studies."""
         columns = tuple(cls.names())
         certain = [columns.index(name) for name in CERTAIN_IN_PAPER]
         labels, metadata = _find_table(root, "chexpert"), _find_table(root, "metadata")

@@ -41,12 +41,10 @@ class PadChest(Corpus):
 
     @classmethod
     def all_labels(cls):
-        """Table 3's, and eight more of Table 2."""
         return tuple(SUBSTRINGS)
 
     @classmethod
     def read(cls, root, cohort):
-        """The table, its label cells matched as the cohort does."""
         inside = sorted(path.relative_to(root).as_posix() for path in root.glob(f"*/{TABLE}*"))
         table = find_table(root, TABLE, TABLE + ".gz", *inside)
         rows, nameless, read_before = Rows(table), 0, {}

@@ -32,7 +32,6 @@ class VinDrCXR(Corpus):
 
     @classmethod
     def read(cls, root, cohort):
-        """Both tables, the readers' votes counted."""
         train, test = ([f"{folder}image_labels_{part}.csv" for folder in (
             "annotations/", "", f"{part}/")] for part in ("train", "test"))
         boxes = root / "train.csv"

@@ -23,7 +23,6 @@ class Phantom(Corpus):
 
     @classmethod
     def prepare_root(cls, root):
-        """A folder, drawn where there is none."""
         root = Path(root)
         if not root.exists() or root.is_dir() and not any(root.iterdir()):
             print(f"drawing {PATIENTS * IMAGES_A_PATIENT} synthetic radiographs in {root}",
@@ -37,7 +36,6 @@ class Phantom(Corpus):
 
     @classmethod
     def read(cls, root, cohort):
-        """The one table."""
         labels = TABLE3["phantom"]
         table = find_table(root, "phantom.csv")
         rows = Rows(table)
