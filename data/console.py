@@ -84,7 +84,9 @@ class Progress:
         return (done - self.start) / max(time.monotonic() - self.began, 1e-9)
 
     def show(self, done, note=""):
-        """Print that `done` units are done; `note` is put behind."""
+        """Print that `done` units are done, if a line is due; `note` is put behind."""
+        if not self.due():
+            return
         self.shown = time.monotonic()
         rate = self.rate(done)
         left = timedelta(seconds=round((self.total - done) / rate)) if rate else "?"
@@ -96,9 +98,8 @@ class Progress:
             text = self.bar(
                 done, self.total, self.shown - self.began, initial=self.start, prefix=self.what,
                 unit=f" {self.unit}", postfix=note, ncols=shutil.get_terminal_size().columns - 1)
-        if self.enabled:
-            self.close()
-            print(text, end="" if self.live else "\n", file=sys.stderr, flush=True)
+        self.close()
+        print(text, end="" if self.live else "\n", file=sys.stderr, flush=True)
 
     def say(self, text, always=False):
         """Print a line on standard output; into a log only if `always` or if a line is due."""
@@ -111,8 +112,7 @@ class Progress:
         """The items, shown as they go by."""
         with self:
             for done, item in enumerate(items):
-                if self.due():
-                    self.show(done)
+                self.show(done)
                 yield item
 
     def close(self):

@@ -14,7 +14,7 @@ from data.cache.build import build_cache, open_cache
 from data.console import check_whole
 from data.files import find_elsewhere, list_images, list_tree, locate
 from data.labels import RELEASE_NAMES, choose_labels, resolve_uncertain, select_labels
-from data.splits import SPLITS, assign, draw_subset, read_split, split_hash, write_split
+from data.splits import SPLITS, assign, rank, read_split, split_hash, write_split
 
 PHANTOM_MARK = "PHANTOM.txt"  # in the root of phantoms that have a corpus's layout
 
@@ -125,8 +125,9 @@ class Corpus:
             raise FileNotFoundError(self.say_missing())
         rows = rows[present[rows]]
         if limit is not None and limit < len(rows):
-            subset = draw_subset(table.image_id[rows].tolist(), limit, f"limit:{split_seed}")
-            rows = rows[subset]
+            ids = table.image_id[rows].tolist()
+            subset = set(rank(f"limit:{split_seed}", ids)[:limit])
+            rows = rows[[image in subset for image in ids]]
         if not len(rows):
             raise ValueError(f"{self.root}: the split {split!r} of {self.corpus} has no images"
                              + f" {where}; get more of the release" * bool(missing))

@@ -17,23 +17,17 @@ SPLITS = ("train", "val", "test")
 TEST_FRACTION = 0.2
 
 
-def _rank(salt, ids):
-    """The distinct ids in the order of their hashes."""
+def rank(salt, ids):
+    """The distinct ids in the order of their hashes, as good as at random for each `salt`."""
     return sorted(set(ids), key=lambda i: hashlib.sha256(f"{salt}:{i}".encode()).hexdigest())
 
 
 def draw_patients(patients, fraction, salt):
     """A share of the patients, rounded; never all, and of two or more at least one (if > 0)."""
-    ranked = _rank(salt, patients)
+    ranked = rank(salt, patients)
     if fraction == 0 or len(ranked) < 2:
         return set()
     return set(ranked[:min(len(ranked) - 1, max(1, round(fraction * len(ranked))))])
-
-
-def draw_subset(image_ids, limit, salt):
-    """Indices of `limit` images, drawn by the order of their hashes, in the table's order."""
-    order = {image: i for i, image in enumerate(image_ids)}
-    return np.sort([order[image] for image in _rank(salt, image_ids)[:limit]])
 
 
 def assign(patient_id, official, *, val_fraction=0.05, seed=0, source="official splits"):

@@ -164,10 +164,10 @@ def _fill(store, index, jobs, workers, progress):
         workers, progress = 1, False
     shown = Progress(f"preprocessing {store.meta['corpus']}", len(jobs), enabled=progress)
     bad, records, filled, marked = {}, {}, 0, time.monotonic()
-    with shown, store.writing() as fd:
+    with store.writing() as fd:
         answers = fill_rows(fd, store.offset(0), store.shape[1], jobs, workers)
         try:
-            for done, (row, answer) in enumerate(answers, 1):
+            for row, answer in shown.over(answers):
                 if isinstance(answer, str):
                     bad[row] = answer
                 else:
@@ -177,8 +177,6 @@ def _fill(store, index, jobs, workers, progress):
                 if len(records) >= BATCH or time.monotonic() - marked > SECONDS:
                     store.mark(records)
                     records, marked = {}, time.monotonic()
-                if shown.due():
-                    shown.show(done)
         finally:
             store.mark(records)
     return bad, filled
