@@ -77,16 +77,15 @@ def show(name, value, plus=""):
 
 def print_table(columns, cells, latex):
     """Rows {name: cells}, a cell for each of the columns and perhaps a remark, as LaTeX or text."""
-    cells = {NAMES.get(name, name): row for name, row in cells.items()}
+    rows = {"": columns} | {NAMES.get(name, name): row for name, row in cells.items()}
     if latex:
         lines = [" & ".join((name.strip(), *row[:len(columns)])) + r" \\"
-                 for name, row in ({"": columns} | cells).items()]
+                 for name, row in rows.items()]
         lines[0] += r" \hline"
         text = "\n".join(lines).replace("%", r"\%").replace("_", r"\_")
         print(rf"\begin{{tabular}}{{l{'r' * len(columns)}}}", r"\hline", text, r"\hline",
               r"\end{tabular}", sep="\n")
         return
-    rows = {"": columns} | cells
     widths = [max(9, *(len(row[at]) for row in rows.values())) for at in range(len(columns))]
     for name, row in rows.items():
         padded = [f"{cell:>{width}}" for cell, width in zip(row, widths)]
@@ -155,21 +154,19 @@ def report(args):
     if args.corpus in FACTS and not dataset.synthetic:
         notes.append(f"the paper: {FACTS[args.corpus]}")
     rows = counted(dataset, table, split, tables_only=not args.read_images)
+    cells = {}
+    for name, ours, theirs, remark in rows:
+        gap = 0 if theirs is None else round(ours - theirs, 1)
+        difference = "" if theirs is None else show(name, gap, "+") if gap else "0"
+        cells[name] = show(name, ours), show(name, theirs), difference, remark
     if args.json:
         print(json.dumps(dict(
             corpus=args.corpus, cohort=args.cohort, root=str(dataset.root), notes=notes,
             split_hash=dataset.split_hash, rows=[row._asdict() for row in rows]), indent=1))
     elif args.latex:
-        print_table((args.corpus, "paper"), {row.name: (show(*row[:2]), show(row.name, row.paper))
-                                             for row in rows}, True)
+        print_table((args.corpus, "paper"), cells, True)
     else:
-        print(f"{args.corpus}, cohort {args.cohort}, {dataset.root}")
-        print("".join(f"  {note}\n" for note in notes), end="")
-        cells = {}
-        for name, ours, theirs, remark in rows:
-            gap = 0 if theirs is None else round(ours - theirs, 1)
-            difference = "" if theirs is None else show(name, gap, "+") if gap else "0"
-            cells[name] = show(name, ours), show(name, theirs), difference, remark
+        print(f"{args.corpus}, cohort {args.cohort}, {dataset.root}", *notes, sep="\n  ")
         print_table(("here", "paper", "difference"), cells, False)
         print(f"split hash {dataset.split_hash}")
     if args.write_split:
