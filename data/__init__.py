@@ -20,6 +20,7 @@ In the order in which data flow:
 usable where torch is not installed.
 """
 
+import inspect
 import os
 import pkgutil
 from collections import UserDict
@@ -37,9 +38,6 @@ CORPORA = _Corpora(
     vindr="data.vindr:VinDrCXR", cxr14="data.cxr14:ChestXray14", chexpert="data.chexpert:CheXpert",
     mimic="data.mimic:MimicCXR", ukacxr="data.ukacxr:UkaCXR", padchest="data.padchest:PadChest",
     custom="data.custom:Custom", phantom="data.phantom.corpus:Phantom")
-ARGUMENTS = ("root", "table", "labels", "uncertain", "cohort", "image_size", "val_fraction",
-             "split_seed", "split_file", "limit", "on_missing", "on_bad", "cache_dir", "cache_only",
-             "workers")  # of a Dataset that a run's config.json has
 
 
 def default_root(corpus):
@@ -53,13 +51,15 @@ def from_config(config, split, **overrides):
     `overrides` replace the config's arguments. Raises ValueError for a corpus that is unknown, or
     not split as the config's "split_hash" says; FileNotFoundError if there is no such root.
     """
-    arguments = {name: config[name] for name in ARGUMENTS if name in config} | overrides
     if config["data"] not in CORPORA:
         raise ValueError(f"data: expected one of {', '.join(CORPORA)}, found {config['data']!r}")
     if "root" in overrides and not os.path.isdir(overrides["root"]):  # no phantoms are drawn there
         raise FileNotFoundError(f"{overrides['root']}: no such folder; expected the corpus that "
                                 "the run was trained on")
-    dataset = CORPORA[config["data"]](split=split, **arguments)
+    corpus = CORPORA[config["data"]]
+    names = inspect.signature(corpus).parameters
+    arguments = {name: config[name] for name in names if name in config} | {"split": split}
+    dataset = corpus(**arguments | overrides)
     expected = config.get("split_hash")
     if expected is not None and dataset.split_hash != expected:
         raise ValueError(f"{dataset.root}: is not split as it was in training, so patients of its "

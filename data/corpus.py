@@ -77,8 +77,7 @@ class Corpus:
             if value not in expected:
                 raise ValueError(f"{name}: expected one of {', '.join(expected)}, found {value!r}")
         check_whole(limit=limit)
-        self.split, self.image_size = split, image_size
-
+        self.split = split
         self.root, release = self.open_release(root, cohort, table)
         self.labels = choose_labels(self.corpus, labels, release.labels)
         self.notes = release.cohort_notes()

@@ -115,14 +115,14 @@ def fill_rows(fd, offset, size, jobs, workers):
 
 def _start_worker(fd, offset, size):
     """Start a worker of one thread, in its own session: Ctrl-C reaches only the caller."""
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     modules = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
-    # PYTHONSAFEPATH: not some other package "data" in the working folder
-    paths = {"PYTHONPATH": os.pathsep.join(modules), "PYTHONSAFEPATH": "1"}
+    new = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1",
+           "PYTHONPATH": os.pathsep.join(modules),
+           "PYTHONSAFEPATH": "1"}  # not some other package "data" in the working folder
     return subprocess.Popen(
         [sys.executable, "-m", "data.cache.fill", str(fd), str(offset), str(size)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8",
-        env=os.environ | threads | paths, pass_fds=[fd], start_new_session=True)
+        env=os.environ | new, pass_fds=[fd], start_new_session=True)
 
 
 def main():
