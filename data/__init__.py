@@ -2,12 +2,9 @@
 
 In the order in which data flow:
 
-    labels             findings: one name each, the paper's lists, what an uncertain label becomes
-    files              what lies on disk under a root, and never outside it
-    splits             splits by patient: drawn, written, read back
-    tables             reading a release's tables strictly
-    decode             PNG, JPEG and DICOM files as gray intensities
-    preprocess         intensities as the paper's image
+    labels, splits     findings and the paper's lists of them; splits by patient
+    files, tables      what lies on disk under a root; reading a release's tables strictly
+    decode, preprocess PNG, JPEG and DICOM files as gray intensities, these as the paper's image
     cache/             images preprocessed once and memory-mapped; `python -m data.cache`
     corpus             the base Dataset; vindr, cxr14, chexpert, mimic, padchest: one each
     custom             anybody's images, with a table of labels; ukacxr, which is such a table

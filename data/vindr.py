@@ -40,11 +40,11 @@ class VinDrCXR(Corpus):
                                     f"images, but not the image-level labels. {cls.access}")
         train, test = find_table(root, *train), find_table(root, *test)
         rows, names = Rows(train), cls.all_labels()
-        merged = [[i for i, column in enumerate((*cls.columns(), OTHER[0]))
-                   if cls.names()[column] == name] for name in names]
+        ours = [cls.names()[column] for column in (*cls.columns(), OTHER[0])]
 
         def merge(y):  # after the vote: readers agree on a label of the release, not on one of ours
-            return [int(any(y[i] for i in columns)) for columns in merged]
+            positive = {name for name, yes in zip(ours, y) if yes}
+            return [int(name in positive) for name in names]
 
         votes = {}
         for row, (image, reader), y in cls._read_labels(train, ("image_id", "rad_id")):

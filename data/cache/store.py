@@ -53,7 +53,7 @@ class Store:
         folder = Path(folder)
         if not (folder / "meta.json").exists():
             folder.mkdir(parents=True, exist_ok=True)
-            with _lock(folder, 0, 1, False):
+            with _lock(folder, 0, 1, say=False):
                 if not (folder / "meta.json").exists():
                     _lay_out(folder, meta)
         store = cls(folder)
@@ -76,9 +76,9 @@ class Store:
         """The records as they are now on disk: (N,) array of `RECORD`, in memory."""
         return self._load("index.npy", self.shape[:1], RECORD, None)
 
-    def lock(self, start, stop, say=True):
+    def lock(self, start, stop):
         """Context in which no other process fills rows start..stop-1; waits for one that does."""
-        return _lock(self.folder, start, stop, say) if self.writable else nullcontext()
+        return _lock(self.folder, start, stop) if self.writable else nullcontext()
 
     @contextmanager
     def writing(self):
@@ -123,7 +123,7 @@ def _lay_out(folder, meta):
 
 
 @contextmanager
-def _lock(folder, start, stop, say):
+def _lock(folder, start, stop, say=True):
     """Hold bytes start..stop-1 of the file `lock`; the system frees them when the process ends."""
     with open(folder / "lock", "a+b") as file:
         try:
