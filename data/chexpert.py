@@ -3,11 +3,13 @@
 import os
 
 from data.corpus import Corpus
+from data.labels import RELEASE_NAMES
 from data.tables import CERTAINTY, Rows, find_table, read_codes, read_csv
 
 # The paper's cohort has none that are uncertain here (recovered: its Tables 1 and 2 then match to
 # the last image).
 CERTAIN_IN_PAPER = ("Cardiomegaly", "Lung Opacity", "Lung Lesion", "Edema", "Pneumonia")
+CERTAIN = [list(RELEASE_NAMES["chexpert"]).index(name) for name in CERTAIN_IN_PAPER]
 UNCERTAIN = f"uncertain in {', '.join(CERTAIN_IN_PAPER[:-1])} or {CERTAIN_IN_PAPER[-1]}"
 # The folders that the release comes in.
 PARTS = ("train", "valid")  # what stands before them in a path is the name of the release's folder
@@ -48,7 +50,6 @@ class CheXpert(Corpus):
     @classmethod
     def read(cls, root, cohort):
         columns = tuple(cls.names())
-        certain = [columns.index(name) for name in CERTAIN_IN_PAPER]
         tables = ((find_table(root, *_places(root, "train.csv")), ""),
                   (find_table(root, *_places(root, "valid.csv")), "val"))
         rows, expert = Rows(tables[0][0]), 0
@@ -66,7 +67,7 @@ class CheXpert(Corpus):
                     left_out = "lateral"
                 elif plane != "Frontal" or view not in ("AP", "PA", "LL", "RL"):
                     left_out = f"unknown view {plane + ' ' + view!r}"
-                elif cohort == "paper" and not official and any(y[i] == -1 for i in certain):
+                elif cohort == "paper" and not official and any(y[i] == -1 for i in CERTAIN):
                     left_out = UNCERTAIN
                 expert += bool(official) and not left_out
                 rows.add(row, path.rpartition(".")[0], patient, view or plane, path, y, official,

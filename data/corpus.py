@@ -31,10 +31,8 @@ class Corpus:
     split : {"train", "val", "test"}
     labels, uncertain
         See `data.labels.choose_labels` and `resolve_uncertain`.
-    cohort : str
-        One of `cohorts`.
-    table : Path or str, optional
-        The table of a corpus of one's own.
+    cohort, table
+        One of `cohorts`; the table of a corpus of one's own.
     image_size : int
         Pixels along a side of the preprocessed image.
     val_fraction, split_seed, split_file
@@ -46,10 +44,9 @@ class Corpus:
         What to do about rows whose image is not on disk, and about images that cannot be read.
     cache_dir, workers, progress
         As in `data.cache.build.build_cache`.
-    cache_only : bool
-        Take the images from the cache, without looking for their files or for changes in them.
-    tables_only : bool
-        Touch no image: the tables are there, items are not.
+    cache_only, tables_only : bool
+        Take the images from the cache, without looking for their files or for changes in them;
+        touch no image: the tables are there, items are not.
 
     Attributes
     ----------

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from data.chexpert import CERTAIN_IN_PAPER, UNCERTAIN
+from data.chexpert import CERTAIN, UNCERTAIN
 from data.corpus import Corpus
 from data.tables import CERTAINTY, Rows, find_table, read_codes, read_csv
 
@@ -34,7 +34,6 @@ class MimicCXR(Corpus):
     @classmethod
     def read(cls, root, cohort):
         columns = tuple(cls.names())
-        certain = [columns.index(name) for name in CERTAIN_IN_PAPER]
         labels, metadata = _find_table(root, "chexpert"), _find_table(root, "metadata")
         studies, official = {}, {}
         for row, (subject, study, *cells) in read_csv(labels, ("subject_id", "study_id", *columns)):
@@ -60,7 +59,7 @@ class MimicCXR(Corpus):
                 left_out = f"view {view}" if view in OTHER_VIEWS else f"unknown view {view!r}"
             elif y is None:
                 left_out = "no labels of its study"
-            elif cohort == "paper" and any(y[i] == -1 for i in certain):
+            elif cohort == "paper" and any(y[i] == -1 for i in CERTAIN):
                 left_out = UNCERTAIN
             if cohort == "official" and image not in official:
                 raise ValueError(f"{metadata}, row {row}: image {image} is not in the split table")
@@ -79,8 +78,7 @@ class MimicCXR(Corpus):
         # The percentages that the paper prints clearly fit a cohort of 215,089 to 215,397 images.
         frontal = release.left_out == ""
         y, studies = release.table.y, [path.split("/")[3] for path in release.table.path.tolist()]
-        certain = [release.labels.index(cls.names()[name]) for name in CERTAIN_IN_PAPER]
-        sure = frontal & ~(y[:, certain] == -1).any(axis=1)
+        sure = frontal & ~(y[:, CERTAIN] == -1).any(axis=1)
         number = np.unique(studies, return_inverse=True)[1]
         rows = np.flatnonzero(frontal)
         first = np.zeros(len(y), bool)

@@ -3,11 +3,11 @@
 from dataclasses import replace
 
 from data.corpus import Corpus
+from data.files import IMAGE_SUFFIXES
 from data.tables import BINARY, Rows, find_table, read_age, read_codes, read_csv, read_sex
 
 OTHER = ("Other diseases", "Other disease")  # the column's name differs between the tables
 READERS = 3
-SUFFIXES = (".dicom", ".dcm", ".png", ".jpg", ".jpeg")
 
 
 class VinDrCXR(Corpus):
@@ -96,5 +96,5 @@ class VinDrCXR(Corpus):
     @classmethod
     def candidate_paths(cls, root):
         """DICOM, or converted."""
-        suffixes = (*SUFFIXES, *map(str.upper, SUFFIXES))
+        suffixes = (*IMAGE_SUFFIXES, *map(str.upper, IMAGE_SUFFIXES))
         return lambda path: [path.removesuffix(".dicom") + suffix for suffix in suffixes]
