@@ -101,9 +101,9 @@ class Progress:
         self.close()
         print(text, end="" if self.live else "\n", file=sys.stderr, flush=True)
 
-    def say(self, text, always=False):
-        """Print a line on standard output; into a log only if `always` or if a line is due."""
-        if self.enabled and (always or self.live or self.due()):
+    def say(self, text):
+        """Print a line on standard output; into a log only if a line is due."""
+        if self.enabled and (self.live or self.due()):
             self.close()
             print(text, flush=True)
             self.shown = time.monotonic()

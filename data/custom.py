@@ -14,11 +14,11 @@ from data.console import Parser, run_command
 from data.corpus import Corpus
 from data.labels import UNKNOWN
 from data.splits import SPLITS
-from data.tables import BINARY, SEX, Rows, read_age, read_csv, read_header
+from data.tables import CERTAINTY, SEX, Rows, read_age, read_csv, read_header
 
 OPTIONAL = ("split", "view", "sex", "age")
 LATERAL = ("lateral", "lat", "l", "ll", "rl")
-CODES = BINARY | {"-1": -1, "-1.0": -1, "": UNKNOWN}
+CODES = CERTAINTY | {"": UNKNOWN}
 WORDS = {"1": ("yes", "y", "true", "positive", "pos", "present", "+", "x"),
          "0": ("no", "n", "false", "negative", "neg", "absent", "-"),
          "-1": ("uncertain", "maybe", "possible", "?"),

@@ -111,13 +111,13 @@ def list_files(folder):
         return set()
 
 
-def look_around(root, names, levels=4, most=2_000):
-    """Folders some levels above or below `root` that have one of the files `names`."""
+def look_around(root, names):
+    """Folders up to four levels above or below `root` that have one of the files `names`."""
     root = Path(root).absolute()
-    near, below = [*root.parents[:levels]], [root]
-    for _ in range(levels):
+    near, below = [*root.parents[:4]], [root]
+    for _ in range(4):
         inside = []
-        for folder in below[:most]:
+        for folder in below[:2_000]:  # a release has hundreds of thousands
             with suppress(OSError), os.scandir(folder) as entries:
                 inside += sorted(Path(entry.path) for entry in entries if entry.is_dir())
         near, below = near + inside, inside
