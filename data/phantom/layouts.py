@@ -55,9 +55,8 @@ class Study:
 
 
 def make_studies(corpus, patients, seed):
-    """One to three studies of each patient, every one with labels for Table 3 of the corpus."""
+    """Yield one to three studies of each patient, with labels for Table 3 of the corpus."""
     views = {"vindr": ("PA",), "ukacxr": ("AP",)}.get(corpus, ("PA", "AP"))
-    studies = []
     for patient in range(patients):
         rng = np.random.default_rng((5, seed, patient))
         number = 100_000 * seed + patient + 1
@@ -75,9 +74,8 @@ def make_studies(corpus, patients, seed):
             labels |= {name for name in TABLE3[corpus]
                        if name not in known and rng.random() < TOSSED}
             labels = labels or {"No finding"}
-            studies.append(Study(number, visit, str(rng.choice(views)), rng.random() < 0.4, drawn,
-                                 labels, patient % 5 == 4, rng))
-    return studies
+            yield Study(number, visit, str(rng.choice(views)), rng.random() < 0.4, drawn, labels,
+                        patient % 5 == 4, rng)
 
 
 def make_layout(root, corpus, *, patients, seed, size):
@@ -85,7 +83,7 @@ def make_layout(root, corpus, *, patients, seed, size):
 
     The same seed writes the same bytes; `size` is in pixels along a side.
     """
-    studies = make_studies(corpus, patients, seed)
+    studies = list(make_studies(corpus, patients, seed))  # whose draws come before the images'
     progress = Progress("drawing", len(studies), unit="studies", seconds=60)
     with new_folder(root) as folder:
         (folder / PHANTOM_MARK).write_text(f"Synthetic radiographs in the layout of {corpus}: no "
