@@ -204,15 +204,15 @@ def report_all(args):
 
 def explain(args):
     """Print what known rules for the rows of a cohort give, beside the paper's."""
-    corpus = CORPORA[args.corpus] if args.corpus else None
-    if not hasattr(corpus, "rules"):
+    if args.corpus != "mimic":
         raise ValueError("--explain: only for mimic, whose rule for the paper's cohort is unknown")
-    _, release = corpus.open_release(args.root, "all")
+    mimic = CORPORA["mimic"]
+    _, release = mimic.open_release(args.root, "all")
     names = ("Atelectasis", "Cardiomegaly", "Lung opacity", "Pleural effusion", "No finding")
     positive = [release.table.y[:, release.labels.index(name)] == 1 for name in names]
     rows = {rule: [inside.sum(), *((inside & y).sum() for y in positive)]
-            for rule, inside in corpus.rules(release).items()}
-    rows["the paper"] = [PAPER[args.corpus][name] for name in ("images", *names)]
+            for rule, inside in mimic.rules(release).items()}
+    rows["the paper"] = [PAPER["mimic"][name] for name in ("images", *names)]
     print_table(("images", *names), {
         rule: [f"{images:,}", *(f"{n:,} ({100 * n / max(images, 1):4.1f} %)" for n in counts)]
         for rule, (images, *counts) in rows.items()}, args.latex)

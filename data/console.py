@@ -55,7 +55,7 @@ def check_whole(least=1, **options):
                              f"least {least}")
 
 
-class Progress:
+class Progress(contextlib.AbstractContextManager):
     """How far a job is, how fast it goes and when it will be done, on standard error.
 
     On a terminal tqdm's bar, or a line that is written over where tqdm is not installed; else a
@@ -119,9 +119,6 @@ class Progress:
         """Take the line of a terminal away; those of a log stay."""
         if self.live:
             print("\r\033[K", end="", file=sys.stderr, flush=True)
-
-    def __enter__(self):
-        return self
 
     def __exit__(self, *error):
         self.close()
