@@ -118,7 +118,7 @@ class Corpus:
         missing = table.path[rows[~present[rows]]].tolist()
         self.skipped = {"missing": [(path, f"not {where}") for path in missing], "bad": []}
         if missing and on_missing == "error":
-            raise FileNotFoundError(self.say_missing())
+            raise FileNotFoundError(self.say_missing(release))
         rows = rows[present[rows]]
         if limit is not None and limit < len(rows):
             ids = table.image_id[rows].tolist()
@@ -207,10 +207,14 @@ class Corpus:
         return build_cache(root, names.tolist(), names[rows].tolist(), files=paths[rows].tolist(),
                            corpus=cls.corpus, **options)
 
-    def say_missing(self):
+    def say_missing(self, release):
         """How many images of the split are missing, the first, and where they are instead."""
         missing, (reason, *_) = zip(*self.skipped["missing"])
-        images = list_images(list_tree(self.root)) if reason == "not on disk" else ()
+        images = set()
+        if reason == "not on disk":
+            paths, present, _ = locate(self.root, release.table.path,
+                                       self.candidate_paths(self.root))
+            images = list_images(list_tree(self.root)) - set(paths[present])
         return "; ".join([
             f"{self.root}: {reason}: {len(missing):,} of the {self.splits[self.split]:,} images of "
             f"{self.corpus}'s {self.split} split, the first is {missing[0]}",

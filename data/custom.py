@@ -154,7 +154,7 @@ def _refusals(root, table, release):
                                      on_missing="skip")
                     splits = dataset.splits
                     if dataset.skipped["missing"]:
-                        reasons.append(dataset.say_missing())
+                        reasons.append(dataset.say_missing(dataset.release))
         except ValueError as error:
             reasons.append(str(error))
     return list(dict.fromkeys(reasons))

@@ -73,8 +73,9 @@ def list_images(folders):
 def find_elsewhere(images, missing):
     """Count missing images that lie in another folder or format, by (folder, suffix).
 
-    An image is known by the end of its path without the suffix: its name, or where names repeat, as
-    in CheXpert, as many folders before it as make it unique.
+    `images` are the files that no row is read from. An image is known by the end of its path
+    without the suffix: its name, or where names repeat, as in CheXpert, as many folders before it
+    as make it unique.
     """
     def tails(paths):
         return ["/".join(path.rpartition(".")[0].split("/")[-parts:]) for path in paths]
@@ -82,7 +83,7 @@ def find_elsewhere(images, missing):
     parts = 1
     while parts < 4 and len(set(tails(missing))) < len(missing):
         parts += 1
-    wanted, found = set(tails(missing)), Counter()
+    wanted, found, images = set(tails(missing)), Counter(), sorted(images)
     for path, tail in zip(images, tails(images)):
         if tail in wanted:
             stem, dot, suffix = path.rpartition(".")

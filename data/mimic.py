@@ -103,8 +103,10 @@ def _patients(root):
     places = [root / name for name in ("patients.csv.gz", "patients.csv", "hosp/patients.csv.gz")]
     table = next((path for path in places if path.is_file()), None)
     wanted = ("subject_id", "gender", "anchor_age", "anchor_year")
-    rows = read_csv(table, wanted, extra="ignore") if table else ()
-    try:
-        return {subject: (sex, int(age), int(year)) for _, (subject, sex, age, year) in rows}
-    except ValueError as error:
-        raise ValueError(f"{table}: {error}") from None
+    patients = {}
+    for row, (subject, sex, *numbers) in read_csv(table, wanted, extra="ignore") if table else ():
+        try:
+            patients[subject] = sex, *map(int, numbers)
+        except ValueError as error:
+            raise ValueError(f"{table}, row {row}: {error}") from None
+    return patients

@@ -81,6 +81,8 @@ def _open_text(path):
         raise ValueError(f"{path}: cut short or damaged ({error})") from None
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not UTF-8 text ({error.reason})") from None
+    except csv.Error as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def read_lines(path):
@@ -104,9 +106,9 @@ def read_csv(path, columns, optional=(), extra="error"):
     """
     with _open_text(path) as file:
         reader = csv.reader(file)
+        header = [name.strip() for name in next(reader, [])]
+        where = _find_columns(path, header, columns, optional, extra)
         try:
-            header = [name.strip() for name in next(reader, [])]
-            where = _find_columns(path, header, columns, optional, extra)
             for row in reader:
                 if len(row) == len(header):
                     row.append("")  # the cell of a column that is not there

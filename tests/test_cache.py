@@ -266,7 +266,7 @@ def test_shards_fill_one_cache(corpus):
             build(shard=shard)
 
 
-def test_merge_makes_the_cache_of_one_machine(corpus, tmp_path):
+def test_merge_makes_the_cache_of_one_machine(corpus, tmp_path, capsys):
     _, names, build = corpus
     parts = [build(shard=(i, 2), cache_dir=tmp_path / str(i)) for i in range(2)]
     whole = build(cache_dir=tmp_path / "whole")
@@ -286,6 +286,8 @@ def test_merge_makes_the_cache_of_one_machine(corpus, tmp_path):
                  str(other.folder)]) == 2 and not (target / other.folder.name).exists()
     with pytest.raises(ValueError, match="is not a cache"):
         merge_caches(target, [tmp_path])
+    assert main(["--merge", str(target)]) == 2
+    assert "expected a target and at least one source" in capsys.readouterr().err
 
 
 def test_the_command_on_the_official_layout(tmp_path, capsys, real_cxr14):

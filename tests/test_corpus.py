@@ -21,9 +21,9 @@ from data.cohort import main as cohort_main
 from data.decode import read_image
 from data.files import find_elsewhere
 from data.phantom.__main__ import main as phantom_main
-from data.phantom.layouts import make_phantom
+from data.phantom.layouts import make_layout, make_phantom
 from data.preprocess import preprocess
-from data.splits import assign, check_disjoint, draw_patients, read_split, split_hash
+from data.splits import SPLITS, assign, check_disjoint, draw_patients, read_split, split_hash
 from data.tables import read_csv
 from stats.predictions import load_predictions
 
@@ -304,6 +304,23 @@ def test_missing_images_whose_names_repeat_are_found_by_their_folders():
     missing = [f"train/patient{p}/study1/view1_frontal.jpg" for p in range(3)]
     images = {f"CheXpert-v1.0/{path}" for path in missing[:2]} | {"other/view1_frontal.jpg"}
     assert find_elsewhere(images, missing) == {("CheXpert-v1.0/train/", ".jpg"): 2}
+
+
+def test_an_image_of_another_patient_is_no_missing_one(tmp_path):
+    """One image is gone; all others have its name, and rows of their own."""
+    root = tmp_path / "chexpert"
+    make_layout(root, "chexpert", patients=12, seed=0, size=64)
+    gone = sorted(root.rglob("train/**/view1_frontal.jpg"))[0]
+    gone.rename(tmp_path / "taken.jpg")
+    with pytest.raises(FileNotFoundError) as caught:
+        for split in SPLITS:
+            CORPORA["chexpert"](root, split, progress=False, cache_dir=tmp_path / "cache")
+    assert ": 1 of the" in str(caught.value) and "found in" not in str(caught.value)
+    (root / "moved" / gone.parent.relative_to(root)).mkdir(parents=True)
+    (tmp_path / "taken.jpg").rename(root / "moved" / gone.relative_to(root))
+    with pytest.raises(FileNotFoundError, match="missing images found in moved/.* as .jpg: 1;"):
+        for split in SPLITS:
+            CORPORA["chexpert"](root, split, progress=False, cache_dir=tmp_path / "cache")
 
 
 @pytest.mark.parametrize("there", ["..", "files/mimic-cxr-jpg/2.1.0"])

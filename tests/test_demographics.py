@@ -91,6 +91,13 @@ def test_mimic_with_and_without_mimic_iv(tmp_path):
     dataset = CORPORA["mimic"](root, tables_only=True, cohort="all", val_fraction=0)
     found = people(dataset, dataset.cohort_table)
     assert found["a1"] == ("F", 54.0) and found["b1"] == ("M", 91.0) and found["c1"] == ("", None)
+    for line, said in ((b"7,F,old,2178", "csv.gz, row 2: invalid literal"),
+                       (b"7,F,52", "csv.gz, row 2: 3 cells")):
+        (root / "patients.csv.gz").write_bytes(gzip.compress(
+            b"subject_id,gender,anchor_age,anchor_year\n" + line))
+        with pytest.raises(ValueError, match=said) as caught:
+            CORPORA["mimic"](root, tables_only=True, cohort="all", val_fraction=0)
+        assert str(caught.value).count("patients.csv.gz") == 1
 
 
 def test_ukacxr_has_them_where_the_table_does(tmp_path):

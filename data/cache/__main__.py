@@ -45,7 +45,7 @@ def fill_corpus(args):
 def merge(target, *sources):
     """Merge the caches `sources` into `target`, a cache or the folder of caches."""
     is_cache = (target / "meta.json").exists()
-    if sources and target.name != sources[0].resolve().name and not is_cache:
+    if target.name != sources[0].resolve().name and not is_cache:
         target = target / sources[0].resolve().name
     copied, damaged = merge_caches(target, sources)
     filled = Store(target).read_index()["bytes"] > 0
@@ -58,6 +58,8 @@ def main(argv=None):
     def work(args):
         if not args.merge and not args.corpus:
             raise ValueError("expected a corpus or --merge")
+        if args.merge and len(args.merge) < 2:
+            raise ValueError("--merge: expected a target and at least one source")
         return merge(*args.merge) if args.merge else fill_corpus(args)
     return run_command(build_parser(), work, argv)
 
