@@ -2,8 +2,8 @@
 
 In the order of their use: `predictions` (files), `comparable` (which are compared with which),
 `roc`, `calibration`, `resampling` and `bootstrap`, `intervals`, `delong`, `runs`, `families`;
-`study` puts one corpus's numbers together, with `paper_results` beside them, `subgroups` those of
-groups of patients; `report/` presents them. `curves` draws a training run's log.
+`study` puts one corpus's numbers together, beside the paper's, `subgroups` those of groups of
+patients; `report/` presents them. `curves` draws a training run's log.
 """
 
 from stats.bootstrap import (

@@ -2,30 +2,23 @@
 
 import hashlib
 import os
+from contextlib import contextmanager
 from pathlib import Path
 
 
-class atomic_write:
+@contextmanager
+def atomic_write(path):
     """`with atomic_write(path) as file:` a binary file that replaces `path` if all goes well."""
-
-    def __init__(self, path):
-        self.path = Path(path)
-        self.part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
-
-    def __enter__(self):
-        self.file = open(self.part, "wb")
-        return self.file
-
-    def __exit__(self, kind, error, trace):
-        try:
-            with self.file as file:
-                if error is None:
-                    file.flush()
-                    os.fsync(file.fileno())  # a crash must not leave an empty file under the name
-            if error is None:
-                os.replace(self.part, self.path)
-        finally:
-            self.part.unlink(missing_ok=True)
+    path = Path(path)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(part, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())  # a crash must not leave an empty file under the name
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def sha256(path):

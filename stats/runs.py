@@ -10,66 +10,78 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stats.intervals import nanmean, t_quantile, t_test
+from stats.bootstrap import p_values
+from stats.intervals import nanmean, sd_and_ci, t_quantile, t_test
 
 
 @dataclass(frozen=True)
 class RunsInference:
     """A mean over runs, or a difference of two such means: (L,) float64 arrays, NaN if undefined.
 
-    `df` are the degrees of freedom of the standard error `se`; `ci` is (L, 2), `p_value` two-sided,
-    and `share_of_runs` the part of the variance that more runs would make smaller.
+    `replicates` are (B, L), and `sd` is theirs; `df` are the degrees of freedom of the standard
+    error `se`; `ci` is (L, 2), `p_value` two-sided. `share_of_runs` is the part of the variance
+    that more runs would make smaller, None where single runs say nothing of it.
     """
 
     value: np.ndarray
+    replicates: np.ndarray
+    sd: np.ndarray
     se: np.ndarray
     df: np.ndarray
     ci: np.ndarray
     p_value: np.ndarray
-    share_of_runs: np.ndarray
+    share_of_runs: np.ndarray | None
 
     def p_above(self, null):
-        """One-sided p-values (L,) of the value being above `null`; 1 - p, of its being below."""
+        """One-sided p-values (L,) of the value being above `null`."""
+        if self.share_of_runs is None:
+            return p_values(self.replicates, "greater", null)
         with np.errstate(invalid="ignore", divide="ignore"):
             t = (self.value - null) / self.se
         return np.where(t > 0, t_test(t, self.df) / 2, 1 - t_test(t, self.df) / 2)
 
+    def p_below(self, null):
+        """One-sided p-values (L,) of the value being below `null`."""
+        if self.share_of_runs is None:
+            return p_values(self.replicates, "less", null)
+        return 1 - self.p_above(null)
 
-def infer_runs(runs_a, replicates_a, runs_b=None, replicates_b=None, level=0.95):
+
+def infer_runs(a, b=None, alternative="two-sided"):
     """Estimate, interval and p-value that hold for the training procedure: a `RunsInference`.
 
     Parameters
     ----------
-    runs_a, replicates_a : (K, L) and (B, K, L) arrays
-        A metric of each run on the test set, and in each bootstrap replicate; all runs on the same
-        resamples.
-    runs_b, replicates_b : (K', L) and (B, K', L) arrays, optional
+    a : (B + 1, K, L) array
+        A metric of each of K runs: on the test set, then in each bootstrap replicate.
+    b : (B + 1, K', L) array, optional
         Of a second procedure, on the same resamples: the difference a - b is estimated.
+    alternative : str
+        Of single runs, as in `stats.p_values`.
 
-    If only one procedure has several runs, its variance between them stands for the other's; if
-    none has, nothing is known of it: ValueError.
+    If only one procedure has several runs, its variance between them stands for the other's. If
+    none has, nothing is known of it: all is about these runs alone, with the standard error,
+    percentiles and p-values of the replicates.
     """
-    sides = [(np.asarray(runs_a), replicates_a)]
-    if runs_b is not None:
-        sides.append((np.asarray(runs_b), replicates_b))
-    counts = [len(runs) for runs, _ in sides]
-    if max(counts) < 2:
-        raise ValueError("runs: expected at least 2 of one init, found 1")
-    value, *second = (runs.mean(axis=0) for runs, _ in sides)
-    together, *other = (replicates.mean(axis=1) for _, replicates in sides)
-    if second:
-        value, together = value - second[0], together - other[0]
-    patients = _variance(together)  # Var(e) + sum of Var(e_k) / K
+    sides = [x for x in (a, b) if x is not None]
+    counts = [x.shape[1] for x in sides]
+    over_runs = a.mean(axis=1) if b is None else a.mean(axis=1) - b.mean(axis=1)
+    value, replicates = over_runs[0], over_runs[1:]
+    sd, percentiles = sd_and_ci(replicates)
+    if max(counts) == 1:
+        return RunsInference(value, replicates, sd, sd, np.full(len(value), np.inf), percentiles,
+                             p_values(replicates, alternative), None)
     parts, freedom = [], []  # of the variance: (s^2 / K, Var(e_k) / K)
-    for count, (runs, replicates) in zip(counts, sides):
+    for count, x in zip(counts, sides):
         if count > 1:
             # of one run and of the mean of K: they differ by (K - 1) / K Var(e_k)
-            one, mean = _variance(replicates).mean(axis=0), _variance(replicates.mean(axis=1))
+            one, mean = _variance(x[1:]).mean(axis=0), _variance(x[1:].mean(axis=1))
             own = np.maximum(one - mean, 0) * count / (count - 1)
             # where an init has a single run, the other's variance stands for its own
             weight = 1 / count if min(counts) > 1 else sum(1 / k for k in counts)
-            parts.append((runs.var(axis=0, ddof=1) * weight, own * weight))
+            parts.append((x[0].var(axis=0, ddof=1) * weight, own * weight))
             freedom.append(count - 1)
+    patients = _variance(replicates)  # Var(e) + sum of Var(e_k) / K
     between = sum(part for part, _ in parts)
     variance = np.maximum(patients - sum(own for _, own in parts), 0) + between
     se = np.sqrt(variance)
@@ -78,9 +90,9 @@ def infer_runs(runs_a, replicates_a, runs_b=None, replicates_b=None, level=0.95)
         df = np.where(variance > 0, df, 1e6)
         t = np.where(value == 0, 0, value / se)
         share = sum(np.maximum(part - own, 0) for part, own in parts) / variance
-    width = se * t_quantile(level, df)
-    return RunsInference(value, se, df, np.stack([value - width, value + width], axis=-1),
-                         t_test(t, df), share)
+    width = se * t_quantile(0.95, df)
+    return RunsInference(value, replicates, sd, se, df,
+                         np.stack([value - width, value + width], axis=-1), t_test(t, df), share)
 
 
 def _variance(replicates):

@@ -4,18 +4,23 @@ which the tables, the figures and the JSON file share.
 
 import itertools
 import re
+import tomllib
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from statistics import NormalDist
 
 import numpy as np
 
-from stats.bootstrap import METRICS, PROBABILITY_METRICS, bootstrap_models, p_values
+from stats.bootstrap import METRICS, PROBABILITY_METRICS, bootstrap_models
 from stats.delong import delong_test
 from stats.families import benjamini_hochberg, max_t
 from stats.intervals import largest_count, nanmean, score_interval, sd_and_ci
-from stats.paper_results import TABLE4, TABLE5
 from stats.roc import operating_point, undefined_reasons, youden
 from stats.runs import infer_runs
+
+# The paper's, in percent: {corpus: {init: {metric, label or "mean": [mean, SD]}}}
+TABLE4, TABLE5 = tomllib.loads(
+    Path(__file__).with_name("paper_results.toml").read_text()).values()
 
 
 def study(corpus, models, *, variant=None, synthetic=False, n_resamples=1000, seed=0,
@@ -151,39 +156,36 @@ def _too_few(classes, unit, least):
 
 
 class _Init:
-    """The runs of one init: for each metric, their values (K, L + 1) on the test set, replicates
-    (B, K, L + 1) and `most` (L + 1,) of `score_interval`. The last column is the mean over the
+    """The runs of one init: for each metric `runs` (B + 1, K, L + 1), on the test set and then in
+    the replicates, and `most` (L + 1,) of `score_interval`. The last column is the mean over the
     labels that `of_mean` (L,) has of each metric, the same ones in every replicate.
     """
 
     def __init__(self, models, points, drawn, of_mean):
         self.models, self.points, self.name = models, points, models[0].meta["name"]
-        self.values, self.replicates, self.most, self.of_mean = {}, {}, {}, of_mean
+        self.runs, self.most, self.of_mean = {}, {}, of_mean
         for metric, counted in of_mean.items():
-            value = np.stack([d.value[metric] for d in drawn])
+            on_test_set = np.stack([d.value[metric] for d in drawn])[None]
+            replicates = np.stack([d.values[metric] for d in drawn], axis=1)
             most = largest_count(metric, *drawn[0].classes)
             with np.errstate(invalid="ignore", divide="ignore"):
-                self.values[metric], self.replicates[metric] = (
+                self.runs[metric] = np.concatenate([
                     np.append(x, x[..., counted].sum(axis=-1, keepdims=True) / counted.sum(), -1)
-                    for x in (value, np.stack([d.values[metric] for d in drawn], axis=1)))
+                    for x in (on_test_set, replicates)])
                 # the labels taken for independent
                 self.most[metric] = np.append(most, counted.sum()**2 / (1 / most[counted]).sum())
 
     def cells(self, metric):
         """Dicts of the mean over runs on the test set; mean, SD and interval over replicates."""
-        values, replicates = self.values[metric], self.replicates[metric]
-        over_runs, value = replicates.mean(axis=1), values.mean(axis=0)
-        sd, ci = sd_and_ci(over_runs)
-        variance, df, run_sd = sd**2, np.inf, [None] * len(sd)
-        if len(values) > 1:
-            found = infer_runs(values, replicates)
-            variance, df, ci = found.se**2, found.df, found.ci
-            run_sd = values.std(axis=0, ddof=1).tolist()
-        if metric not in PROBABILITY_METRICS:
-            ci = score_interval(value, variance, self.most[metric], df)
-        return [{"value": float(value[at]), "mean": float(nanmean(over_runs[:, at], axis=0)),
-                 "sd": float(sd[at]), "ci": ci[at].tolist(), "sd_of_runs": run_sd[at]}
-                for at in range(len(value))]
+        on_test_set, found = self.runs[metric][0], infer_runs(self.runs[metric])
+        run_sd = [None] * len(found.sd)
+        if len(on_test_set) > 1:
+            run_sd = on_test_set.std(axis=0, ddof=1).tolist()
+        ci = found.ci if metric in PROBABILITY_METRICS else score_interval(
+            found.value, found.se**2, self.most[metric], found.df)
+        return [{"value": float(value), "mean": float(nanmean(found.replicates[:, at], axis=0)),
+                 "sd": float(found.sd[at]), "ci": ci[at].tolist(), "sd_of_runs": run_sd[at]}
+                for at, value in enumerate(found.value)]
 
 
 def _model(corpus, init, labels, label_set):
@@ -191,11 +193,11 @@ def _model(corpus, init, labels, label_set):
     meta = init.models[0].meta
     trained = meta.get("init")
     label_set = label_set if meta.get("paper_init", True) else None  # not the paper's weights
-    table4 = TABLE4.get((corpus, trained), {}) if label_set == "table3" else {}
-    table5 = TABLE5.get((corpus, trained), {}) if label_set == "mimic-overlap" else {}
+    table4 = TABLE4.get(corpus, {}).get(trained, {}) if label_set == "table3" else {}
+    table5 = TABLE5.get(corpus, {}).get(trained, {}) if label_set == "mimic-overlap" else {}
     in_paper = {"auroc": table5["mean"]} if table5 else table4
-    cells = {metric: init.cells(metric) for metric in init.values}
-    undefined = np.isnan(init.replicates["auroc"][:, 0]).sum(axis=0)
+    cells = {metric: init.cells(metric) for metric in init.runs}
+    undefined = np.isnan(init.runs["auroc"][1:, 0]).sum(axis=0)
     per_label = {
         label: {metric: of_metric[at] for metric, of_metric in cells.items()}
         | {name: float(np.mean([getattr(point, name)[at] for point in init.points]))
@@ -204,13 +206,13 @@ def _model(corpus, init, labels, label_set):
         for at, label in enumerate(labels)}
     mean = {metric: of_metric[-1] | {
         "sd_over_replicates_and_labels": float(sd_and_ci(np.where(  # of the labels in the mean
-            init.of_mean[metric], init.replicates[metric][..., :-1], np.nan).ravel())[0]),
+            init.of_mean[metric], init.runs[metric][1:, :, :-1], np.nan).ravel())[0]),
         "paper": in_paper.get(metric)} for metric, of_metric in cells.items()}
     named = ("run", "seed", "arch", "split_hash", "checkpoint_sha256", "versions", "file",
              "settings")
     return {"name": init.name, "init": trained, "labels": per_label, "mean": mean,
             "runs": [{key: m.meta.get(key) for key in named} | {"mean_auroc": float(area)}
-                     for m, area in zip(init.models, init.values["auroc"][:, -1])]}
+                     for m, area in zip(init.models, init.runs["auroc"][0, :, -1])]}
 
 
 def _comparison(a, b, labels, tested, alternative, margin):
@@ -231,24 +233,15 @@ def _comparison(a, b, labels, tested, alternative, margin):
 
 def _tests(a, b, metric, tested, alternative, margin):
     """The labels' and the mean's tests of a metric, and the paired differences (B, L + 1)."""
-    difference = a.values[metric].mean(axis=0) - b.values[metric].mean(axis=0)
-    paired = a.replicates[metric].mean(axis=1) - b.replicates[metric].mean(axis=1)
-    sd, ci = sd_and_ci(paired)
-    limit = margin or 0.0
-    if len(a.models) == len(b.models) == 1:
-        found = {"p": p_values(paired, alternative)}
-        floor, share = 2 / (len(paired) + 1), [None] * len(sd)  # see `p_values`
-        above, below = p_values(paired, "greater", -limit), p_values(paired, "less", limit)
-    else:
-        of_runs = infer_runs(*(x for init in (a, b)
-                               for x in (init.values[metric], init.replicates[metric])))
-        found, ci = {"p": of_runs.p_value}, of_runs.ci
-        floor, share = 0.0, of_runs.share_of_runs.tolist()
-        above, below = of_runs.p_above(-limit), 1 - of_runs.p_above(limit)
+    found = infer_runs(a.runs[metric], b.runs[metric], alternative)
+    p_of, floor, share = {"p": found.p_value}, 0.0, found.share_of_runs
+    if share is None:
+        floor, share = 2 / (len(found.replicates) + 1), np.full(len(found.sd), None)  # `p_values`
     if margin is not None:
-        found |= {"p_noninferior": above, "p_equivalent": np.maximum(above, below)}
-    return [{"value": float(difference[at]), "mean": float(nanmean(paired[:, at], axis=0)),
-             "sd": float(sd[at]), "ci": ci[at].tolist(), "p_floor": floor,
-             "share_of_runs": share[at]}
-            | {key: float(p[at]) if tested[at] else float("nan") for key, p in found.items()}
-            for at in range(len(sd))], paired
+        above, below = found.p_above(-margin), found.p_below(margin)
+        p_of |= {"p_noninferior": above, "p_equivalent": np.maximum(above, below)}
+    return [{"value": float(value), "mean": float(nanmean(found.replicates[:, at], axis=0)),
+             "sd": float(found.sd[at]), "ci": found.ci[at].tolist(), "p_floor": floor,
+             "share_of_runs": share.tolist()[at]}
+            | {key: float(p[at]) if tested[at] else float("nan") for key, p in p_of.items()}
+            for at, value in enumerate(found.value)], found.replicates

@@ -14,9 +14,9 @@ import itertools
 
 import numpy as np
 
-from stats.bootstrap import bootstrap_models, p_values
+from stats.bootstrap import bootstrap_models
 from stats.families import benjamini_hochberg
-from stats.intervals import largest_count, score_interval, sd_and_ci
+from stats.intervals import largest_count, score_interval
 from stats.roc import youden
 from stats.runs import infer_runs
 
@@ -105,7 +105,7 @@ def subgroups(models, columns, labels, *, min_count=15, **options):
 def _score(models, sides, labels, patients, min_count, options):
     """Means over the labels that have enough of both classes inside and outside of a group.
 
-    A dict of model -> metric -> (2, B + 1, K): of the two sides, on the test set and in the
+    A dict of model -> metric -> (2, B + 1, K, 1): of the two sides, on the test set and in the
     replicates, for each run; the `most` of `stats.intervals.score_interval` inside; the labels.
     """
     have, scores = models[0].labels, [m.y_score for m in models]
@@ -126,7 +126,7 @@ def _score(models, sides, labels, patients, min_count, options):
         if at is not None and min(one.classes[1, at] for one in both) >= min_count:  # the sick
             of.setdefault("fpr_no_finding", []).append(1 - x[..., at])  # x: the specificity
             most["fpr_no_finding"] = trials[at]
-    return {name: {metric: np.stack(x, axis=-1) for metric, x in of.items()}
+    return {name: {metric: np.stack(x, axis=-1)[..., None] for metric, x in of.items()}
             for name, of in runs.items()}, most, scored
 
 
@@ -136,27 +136,15 @@ def _thresholds(model):
     return np.where(np.isnan(known), youden(model.y_true, model.y_score), known)
 
 
-def _infer(a, b=None):
-    """Value, its variance and degrees of freedom, interval and p of a mean over runs, or of a - b.
-
-    Each is (B + 1, K); of single runs as `stats.p_values` has it, of several as `infer_runs`.
-    """
-    sides = [x for x in (a, b) if x is not None]
-    if max(x.shape[1] for x in sides) > 1:
-        found = infer_runs(*(part for x in sides for part in (x[0][:, None], x[1:, :, None])))
-        return [x[0] for x in (found.value, found.se**2, found.df, found.ci, found.p_value)]
-    value, *replicates = (a if b is None else a - b)[:, 0]
-    sd, ci = sd_and_ci(np.array(replicates))
-    return value, sd**2, np.inf, ci, p_values(np.array(replicates))
-
-
-def _cell(a, most):
+def _cell(x, most):
     """A metric's value and interval."""
-    value, variance, df, *_ = _infer(a)
-    return {"value": float(value), "ci": score_interval(value, variance, most, df).tolist()}
+    found = infer_runs(x)
+    value, se, df = found.value[0], found.se[0], found.df[0]
+    return {"value": float(value), "ci": score_interval(value, se**2, most, df).tolist()}
 
 
 def _test(a, b=None):
     """A difference, its interval and p."""
-    value, _, _, ci, p = _infer(a, b)
-    return {"value": float(value), "ci": ci.tolist(), "p": float(p)}
+    found = infer_runs(a, b)
+    return {"value": float(found.value[0]), "ci": found.ci[0].tolist(),
+            "p": float(found.p_value[0])}

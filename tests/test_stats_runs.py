@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from stats import power
+from stats import p_values, power
 from stats.intervals import t_quantile, t_test
 from stats.runs import infer_runs
 
@@ -21,17 +21,23 @@ def test_student_t_equals_scipy(df):
 
 
 def linear_replicates(rng, runs, shared, own, count=4000):
-    """Replicates (B, K, L) whose variances are known: Var(e) shared, Var(e_k) own."""
+    """Runs and replicates (B + 1, K, L) of known variances: Var(e) shared, Var(e_k) own."""
     b = len(runs)
     common = rng.normal(size=(count, 1, runs.shape[1])) * shared
-    return runs + common + rng.normal(size=(count, b, runs.shape[1])) * own
+    replicates = runs + common + rng.normal(size=(count, b, runs.shape[1])) * own
+    return np.concatenate([runs[None], replicates])
+
+
+def without_patients(runs):
+    """Runs (K, L) on a test set without end: the same in each of ten replicates."""
+    return np.tile(runs, (11, 1, 1))
 
 
 def test_without_patients_it_is_welchs_t_test():
     """A test set without end: only the runs vary."""
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(3, 4)), rng.normal(size=(5, 4)) + 0.5
-    found = infer_runs(a, np.tile(a, (10, 1, 1)), b, np.tile(b, (10, 1, 1)))
+    found = infer_runs(without_patients(a), without_patients(b))
     welch = scipy_stats.ttest_ind(a, b, equal_var=False)
     np.testing.assert_allclose(found.p_value, welch.pvalue, rtol=1e-8)
     np.testing.assert_allclose(found.df, welch.df, rtol=1e-10)
@@ -41,7 +47,8 @@ def test_without_patients_it_is_welchs_t_test():
     for null in (-0.4, 0.4):  # non-inferiority and equivalence shift the null
         shifted = scipy_stats.ttest_ind(a - null, b, equal_var=False, alternative="greater")
         np.testing.assert_allclose(found.p_above(null), shifted.pvalue, rtol=1e-8)
-    one = infer_runs(a, np.tile(a, (10, 1, 1)))
+        np.testing.assert_allclose(found.p_below(null), 1 - shifted.pvalue, rtol=1e-8)
+    one = infer_runs(without_patients(a))
     np.testing.assert_allclose(one.p_value, scipy_stats.ttest_1samp(a, 0).pvalue, rtol=1e-8)
 
 
@@ -50,7 +57,7 @@ def test_variances_of_patients_and_runs_add_and_nothing_counts_twice():
     shared, own = 0.3, 0.4
     a, b = (rng.normal(size=(k, 1)) for k in (3, 4))
     found = infer_runs(
-        a, linear_replicates(rng, a, shared, own), b, linear_replicates(rng, b, shared, own)
+        linear_replicates(rng, a, shared, own), linear_replicates(rng, b, shared, own)
     )
     expected = 2 * shared**2 + a.var(ddof=1) / 3 + b.var(ddof=1) / 4
     assert found.se[0] ** 2 == pytest.approx(expected, rel=0.02)
@@ -61,16 +68,27 @@ def test_variances_of_patients_and_runs_add_and_nothing_counts_twice():
 def test_a_single_run_borrows_the_others_variance():
     rng = np.random.default_rng(2)
     a, b = rng.normal(size=(1, 1)), rng.normal(size=(4, 1))
-    found = infer_runs(a, np.tile(a, (10, 1, 1)), b, np.tile(b, (10, 1, 1)))
+    found = infer_runs(without_patients(a), without_patients(b))
     assert found.se[0] ** 2 == pytest.approx(b.var(ddof=1) * (1 + 1 / 4))
     assert found.df[0] == 3
-    with pytest.raises(ValueError, match="at least 2 of one init"):
-        infer_runs(a, np.tile(a, (10, 1, 1)), a, np.tile(a, (10, 1, 1)))
+
+
+def test_of_single_runs_only_the_replicates_are_known():
+    rng = np.random.default_rng(3)
+    a, b = rng.normal(size=(2, 200, 1, 4))
+    found, difference = infer_runs(a, b), (a - b)[1:, 0]
+    np.testing.assert_array_equal(found.value, (a - b)[0, 0])
+    np.testing.assert_allclose(found.se, difference.std(axis=0))
+    np.testing.assert_array_equal(found.p_value, p_values(difference))
+    np.testing.assert_array_equal(found.p_above(0.1), p_values(difference, "greater", 0.1))
+    np.testing.assert_array_equal(found.p_below(0.1), p_values(difference, "less", 0.1))
+    np.testing.assert_allclose(found.ci.T, np.quantile(difference, (0.025, 0.975), axis=0))
+    assert found.share_of_runs is None
 
 
 def test_no_difference_at_all():
     a = np.full((2, 1), 0.8)
-    found = infer_runs(a, np.tile(a, (10, 1, 1)), a, np.tile(a, (10, 1, 1)))
+    found = infer_runs(without_patients(a), without_patients(a))
     assert found.value[0] == 0 and found.p_value[0] == 1
 
 

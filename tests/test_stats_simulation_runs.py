@@ -47,7 +47,8 @@ def simulate(seed, runs, sd, patients, n_resamples):
     drawn = bootstrap_models(y, scores, n_resamples=n_resamples, seed=seed, groups=group, threads=1)
     areas = np.array([auroc(y, s) for s in scores])  # (2 K, AT_ONCE)
     replicates = np.stack([d.values["auroc"] for d in drawn], axis=1)
-    found = infer_runs(areas[:runs], replicates[:, :runs], areas[runs:], replicates[:, runs:])
+    areas = np.concatenate([areas[None], replicates])
+    found = infer_runs(areas[:, :runs], areas[:, runs:])
     covered = (found.ci[:, 0] <= 0) & (found.ci[:, 1] >= 0)
     return found.p_value <= 0.05, covered, found.p_above(0) <= 0.05, found.se
 

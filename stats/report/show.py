@@ -4,9 +4,10 @@ import math
 import tomllib
 from pathlib import Path
 
+from stats.calibration import PROBABILITY_METRICS
+
 WORDS = tomllib.loads(Path(__file__).with_name("words.toml").read_text(encoding="utf-8"))
 METRICS, CORPORA = WORDS["metrics"], WORDS["corpora"]
-NO_SHARES = ("brier", "ece", "calibration_slope", "calibration_intercept", "net_benefit")
 
 
 def corpus(s):
@@ -32,7 +33,7 @@ def number(value, metric="auroc", sign="-"):
     """A share in percent, another metric as it is; "–" where undefined."""
     if math.isnan(value):
         return "–"
-    shown = f"{value:{sign}.3f}" if metric in NO_SHARES else f"{100 * value:{sign}.2f}"
+    shown = f"{value:{sign}.3f}" if metric in PROBABILITY_METRICS else f"{100 * value:{sign}.2f}"
     return shown.replace("-", "−")
 
 
