@@ -76,8 +76,7 @@ def build_parser():
         help="the true labels: of .csv predictions, and in place of those of runs and .npz files, "
              "for the images (or a run's studies) that it has")
     add("--on", nargs="+", default=[], metavar="CORPUS", choices=list(TABLE3),
-        help="test the runs on these corpora too, on the labels that all have: "
-             + ", ".join(TABLE3))
+        help="test the runs on these corpora too, on the labels that all have: %(choices)s")
     add("--exclude-ids", type=Path, metavar="FILE",
         help="leave out the images that this file lists, an id a line")
     add("--labels", choices=("all", "mimic-overlap"), default="all",
@@ -377,13 +376,10 @@ def warn_of_labels(groups):
 def study_group(g, args, covariates):
     """The study of one group of comparable models."""
     s = study(
-        g.corpus, g.models, variant=g.variant, synthetic=g.synthetic, label_set=g.label_set,
-        left_out=g.left_out, n_resamples=args.bootstrap, seed=args.seed, resample=args.resample,
+        **vars(g), n_resamples=args.bootstrap, seed=args.seed, resample=args.resample,
         thresholds=args.thresholds, alternative=args.p_value, min_count=args.min_count,
         metrics=list(dict.fromkeys([*METRICS, *args.metrics])), threads=args.threads,
         net_benefit_at=args.net_benefit_at, margin=args.margin and args.margin / 100)
-    if g.trained_on:
-        s |= {"trained_on": g.trained_on, "name": f"{s['name']}-from-{g.trained_on}"}
     s |= {key: g.models[0].meta[key] for key in ("truth", "excluded") if key in g.models[0].meta}
     s["seen"] = {m.meta["name"]: "pretrained on " + ", ".join(
         show.CORPORA.get(name, name) for name in m.meta["pretrained_on"])

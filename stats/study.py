@@ -15,7 +15,7 @@ from stats.bootstrap import METRICS, PROBABILITY_METRICS, bootstrap_models
 from stats.delong import delong_test
 from stats.families import benjamini_hochberg, max_t
 from stats.intervals import largest_count, nanmean, score_interval, sd_and_ci
-from stats.roc import operating_point, undefined_reasons, youden
+from stats.roc import operating_point, youden
 from stats.runs import infer_runs
 
 # The paper's, in percent: {corpus: {init: {metric, label or "mean": [mean, SD]}}}
@@ -23,16 +23,15 @@ TABLE4, TABLE5 = tomllib.loads(
     Path(__file__).with_name("paper_results.toml").read_text()).values()
 
 
-def study(corpus, models, *, variant=None, synthetic=False, n_resamples=1000, seed=0,
-          resample="image", thresholds="test", alternative="two-sided", label_set="all",
-          left_out=(), min_count=15, metrics=METRICS, net_benefit_at=None, margin=None,
+def study(corpus, models, *, synthetic=False, trained_on=None, variant=None, label_set="all",
+          left_out=(), n_resamples=1000, seed=0, resample="image", thresholds="test",
+          alternative="two-sided", min_count=15, metrics=METRICS, net_benefit_at=None, margin=None,
           threads=None):
     """Score every init and compare every pair; `adjust` then fills in the adjusted p-values.
 
-    `models` are `stats.predictions.Predictions`, aligned; those of the same `meta["name"]` are runs
-    of one init. `variant` tells this study from another of the corpus, `label_set` ("all",
-    "table3", "mimic-overlap") whose labels these are in the paper; beside `synthetic` images its
-    numbers are not set. `left_out` are labels that not all models have.
+    The arguments up to `left_out` are those of a `stats.comparable.Group`: of its `models`, those
+    of the same `meta["name"]` are runs of one init. The paper's numbers are not set beside those of
+    `synthetic` images.
 
     `resample` "image" draws images singly, "patient" a patient's together. `thresholds` "test" is
     Youden's, anew in each resample (the paper), "val" that of the model's `meta["thresholds"]`. A
@@ -58,7 +57,7 @@ def study(corpus, models, *, variant=None, synthetic=False, n_resamples=1000, se
         y_true, [m.y_score for m in models], n_resamples=n_resamples, seed=seed, metrics=metrics,
         groups=patients if resample == "patient" else None, thresholds=fixed,
         net_benefit_at=benefit_at, threads=threads)
-    reasons = undefined_reasons(y_true)
+    reasons = drawn[0].reasons
     few = _too_few(drawn[0].classes, " patients" if resample == "patient" else "s", min_count)
     scored = np.array([reason is None for reason in reasons])
     tested = scored & np.array([not words for words in few])
@@ -79,9 +78,10 @@ def study(corpus, models, *, variant=None, synthetic=False, n_resamples=1000, se
     inits = [_Init(*zip(*runs), counted) for runs in inits.values()]
     comparable = {metric: [*which, which.any()] for metric in metrics
                   for which in [tested & (metric != "net_benefit" or net_benefit_at is not None)]}
-    names = [corpus, *(["synthetic"] if synthetic else []), *([variant] if variant else [])]
+    name = "-".join(filter(None, (corpus, "synthetic" * synthetic, variant))).lower()
+    name = re.sub(r"[^\w.-]+", "-", name) + (f"-from-{trained_on}" if trained_on else "")
     return {
-        "name": re.sub(r"[^\w.-]+", "-", "-".join(names).lower()),  # files are named so
+        "name": name,  # files are named so
         "corpus": corpus,
         "synthetic": synthetic,
         "variant": variant,
@@ -103,7 +103,7 @@ def study(corpus, models, *, variant=None, synthetic=False, n_resamples=1000, se
         "models": [_model(corpus, init, labels, label_set) for init in inits],
         "comparisons": [_comparison(a, b, labels, comparable, alternative, margin)
                         for a, b in itertools.combinations(inits, 2)],
-    }
+    } | ({"trained_on": trained_on} if trained_on else {})
 
 
 def adjust(studies, family, method="bh"):
@@ -142,10 +142,9 @@ def _statistic(test):
 
 
 def _validation_thresholds(model, instead):
-    found = model.meta.get("thresholds")
-    if found is None:
+    if model.meta.get("thresholds") is None:
         raise ValueError(f"{model.meta['name']} carries no validation thresholds: {instead}")
-    return np.array([np.nan if t is None else t for t in found], dtype=np.float64)
+    return np.array(model.meta["thresholds"], dtype=np.float64)  # NaN for None
 
 
 def _too_few(classes, unit, least):
