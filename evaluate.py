@@ -200,8 +200,7 @@ def load_named(text, truth):
     found = []
     for path in [files] if Path(files).is_file() else files.split(","):
         p = load_predictions(path, truth)
-        meta = {"file": {"path": path, "sha256": sha256(path)}}
-        meta |= {"name": name} if name else {}
+        meta = {"file": {"path": path, "sha256": sha256(path)}} | ({"name": name} if name else {})
         found.append(replace(p, meta=p.meta | meta))
     return found
 

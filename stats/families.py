@@ -27,8 +27,7 @@ def benjamini_hochberg(p):
     p = np.asarray(p, dtype=np.float64)
     if p.ndim != 1:
         raise ValueError(f"p: expected shape (m,), found {p.shape}")
-    if ((p < 0) | (p > 1)).any():
-        at = int(np.flatnonzero((p < 0) | (p > 1))[0])
+    for at in np.flatnonzero((p < 0) | (p > 1)):
         raise ValueError(f"p: entry {at}: expected a number in [0, 1], found {p[at]}")
     tested = np.flatnonzero(~np.isnan(p))
     ascending = tested[np.argsort(p[tested])]

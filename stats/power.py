@@ -80,11 +80,11 @@ def main(argv=None):
           f"{args.sd_runs:.2f}, standard error of {args.patients:,} test patients "
           f"{args.se_test:.2f}\n")
     patients = [round(args.patients * scale) for scale in SCALES]
+    errors = [args.se_test / math.sqrt(scale) for scale in SCALES]
     print("| runs each | " + " | ".join(f"{n:,} patients" for n in patients) + " |")
     print("|---" * (len(SCALES) + 1) + "|")
     for runs in RUNS:
-        cells = [100 * power(args.difference, args.sd_runs, args.se_test / math.sqrt(scale), runs)
-                 for scale in SCALES]
+        cells = [100 * power(args.difference, args.sd_runs, se, runs) for se in errors]
         print(f"| {runs} | " + " | ".join(f"{cell:.0f}" for cell in cells) + " |")
     if args.plot:
         try:
@@ -92,9 +92,8 @@ def main(argv=None):
         except ImportError:
             print("stats.power: error: --plot: pip install matplotlib", file=sys.stderr)
             return 2
-        power_plot(args.plot, patients, {runs: [
-            detectable(args.sd_runs, args.se_test / math.sqrt(scale), runs) for scale in SCALES]
-            for runs in RUNS})
+        power_plot(args.plot, patients, {
+            runs: [detectable(args.sd_runs, se, runs) for se in errors] for runs in RUNS})
     return 0
 
 

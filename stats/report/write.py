@@ -2,6 +2,7 @@
 
 import base64
 import html
+from contextlib import suppress
 from pathlib import Path
 from string import Template
 
@@ -24,11 +25,9 @@ def write_report(folder, studies, settings, aligned=()):
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     figures = []
-    try:
+    with suppress(ImportError):  # the caller says so
         from stats.report.figures import draw_figures
         figures = draw_figures(folder, studies, aligned) if aligned else []
-    except ImportError:  # the caller says so
-        pass
     tables, method, tested = all_tables(studies, settings), describe(settings), differences(studies)
     said, careful = answers(studies, settings.get("margin")), caution(studies, settings)
     images = [f'<figure><img alt="{html.escape(name)}" src="data:image/svg+xml;base64,'
