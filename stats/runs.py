@@ -32,19 +32,14 @@ class RunsInference:
     p_value: np.ndarray
     share_of_runs: np.ndarray | None
 
-    def p_above(self, null):
-        """One-sided p-values (L,) of the value being above `null`."""
+    def p_one_sided(self, alternative, null):
+        """P-values (L,) of the value being "greater" or "less" than `null`."""
         if self.share_of_runs is None:
-            return p_values(self.replicates, "greater", null)
+            return p_values(self.replicates, alternative, null)
         with np.errstate(invalid="ignore", divide="ignore"):
             t = (self.value - null) / self.se
-        return np.where(t > 0, t_test(t, self.df) / 2, 1 - t_test(t, self.df) / 2)
-
-    def p_below(self, null):
-        """One-sided p-values (L,) of the value being below `null`."""
-        if self.share_of_runs is None:
-            return p_values(self.replicates, "less", null)
-        return 1 - self.p_above(null)
+        greater = np.where(t > 0, t_test(t, self.df) / 2, 1 - t_test(t, self.df) / 2)
+        return greater if alternative == "greater" else 1 - greater
 
 
 def infer_runs(a, b=None, alternative="two-sided"):

@@ -237,8 +237,9 @@ def _tests(a, b, metric, tested, alternative, margin):
     if share is None:
         floor, share = 2 / (len(found.replicates) + 1), np.full(len(found.sd), None)  # `p_values`
     if margin is not None:
-        above, below = found.p_above(-margin), found.p_below(margin)
-        p_of |= {"p_noninferior": above, "p_equivalent": np.maximum(above, below)}
+        above = found.p_one_sided("greater", -margin)
+        p_of |= {"p_noninferior": above,
+                 "p_equivalent": np.maximum(above, found.p_one_sided("less", margin))}
     return [{"value": float(value), "mean": float(nanmean(found.replicates[:, at], axis=0)),
              "sd": float(found.sd[at]), "ci": found.ci[at].tolist(), "p_floor": floor,
              "share_of_runs": share.tolist()[at]}

@@ -46,8 +46,8 @@ def test_without_patients_it_is_welchs_t_test():
     np.testing.assert_allclose(found.share_of_runs, 1)
     for null in (-0.4, 0.4):  # non-inferiority and equivalence shift the null
         shifted = scipy_stats.ttest_ind(a - null, b, equal_var=False, alternative="greater")
-        np.testing.assert_allclose(found.p_above(null), shifted.pvalue, rtol=1e-8)
-        np.testing.assert_allclose(found.p_below(null), 1 - shifted.pvalue, rtol=1e-8)
+        np.testing.assert_allclose(found.p_one_sided("greater", null), shifted.pvalue, rtol=1e-8)
+        np.testing.assert_allclose(found.p_one_sided("less", null), 1 - shifted.pvalue, rtol=1e-8)
     one = infer_runs(without_patients(a))
     np.testing.assert_allclose(one.p_value, scipy_stats.ttest_1samp(a, 0).pvalue, rtol=1e-8)
 
@@ -80,8 +80,9 @@ def test_of_single_runs_only_the_replicates_are_known():
     np.testing.assert_array_equal(found.value, (a - b)[0, 0])
     np.testing.assert_allclose(found.se, difference.std(axis=0))
     np.testing.assert_array_equal(found.p_value, p_values(difference))
-    np.testing.assert_array_equal(found.p_above(0.1), p_values(difference, "greater", 0.1))
-    np.testing.assert_array_equal(found.p_below(0.1), p_values(difference, "less", 0.1))
+    for side in ("greater", "less"):
+        expected = p_values(difference, side, 0.1)
+        np.testing.assert_array_equal(found.p_one_sided(side, 0.1), expected)
     np.testing.assert_allclose(found.ci.T, np.quantile(difference, (0.025, 0.975), axis=0))
     assert found.share_of_runs is None
 

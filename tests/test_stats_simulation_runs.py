@@ -50,7 +50,7 @@ def simulate(seed, runs, sd, patients, n_resamples):
     areas = np.concatenate([areas[None], replicates])
     found = infer_runs(areas[:, :runs], areas[:, runs:])
     covered = (found.ci[:, 0] <= 0) & (found.ci[:, 1] >= 0)
-    return found.p_value <= 0.05, covered, found.p_above(0) <= 0.05, found.se
+    return found.p_value <= 0.05, covered, found.p_one_sided("greater", 0) <= 0.05, found.se
 
 
 def shares(runs, sd, simulations, patients=1500, n_resamples=200):
