@@ -90,8 +90,12 @@ def with_truth(p, name, truth, whole=False, paths=None):
     Kept are the labels that both have (`meta["labels_left_out"]` lists the others) and the images
     that the CSV has (`meta["truth"]` counts them), which with `whole` must be all of both. With the
     images' `paths` (N,), the CSV may also name their studies, which are the folders they lie in.
+    Where the CSV has paths and the predictions the files' names, the names are compared.
     """
     ids, person, labels, y_true = read_csv(truth, "label")
+    files = [image.rpartition("/")[2] for image in ids]
+    if len({*files}) == len(ids) and not {*ids} & {*p.image_id} and {*files} & {*p.image_id}:
+        ids = np.array(files)
     t = replace(Predictions(ids, None, labels, y_true, y_true), **person)
     common = [label for label in p.labels if label in labels]
     if not common:

@@ -67,6 +67,19 @@ def test_csv_with_truth_in_another_order(tmp_path):
     assert found.meta == {"run": "a", "labels_left_out": ["Hernia", "Mass"]}
 
 
+def test_a_table_of_paths_is_joined_by_the_files_names(tmp_path):
+    """A labels.csv of `--data custom` as the truth of what `export.predict --wide` wrote."""
+    (tmp_path / "a.csv").write_text("image_id,Edema\nx.png,0.2\ny.png,0.4\n")
+    truth = tmp_path / "labels.csv"
+    truth.write_text("image,patient_id,Edema\nimages/y.png,7,1\nmore/x.png,8,0\n")
+    found = load_predictions(tmp_path / "a.csv", truth)
+    assert found.image_id.tolist() == ["x.png", "y.png"]
+    assert found.y_true.tolist() == [[0], [1]] and found.patient_id.tolist() == ["8", "7"]
+    truth.write_text("image,Edema\na/x.png,1\nb/x.png,0\n")  # of which one is x.png?
+    with pytest.raises(ValueError, match="hold different images: 4 are in one only"):
+        load_predictions(tmp_path / "a.csv", truth)
+
+
 def test_patients_may_be_in_the_truth(tmp_path):
     (tmp_path / "a.csv").write_text("id,Edema\nx,0.5\ny,0.25\n")
     (tmp_path / "truth.csv").write_text("id,patient_id,Edema\ny,7,1\nx,8,0\n")
