@@ -2,9 +2,10 @@
 
 Every operator is standard ONNX (opset 20), and of those that runtimes differ in (Resize with
 antialiasing, ScatterElements with a reduction, GatherElements) none is used: the resize is two
-matrix products, the histogram one. Three simplifications are exact in real arithmetic: the
+matrix products, the histogram one. Four simplifications are exact in real arithmetic: the
 replication of the gray channel, the division by 255 and the mean and standard deviation go into the
 patch embedding's weights; LayerScale and the scale of the attention go into the layer before them;
+the keys' bias, which changes no softmax, is left out, and the values' goes into the projection's;
 and the last block is computed for the class token alone, the only row that the head reads.
 """
 
@@ -52,7 +53,13 @@ class Graph:
 
 def linear(g, x, weight, bias, name):
     """``x @ weight.T + bias`` in the type of all three; `name` is the layer's, as in the state."""
-    return g("Add", g("MatMul", x, weight.T), bias)
+    return add_bias(g, g("MatMul", x, weight.T), bias)
+
+
+def add_bias(g, x, bias):
+    """``x + bias``; None adds nothing."""
+    # (1, D): one of (D,) onnxruntime would merge with the Gelu into an operator that takes longer
+    return x if bias is None else g("Add", x, bias[None])
 
 
 def classifier(state, config, *, mean=None, std=None, input_type="float32",
@@ -146,6 +153,10 @@ def fold(state, config, mean=None, std=None):
     for name in [name for name in state if ".attn.qkv." in name]:
         state[name] = state[name].copy()
         state[name][:width] *= (width // config["num_heads"]) ** -0.5  # of the queries
+        if name.endswith("bias"):  # all weights of the values add up to 1
+            proj = name.replace("qkv.bias", "proj")
+            values = state[f"{proj}.weight"] @ state[name][2 * width:]
+            state[f"{proj}.bias"] = state[f"{proj}.bias"] + values
     return state
 
 
@@ -192,9 +203,10 @@ def transformer(g, levels, state, config, block_linear, attend, dtype):
 
 def block(g, x, weights, name, heads, eps, linear, attend, rope, class_token_only):
     """A pre-normalized block, (N, T, D) to (N, T, D), or to (N, 1, D) for the class token alone."""
-    def dense(x, layer, rows=slice(None)):
+    def dense(x, layer, rows=slice(None), biased=True):
         layer = f"{name}.{layer}"
-        return linear(g, x, weights[f"{layer}.weight"][rows], weights[f"{layer}.bias"][rows], layer)
+        bias = weights[f"{layer}.bias"][rows] if biased else None
+        return linear(g, x, weights[f"{layer}.weight"][rows], bias, layer)
 
     y = layer_norm(g, x, weights, f"{name}.norm1", eps)
     width = len(weights[f"{name}.norm1.weight"])
@@ -202,7 +214,8 @@ def block(g, x, weights, name, heads, eps, linear, attend, rope, class_token_onl
     if class_token_only:
         x, queried = (g("Slice", tokens, [0], [1], [1]) for tokens in (x, y))
     query = dense(queried, "attn.qkv", slice(0, width))  # three products: a Split would copy them
-    key, value = (dense(y, "attn.qkv", slice(i * width, (i + 1) * width)) for i in (1, 2))
+    key, value = (dense(y, "attn.qkv", slice(i * width, (i + 1) * width), biased=False)
+                  for i in (1, 2))
     if rope:
         key = rotate(g, key, heads, width // heads, rope)
         if not class_token_only:  # which has no place

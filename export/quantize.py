@@ -8,6 +8,8 @@ al. 2023, arXiv:2211.10438), which is exact in real arithmetic.
 
 import numpy as np
 
+from export.graph import add_bias
+
 CALIBRATION_IMAGES = 64
 SMOOTHING = 0.5  # SmoothQuant's alpha
 
@@ -29,6 +31,9 @@ def int8(model, state, images, operators="standard"):
 
     observe(model, images, note)
     for name, (low, high) in ranges.items():
+        if name.endswith(".proj"):  # whose bias has that of the values in the graph
+            values = state[name.replace(".proj", ".qkv.bias")][-len(low):]
+            low, high = low - values, high - values
         scale = smooth(state, name, np.maximum(-low, high))
         ranges[name] = float((low / scale).min()), float((high / scale).max())
 
@@ -42,13 +47,13 @@ def int8(model, state, images, operators="standard"):
             quantized[g, x] = g("QuantizeLinear", x, step, zero)
         weight_step = np.maximum(np.abs(weight).max(1), 1e-12) / 127  # (out,)
         levels = np.round(weight / weight_step[:, None]).astype(np.int8).T
-        weight_step, symmetric = weight_step.astype(np.float32), np.zeros(len(bias), np.int8)
+        weight_step, symmetric = weight_step.astype(np.float32), np.zeros(len(weight), np.int8)
         if operators == "onnxruntime":
             return g("MatMulIntegerToFloat", quantized[g, x], levels, step, weight_step, zero,
-                     symmetric, bias, domain="com.microsoft")
+                     symmetric, *[] if bias is None else [bias], domain="com.microsoft")
         x = g("DequantizeLinear", quantized[g, x], step, zero)
         weight = g("DequantizeLinear", levels, weight_step, symmetric, axis=1)
-        return g("Add", g("MatMul", x, weight), bias)
+        return add_bias(g, g("MatMul", x, weight), bias)
 
     return state, linear
 

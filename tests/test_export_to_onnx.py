@@ -614,6 +614,24 @@ def test_smoothing_makes_int8_closer(monkeypatch):
     assert errors[0.5] < errors[0.0] and errors[0.5] < 0.1
 
 
+def test_int8_ranges_are_without_the_bias_of_the_values():
+    """The graph adds it behind the projection; seen before it, it would take the whole range."""
+    images = np.stack([radiograph(64, 64, seed) for seed in range(24)])[:, None].astype(np.float32)
+    errors = []
+    for bias in (0.0, 50.0):
+        model, state = random_model()
+        for block in model.blocks:  # state shares the memory
+            width = model.config["embed_dim"]
+            block.attn.qkv.bias.detach()[2 * width:] = bias
+            block.attn.proj.bias.detach()[:] = -bias * block.attn.proj.weight.detach().sum(1)
+        with torch.inference_mode():
+            smoothed, linear = int8(model, state, to_input(torch.from_numpy(images)))
+        exact = outputs(classifier(state, model.config), images)
+        found = outputs(classifier(smoothed, model.config, block_linear=linear), images)
+        errors.append(np.abs(found - exact).mean())
+    assert errors[1] < 1.5 * errors[0]
+
+
 def test_int8_does_not_depend_on_the_rest_of_the_batch():
     model, state = random_model()
     images = np.stack([radiograph(70, 70, seed) for seed in range(4)])[:, None].astype(np.float32)

@@ -34,7 +34,7 @@ ALLOWED = [
     ("export/card.py", set()),
     ("export/graph.py", set()),
     ("export/output.py", {"data.console"}),
-    ("export/quantize.py", set()),
+    ("export/quantize.py", {"export.graph"}),
     ("export/dicom.py", set()),
     ("export/metadata.py", set()),
     ("export/batch.py", {"export.dicom", "export.output"}),
