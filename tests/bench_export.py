@@ -166,8 +166,9 @@ def measure(found, batch, rounds):
     """Median seconds of each contender on one batch, turn by turn."""
     images = np.stack([pattern(SIZE, SIZE)] * batch)
     times = {name: [] for name in found}
-    for _ in range(rounds + 1):  # the first round warms up
-        for name, (run, _) in found.items():
+    for turn in range(rounds + 1):  # the first round warms up
+        order = list(found.items())
+        for name, (run, _) in order[::-1] if turn % 2 else order:  # none is always behind the same
             # idle threads of onnxruntime and OpenMP spin and would take a core from the next
             time.sleep(REST)
             start = time.perf_counter()

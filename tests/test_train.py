@@ -28,7 +28,7 @@ from export import predict as exported
 from export import to_onnx
 from models import create_model
 from models.checkpoint import load_checkpoint, restore_model
-from models.inference import predict
+from models.inference import choose_amp, predict
 from models.settings import Config
 from models.training import create_optimizer, learning_rate, multilabel_loss
 from models.vit import ARCHITECTURES
@@ -266,6 +266,13 @@ def test_patience_stops_early_and_stays_stopped(arguments, tmp_path, monkeypatch
     assert progress["epoch"] == 3 and load_checkpoint(tmp_path / "run" / "best.pt")["epoch"] == 1
     assert train.main(arguments(epochs=9, patience=2, resume=True)) == 0
     assert load_checkpoint(tmp_path / "run" / "last.pt")["progress"]["epoch"] == 3
+
+
+@pytest.mark.parametrize("tiles, amp", [(True, "bf16"), (False, "off")])
+def test_a_cpu_takes_bf16_where_it_has_tiles_for_it(monkeypatch, tiles, amp):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: tiles)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    assert choose_amp("auto", torch.device("cpu")) == amp
 
 
 def test_freeze_trains_the_head_alone(arguments, tmp_path):
