@@ -1,12 +1,12 @@
 """Which images make which batch, their augmentation, and their way to the device in time."""
 
 import math
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+
+from data.console import map_ahead
 
 # Range of the rotation in degrees, counter-clockwise; and whether the flip comes before it.
 RECIPES = {
@@ -79,13 +79,4 @@ def prefetch(dataset, batches, device, *, seed, epoch, augment="paper", first=0,
             tensors = [tensor.pin_memory() for tensor in tensors]
         return tuple(tensor.to(device, non_blocking=True) for tensor in tensors)
 
-    pool, ahead = ThreadPoolExecutor(1), deque()
-    try:
-        for number in range(first, len(batches)):
-            ahead.append(pool.submit(load, number))
-            if len(ahead) > depth:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+    yield from map_ahead(load, range(first, len(batches)), 1, depth)

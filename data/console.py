@@ -1,11 +1,15 @@
-"""What commands share: options, errors in one line, and how far a long job is."""
+"""What commands share: options, errors in one line, work ahead, and how far a long job is."""
 
 import argparse
 import contextlib
 import difflib
+import os
 import shutil
+import signal
 import sys
 import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
@@ -21,6 +25,12 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message}{hint}; --help lists the options\n")
 
 
+def command(module, doc):
+    """The argument parser of ``python -m module``, with the module's docstring."""
+    return Parser(prog=f"python -m {module}", description=doc,
+                  formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
 def corpus_parser(prog, corpora, **texts):
     """A parser with what names a corpus, its cohort and its cache."""
     parser = Parser(prog=prog, **texts)
@@ -34,17 +44,50 @@ def corpus_parser(prog, corpora, **texts):
     return parser
 
 
-def run_command(parser, work, argv):
-    """The exit code of `work(arguments)`, which is 0 for None; 2 after an error, in one line."""
-    args = parser.parse_args(argv)
+class Refused(ValueError):
+    """What was made as asked for does not pass a check."""
+
+
+def run_command(parser, work, argv=None):
+    """Parse the options and do the `work`, a function of them; gives the exit code.
+
+    That of `work`, which is 0 for None; in one line 2 after an error, 3 where a check refused and
+    128 + the number of a signal. After the first signal the rest are ignored, so that nothing
+    interrupts the clean-up.
+    """
+    def stop(number, frame):
+        for each in before:
+            signal.signal(each, signal.SIG_IGN)
+        raise KeyboardInterrupt(number)
+
+    args = parser.parse_intermixed_args(argv)  # options may stand before a list of files
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        return work(args) or 0
+        for number, handler in before.items():
+            if handler != signal.SIG_IGN:  # a background job of a shell ignores Ctrl-C
+                signal.signal(number, stop)
+        if sys.stderr is None:  # closed before the start; print would take standard output
+            sys.stderr = open(os.devnull, "w")
+        if hasattr(sys.stdout, "reconfigure"):
+            sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be UTF-8
+        code = work(args) or 0
+        if sys.stdout is not None:  # None: it was closed before the start
+            sys.stdout.flush()
+        return code
+    except KeyboardInterrupt as stopped:
+        number = signal.Signals((*stopped.args, signal.SIGINT)[0])
+        print(f"{parser.prog}: stopped by {number.name}; what was complete is kept",
+              file=sys.stderr)
+        return 128 + number
+    except BrokenPipeError:  # the reader left, as `head` does; Python would flush again at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except (ValueError, OSError) as error:
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"{parser.prog}: interrupted; what was complete is kept", file=sys.stderr)
-        return 130
+        return 3 if isinstance(error, Refused) else 2
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def check_whole(least=1, **options):
@@ -53,6 +96,20 @@ def check_whole(least=1, **options):
         if value is not None and (not float(value).is_integer() or value < least):
             raise ValueError(f"--{name.replace('_', '-')} {value}: expected a whole number of at "
                              f"least {least}")
+
+
+def map_ahead(function, items, workers, count):
+    """``map(function, items)`` on threads, with `count` results at most waiting to be taken."""
+    pool, pending = ThreadPoolExecutor(workers), deque()
+    try:
+        for item in items:
+            pending.append(pool.submit(function, item))
+            if len(pending) > count:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 class Progress(contextlib.AbstractContextManager):

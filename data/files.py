@@ -1,4 +1,4 @@
-"""What lies on disk under a corpus's root: found, counted, and never outside it (no torch)."""
+"""Files written whole or not at all; what lies on disk under a corpus's root, never outside it."""
 
 import errno
 import os
@@ -10,26 +10,48 @@ from pathlib import Path
 import numpy as np
 
 IMAGE_SUFFIXES = (".dicom", ".dcm", ".png", ".jpg", ".jpeg")
+TEXT = dict(newline="", encoding="utf-8", errors="backslashreplace")  # names need not be UTF-8
+
+
+def is_stream(path):
+    """Whether a device or a pipe has this name."""
+    return os.path.exists(path) and not os.path.isfile(path)
+
+
+def check_target(path):
+    """Raise, before any work, for a path that no file can be written to."""
+    if os.path.isdir(path):
+        raise ValueError(f"{path}: is a folder; expected the name of a file")
+    if not os.path.isdir(os.path.dirname(os.path.realpath(path))):
+        raise FileNotFoundError(f"{path}: the folder it would go into does not exist")
 
 
 @contextmanager
-def atomic_write(path):
-    """Context with a binary file that replaces `path` once it is whole and on the disk."""
-    path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+def atomic_write(path, mode="wb"):
+    """``with atomic_write(path) as file:`` the file takes its name when the block has succeeded.
+
+    Behind a link, what it points to is replaced. A device or a pipe is written directly.
+    """
+    target, direct = Path(os.path.realpath(path)), is_stream(path)
+    part = Path(path) if direct else target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        with open(part, "wb") as file:
+        with open(part, mode, **({} if "b" in mode else TEXT)) as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except OSError as error:
-        if error.filename is None:  # the disk is full; NumPy then says how many bytes it wrote
-            raise OSError(error.errno or errno.ENOSPC, os.strerror(error.errno or errno.ENOSPC),
-                          str(path)) from error
+            if not direct:
+                os.fsync(file.fileno())  # a power cut must not leave an empty file under the name
+        if not direct:
+            os.replace(part, target)
+    except OSError as error:  # of this file, which is named as the user did
+        full = str(error).endswith(" written")  # NumPy's words for a full disk
+        if full or error.strerror and error.filename in (None, str(part)):
+            reason = error.strerror or os.strerror(errno.ENOSPC)
+            raise OSError(f"{path}: cannot be written: {reason}") from error
         raise
     finally:
-        part.unlink(missing_ok=True)
+        if not direct:
+            with suppress(OSError):
+                part.unlink()
 
 
 @contextmanager
@@ -91,10 +113,14 @@ def find_elsewhere(images, missing):
     return found
 
 
-def list_tree(root):
-    """The file names of every folder under `root`, through links, by its relative path."""
+def list_tree(root, on_error=None):
+    """The file names of every folder under `root`, through links, by its relative path.
+
+    `on_error` is called with the OSError of a folder that cannot be listed.
+    """
     tree, seen = {}, set()
-    for folder, folders, names in os.walk(root, followlinks=True):
+    for folder, folders, names in os.walk(root, followlinks=True, onerror=on_error):
+        folders.sort()
         if (real := os.path.realpath(folder)) in seen:  # a link may lead back up
             folders.clear()
             continue

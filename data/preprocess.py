@@ -40,7 +40,7 @@ def preprocess(image, size=224):
         raise ValueError(f"an image of shape {image.shape}; expected (H, W), not empty")
     image = to_float32(image)
     with np.errstate(invalid="ignore", over="ignore"):
-        resized = _resize(image, size)
+        resized = resize(image, size)
         low, high = resized.min(), resized.max()
         if not np.isfinite(high - low):
             raise ValueError("the image has values that are not finite")
@@ -59,8 +59,8 @@ def _equalize(levels):
     return table.astype(np.uint8).take(levels)
 
 
-def _resize(image, size):
-    """Resize to (size, size), less a low value of the image."""
+def resize(image, size):
+    """An image (H, W) at (size, size) in float32, less a low value of the image: step 1."""
     # That value makes float32 exact to the range of values, and a constant image exactly zero.
     lowest = np.float32(image[::16].min())
     height, width = image.shape

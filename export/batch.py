@@ -2,17 +2,16 @@
 
 import os
 import sys
-from collections import deque, namedtuple
-from concurrent.futures import ThreadPoolExecutor
+from collections import namedtuple
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
 
+from data.console import map_ahead
+from data.files import is_stream, list_tree
 from export.dicom import read_uids
-from export.output import is_stream
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".dic", ".ima"}
-
 
 # One file's prediction: `probability` (L,) or the `error`, the other None; `uids` of DICOM.
 Result = namedtuple("Result", "path probability error uids")
@@ -44,24 +43,18 @@ def expand(arguments, separator="\n"):
 
 
 def search(top):
-    """The images below a folder and the folders that cannot be read, sorted; follows links."""
-    found, errors, seen = [], [], set()
-    for folder, folders, files in os.walk(top, followlinks=True, onerror=errors.append):
-        folders.sort()
-        if (real := os.path.realpath(folder)) in seen:  # a link may lead back up
-            folders.clear()
-            continue
-        seen.add(real)
-        found += [path for name in files if is_image(path := os.path.join(folder, name))]
-    return sorted(found + [error.filename for error in errors])
+    """The images below a folder and the folders that cannot be read, sorted."""
+    errors = []
+    tree = list_tree(top, errors.append)
+    files = (os.path.join(top, folder, name) for folder in tree for name in tree[folder])
+    return sorted([*filter(is_image, files), *(error.filename for error in errors)])
 
 
 def is_image(path):
     """Whether a file has an image's suffix, or, as in archives, none and DICOM's mark inside."""
     path = Path(path)
-    if path.name.startswith("._") or path.name == "DICOMDIR":  # macOS's notes; a list of files
-        return False
-    if is_stream(path):  # reading from a pipe would wait forever
+    # macOS's notes; a list of files; reading from a pipe would wait forever
+    if path.name.startswith("._") or path.name == "DICOMDIR" or is_stream(path):
         return False
     if path.suffix.lower() in SUFFIXES:
         return True
@@ -82,9 +75,9 @@ def predictions(model, paths, batch_size=8, workers=None, any_modality=False):
             image, header = model.read(path, any_modality=any_modality)
             return path, model.shrink(image), None, read_uids(header)
         except (ValueError, OSError) as reason:
-            return path, None, str(reason).replace("\n", " "), read_uids(None)
+            return path, None, str(reason).replace("\n", " "), read_uids({})
 
-    with closing(ahead(read, paths, workers or os.cpu_count(), 2 * batch_size)) as files:
+    with closing(map_ahead(read, paths, workers or os.cpu_count(), 2 * batch_size)) as files:
         while batch := list(islice(files, batch_size)):
             images = [image for _, image, _, _ in batch if image is not None]
             scores = iter(score(model, images, batch_size))
@@ -101,17 +94,3 @@ def score(model, images, batch_size):
         if len(images) == 1:
             return [(None, str(error))]
         return [result for image in images for result in score(model, [image], 1)]
-
-
-def ahead(function, items, workers, count):
-    """``map(function, items)`` on threads, with `count` results at most waiting to be taken."""
-    pool, pending = ThreadPoolExecutor(workers), deque()
-    try:
-        for item in items:
-            pending.append(pool.submit(function, item))
-            if len(pending) > count:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)

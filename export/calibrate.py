@@ -1,23 +1,23 @@
 """Calibration: a logistic map per label, fitted on the validation set (Platt 1999).
 
 Training with positive class weights inflates probabilities. The map is
-sigmoid(slope * logit + offset) with a positive slope, so that no ranking, and no AUC, changes. It
-is folded into the model's head. Where validation has too little of a label for a fit, the prior
-shift of the training is taken back: the loss with a positive weight w is least at the odds w times
-those of the data, so that log(w) is subtracted from the logit.
+sigmoid(slope * logit + offset) with a positive slope, so that no ranking, and no AUC, changes.
+Where validation has too little of a label for a fit, the prior shift of the training is taken back:
+the loss with a positive weight w is least at w times the odds of the data.
 """
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
+from data.console import Refused
+from data.files import atomic_write
 from export.metadata import UNCALIBRATED
-from export.output import Refused, atomic_write
 from export.verify import log_odds
 from models.inference import predict
 from stats import auroc
+from stats.calibration import BINS, probability_metrics
+from stats.intervals import score_interval
 
-BINS = 10
 FOLDS = 5
 MAX_SLOPE = 5.0  # a steeper map follows the noise of a few patients
 CUT = 1e-7  # float32 has no finer probabilities near 1
@@ -25,12 +25,7 @@ WORDS = dict(platt="", prior="  class weight taken back: ", none="  left as it i
 
 
 def calibrate(model, dataset, thresholds, norm, pos_weight):
-    """Choose a map for each label on a dataset and put it into the model's head; print them.
-
-    A label gets Platt's map if at least `FOLDS` patients have it and `FOLDS` have not, its AUC is
-    at least 0.5, the slope is above 0 and at most `MAX_SLOPE`, and maps fitted without a patient
-    bring the patient's probability nearer to the frequencies. Else it gets the prior shift, if
-    nothing can be measured or if that brings it nearer, or keeps its probabilities.
+    """Choose a map for each label on a dataset (`choose`), put them into the model's head; print.
 
     `norm` is what `models.inference.to_input` takes, `pos_weight` (L,) the training's class
     weights. Gives the metadata (`thresholds`, moved so that every decision stays the same, and
@@ -63,7 +58,12 @@ def calibrate(model, dataset, thresholds, norm, pos_weight):
 
 
 def choose(y_true, logit, patients, weight):
-    """One label's map, its probabilities (out of fold), ECE before and after, and why no fit."""
+    """One label's map, its probabilities (out of fold), ECE before and after, and why no fit.
+
+    Platt's map if `FOLDS` patients have the label and `FOLDS` have not, its AUC is 0.5 or more, the
+    slope at most `MAX_SLOPE`, and maps fitted without a patient bring the patient nearer to the
+    frequencies. Else the prior shift, if nothing can be measured or if it comes nearer, or none.
+    """
     prior = dict(method="prior", slope=1.0, offset=-float(np.log(weight)))
     before, shifted = sigmoid(logit), sigmoid(logit + prior["offset"])
     fold, (ill, well) = folds(y_true, patients)
@@ -71,9 +71,8 @@ def choose(y_true, logit, patients, weight):
         reason = f"{ill} patients with it and {well} without; {FOLDS} of each are needed"
         return (prior if weight != 1 else UNCALIBRATED), shifted, (np.nan, np.nan), reason
     error = calibration_error(y_true, before)
-    area = auroc(y_true[:, None], logit[:, None])[0]
     slope, offset = platt(y_true, logit)
-    if area < 0.5:
+    if (area := auroc(y_true[:, None], logit[:, None])[0]) < 0.5:
         reason = f"its AUC on validation is {area:.3f}, below 0.5"
     elif not 0 < slope <= MAX_SLOPE:
         reason = f"a slope of {slope:.1f} would be fitted; expected at most {MAX_SLOPE:g}"
@@ -91,9 +90,9 @@ def choose(y_true, logit, patients, weight):
 
 
 def folds(y_true, groups):
-    """A fold (N,) for each image, a patient's in one, and how many patients are positive or not.
+    """A fold (N,) for each image, and how many patients are positive or not.
 
-    Both kinds of patients are dealt out separately, so that each fold has both if there are enough.
+    A patient's images are in one fold; both kinds of patients are dealt out to all folds.
     """
     names, index = np.unique(groups, return_inverse=True)
     positive = np.zeros(len(names), bool)
@@ -112,19 +111,16 @@ def platt(y_true, logit):
     """
     positives, negatives = (y_true == 1).sum(), (y_true == 0).sum()
     target = np.where(y_true == 1, (positives + 1) / (positives + 2), 1 / (negatives + 2))
-    target, x = torch.from_numpy(target).double(), torch.from_numpy(logit).double()
-    solution = torch.tensor([1.0, 0.0], dtype=torch.double, requires_grad=True)
-    optimizer = torch.optim.LBFGS([solution], max_iter=200, tolerance_grad=1e-9,
-                                  tolerance_change=1e-12, line_search_fn="strong_wolfe")
-
-    def closure():
-        optimizer.zero_grad()
-        loss = F.binary_cross_entropy_with_logits(solution[0] * x + solution[1], target)
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
-    return tuple(solution.tolist())
+    center, scale = logit.mean(), logit.std() or 1.0
+    x, solution = np.stack([(logit - center) / scale, np.ones_like(logit)]), np.zeros(2)
+    for _ in range(100):  # Newton's method
+        p = sigmoid(solution @ x)
+        step = np.linalg.lstsq(x * (p * (1 - p)) @ x.T, x @ (p - target))[0]
+        solution -= step / max(1, np.abs(step).max())  # one too far would not come back
+        if np.abs(step).max() < 1e-9:
+            break
+    slope = float(solution[0] / scale)
+    return slope, float(solution[1] - slope * center)
 
 
 def sigmoid(x):
@@ -133,21 +129,10 @@ def sigmoid(x):
 
 
 def calibration_error(y_true, probability):
-    """Expected calibration error: mean |frequency - probability| of equal-width bins, by size.
-
-    Naeini, Cooper and Hauskrecht, AAAI 2015.
-    """
-    counts, frequency, mean = reliability(y_true, probability)
-    return float((counts * np.abs(frequency - mean)).sum() / counts.sum())
-
-
-def reliability(y_true, probability):
-    """Of each occupied bin: its count, the frequency of positives and the mean probability."""
-    index = np.minimum((probability * BINS).astype(int), BINS - 1)
-    counts, positives, total = (np.bincount(index, weights, minlength=BINS)
-                                for weights in (None, y_true, probability))
-    occupied = counts > 0
-    return counts[occupied], *(sums[occupied] / counts[occupied] for sums in (positives, total))
+    """Expected calibration error of one label; both inputs (N,)."""
+    drawn, positives = np.ones((len(y_true), 1)), y_true.sum()
+    return probability_metrics(y_true, probability, drawn, positives, len(y_true) - positives,
+                               ["ece"])["ece"].item()
 
 
 def draw(path, y_true, before, after):
@@ -163,19 +148,18 @@ def draw(path, y_true, before, after):
     axes.plot([0, 1], [0, 1], color="0.7", linewidth=1)
     for name, probability, color, style in (("before", before, "#d55e00", "s--"),
                                             ("after", after, "#0072b2", "o-")):
-        counts, frequency, mean = reliability(y_true[known], probability[known])
-        center = (frequency + 1.92 / counts) / (1 + 3.84 / counts)  # Wilson's interval
-        half = 1.96 * np.sqrt(frequency * (1 - frequency) / counts + 0.96 / counts ** 2)
-        half /= 1 + 3.84 / counts
-        spread = np.abs([frequency - (center - half), center + half - frequency])
+        bins = np.searchsorted(np.linspace(0, 1, BINS + 1)[1:-1], probability[known])
+        _, index, counts = np.unique(bins, return_inverse=True, return_counts=True)
+        frequency, mean = (np.bincount(index, values[known]) / counts
+                           for values in (y_true, probability))
+        spread = np.abs(score_interval(frequency, 0, counts).T - frequency)
         axes.errorbar(mean, frequency, spread, fmt=style, color=color, markersize=4, capsize=2,
                       label=f"{name} calibration")
         below.plot(mean, counts, style, color=color, markersize=4)
     axes.set(ylabel="frequency of positives", xlim=(0, 1), ylim=(0, 1))
-    labels = int((~np.isnan(after)).any(0).sum())
-    axes.set_title(f"{labels} calibrated labels on {len(y_true):,} validation images, with 95 %\n"
-                   "intervals; after: each patient by a map fitted without them", fontsize=8)
+    axes.set_title(f"{known.any(0).sum()} calibrated labels on {len(y_true):,} validation images,\n"
+                   "95 % intervals; after: each patient by a map fitted without them", fontsize=8)
     axes.legend(frameon=False)
     below.set(xlabel="mean probability in a bin", ylabel="predictions", yscale="log")
-    with atomic_write(path, "wb") as file:
+    with atomic_write(path) as file:
         figure.savefig(file, dpi=200, format="png")

@@ -39,9 +39,11 @@ def card(metadata):
         f"| label | threshold | test AUC{' (PyTorch, fp32)' * changed} | 95 % CI |",
         "|---|---|---|---|"]
     for i, (label, threshold) in enumerate(zip(metadata["labels"], metadata["thresholds"])):
-        value, low, high = auroc["labels"][i] if auroc else (None, None, None)
-        ci = "–" if None in (low, high) else f"{low:.3f} to {high:.3f}"
-        lines.append(f"| {label} | {rounded(threshold, 4)} | {rounded(value, 3)} | {ci} |")
+        area, low, high = auroc["labels"][i] if auroc else (None, None, None)
+        cells = ("–" if threshold is None else f"{threshold:.4f}",
+                 "–" if area is None else f"{area:.3f}",
+                 "–" if None in (low, high) else f"{low:.3f} to {high:.3f}")
+        lines.append(f"| {label} | {' | '.join(cells)} |")
     lines += ["", "A label is positive where its probability reaches the threshold. A dash: "
               "validation gave no threshold, or the test set no AUC."]
     if weak := weak_labels(metadata):
@@ -76,8 +78,3 @@ def weak_labels(metadata):
     """The labels whose AUC on validation was below 0.5."""
     return [label for label, area in zip(metadata["labels"], metadata["val_auroc"] or ())
             if area is not None and area < 0.5]
-
-
-def rounded(value, digits):
-    """A number as text, or a dash for None."""
-    return "–" if value is None else f"{value:.{digits}f}"

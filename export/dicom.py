@@ -6,32 +6,30 @@ UIDS = dict(sop_instance_uid="SOPInstanceUID", study_instance_uid="StudyInstance
             series_instance_uid="SeriesInstanceUID")
 RADIOGRAPHY = ("CR", "DX", "RG")  # computed, digital and conventional
 LATERAL = ("LATERAL", "LL", "RL", "LLD", "RLD")
+KEYWORDS = ("Modality", "ViewPosition", *UIDS.values())
 
 
 def read_header(data, name):
-    """The header of a DICOM file's bytes; None if they are not DICOM or pydicom is absent.
+    """The elements `KEYWORDS` of a DICOM file's bytes as a dict of text, "" for one that is absent.
 
-    ValueError for damage to one of the elements that are asked for here.
+    Empty if they are not DICOM or pydicom is not installed; ValueError for damage to an element.
     """
     if data[128:132] != b"DICM" and data[:2] not in (b"\x02\x00", b"\x08\x00"):
-        return None
+        return {}
     try:
         import pydicom
         header = pydicom.dcmread(io.BytesIO(data), force=True, stop_before_pixels=True)
     except Exception:  # whoever decodes the pixels says what is wrong
-        return None
+        return {}
     try:
-        for keyword in ("Modality", "ViewPosition", *UIDS.values()):
-            header.get(keyword)  # converts it; damage makes pydicom raise nearly anything
-    except Exception as error:
+        return {keyword: str(header.get(keyword) or "").strip() for keyword in KEYWORDS}
+    except Exception as error:  # damage makes pydicom raise nearly anything
         raise ValueError(f"{name}: damaged DICOM header: {error}") from None
-    return header
 
 
 def check_frontal(header, name):
     """ValueError where a header says that it is not of a frontal radiograph."""
-    modality, view = (str(header.get(key) or "").strip().upper()
-                      for key in ("Modality", "ViewPosition"))
+    modality, view = (header.get(key, "").upper() for key in ("Modality", "ViewPosition"))
     if modality and modality not in RADIOGRAPHY:
         raise ValueError(f"{name}: DICOM of modality {modality}; expected a radiograph "
                          f"({', '.join(RADIOGRAPHY)}; --any-modality takes it all the same)")
@@ -42,8 +40,7 @@ def check_frontal(header, name):
 
 def read_uids(header):
     """The SOP instance's, the study's and the series' UID; None where there is none."""
-    found = {key: header and header.get(keyword) for key, keyword in UIDS.items()}
-    return {key: str(value) if value else None for key, value in found.items()}
+    return {key: header.get(keyword) or None for key, keyword in UIDS.items()}
 
 
 def to_bytes(dataset):

@@ -1,18 +1,18 @@
 """Where the model looked: hide each part of a radiograph and see which label's log-odds fall.
 
-Occlusion (Zeiler and Fergus 2014, arXiv:1311.2901) needs the exported file alone and tells the
-labels apart. Each part is hidden twice: at the radiograph's mean level, which hides air that should
-not be there, and at its dark level, which hides what is too dense. tests/bench_explain.py has the
-evidence for this choice.
+Occlusion (Zeiler and Fergus 2014, arXiv:1311.2901) needs the exported file alone. Each part is
+hidden twice: at the radiograph's mean level, which hides air that should not be there, and at its
+dark level, which hides what is too dense. tests/bench_explain.py has the evidence.
 """
 
+from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 
-from export.output import atomic_write
-from export.runtime import resize
+from data.files import atomic_write
+from data.preprocess import resize
 from export.verify import log_odds
 
 WINDOW = 1 / 6  # side of what is hidden, in parts of the image's side
@@ -26,10 +26,9 @@ CANVAS, SCALE = 640, 160  # least width and least height of the scale, so that t
 FAINT = 0.25  # log-odds; the color scale never ends below, so that noise is not blown up
 
 # matplotlib's inferno at sixteenths, linear between
-INFERNO = np.array([
-    [0, 0, 4], [11, 7, 36], [33, 12, 74], [61, 9, 101], [87, 16, 110], [113, 25, 110],
-    [138, 34, 106], [163, 44, 97], [188, 55, 84], [208, 69, 69], [227, 89, 51], [241, 113, 31],
-    [249, 140, 10], [252, 170, 15], [249, 201, 50], [242, 232, 101], [252, 255, 164]], np.float64)
+INFERNO = np.frombuffer(bytes.fromhex(
+    "000004 0b0724 210c4a 3d0965 57106e 71196e 8a226a a32c61 bc3754 d04545 e35933 f1711f f98c0a "
+    "fcaa0f f9c932 f2e865 fcffa4"), np.uint8).reshape(-1, 3)
 
 
 def occlusion(model, image, batch_size=8):
@@ -63,10 +62,7 @@ def grid(size):
 
 
 def overlay(image, heat, name, label, probability, threshold, side=SIDE):
-    """A picture of one label's map (S, S) of `occlusion` on a radiograph (H, W), with a scale.
-
-    A black and white line, which reads the same on bone and on lung, runs around the hotter half.
-    """
+    """A picture of one label's map (S, S) of `occlusion` on a radiograph (H, W), with a scale."""
     height, width = (max(1, round(n * side / max(image.shape))) for n in image.shape)
     low, high = np.percentile(image, (0.5, 99.5))
     gray = (np.clip((image - low) / max(high - low, 1e-6), 0, 1) * 255).astype(np.uint8)
@@ -111,7 +107,7 @@ def blend(base, strength):
 
 
 def outlined(picture, mask):
-    """A picture with a white line, black on the inside, along the border of a mask (H, W)."""
+    """A picture with a white and black line, seen on bone and on lung, around a mask (H, W)."""
     mask = Image.fromarray(mask.astype(np.uint8) * 255)
     for color in ("white", "black"):
         inner = mask.filter(ImageFilter.MinFilter(3))  # less one pixel all around
@@ -136,10 +132,10 @@ def inferno(values):
 
 
 def write_sheet(model, result, folder, taken, all_labels=False):
-    """Write the overlays of a `batch.Result`, one below the other, as `folder`/<its stem>.png.
+    """Write a `batch.Result`'s overlays, one below the other, as a picture; gives its path.
 
-    Of the labels whose probability reaches the threshold, or of all; gives None where there is no
-    such label. `taken` holds the names of this run's pictures: one more of a name gets a number.
+    Of the labels that reach their threshold, or of all; None where there is none. `taken` holds the
+    names of this run's pictures: one more of a name gets a number.
     """
     shown = [i for i, yes in enumerate(model.predict_labels(result.probability))
              if yes or all_labels]
@@ -149,12 +145,9 @@ def write_sheet(model, result, folder, taken, all_labels=False):
     source, heats = Path(result.path), occlusion(model, image)
     panels = [overlay(image, heats[i], source.name, model.labels[i], float(result.probability[i]),
                       model.thresholds[i]) for i in shown]
-    sheet = Image.fromarray(np.vstack(panels))
-    name, number = source.stem, 1
-    while name.casefold() in taken:
-        number += 1
-        name = f"{source.stem}-{number}"
+    numbered = chain([source.stem], (f"{source.stem}-{number}" for number in count(2)))
+    name = next(name for name in numbered if name.casefold() not in taken)
     taken.add(name.casefold())
-    with atomic_write(folder / f"{name}.png", "wb") as file:
-        sheet.save(file, format="PNG")
+    with atomic_write(folder / f"{name}.png") as file:
+        Image.fromarray(np.vstack(panels)).save(file, format="PNG")
     return folder / f"{name}.png"

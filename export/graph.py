@@ -33,11 +33,8 @@ class Graph:
 
     def weight(self, value):
         """Store an array as it is, Python's int as int64 and float as float32; gives its name."""
-        if not isinstance(value, np.ndarray | np.generic):
-            value = np.asarray(value)
-            value = value.astype(np.float32) if value.dtype == np.float64 else value
-        name = f"weight_{len(self.weights)}"
-        self.weights.append(numpy_helper.from_array(np.asarray(value, order="C"), name))
+        name, single = f"weight_{len(self.weights)}", np.float32 if type(value) is float else None
+        self.weights.append(numpy_helper.from_array(np.asarray(value, single, order="C"), name))
         return name
 
     def model(self, inputs, outputs):

@@ -1,7 +1,6 @@
 """What travels in a model's file: its metadata and the checksum of its bytes.
 
-ONNX has no checksum of its own. This one finds damage, not intent: who edits a file can write a new
-checksum into it.
+It finds damage, not intent: who edits a file can write a new checksum into it.
 """
 
 import hashlib

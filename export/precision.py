@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from data.console import Refused
 from export.graph import fold_layer_scale
-from export.output import Refused
 from export.quantize import observe
 from models.vit import VisionTransformer
 from stats import auroc, operating_point, paired_bootstrap
@@ -21,10 +21,8 @@ def check_precision(y_true, expected, found, patients, labels, thresholds):
 
     Too much is an AUC that fell by more than `MAX_LABEL_LOSS`, or the mean by `MAX_MEAN_LOSS`, with
     the whole 95 % interval (by patient) above; or a sensitivity or specificity by `MAX_RATE_LOSS`,
-    unless one patient's decision turned, and by less than `SMALL_CHANGE` of probability.
-    `y_true` and the probabilities before and after are (N, L), `patients` (N,); a threshold may be
-    None. Gives what the card says of it; `unchecked` are labels that fewer than `MIN_PATIENTS`
-    patients have, or have not.
+    unless one patient's decision turned, and by less than `SMALL_CHANGE` of probability. `y_true`
+    and the probabilities before and after are (N, L), `patients` (N,); a threshold may be None.
     """
     counts = [[len(set(patients[y == kind])) for kind in (0, 1)] for y in y_true.T]
     checked = np.min(counts, axis=1) >= MIN_PATIENTS
@@ -50,9 +48,8 @@ def check_precision(y_true, expected, found, patients, labels, thresholds):
                      for name in ("sensitivity", "specificity")]
             line += f"{turned[:, i].sum():17}   {rates[0]:<14}   {rates[1]}"
         print(f"{label:<24} {line.replace('nan', '  –')}")
-    means = f"{before[checked].mean():10.4f}  {after[checked].mean():6.4f}"
-    print(f"{'mean (decisions: sum)':<24} {means}   {change.max():14.4f}   {turned.sum():17} of "
-          f"{decisions:,}")
+    print(f"mean (decisions: sum)    {before[checked].mean():10.4f}  {after[checked].mean():6.4f}",
+          f"  {change.max():14.4f}   {turned.sum():17} of {decisions:,}")
     if unchecked:
         print(f"AUC not checked, with fewer than {MIN_PATIENTS} patients with or without it: "
               f"{', '.join(unchecked)}; another --check-on may have more")
@@ -108,17 +105,15 @@ def check_fp16(model, training, images, found):
 
 
 def largest_values(model, images):
-    """The largest magnitude that enters or leaves each layer of the blocks, on (n, 3, S, S).
-
-    For the logits of the attention it is the bound |q| |k| / sqrt(d), which no rotation changes.
-    """
+    """The largest magnitude that enters or leaves each layer of the blocks, on (n, 3, S, S)."""
     found, heads = {}, model.config["num_heads"]
 
     def note(name, *tensors):
         found[name] = max(found.get(name, 0.0), *(float(x.abs().amax()) for x in tensors))
         if name.endswith(".qkv"):
             q, k = (x.unflatten(-1, (heads, -1)) for x in tensors[1].chunk(3, dim=-1)[:2])
-            bound = q.norm(dim=-1).amax(1) * k.norm(dim=-1).amax(1)  # (n, heads)
+            # |q| |k|, which no rotation changes: (n, heads)
+            bound = q.norm(dim=-1).amax(1) * k.norm(dim=-1).amax(1)
             note(name.replace(".qkv", " logits"), bound * q.shape[-1] ** -0.5)
 
     observe(folded(model), images, note)

@@ -26,12 +26,12 @@ if not __package__:
           file=sys.stderr)
     sys.exit(2)
 
-from data.console import Progress, check_whole
+from data.console import Progress, check_whole, command, run_command
+from data.files import TEXT, atomic_write, check_target
 from export.batch import expand, predictions
 from export.card import card, weak_labels
 from export.dicom import UIDS
 from export.explain import INFERENCES, write_sheet
-from export.output import TEXT, atomic_write, check_target, command, kept_rows, run_command
 from export.runtime import Predictor, cuda_problem
 from export.verify import differences
 
@@ -114,6 +114,31 @@ def writer(model, args, columns, file):
     return write_json if args.jsonl else write_table
 
 
+def kept_rows(path, columns, checksum, labels):
+    """Make a CSV of earlier predictions ready to be continued; gives the images that are done.
+
+    Rows of images that failed, or that have not one for each label, are dropped: tried again.
+    """
+    if not os.path.isfile(path):
+        return set()
+    with open(path, **TEXT) as file:
+        table = csv.DictReader(file)
+        if (found := table.fieldnames or columns) != columns:
+            raise ValueError(f"{path}: has the columns {', '.join(found)[:200]!r}; expected "
+                             f"{', '.join(columns)}")
+        rows = [row for row in table if None not in (*row, *row.values()) and not row["error"]]
+    if others := {row["model"] for row in rows} - {checksum}:
+        raise ValueError(f"{path}: holds predictions of another model ({min(others)[:12]}); "
+                         f"expected {checksum[:12]}")
+    count = Counter(row["image"] for row in rows)
+    rows = [row for row in rows if count[row["image"]] % labels == 0]
+    with atomic_write(path, "w") as file:
+        table = csv.DictWriter(file, columns, lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
+    return {row["image"] for row in rows}
+
+
 def verify(model, paths):
     """Print the largest differences from the reference; gives the exit code."""
     code = 0
@@ -168,7 +193,7 @@ def predict(args):
 
     failed, taken, bare = 0, set(), 0
     opened = (nullcontext(sys.stdout) if to_stdout else open(target, "a", 1, **TEXT) if args.resume
-              else atomic_write(target))
+              else atomic_write(target, "w"))
     results = predictions(model, paths, args.batch_size, args.workers, args.any_modality)
     shown = Progress("predict", len(paths)).over(results)
     with opened as file, closing(results), closing(shown):

@@ -72,8 +72,7 @@ def observe(model, images, note):
 def smooth(state, name, reach):
     """Divide a layer's input channels by a scale (D,) that its weights take over, in `state`.
 
-    `reach` (D,) is the largest magnitude of each channel. The scale is all ones for the layer
-    behind the GELU, which lets none through.
+    `reach` (D,) is the largest magnitude of each channel. GELU lets no scale through: all ones.
     """
     block, layer = name.rsplit(".", 2)[0], name.split(".", 2)[2]
     if layer == "mlp.fc2":

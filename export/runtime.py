@@ -14,10 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
-from PIL import Image
 
 from data.decode import decode_image, read_file
-from data.preprocess import to_float32
+from data.preprocess import resize, to_float32
 from export.dicom import check_frontal, read_header, to_bytes
 from export.metadata import CHECKSUM, decode_metadata, read_verified
 
@@ -87,19 +86,18 @@ class Predictor:
         return np.concatenate(found)
 
     def read(self, image, name="image", any_modality=False):
-        """A radiograph as `check` returns it, and its DICOM header or None.
+        """A radiograph as `check` returns it, and what its DICOM header says, see `export.dicom`.
 
-        Errors call it `name`, or a file by its path. `any_modality` takes DICOM files that say that
-        they are no frontal radiographs, too.
+        Errors call it `name`, or a file by its path. `any_modality` takes laterals and CT, too.
         """
         if hasattr(image, "file_meta"):
             image = to_bytes(image)
         elif isinstance(image, str | os.PathLike):
             name, image = image, read_file(image)
         if not isinstance(image, bytes):
-            return self.check(image, name), None
+            return self.check(image, name), {}
         header = read_header(image, name)
-        if header is not None and not any_modality:
+        if not any_modality:
             check_frontal(header, name)
         return self.check(decode_image(image, name), name), header
 
@@ -144,7 +142,8 @@ class Predictor:
                 try:
                     [probability[batch]] = self.session.run(["probability"], {"image": pixels})
                 except Exception as error:  # onnxruntime's exceptions share no narrower public base
-                    raise ValueError(f"onnxruntime failed ({first_line(error)})") from None
+                    reason = str(error).partition("\n")[0][:200]
+                    raise ValueError(f"onnxruntime failed ({reason})") from None
         if not np.isfinite(probability).all():
             raise ValueError("the model gave a probability that is not a number")
         return probability
@@ -153,13 +152,6 @@ class Predictor:
         """Whether each probability (N, L) reaches its label's threshold; None without one."""
         cuts = np.array(self.thresholds, float)  # NaN where there is none
         return np.where(np.isnan(cuts), None, probability >= cuts)
-
-
-def resize(image, size):
-    """A gray image at (size, size), float32, less its minimum: the model's first step."""
-    image = image.astype(np.float32)
-    picture = Image.fromarray(image - image.min())  # beside a large offset, digits would be lost
-    return np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR))
 
 
 def open_session(model, provider="auto", threads=None, name="model"):
@@ -179,18 +171,14 @@ def open_session(model, provider="auto", threads=None, name="model"):
     try:
         session = ort.InferenceSession(model, options, providers=providers)
     except Exception as error:
-        raise ValueError(f"{name}: onnxruntime cannot read it ({first_line(error)})") from None
+        reason = str(error).partition("\n")[0][:200]
+        raise ValueError(f"{name}: onnxruntime cannot read it ({reason})") from None
     session.disable_fallback()  # else a run that fails on the GPU continues silently on the CPU
     took = "cuda" if session.get_providers()[0] == "CUDAExecutionProvider" else "cpu"
     if provider == "cuda" and took != "cuda":
         raise ValueError("provider cuda: onnxruntime fell back to the CPU: no usable NVIDIA GPU; "
                          "check nvidia-smi, or use --provider cpu")
     return session, took
-
-
-def first_line(error):
-    """The first line of an error's message, or its type where it has none."""
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def cuda_problem():

@@ -29,13 +29,14 @@ import torch
 
 import data
 from data.cache.fill import load_bytes
+from data.console import Refused, command, run_command
 from data.decode import read_file
+from data.files import atomic_write, check_target, is_stream
 from export.batch import expand, predictions
 from export.calibrate import calibrate, draw
 from export.card import INTENDED_USE, card
 from export.graph import OPERATORS, classifier
 from export.metadata import CHECKSUM, FORMAT, INPUTS, UNCALIBRATED, checksum_place, serialize
-from export.output import Refused, atomic_write, check_target, command, is_stream, run_command
 from export.precision import check_fp16, check_precision
 from export.quantize import CALIBRATION_IMAGES, int8
 from export.runtime import Predictor
@@ -242,9 +243,9 @@ def write(out, content, metadata, reliability):
     texts = (card(metadata), *(json.dumps(one, indent=1) + "\n" for one in (
         metadata, {CHECKSUM: metadata[CHECKSUM]} | golden(metadata))))
     with ExitStack() as stack:  # the first that is entered is the last to be left
-        stack.enter_context(atomic_write(out, "wb")).write(content)
+        stack.enter_context(atomic_write(out)).write(content)
         for path, text in zip(beside(out), texts):
-            stack.enter_context(atomic_write(path)).write(text)
+            stack.enter_context(atomic_write(path, "w")).write(text)
         if reliability and not is_stream(out):
             draw(out.with_name("reliability.png"), *reliability)
 

@@ -2,9 +2,8 @@
 
     python -m export.triton runs/cxr14-dinov2/model.onnx --out repository
 
-The client resizes radiographs to the model's size (Pillow's BILINEAR in mode "F"), so that all
-sizes share batches, and compares the probabilities with the thresholds in the configuration's
-parameters. docs/deployment.md has a client of ten lines and the line that starts the server.
+Clients resize radiographs to the model's size, so that all sizes share batches, and compare the
+probabilities with the thresholds in the configuration's parameters; see docs/deployment.md.
 """
 
 import json
@@ -12,8 +11,8 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from data.console import check_whole
-from export.output import atomic_write, command, run_command
+from data.console import check_whole, command, run_command
+from data.files import atomic_write
 from export.runtime import Predictor
 
 KINDS = {"cpu": "KIND_CPU", "cuda": "KIND_GPU", "tensorrt": "KIND_GPU"}
@@ -71,7 +70,7 @@ def export(args):
     for file, content in (("1/model.onnx", args.model.read_bytes()),
                           ("labels.txt", "\n".join([*metadata["labels"], ""]).encode()),
                           ("config.pbtxt", config(metadata, name, args).encode())):
-        with atomic_write(folder / file, "wb") as part:  # the last: with it, Triton sees a model
+        with atomic_write(folder / file) as part:  # the last: with it, Triton sees a model
             part.write(content)
     print(f"{folder}: serve it with tritonserver --model-repository {args.out}")
     return 0

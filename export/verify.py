@@ -1,8 +1,8 @@
 """Reference images and the probabilities that they had at the export; both travel with a model.
 
-Patterns are computed anywhere from integers alone; radiographs are known by their file's hash, and
-only who has them can check them. Differences are those of the log-odds, beside the spread that each
-label's log-odds have over radiographs: what is small for one model may turn another's answers.
+Patterns are computed anywhere, from integers; radiographs are known by their file's hash.
+Differences are those of the log-odds, beside the spread that each label's log-odds have over
+radiographs: what is small for one model may turn another's answers.
 """
 
 import hashlib
@@ -53,10 +53,7 @@ def log_odds(probability, cut=1e-4):
 
 
 def reference(model, paths, probability):
-    """What travels in the metadata: a Predictor's probabilities of the patterns and of radiographs.
-
-    `probability` (N, L) is of more radiographs, for their spread.
-    """
+    """A Predictor's probabilities of patterns and files; `probability` (N, L) gives the spread."""
     spread = np.maximum(log_odds(probability).std(0), LEAST_SPREAD)
     return dict(tolerance=(TOLERANCE[model.metadata["precision"]] * spread).tolist(),
                 patterns=[model([pattern(*one)])[0].tolist() for one in PATTERNS],
@@ -76,9 +73,8 @@ def golden(metadata):
 def differences(model, paths=()):
     """How far a Predictor is from its reference; yields (name, difference, tolerance), each float.
 
-    They are log-odds, of the label whose difference is largest beside its tolerance. (A model of
-    the first format has one tolerance, of probabilities.) Reference radiographs are looked for
-    among the files `paths`; an error, before anything is yielded, where there is none.
+    They are log-odds (of a model of the first format, probabilities) of the label whose difference
+    is largest beside its tolerance. ValueError where none of the files `paths` is a reference.
     """
     known = model.metadata["reference"]
     wanted = known["radiographs"]

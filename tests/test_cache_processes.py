@@ -100,7 +100,7 @@ def test_ctrl_c_ends_the_command_in_one_line(tmp_path):
     process.send_signal(signal.SIGINT)
     out, error = process.communicate(timeout=60)
     assert (out, process.returncode) == ("", 130)
-    assert error == "python -m data.cache: interrupted; what was complete is kept\n"
+    assert error == "python -m data.cache: stopped by SIGINT; what was complete is kept\n"
 
 
 @pytest.mark.parametrize("rows", [0, 40, 200])

@@ -80,7 +80,7 @@ def test_positive_labels_agree_with_the_numbers_that_are_written(model, monkeypa
     monkeypatch.setattr(
         model, "thresholds", [0.1000000020, 0.1000000010, 0.1, None, float(np.float32(0.1))]
     )
-    rows = predict.rows(model, Result("a.png", probability[0], None, dicom.read_uids(None)))
+    rows = predict.rows(model, Result("a.png", probability[0], None, dicom.read_uids({})))
     written = [
         None if row["threshold"] is None else row["probability"] >= row["threshold"] for row in rows
     ]
@@ -796,10 +796,10 @@ def test_a_damaged_element_of_a_header_is_named():
         return (bytes(128) + b"DICM" + struct.pack("<HH2sH", 2, 0x10, b"UI", len(uid)) + uid
                 + struct.pack("<HH2sH", 8, 0x60, vr, len(value)) + value)
 
-    assert dicom.read_header(dicom_file(b"CS", b"DX"), "a.dcm").Modality == "DX"
+    assert dicom.read_header(dicom_file(b"CS", b"DX"), "a.dcm")["Modality"] == "DX"
     with pytest.raises(ValueError, match="a.dcm: damaged DICOM header"):
         dicom.read_header(dicom_file(b"FD", b"DXDX"), "a.dcm")  # half of a double
-    assert dicom.read_header(b"\x89PNG", "a.png") is None
+    assert dicom.read_header(b"\x89PNG", "a.png") == {}
 
 
 def test_a_list_goes_on_where_a_name_is_not_utf8(folder, tmp_path):

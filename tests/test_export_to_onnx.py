@@ -19,11 +19,11 @@ from PIL import Image
 from sklearn.linear_model import LogisticRegression
 
 import data
+from data.console import Refused
 from data.phantom.layouts import make_phantom
 from export import precision, quantize, runtime, to_onnx
 from export.calibrate import calibrate, calibration_error, choose, folds, platt, sigmoid
 from export.graph import classifier
-from export.output import Refused
 from export.precision import check_precision
 from export.predict import main as predict_main
 from export.quantize import int8
@@ -486,7 +486,8 @@ def test_a_signal_while_writing_leaves_nothing(run, monkeypatch, capsys, number,
 
     monkeypatch.setattr(to_onnx, "draw", stop)
     assert main([str(run), "--calibrate"]) == code
-    assert capsys.readouterr().err == f"python -m export.to_onnx: stopped by {number.name}\n"
+    assert capsys.readouterr().err == (
+        f"python -m export.to_onnx: stopped by {number.name}; what was complete is kept\n")
     assert names(run) == ["best.pt"]
 
 

@@ -14,7 +14,8 @@ import json
 import sys
 from pathlib import Path
 
-from export.output import atomic_write, command, run_command
+from data.console import command, run_command
+from data.files import atomic_write
 from export.runtime import Predictor
 
 HERE = Path(__file__).parent
@@ -67,7 +68,7 @@ def write_page(args):
         files[name] = content.replace("LIBRARIES", "" if args.libraries else CDN).encode()
     args.out.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
-        with atomic_write(args.out / name, "wb") as file:
+        with atomic_write(args.out / name) as file:
             file.write(content)
     size = sum(map(len, files.values())) / 1e6
     print(f"{args.out}: {size:.0f} MB; serve it: python -m http.server --directory {args.out}")
