@@ -69,7 +69,7 @@ def overlay(image, heat, name, label, probability, threshold, side=SIDE):
     gray = Image.fromarray(gray).resize((width, height), Image.Resampling.LANCZOS).convert("RGB")
     top = max(float(heat.max()), FAINT)
     heat_map = Image.fromarray(heat).resize((width, height), Image.Resampling.BICUBIC)
-    strength = np.clip(np.asarray(heat_map) / top, 0, 1)
+    strength = np.clip(np.asarray(heat_map) / top, 0, 1) * (heat.max() >= FAINT)
     right, scale, length = width + GAP, 2 * (width + GAP), max(height, SCALE)
     picture = Image.new("RGB", (max(scale + BAR, CANVAS), HEADER + length), "black")
     picture.paste(gray, (0, HEADER))

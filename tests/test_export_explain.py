@@ -188,6 +188,11 @@ def test_the_outline_reads_the_same_on_bone_and_lung():
 def test_a_map_with_nothing_to_show_says_so_across_it():
     heat = np.zeros((64, 64), np.float32)
     empty = np.asarray(overlay(radiograph(200, 200), heat, "a.png", "Edema", 0.7, 0.5))
+    heat[30:34, 50:54] = 0.2  # log-odds: less than noise gives
+    faint = np.asarray(overlay(radiograph(200, 200), heat, "a.png", "Edema", 0.7, 0.5)).astype(int)
+    assert (np.ptp(faint[HEADER:, :1288], axis=-1) == 0).all()
+    changed = (faint[HEADER:, 648:1288] != empty[HEADER:, 648:1288]).any(-1)
+    assert changed.mean() < 0.01  # the text alone
     heat[30:34, 30:34] = 1.0
     full = np.asarray(overlay(radiograph(200, 200), heat, "a.png", "Edema", 0.7, 0.5))
     middle = empty[HEADER + 310 : HEADER + 330, 648 + 200 : 648 + 440]
