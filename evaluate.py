@@ -285,8 +285,7 @@ def predict_on(corpus, folder, model, checkpoint, config, args):
                                  batch_size=args.batch_size, device=next(model.parameters()).device,
                                  mean=checkpoint.get("input_mean"),
                                  std=checkpoint.get("input_std")))
-            if progress.due():
-                progress.show(stop)
+            progress.show(stop)
     y_true, y_score = (np.concatenate(arrays) for arrays in zip(*parts))
 
     init = config.get("init_name") or config["init"]  # a file of one's own has its own name

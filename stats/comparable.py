@@ -95,12 +95,13 @@ def _named(models):
     """
     order = {init: at for at, init in enumerate(("dinov2", "imagenet", "mimic"))}
     models = sorted(models, key=lambda m: order.get(m.meta.get("init"), len(order)))
+    kinds = [{"arch": m.meta.get("arch"), "labels": len(m.labels)} | (m.meta.get("settings") or {})
+             for m in models]
     found, seen = [], {}
-    for m in models:
+    for m, mine in zip(models, kinds):
         init, run, name = (m.meta.get(key) for key in ("init", "run", "name"))
         if not name:
-            mine = _settings(m)
-            same = [_settings(o) for o in models if init and o.meta.get("init") == init]
+            same = [o for other, o in zip(models, kinds) if init and other.meta.get("init") == init]
             differ = [key for key in mine if any(o.get(key) != mine[key] for o in same)]
             name = ", ".join([init or run, *(f"{key} {mine[key]}" for key in differ)])
             if not init and name in [o.meta["name"] for o in found]:
@@ -112,12 +113,6 @@ def _named(models):
         seen[key] = run
         found.append(replace(m, meta=m.meta | {"name": name}))
     return found
-
-
-def _settings(model):
-    """What makes runs of an init be of different kinds."""
-    return {"arch": model.meta.get("arch"), "labels": len(model.labels)} | (
-        model.meta.get("settings") or {})
 
 
 def merged(labels):

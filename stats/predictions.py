@@ -106,8 +106,12 @@ def with_truth(p, name, truth, whole=False, paths=None):
         rows = match_ids(ids, p.image_id, truth, name)
     else:
         place = {image: row for row, image in enumerate(ids)}
-        rows = np.array([next((place[x] for x in names if x in place), -1) for names in map(
-            _names, p.image_id, p.image_id if paths is None else paths)])
+        rows = []
+        for image, path in zip(p.image_id, p.image_id if paths is None else paths):
+            study = path.rpartition("/")[0]  # named by its path, or its number alone
+            names = image, path, study, study.rpartition("/")[2].removeprefix("s")
+            rows.append(next((place[x] for x in names if x in place), -1))
+        rows = np.array(rows)
         if (rows < 0).all():
             raise ValueError(f"{truth}: holds none of the images of {name}: expected ids like "
                              f"{p.image_id[0]}, found {ids[0]}")
@@ -116,12 +120,6 @@ def with_truth(p, name, truth, whole=False, paths=None):
     p, t = select(p, common, rows >= 0), select(t, common, rows[rows >= 0])
     known = {key: getattr(t, key) for key in PERSON if getattr(p, key) is None}
     return replace(p, **known, y_true=t.y_true, meta=p.meta | meta)
-
-
-def _names(image, path):
-    """What a table may call an image: its id, file, study's folder, or the study's number."""
-    study = path.rpartition("/")[0]
-    return image, path, study, study.rpartition("/")[2].removeprefix("s")
 
 
 def select(p, labels, rows):

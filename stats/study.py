@@ -58,7 +58,10 @@ def study(corpus, models, *, synthetic=False, trained_on=None, variant=None, lab
         groups=patients if resample == "patient" else None, thresholds=fixed,
         net_benefit_at=benefit_at, threads=threads)
     reasons = drawn[0].reasons
-    few = _too_few(drawn[0].classes, " patients" if resample == "patient" else "s", min_count)
+    unit = " patients" if resample == "patient" else "s"
+    few = [" and ".join(f"{count} {name}{unit}" for count, name in
+                        zip(counts, ("positive", "negative")) if count < min_count) or None
+           for counts in drawn[0].classes.T]  # why a label is not tested, or None
     scored = np.array([reason is None for reason in reasons])
     tested = scored & np.array([not words for words in few])
     averaged = tested if tested.any() else scored
@@ -147,13 +150,6 @@ def _validation_thresholds(model, instead):
     return np.array(model.meta["thresholds"], dtype=np.float64)  # NaN for None
 
 
-def _too_few(classes, unit, least):
-    """Why a label has too few (2, L) of a class to be tested, or None: list of L."""
-    return [" and ".join(f"{count} {name}{unit}" for count, name in
-                         zip(counts, ("positive", "negative")) if count < least) or None
-            for counts in classes.T]
-
-
 class _Init:
     """The runs of one init: for each metric `runs` (B + 1, K, L + 1), on the test set and then in
     the replicates, and `most` (L + 1,) of `score_interval`. The last column is the mean over the
@@ -177,9 +173,8 @@ class _Init:
     def cells(self, metric):
         """Dicts of the mean over runs on the test set; mean, SD and interval over replicates."""
         on_test_set, found = self.runs[metric][0], infer_runs(self.runs[metric])
-        run_sd = [None] * len(found.sd)
-        if len(on_test_set) > 1:
-            run_sd = on_test_set.std(axis=0, ddof=1).tolist()
+        run_sd = (on_test_set.std(axis=0, ddof=1).tolist() if len(on_test_set) > 1 else
+                  [None] * len(found.sd))
         ci = found.ci if metric in PROBABILITY_METRICS else score_interval(
             found.value, found.se**2, self.most[metric], found.df)
         return [{"value": float(value), "mean": float(nanmean(found.replicates[:, at], axis=0)),

@@ -1,9 +1,8 @@
 """Does a model do as well for everybody? Each group of patients against all others.
 
 A group is compared with the rest of the radiographs whose group is known, and not the best with the
-worst of the groups, whose difference is large by chance alone. Groups, models and runs are drawn in
-the same resamples, by patient where patients are known; means are over the labels that have enough
-of both classes inside and outside of the group.
+worst of the groups, whose difference is large by chance alone. All are drawn in the same resamples,
+by patient where patients are known.
 
 Seyyed-Kalantari et al., "Underdiagnosis bias of artificial intelligence algorithms applied to chest
 radiographs in under-served patient populations", Nature Medicine 27 (2021): how many of the sick
@@ -62,6 +61,11 @@ def subgroups(models, columns, labels, *, min_count=15, **options):
     the others. p-values are adjusted over the groups. `too_small`: what was left out.
     """
     patients = next((m.patient_id for m in models if m.patient_id is not None), None)
+    validation = [np.array(m.meta.get("thresholds") or [None] * len(m.labels), dtype=float)
+                  for m in models]
+    options |= {"metrics": METRICS, "groups": patients, "thresholds": [
+        np.where(np.isnan(known), youden(m.y_true, m.y_score), known)
+        for m, known in zip(models, validation)]}
     groups, gaps, interactions, too_small = [], [], [], []
     for attribute, values in columns.items():
         names = sorted(set(values.tolist()) - {""})
@@ -71,8 +75,7 @@ def subgroups(models, columns, labels, *, min_count=15, **options):
         too_small += [] if names else [f"{attribute}: not known"]
         for name in names:
             inside, outside = values == name, (values != name) & (values != "")
-            found, most, scored = _score(models, (inside, outside), labels, patients, min_count,
-                                         options)
+            found, most, scored = _score(models, (inside, outside), labels, min_count, options)
             if not scored:
                 too_small.append(
                     f"{attribute} {name}: {inside.sum():,} radiographs, no label with "
@@ -102,16 +105,14 @@ def subgroups(models, columns, labels, *, min_count=15, **options):
     return {"groups": groups, "gaps": gaps, "interactions": interactions, "too_small": too_small}
 
 
-def _score(models, sides, labels, patients, min_count, options):
+def _score(models, sides, labels, min_count, options):
     """Means over the labels that have enough of both classes inside and outside of a group.
 
     A dict of model -> metric -> (2, B + 1, K, 1): of the two sides, on the test set and in the
     replicates, for each run; the `most` of `stats.intervals.score_interval` inside; the labels.
     """
     have, scores = models[0].labels, [m.y_score for m in models]
-    drawn = [bootstrap_models(np.where(side[:, None], models[0].y_true, np.nan), scores,
-                              metrics=METRICS, groups=patients,
-                              thresholds=[_thresholds(m) for m in models], **options)
+    drawn = [bootstrap_models(np.where(side[:, None], models[0].y_true, np.nan), scores, **options)
              for side in sides]
     averaged = np.isin(have, labels) & np.all([of[0].classes >= min_count for of in drawn], (0, 1))
     runs, most, scored = {}, {}, [label for label, mean in zip(have, averaged) if mean]
@@ -128,12 +129,6 @@ def _score(models, sides, labels, patients, min_count, options):
             most["fpr_no_finding"] = trials[at]
     return {name: {metric: np.stack(x, axis=-1)[..., None] for metric, x in of.items()}
             for name, of in runs.items()}, most, scored
-
-
-def _thresholds(model):
-    """Validation's thresholds (L,), or Youden's of the whole test set."""
-    known = np.array(model.meta.get("thresholds") or [None] * len(model.labels), dtype=float)
-    return np.where(np.isnan(known), youden(model.y_true, model.y_score), known)
 
 
 def _cell(x, most):

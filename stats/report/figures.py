@@ -1,7 +1,4 @@
-"""The figures of a report, as PNG and SVG, and the paper's Figures 3 and 4. Needs matplotlib.
-
-The same studies give the same bytes: no date and no random ids are written.
-"""
+"""The figures of a report, as PNG and SVG, and the paper's Figures 3 and 4. Needs matplotlib."""
 
 import textwrap
 from pathlib import Path
