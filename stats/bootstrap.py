@@ -14,14 +14,7 @@ import numpy as np
 
 from stats.calibration import PROBABILITY_METRICS, probability_metrics
 from stats.intervals import largest_count, nanmean, score_interval, sd_and_ci
-from stats.resampling import (
-    CHUNK,
-    Resamples,
-    resample_counts,
-    roc_segments,
-    sum_rows,
-    weighted_roc,
-)
+from stats.resampling import CHUNK, Resamples, resample_counts, roc_segments, sum_rows, weighted_roc
 from stats.roc import check_labels, check_scores, rates, undefined_reasons
 
 METRICS = ("auroc", "accuracy", "sensitivity", "specificity", "f1")
