@@ -1,6 +1,4 @@
-"""One corpus's models, scored and compared on the same images: a dict of names, numbers and lists,
-which the tables, the figures and the JSON file share.
-"""
+"""One corpus's models, scored and compared: a dict that tables, figures and the JSON file share."""
 
 import itertools
 import re
