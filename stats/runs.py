@@ -1,8 +1,9 @@
 """Is the difference one of training procedures? Inference over training runs and test patients.
 
-Run k of an init scores theta + r_k + e + e_k on the test set: the luck of the run, that of the test
-patients, which all runs share, and what a run makes of them alone. docs/statistics.md has the
-estimates of their variances, and the simulations.
+Run k of an init scores theta + r_k + e + e_k on the test set: r_k is the luck of the run, e that of
+the test patients, which all runs share, and e_k what a run makes of them alone. The bootstrap gives
+the variances of e and of e_k; the variance s^2 between runs is that of r_k + e_k. So the mean over
+K runs has the variance Var(e) + s^2 / K. docs/statistics.md has the rest, and the simulations.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The figures of a report, as PNG and SVG, and the paper's Figures 3 and 4. Needs matplotlib."""
+"""A report's figures, PNG and SVG, with no date or random id; Figures 3 and 4. Needs matplotlib."""
 
 import textwrap
 from pathlib import Path
