@@ -50,28 +50,24 @@ class CheXpert(Corpus):
     @classmethod
     def read(cls, root, cohort):
         columns = tuple(cls.names())
-        tables = ((find_table(root, *_places(root, "train.csv")), ""),
-                  (find_table(root, *_places(root, "valid.csv")), "val"))
-        rows, expert = Rows(tables[0][0]), 0
-        for table, official in tables:
-            wanted = ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *columns)
-            for row, cells in read_csv(table, wanted):
-                path, sex, age, plane, view, *cells = cells
-                y = read_codes(cells, CERTAINTY, columns, table, row)
+        wanted = ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *columns)
+        train, valid = (find_table(root, *_places(root, f"{part}.csv")) for part in PARTS)
+        rows, expert = Rows(train), 0
+        for table, official in ((train, ""), (valid, "val")):
+            for where, (path, sex, age, plane, view, *cells) in read_csv(table, wanted):
+                y = read_codes(cells, CERTAINTY, columns, where)
                 parts = path.split("/")
                 start = next((i for i, part in enumerate(parts) if part in PARTS), 0)
                 path = "/".join(parts[start:])
                 patient = next((part for part in parts if part.startswith("patient")), "")
-                left_out = ""
-                if plane == "Lateral":
-                    left_out = "lateral"
-                elif plane != "Frontal" or view not in ("AP", "PA", "LL", "RL"):
-                    left_out = f"unknown view {plane + ' ' + view!r}"
-                elif cohort == "paper" and not official and any(y[i] == -1 for i in CERTAIN):
-                    left_out = UNCERTAIN
+                paper = cohort == "paper" and not official
+                left_out = ("lateral" if plane == "Lateral" else
+                            f"unknown view {plane + ' ' + view!r}"
+                            if plane != "Frontal" or view not in ("AP", "PA", "LL", "RL") else
+                            UNCERTAIN if paper and any(y[i] == -1 for i in CERTAIN) else "")
                 expert += bool(official) and not left_out
-                rows.add(row, path.rpartition(".")[0], patient, view or plane, path, y, official,
-                         left_out, table, sex=sex, age="" if age == "0" else age)
+                rows.add(where, path.rpartition(".")[0], patient, view or plane, path, y, official,
+                         left_out, sex=sex, age="" if age == "0" else age)
         note = f"frontal images of valid.csv in the validation set: {expert:,}"
         return rows.release(cls.all_labels(), [note])
 

@@ -52,19 +52,18 @@ class Custom(Corpus):
         labels, rows = cls.label_columns(table), Rows(table)
         columns = (*cls.required, *labels)
         optional = [name for name in OPTIONAL if name not in cls.required]
-        for row, cells in read_csv(table, columns, optional):
+        for where, cells in read_csv(table, columns, optional):
             cells = dict(zip((*columns, *optional), cells))
-            y = cls.read_labels([cells[name] for name in labels], labels, table, row)
+            y = cls.read_labels([cells[name] for name in labels], labels, where)
             image, view, sex, age = (cells[name] for name in ("image", "view", "sex", "age"))
             plain = posixpath.normpath(image) if image else image
             if plain != image and not plain.startswith(".."):  # two spellings would be two images
-                raise ValueError(f"{table}, row {row}: image is {image!r}, expected {plain!r}")
+                raise ValueError(f"{where}: image is {image!r}, expected {plain!r}")
             if sex and sex.lower() not in SEX:
-                raise ValueError(f"{table}, row {row}: sex is {sex!r}, expected one of "
-                                 f"{', '.join(SEX)}")
+                raise ValueError(f"{where}: sex is {sex!r}, expected one of {', '.join(SEX)}")
             if age and np.isnan(read_age(age)):
-                raise ValueError(f"{table}, row {row}: age is {age!r}, expected years")
-            rows.add(row, image, cells["patient_id"], view, image, y, cells["split"],
+                raise ValueError(f"{where}: age is {age!r}, expected years")
+            rows.add(where, image, cells["patient_id"], view, image, y, cells["split"],
                      cls.left_out(view), sex=sex, age=age)
         release = rows.release((*labels, *cls.derived))
         if 0 < (release.official == "").sum() < len(release.official):
@@ -84,13 +83,13 @@ class Custom(Corpus):
         return labels
 
     @classmethod
-    def read_labels(cls, cells, columns, table, row):
+    def read_labels(cls, cells, columns, where):
         """A row's label codes."""
         for name, cell in zip(columns, cells):
             if cell not in CODES:
                 write = next((code for code, words in WORDS.items() if cell.lower() in words),
                              "1 (positive), 0 (negative), -1 (uncertain) or nothing (unknown)")
-                raise ValueError(f"{table}, row {row}: {name} is {cell!r}; write {write}")
+                raise ValueError(f"{where}: {name} is {cell!r}; write {write}")
         return tuple(CODES[cell] for cell in cells)
 
     @classmethod

@@ -33,21 +33,20 @@ class ChestXray14(Corpus):
         rows = Rows(table)
         columns = ("Image Index", "Finding Labels", "Patient ID", "View Position")
         optional = ("Patient Gender", "Patient Age")
-        for row, cells in read_csv(table, columns, optional, extra="ignore"):
+        for where, cells in read_csv(table, columns, optional, extra="ignore"):
             image, findings, patient, view, sex, age = cells
             y = [0] * len(labels)
             for finding in findings.split("|"):
                 if finding not in names:
-                    raise ValueError(f"{table}, row {row}: unknown label {finding!r}")
+                    raise ValueError(f"{where}: unknown label {finding!r}")
                 y[labels.index(names[finding])] = 1
             if "No Finding" in findings and sum(y) > 1:
-                raise ValueError(f"{table}, row {row}: 'No Finding' beside a finding in "
-                                 f"{findings!r}")
+                raise ValueError(f"{where}: 'No Finding' beside a finding in {findings!r}")
             if image not in official:
-                raise ValueError(f"{table}, row {row}: {image} is in neither train_val_list.txt "
-                                 "nor test_list.txt")
+                raise ValueError(f"{where}: {image} is in neither train_val_list.txt nor "
+                                 "test_list.txt")
             left_out = "" if view in ("AP", "PA") else f"unknown view {view!r}"
-            rows.add(row, image, patient, view, f"images/{image}", y, official[image], left_out,
+            rows.add(where, image, patient, view, f"images/{image}", y, official[image], left_out,
                      sex=sex, age=age)
         lacking = [image for image in official if image not in rows.seen]
         if lacking:

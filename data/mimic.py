@@ -36,39 +36,36 @@ class MimicCXR(Corpus):
         columns = tuple(cls.names())
         labels, metadata = _find_table(root, "chexpert"), _find_table(root, "metadata")
         studies, official = {}, {}
-        for row, (subject, study, *cells) in read_csv(labels, ("subject_id", "study_id", *columns)):
+        wanted = ("subject_id", "study_id", *columns)
+        for where, (subject, study, *cells) in read_csv(labels, wanted):
             if (subject, study) in studies:
-                raise ValueError(f"{labels}, row {row}: study {study} of subject {subject} is "
-                                 "there twice")
-            studies[subject, study] = read_codes(cells, CERTAINTY, columns, labels, row)
+                raise ValueError(f"{where}: study {study} of subject {subject} is there twice")
+            studies[subject, study] = read_codes(cells, CERTAINTY, columns, where)
         if cohort == "official":
             table = _find_table(root, "split")
-            for row, (image, split) in read_csv(table, ("dicom_id", "split"), extra="ignore"):
+            for where, (image, split) in read_csv(table, ("dicom_id", "split"), extra="ignore"):
                 of = OFFICIAL.get(split)
                 if of is None or official.setdefault(image, of) != of:
-                    raise ValueError(f"{table}, row {row}: split is {split!r}, expected one of "
+                    raise ValueError(f"{where}: split is {split!r}, expected one of "
                                      f"{', '.join(OFFICIAL)}, and one for {image}")
 
         rows, people, blank = Rows(metadata), _patients(root), (0.0,) * len(columns)
         wanted = ("dicom_id", "subject_id", "study_id", "ViewPosition")
-        for row, cells in read_csv(metadata, wanted, ("StudyDate",), extra="ignore"):
+        for where, cells in read_csv(metadata, wanted, ("StudyDate",), extra="ignore"):
             image, subject, study, view, date = cells
             y = studies.get((subject, study)) if subject else blank  # `Rows` refuses no subject
-            left_out = ""
-            if view not in ("AP", "PA"):
-                left_out = f"view {view}" if view in OTHER_VIEWS else f"unknown view {view!r}"
-            elif y is None:
-                left_out = "no labels of its study"
-            elif cohort == "paper" and any(y[i] == -1 for i in CERTAIN):
-                left_out = UNCERTAIN
+            left_out = (f"view {view}" if view in OTHER_VIEWS else
+                        f"unknown view {view!r}" if view not in ("AP", "PA") else
+                        "no labels of its study" if y is None else
+                        UNCERTAIN if cohort == "paper" and any(y[i] == -1 for i in CERTAIN) else "")
             if cohort == "official" and image not in official:
-                raise ValueError(f"{metadata}, row {row}: image {image} is not in the split table")
+                raise ValueError(f"{where}: image {image} is not in the split table")
             path = f"files/p{subject[:2]}/p{subject}/s{study}/{image}.jpg"
             sex, age, year = people.get(subject, ("", "", 0))
             if year:
                 age = str(age + int(date[:4]) - year) if date[:4].isdecimal() else ""
-            rows.add(row, image, subject, view, path, y or blank, official.get(image, ""), left_out,
-                     sex=sex, age=age)
+            rows.add(where, image, subject, view, path, y or blank, official.get(image, ""),
+                     left_out, sex=sex, age=age)
         notes = ["cohort paper is a guess for MIMIC-CXR: CheXpert's rule"]
         return rows.release(cls.all_labels(), notes if cohort == "paper" else [])
 
@@ -77,13 +74,14 @@ class MimicCXR(Corpus):
         """{rule: which of a release's rows it takes}, to find that of the paper's cohort."""
         # The percentages that the paper prints clearly fit a cohort of 215,089 to 215,397 images.
         frontal = release.left_out == ""
-        y, studies = release.table.y, [path.split("/")[3] for path in release.table.path.tolist()]
+        y, rows = release.table.y, np.flatnonzero(frontal)
         sure = frontal & ~(y[:, CERTAIN] == -1).any(axis=1)
-        number = np.unique(studies, return_inverse=True)[1]
-        rows = np.flatnonzero(frontal)
-        first = np.zeros(len(y), bool)
-        first[rows[np.unique(number[rows], return_index=True)[1]]] = True
-        single = frontal & (np.bincount(number[rows], minlength=number.max() + 1)[number] == 1)
+        studies = [path.split("/")[3] for path in release.table.path[rows]]
+        _, begin, number, images = np.unique(studies, return_index=True, return_inverse=True,
+                                             return_counts=True)
+        first, single = np.zeros((2, len(y)), bool)
+        first[rows[begin]] = True
+        single[rows] = images[number] == 1
         return {
             "AP and PA": frontal, "without uncertain in CheXpert's five": sure,
             "without uncertain in any label": frontal & ~(y == -1).any(axis=1),
@@ -104,9 +102,9 @@ def _patients(root):
     table = next((path for path in places if path.is_file()), None)
     wanted = ("subject_id", "gender", "anchor_age", "anchor_year")
     patients = {}
-    for row, (subject, sex, *numbers) in read_csv(table, wanted, extra="ignore") if table else ():
+    for where, (subject, sex, *numbers) in read_csv(table, wanted, extra="ignore") if table else ():
         try:
             patients[subject] = sex, *map(int, numbers)
         except ValueError as error:
-            raise ValueError(f"{table}, row {row}: {error}") from None
+            raise ValueError(f"{where}: {error}") from None
     return patients

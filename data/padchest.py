@@ -50,22 +50,20 @@ class PadChest(Corpus):
         rows, nameless, read_before = Rows(table), 0, {}
         columns = ("ImageID", "ImageDir", "PatientID", "Projection", "Labels")
         optional = ("PatientSex_DICOM", "StudyDate_DICOM", "PatientBirth")
-        for row, cells in read_csv(table, columns, optional, extra="ignore"):
+        for where, cells in read_csv(table, columns, optional, extra="ignore"):
             cells = ["" if cell == "nan" else cell for cell in cells]
             image, folder, patient, view, cell, sex, date, birth = cells
             if not image:
                 nameless += 1
                 continue
-            left_out = ""
-            if view not in FRONTAL:
-                left_out = f"view {view}" if view in OTHER_VIEWS else f"unknown view {view!r}"
-            elif not cell:
-                left_out = "the Labels cell is empty"
+            left_out = (f"view {view}" if view in OTHER_VIEWS else
+                        f"unknown view {view!r}" if view not in FRONTAL else
+                        "the Labels cell is empty" if not cell else "")
             if cell not in read_before:
-                read_before[cell] = _read_labels(cell, cohort, table, row)
+                read_before[cell] = _read_labels(cell, cohort, where)
             path = f"{folder.removesuffix('.0')}/{image}" if folder else image
             known = date[:4].isdecimal() and birth[:4].isdecimal()  # 20140915 and 1930.0
-            rows.add(row, image, patient, view, path, read_before[cell], "", left_out, sex=sex,
+            rows.add(where, image, patient, view, path, read_before[cell], "", left_out, sex=sex,
                      age=str(int(date[:4]) - int(birth[:4])) if known else "")
         return rows.release(cls.all_labels(), [f"rows ignored: {nameless:,} (without an ImageID)"]
                             if nameless else [])
@@ -79,7 +77,7 @@ class PadChest(Corpus):
         return places
 
 
-def _read_labels(cell, cohort, table, row):
+def _read_labels(cell, cohort, where):
     """0 or 1 for each label, from the text of a Labels cell."""
     if cohort == "paper":
         return tuple(int(any(text in cell for text in texts)) for texts in SUBSTRINGS.values())
@@ -89,5 +87,5 @@ def _read_labels(cell, cohort, table, row):
             raise TypeError
         terms = {" ".join(term.split()) for term in terms}
     except (ValueError, SyntaxError, AttributeError, TypeError):
-        raise ValueError(f"{table}, row {row}: Labels is no list of terms: {cell[:60]!r}") from None
+        raise ValueError(f"{where}: Labels is no list of terms: {cell[:60]!r}") from None
     return tuple(int(not terms.isdisjoint(wanted)) for wanted in TERMS.values())

@@ -98,24 +98,25 @@ def read_header(path):
 
 
 def read_csv(path, columns, optional=(), extra="error"):
-    """Yield `(line number, cells)` of a CSV file, gzip or plain, stripped of blanks.
+    """Yield `(where, cells)` of each row of a CSV file, gzip or plain, stripped of blanks.
 
-    The cells of `columns` come in this order, each of which must be there once; then those of the
-    `optional` columns, "" where there is no such column. Others are an error, or with `extra`
-    "ignore" left out. Raises ValueError naming the file, and the row where there is one.
+    `where` is what an error calls the row. The cells of `columns` come in this order, each of which
+    must be there once; then those of the `optional` columns, "" where there is no such column.
+    Others are an error, or with `extra` "ignore" left out. Raises ValueError naming the file, and
+    the row where there is one.
     """
     with _open_text(path) as file:
         reader = csv.reader(file)
         header = [name.strip() for name in next(reader, [])]
-        where = _find_columns(path, header, columns, optional, extra)
+        places = _find_columns(path, header, columns, optional, extra)
         try:
             for row in reader:
+                where = f"{path}, row {reader.line_num}"
                 if len(row) == len(header):
                     row.append("")  # the cell of a column that is not there
-                    yield reader.line_num, [row[i].strip() for i in where]
+                    yield where, [row[i].strip() for i in places]
                 elif row:
-                    raise ValueError(f"{path}, row {reader.line_num}: {len(row)} cells, the header "
-                                     f"has {len(header)}")
+                    raise ValueError(f"{where}: {len(row)} cells, the header has {len(header)}")
         except csv.Error as error:
             raise ValueError(f"{path}, row {reader.line_num}: {error}") from None
 
@@ -143,15 +144,14 @@ BINARY = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
 CERTAINTY = BINARY | {"-1": -1, "-1.0": -1, "": np.nan}
 
 
-def read_codes(cells, codes, names, path, row):
+def read_codes(cells, codes, names, where):
     """Label cells as numbers; ValueError names file, row and column of an unknown code."""
     try:
         return tuple([codes[cell] for cell in cells])
     except KeyError:
         name, cell = next((n, c) for n, c in zip(names, cells) if c not in codes)
-        expected = ", ".join(map(repr, codes))
-        raise ValueError(f"{path}, row {row}: {name} is {cell!r}, expected one of "
-                         f"{expected}") from None
+        raise ValueError(f"{where}: {name} is {cell!r}, expected one of "
+                         f"{', '.join(map(repr, codes))}") from None
 
 
 SEX = {"f": "F", "female": "F", "m": "M", "male": "M"}
@@ -179,9 +179,9 @@ class Rows:
     def __init__(self, file):
         self.file, self.rows, self.seen = file, [], set()
 
-    def add(self, row, image_id, patient_id, view, path, y, official="", left_out="", file=None,
-            sex="", age=""):
-        """Append one image, `sex` and `age` as cells; ValueError names file and row at fault."""
+    def add(self, where, image_id, patient_id, view, path, y, official="", left_out="", sex="",
+            age=""):
+        """Append one image, `sex` and `age` as cells; ValueError names `where` it is at fault."""
         error = ("the image id is blank" if not image_id else
                  f"the patient id of {image_id} is blank" if not (patient_id or left_out) else
                  f"image {image_id} is there a second time" if image_id in self.seen else
@@ -189,7 +189,7 @@ class Rows:
                  f"split is {official!r}, expected one of {', '.join(SPLITS)}"
                  if official and official not in SPLITS else None)
         if error:
-            raise ValueError(f"{file or self.file}, row {row}: {error}")
+            raise ValueError(f"{where}: {error}")
         self.seen.add(image_id)
         # Text that repeats is kept once.
         self.rows.append((image_id, sys.intern(patient_id), sys.intern(view), path, y,

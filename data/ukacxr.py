@@ -29,10 +29,10 @@ class UkaCXR(Custom):
         return [name for name in cls.names() if name not in cls.derived]
 
     @classmethod
-    def read_labels(cls, cells, columns, table, row):
+    def read_labels(cls, cells, columns, where):
         """Grades as codes, and No finding."""
-        y = read_codes(cells[:1], HEART_SIZE, columns, table, row)
-        y += read_codes(cells[1:], SEVERITY, columns[1:], table, row)
+        y = read_codes(cells[:1], HEART_SIZE, columns, where)
+        y += read_codes(cells[1:], SEVERITY, columns[1:], where)
         return *y, 0 if 1 in y else NOT_UNCERTAIN if -1 in y else 1
 
     @classmethod

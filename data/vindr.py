@@ -47,33 +47,31 @@ class VinDrCXR(Corpus):
             return [int(name in positive) for name in names]
 
         votes = {}
-        for row, (image, reader), y in cls._read_labels(train, ("image_id", "rad_id")):
-            first, given = votes.setdefault(image, (row, {}))
+        for where, (image, reader), y in cls._read_labels(train, ("image_id", "rad_id")):
+            _, given = votes.setdefault(image, (where, {}))
             if not reader or reader in given:
-                raise ValueError(f"{train}, row {row}: reader {reader!r} of image {image} is "
-                                 "blank or listed twice")
+                raise ValueError(f"{where}: reader {reader!r} of image {image} is blank or listed "
+                                 "twice")
             given[reader] = y
-        for image, (row, given) in votes.items():
+        for image, (where, given) in votes.items():
             if len(given) != READERS:
-                raise ValueError(f"{train}, row {row}: image {image} has {len(given)} "
-                                 f"readers, expected {READERS}")
+                raise ValueError(f"{where}: image {image} has {len(given)} readers, expected "
+                                 f"{READERS}")
             y = [2 * sum(said) > READERS for said in zip(*given.values())]
-            rows.add(row, image, image, "PA", f"train/{image}.dicom", merge(y), "train")
-        for row, (image,), y in cls._read_labels(test, ("image_id",)):
-            rows.add(row, image, image, "PA", f"test/{image}.dicom", merge(y), "test", file=test)
+            rows.add(where, image, image, "PA", f"train/{image}.dicom", merge(y), "train")
+        for where, (image,), y in cls._read_labels(test, ("image_id",)):
+            rows.add(where, image, image, "PA", f"test/{image}.dicom", merge(y), "test")
         note = "the release has no patient ids: splits and bootstrap resamples are by image"
         return rows.release(names, [note])
 
     @classmethod
     def _read_labels(cls, path, ids):
-        """Yield (row number, id cells, 0 or 1 for each of `columns` and other diseases)."""
-        labels, row = cls.columns(), 0
-        for row, cells in read_csv(path, (*ids, *labels), OTHER):
-            *cells, one, other = cells
-            y = read_codes((*cells[len(ids):], one or other), BINARY, (*labels, OTHER[0]), path,
-                           row)
-            yield row, cells[:len(ids)], y
-        if not row:
+        """Yield (where, id cells, 0 or 1 for each of `columns` and other diseases)."""
+        labels, where = cls.columns(), None
+        for where, (*cells, one, other) in read_csv(path, (*ids, *labels), OTHER):
+            said = (*cells[len(ids):], one or other)
+            yield where, cells[:len(ids)], read_codes(said, BINARY, (*labels, OTHER[0]), where)
+        if not where:
             raise ValueError(f"{path}: has no rows")
 
     def with_people(self, table):

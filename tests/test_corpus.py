@@ -464,13 +464,14 @@ def rows(path, *columns, **options):
 def test_tables_with_a_byte_order_mark_windows_lines_and_quotes(tmp_path):
     path = tmp_path / "t.csv"
     path.write_bytes('\ufeffa,b,c\r\n1,"x, y",3\r\n\r\n4,"two\nlines", 6 \r\n'.encode())
-    assert rows(path, "c", "a", "b", extra="error") == [(2, ["3", "1", "x, y"]),
-                                                        (5, ["6", "4", "two\nlines"])]
+    assert rows(path, "c", "a", "b", extra="error") == [
+        (f"{path}, row 2", ["3", "1", "x, y"]), (f"{path}, row 5", ["6", "4", "two\nlines"])]
 
 
 def test_optional_columns(tmp_path):
-    (tmp_path / "t.csv").write_text("a,b\n1,2\n")
-    assert rows(tmp_path / "t.csv", "a", optional=("b", "c")) == [(2, ["1", "2", ""])]
+    path = tmp_path / "t.csv"
+    path.write_text("a,b\n1,2\n")
+    assert rows(path, "a", optional=("b", "c")) == [(f"{path}, row 2", ["1", "2", ""])]
 
 
 @pytest.mark.parametrize("text, message", [
@@ -488,8 +489,9 @@ def test_tables_of_another_shape_are_refused(tmp_path, text, message):
 
 
 def test_extra_columns_may_be_ignored(tmp_path):
-    (tmp_path / "t.csv").write_text("a,,x\n1,2,3\n")
-    assert rows(tmp_path / "t.csv", "a", extra="ignore") == [(2, ["1"])]
+    path = tmp_path / "t.csv"
+    path.write_text("a,,x\n1,2,3\n")
+    assert rows(path, "a", extra="ignore") == [(f"{path}, row 2", ["1"])]
 
 
 @pytest.mark.parametrize("keep", [3, 40, -5])

@@ -40,8 +40,8 @@ class Phantom(Corpus):
         table = find_table(root, "phantom.csv")
         rows = Rows(table)
         columns = ("image", "patient_id", "view", "split", "seed", *labels)
-        for row, (image, patient, view, split, _, *cells) in read_csv(table, columns):
-            rows.add(row, image.removesuffix(".png"), patient, view, f"images/{image}",
-                     read_codes(cells, BINARY, labels, table, row), split)
+        for where, (image, patient, view, split, _, *cells) in read_csv(table, columns):
+            rows.add(where, image.removesuffix(".png"), patient, view, f"images/{image}",
+                     read_codes(cells, BINARY, labels, where), split)
         note = "synthetic images: no result on them says anything about patients"
         return rows.release(labels, [note])
