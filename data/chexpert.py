@@ -49,7 +49,7 @@ class CheXpert(Corpus):
 
     @classmethod
     def read(cls, root, cohort):
-        columns = tuple(cls.names())
+        columns = tuple(RELEASE_NAMES["chexpert"])
         wanted = ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *columns)
         train, valid = (find_table(root, *_places(root, f"{part}.csv")) for part in PARTS)
         rows, expert = Rows(train), 0

@@ -77,19 +77,18 @@ def show(name, value, plus=""):
 
 def print_table(columns, cells, latex):
     """Rows {name: cells}, a cell for each of the columns and perhaps a remark, as LaTeX or text."""
-    rows = {"": columns} | {NAMES.get(name, name): row for name, row in cells.items()}
+    rows = [("", *columns), *((NAMES.get(name, name), *row) for name, row in cells.items())]
+    names, *widths = [max(map(len, column)) for column in zip(*rows)]  # no remark has a heading
     if latex:
-        lines = [" & ".join((name.strip(), *row[:len(columns)])) + r" \\"
-                 for name, row in rows.items()]
-        lines[0] += r" \hline"
-        text = "\n".join(lines).replace("%", r"\%").replace("_", r"\_")
-        print(rf"\begin{{tabular}}{{l{'r' * len(columns)}}}", r"\hline", text, r"\hline",
-              r"\end{tabular}", sep="\n")
+        print(rf"\begin{{tabular}}{{l{'r' * len(columns)}}}", r"\hline", sep="\n")
+        for name, *row in rows:
+            line = " & ".join((name.strip(), *row[:len(columns)]))
+            print(line.replace("%", r"\%").replace("_", r"\_"), r"\\" if name else r"\\ \hline")
+        print(r"\hline", r"\end{tabular}", sep="\n")
         return
-    widths = [max(9, *(len(row[at]) for row in rows.values())) for at in range(len(columns))]
-    for name, row in rows.items():
-        padded = [f"{cell:>{width}}" for cell, width in zip(row, widths)]
-        print("  ".join((f"{name:{max(map(len, rows))}}", *padded, *row[len(columns):])).rstrip())
+    for name, *row in rows:
+        padded = [f"{cell:>{max(9, width)}}" for cell, width in zip(row, widths)]
+        print("  ".join((f"{name:{names}}", *padded, *row[len(columns):])).rstrip())
 
 
 def build_parser():
@@ -128,24 +127,23 @@ def counted(dataset, table, split, tables_only=True):
 
 def report(args):
     """Print the counts of a corpus; returns the exit code."""
-    corpus, complete = CORPORA[args.corpus], True
-    dataset = corpus(args.root, labels="all", table=args.table, cohort=args.cohort,
-                     val_fraction=args.val_fraction, split_seed=args.split_seed,
-                     split_file=args.split_file, tables_only=True)
+    dataset = CORPORA[args.corpus](
+        args.root, labels="all", table=args.table, cohort=args.cohort, tables_only=True,
+        val_fraction=args.val_fraction, split_seed=args.split_seed, split_file=args.split_file)
     if args.write_split:
         dataset.write_split(args.write_split)
     table, split, release = dataset.cohort_table, dataset.cohort_split, dataset.release
-    notes = dataset.notes
+    notes, complete = dataset.notes, True
     if not args.tables_only:
-        files, present, found = corpus.find_files(dataset.root, release, whole_tree=True)
+        files, present, found = dataset.find_files(dataset.root, release, whole_tree=True)
         inside = release.left_out == ""
         kept = present[inside]
-        complete = bool(kept.all())
+        complete = kept.all()
         table = dataset.with_people(replace(table, path=files[inside]))
         notes += [f"{kept.sum():,} of the {len(table):,} images are on disk", *found]
     if args.read_images:
-        cache = corpus.fill_cache(dataset.root, release, files, inside & present,
-                                  cache_dir=args.cache_dir, on_bad="skip")
+        cache = dataset.fill_cache(dataset.root, release, files, inside & present,
+                                   cache_dir=args.cache_dir, on_bad="skip")
         notes += [f"cannot be read: {path}: {reason}" for path, reason in cache.bad]
         kept[kept] = cache.rows >= 0
         table, split = table.take(kept), split[kept]

@@ -5,6 +5,7 @@ so that whatever reads tables alone starts fast.
 """
 
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -134,7 +135,7 @@ class Corpus:
             cached = cache.rows[rows] if cache_only else cache.rows
             self.skipped["bad"] = cache.bad
             rows, self._cache_rows = rows[cached >= 0], cached[cached >= 0]
-            self._images = cache.images
+            self._images_file = cache.images.filename
         self.release = release if tables_only else None
         self.cohort_table, self.table = table, table.take(rows)
 
@@ -158,14 +159,9 @@ class Corpus:
         return lambda path: (path,)
 
     @classmethod
-    def names(cls):
-        """What each label of the release is called here."""
-        return RELEASE_NAMES[cls.corpus]
-
-    @classmethod
     def all_labels(cls):
         """Every label that the release has, by our names."""
-        return tuple(dict.fromkeys(cls.names().values()))
+        return tuple(dict.fromkeys(RELEASE_NAMES[cls.corpus].values()))
 
     def check_labels(self, table):
         """Raise ValueError for labels that cannot be trained on, where a corpus is checked so."""
@@ -245,20 +241,17 @@ class Corpus:
 
     def pos_weight(self):
         """Negatives per positive of each label, (L,) float32, for the loss; 1 if one lacks."""
-        positive = (self.table.y == 1).sum(axis=0)
-        negative = (self.table.y == 0).sum(axis=0)
+        positive, negative = ((self.table.y == code).sum(axis=0) for code in (1, 0))
         ratio = np.where(positive * negative > 0, negative / np.maximum(positive, 1), 1)
         return ratio.astype(np.float32)
 
+    @cached_property
+    def _images(self):
+        return np.load(self._images_file, mmap_mode="r")
+
     def __getstate__(self):
         """For another process, which opens the memory-mapped images by itself."""
-        images = getattr(self, "_images", None)
-        return self.__dict__ | {"_images": images if images is None else str(images.filename)}
-
-    def __setstate__(self, state):
-        self.__dict__ |= state
-        if self._images is not None:
-            self._images = np.load(self._images, mmap_mode="r")
+        return {name: value for name, value in self.__dict__.items() if name != "_images"}
 
     def write_split(self, path):
         """Write the whole cohort's split, for `split_file`; see `data.splits.write_split`."""

@@ -100,8 +100,7 @@ class Custom(Corpus):
     def check_labels(self, table):
         """No label without a positive or a negative image."""
         for label, y in zip(self.labels, table.y.T):
-            lacking = [word for word, value in (("positive", 1), ("negative", 0))
-                       if not (y == value).any()]
+            lacking = [word for word, code in (("positive", 1), ("negative", 0)) if code not in y]
             if lacking:
                 others = [name for name in self.labels if name != label]
                 raise ValueError(f"{self.root}: {label} has no {' and no '.join(lacking)} image, "
@@ -112,23 +111,21 @@ class Custom(Corpus):
 def check(args):
     """Print what was understood of a table and what is odd; 1 where training would refuse it."""
     root, release = Custom.open_release(args.check, "paper", args.table)
-    y, rows = release.table.y, release.table
+    rows = release.table
     _, present, notes = Custom.find_files(root, release, whole_tree=True)
-    print(f"{root}: images {len(rows):,} ({present.sum():,} on disk), patients "
-          f"{len(set(rows.patient_id.tolist())):,}")
-    for note in (*release.cohort_notes(), *notes):
-        print(f"  {note}")
     known = rows.age[~np.isnan(rows.age)]
     years = f", {known.min():g} to {known.max():g} years" if len(known) else ""
-    print(f"  age: known {len(known):,}{years}")
+    print(f"{root}: images {len(rows):,} ({present.sum():,} on disk), patients "
+          f"{len(set(rows.patient_id.tolist())):,}", *release.cohort_notes(), *notes,
+          f"age: known {len(known):,}{years}", sep="\n  ")
     for name, values in (("split", release.official), ("view", rows.view), ("sex", rows.sex)):
         counts = Counter(values.tolist()).most_common(8)
         print(f"  {name}: " + ", ".join(f"{value or 'not given'} {n:,}" for value, n in counts))
     width = max(map(len, release.labels))
     print(f"  {'label':{width}}  positive  negative  uncertain  unknown")
-    for label, column in zip(release.labels, y.T):
-        counts = [f"{(column == code).sum():,}" for code in (1, 0, -1, UNKNOWN)]
-        print("  {:{}}  {:>8}  {:>8}  {:>9}  {:>7}".format(label, width, *counts))
+    for label, y in zip(release.labels, rows.y.T):
+        counts = ((y == code).sum() for code in (1, 0, -1, UNKNOWN))
+        print("  {:{}}  {:>8,}  {:>8,}  {:>9,}  {:>7,}".format(label, width, *counts))
     refused = _refusals(root, args.table, release)
     missing = rows.path[~present & (release.left_out == "")]
     if len(missing) and not any("not on disk" in reason for reason in refused):

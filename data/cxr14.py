@@ -1,6 +1,7 @@
 """ChestX-ray14 of the NIH Clinical Center."""
 
 from data.corpus import Corpus
+from data.labels import RELEASE_NAMES
 from data.tables import Rows, find_table, read_csv, read_lines
 
 TABLES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
@@ -22,7 +23,7 @@ class ChestXray14(Corpus):
 
     @classmethod
     def read(cls, root, cohort):
-        names, official = cls.names(), {}
+        names, official = RELEASE_NAMES["cxr14"], {}
         labels = list(names.values())
         table = find_table(root, *TABLES, *(f"{name}.gz" for name in TABLES))
         for split, file in (("train", "train_val_list"), ("test", "test_list")):

@@ -4,6 +4,7 @@ import numpy as np
 
 from data.chexpert import CERTAIN, UNCERTAIN
 from data.corpus import Corpus
+from data.labels import RELEASE_NAMES
 from data.tables import CERTAINTY, Rows, find_table, read_codes, read_csv
 
 OFFICIAL = {"train": "train", "validate": "val", "test": "test"}
@@ -33,7 +34,7 @@ class MimicCXR(Corpus):
 
     @classmethod
     def read(cls, root, cohort):
-        columns = tuple(cls.names())
+        columns = tuple(RELEASE_NAMES["mimic"])
         labels, metadata = _find_table(root, "chexpert"), _find_table(root, "metadata")
         studies, official = {}, {}
         wanted = ("subject_id", "study_id", *columns)

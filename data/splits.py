@@ -46,9 +46,8 @@ def assign(patient_id, official, *, val_fraction=0.05, seed=0, source="official 
     patient_id, official = patient_id.astype(str), official.astype(str)
     named, drawn = patient_id != "", official == ""
     split = np.where(drawn, "train", official).astype("<U5")
-    if drawn.any():
-        test = draw_patients(patient_id[drawn & named].tolist(), TEST_FRACTION, f"test:{seed}")
-        split[np.isin(patient_id, list(test)) & drawn] = "test"
+    test = draw_patients(patient_id[drawn & named].tolist(), TEST_FRACTION, f"test:{seed}")
+    split[np.isin(patient_id, list(test)) & drawn] = "test"
     if drawn.any() or "val" not in official:
         train = split == "train"
         val = draw_patients(patient_id[train & named].tolist(), val_fraction, f"{seed}")

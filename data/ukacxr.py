@@ -1,7 +1,7 @@
 """UKA-CXR of University Hospital Aachen, read from one documented table."""
 
 from data.custom import Custom
-from data.labels import HEART_SIZE, NOT_UNCERTAIN, SEVERITY
+from data.labels import HEART_SIZE, NOT_UNCERTAIN, SEVERITY, TABLE3
 from data.tables import read_codes
 
 
@@ -26,7 +26,7 @@ class UkaCXR(Custom):
     @classmethod
     def label_columns(cls, table):
         """Table 3's, but for the derived No finding."""
-        return [name for name in cls.names() if name not in cls.derived]
+        return [name for name in TABLE3["ukacxr"] if name not in cls.derived]
 
     @classmethod
     def read_labels(cls, cells, columns, where):

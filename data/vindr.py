@@ -4,9 +4,11 @@ from dataclasses import replace
 
 from data.corpus import Corpus
 from data.files import IMAGE_SUFFIXES
+from data.labels import RELEASE_NAMES
 from data.tables import BINARY, Rows, find_table, read_age, read_codes, read_csv, read_sex
 
 OTHER = ("Other diseases", "Other disease")  # the column's name differs between the tables
+COLUMNS = [name for name in RELEASE_NAMES["vindr"] if name not in OTHER]
 READERS = 3
 
 
@@ -26,11 +28,6 @@ class VinDrCXR(Corpus):
     access = "VinDr-CXR is at https://physionet.org/content/vindr-cxr/1.0.0/ after credentialing."
 
     @classmethod
-    def columns(cls):
-        """The labels of the release's tables, but for other diseases."""
-        return [name for name in cls.names() if name not in OTHER]
-
-    @classmethod
     def read(cls, root, cohort):
         train, test = ([f"{folder}image_labels_{part}.csv" for folder in (
             "annotations/", "", f"{part}/")] for part in ("train", "test"))
@@ -40,7 +37,7 @@ class VinDrCXR(Corpus):
                                     f"images, but not the image-level labels. {cls.access}")
         train, test = find_table(root, *train), find_table(root, *test)
         rows, names = Rows(train), cls.all_labels()
-        ours = [cls.names()[column] for column in (*cls.columns(), OTHER[0])]
+        ours = [RELEASE_NAMES["vindr"][column] for column in (*COLUMNS, OTHER[0])]
 
         def merge(y):  # after the vote: readers agree on a label of the release, not on one of ours
             positive = {name for name, yes in zip(ours, y) if yes}
@@ -66,11 +63,11 @@ class VinDrCXR(Corpus):
 
     @classmethod
     def _read_labels(cls, path, ids):
-        """Yield (where, id cells, 0 or 1 for each of `columns` and other diseases)."""
-        labels, where = cls.columns(), None
-        for where, (*cells, one, other) in read_csv(path, (*ids, *labels), OTHER):
+        """Yield (where, id cells, 0 or 1 for each of `COLUMNS` and other diseases)."""
+        where = None
+        for where, (*cells, one, other) in read_csv(path, (*ids, *COLUMNS), OTHER):
             said = (*cells[len(ids):], one or other)
-            yield where, cells[:len(ids)], read_codes(said, BINARY, (*labels, OTHER[0]), where)
+            yield where, cells[:len(ids)], read_codes(said, BINARY, (*COLUMNS, OTHER[0]), where)
         if not where:
             raise ValueError(f"{path}: has no rows")
 

@@ -21,7 +21,7 @@ sys.path.insert(0, str(REPOSITORY))
 
 from data.labels import RELEASE_NAMES  # noqa: E402
 from data.padchest import TABLE  # noqa: E402
-from data.vindr import VinDrCXR  # noqa: E402
+from data.vindr import COLUMNS  # noqa: E402
 
 CXR14_HEADER = ("Image Index", "Finding Labels", "Follow-up #", "Patient ID", "Patient Age",
                 "Patient Gender", "View Position", "OriginalImage[Width", "Height]",
@@ -91,7 +91,7 @@ def write_tables(root, draw):
     for part, size, readers in (("train", 15_000, 3), ("test", 3_000, 0)):
         ids = ("image_id", "rad_id") if readers else ("image_id",)
         write(root / f"vindr/annotations/image_labels_{part}.csv",
-              (*ids, *VinDrCXR.columns(), "Other disease"), ((f"{part}{i:028d}",
+              (*ids, *COLUMNS, "Other disease"), ((f"{part}{i:028d}",
                                                    *([f"R{r}"] if readers else []),
                                                    *draw.choices((0, 1), k=28))
                for i in range(size) for r in range(readers or 1)))

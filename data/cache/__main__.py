@@ -24,6 +24,8 @@ def build_parser():
 
 def fill_corpus(args):
     """Preprocess the images of a cohort that are on disk."""
+    if not args.corpus:
+        raise ValueError("expected a corpus or --merge")
     part, slash, parts = args.shard.partition("/")
     if not slash or not (part + parts).isdecimal() or not 1 <= int(part) <= int(parts):
         raise ValueError(f"--shard: expected I/N with 1 <= I <= N, found {args.shard!r}")
@@ -44,9 +46,11 @@ def fill_corpus(args):
 
 def merge(target, *sources):
     """Merge the caches `sources` into `target`, a cache or the folder of caches."""
-    is_cache = (target / "meta.json").exists()
-    if target.name != sources[0].resolve().name and not is_cache:
-        target = target / sources[0].resolve().name
+    if not sources:
+        raise ValueError("--merge: expected a target and at least one source")
+    name = sources[0].resolve().name
+    if target.name != name and not (target / "meta.json").exists():
+        target /= name
     copied, damaged = merge_caches(target, sources)
     filled = Store(target).read_index()["bytes"] > 0
     print(f"{target}: images copied: {copied:,}, damaged and left out: {damaged:,}; it has "
@@ -55,13 +59,8 @@ def merge(target, *sources):
 
 def main(argv=None):
     """Run the command; returns the exit code."""
-    def work(args):
-        if not args.merge and not args.corpus:
-            raise ValueError("expected a corpus or --merge")
-        if args.merge and len(args.merge) < 2:
-            raise ValueError("--merge: expected a target and at least one source")
-        return merge(*args.merge) if args.merge else fill_corpus(args)
-    return run_command(build_parser(), work, argv)
+    return run_command(build_parser(), lambda args: merge(*args.merge) if args.merge else
+                       fill_corpus(args), argv)
 
 
 if __name__ == "__main__":

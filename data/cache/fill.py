@@ -52,11 +52,10 @@ def fill_row(fd, offset, size, job):
         after = os.stat(path)
         if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
             raise ValueError(f"{path}: changed while it was read")
-        digest, checksum = hashlib.blake2b(data, digest_size=16).hexdigest(), None
-        # a touched or copied file: the row may still do
-        if job["known"] and job["known"][0] == digest:
-            checksum = zlib.crc32(os.pread(fd, length, place))
-        stale = checksum is None or checksum != job["known"][1]
+        digest = hashlib.blake2b(data, digest_size=16).hexdigest()
+        known, checksum = job["known"] or (None, None)
+        # The row still does for a file that was only touched or copied.
+        stale = known != digest or checksum != zlib.crc32(os.pread(fd, length, place))
         if stale:
             pixels = load_bytes(data, path, size).tobytes()
             checksum = zlib.crc32(pixels)

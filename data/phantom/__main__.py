@@ -4,6 +4,7 @@
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 
 from data.console import Parser, check_whole, run_command
@@ -30,11 +31,8 @@ def draw(args):
     check_whole(10, patients=args.patients)
     check_whole(64, size=args.size)
     check_whole(0, seed=args.seed)
-    given = dict(patients=args.patients, seed=args.seed, size=args.size)
-    if args.layout == "phantom":
-        make_phantom(args.out, **given)
-    else:
-        make_layout(args.out, args.layout, **given)
+    make = make_phantom if args.layout == "phantom" else partial(make_layout, corpus=args.layout)
+    make(args.out, patients=args.patients, seed=args.seed, size=args.size)
     print(f"{args.out}: {args.patients} synthetic patients in the layout of {args.layout}; next: "
           f"python train.py --data {args.layout} --root {args.out} --plan")
 

@@ -9,6 +9,7 @@ import gzip
 import hashlib
 import importlib.util
 import io
+from collections import defaultdict
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +21,7 @@ from data.files import new_folder
 from data.labels import HEART_SIZE, RELEASE_NAMES, SEVERITY, TABLE3
 from data.padchest import TABLE, TERMS
 from data.phantom.render import FINDINGS, draw_findings, render, render_lateral
-from data.vindr import OTHER, READERS, VinDrCXR
+from data.vindr import COLUMNS, OTHER, READERS
 
 PATIENTS, IMAGES_A_PATIENT, SIZE = 160, 3, 256
 # What else a drawn finding is called, in one release or another.
@@ -45,11 +46,11 @@ class Study:
 
     def __post_init__(self):  # the same for all studies of a patient
         self.sex, self.age = "FM"[self.patient // 2 % 2], 20 + 7 * self.patient % 70
-        self.planes = ("Frontal", "Lateral")[:1 + self.lateral]
+        self.planes = (False, True)[:1 + self.lateral]  # whether it is the lateral one
 
-    def image(self, size, plane="Frontal"):
+    def image(self, size, lateral=False):
         """Float image (size, size) in [0, 1]."""
-        if plane == "Lateral":
+        if lateral:
             return render_lateral(self.number, size=size, patient=self.patient)
         return render(self.drawn, self.number, size=size, patient=self.patient, view=self.view)[0]
 
@@ -88,7 +89,11 @@ def make_layout(root, corpus, *, patients, seed, size):
     with new_folder(root) as folder:
         (folder / PHANTOM_MARK).write_text(f"Synthetic radiographs in the layout of {corpus}: no "
                                            "image shows a person.\n")
-        WRITERS[corpus](folder, progress.over(studies), size)
+        tables = defaultdict(list)
+        for study in progress.over(studies):
+            WRITERS[corpus](study, folder, size, tables)
+        for name, rows in tables.items():
+            _write_table(folder / name, rows)
 
 
 def make_phantom(root, *, patients=PATIENTS, seed=0, size=SIZE):
@@ -109,17 +114,20 @@ def make_phantom(root, *, patients=PATIENTS, seed=0, size=SIZE):
                 rows.append({"image": name, "patient_id": anatomy, "view": view, "split": split,
                              "seed": visit}
                             | {label: int(label in shown) for label in TABLE3["phantom"]})
-        _write_csv(folder / "phantom.csv", rows)
+        _write_table(folder / "phantom.csv", rows)
 
 
-def _write_csv(path, rows):
-    """A CSV file of dictionaries; gzip, with no time in it, where the name ends in .gz."""
+def _write_table(path, rows):
+    """A CSV file of dictionaries, or a .txt of lines; a .gz has no time in it."""
+    path.parent.mkdir(exist_ok=True)
+    if path.suffix == ".txt":
+        path.write_text("\n".join(rows))
+        return
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer = csv.DictWriter(text, rows[0], lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     content = text.getvalue().encode()
-    path.parent.mkdir(exist_ok=True)
     path.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
 
 
@@ -167,130 +175,112 @@ def _certainty(study, names):
     return cells
 
 
-def _vindr(root, studies, size):
-    names, columns = RELEASE_NAMES["vindr"], (*VinDrCXR.columns(), OTHER[0])
-    tables, dicom = {"train": [], "test": []}, importlib.util.find_spec("pydicom")
-    for study in studies:
-        image, part = _hash_id("vindr", study.patient)[:32], "test" if study.test else "train"
-        if dicom:
-            _save_dicom(study.image(size), root / part / f"{image}.dicom",
-                        study.rng.random() < 0.2, study)
-        else:
-            _save(study.image(size), root / part / f"{image}.png")
-        truth = np.array([names[name] in study.labels for name in columns])
-        if study.test:
-            said = dict(zip((*columns[:-1], OTHER[1]), truth.astype(int)))
-            tables[part].append({"image_id": image} | said)
-        for reader in () if study.test else study.rng.choice(17, READERS, replace=False):
-            said = (truth ^ (study.rng.random(len(truth)) < 0.04)).astype(int)
-            tables[part].append({"image_id": image, "rad_id": f"R{reader + 1}"}
-                                | dict(zip(columns, said)))
-    for part, rows in tables.items():
-        _write_csv(root / f"annotations/image_labels_{part}.csv", rows)
+# How a release keeps a study: its images under `root`, its rows in `tables`, by their files' names.
+
+def _vindr(study, root, size, tables):
+    names, columns = RELEASE_NAMES["vindr"], (*COLUMNS, OTHER[0])
+    image, part = _hash_id("vindr", study.patient)[:32], "test" if study.test else "train"
+    if importlib.util.find_spec("pydicom"):
+        _save_dicom(study.image(size), root / part / f"{image}.dicom", study.rng.random() < 0.2,
+                    study)
+    else:
+        _save(study.image(size), root / part / f"{image}.png")
+    table = tables[f"annotations/image_labels_{part}.csv"]
+    truth = np.array([names[name] in study.labels for name in columns])
+    if study.test:
+        table.append({"image_id": image} | dict(zip((*COLUMNS, OTHER[1]), truth.astype(int))))
+        return
+    for reader in study.rng.choice(17, READERS, replace=False):
+        said = (truth ^ (study.rng.random(len(truth)) < 0.04)).astype(int)
+        table.append({"image_id": image, "rad_id": f"R{reader + 1}"} | dict(zip(columns, said)))
 
 
-def _cxr14(root, studies, size):
-    names, rows, lists = RELEASE_NAMES["cxr14"], [], {"train_val": [], "test": []}
-    for i, study in enumerate(studies):
-        image = f"{study.patient:08d}_{study.number:03d}.png"
-        folder = root / f"images_{1 + i % 2:03d}" / "images"
-        _save(study.image(size), folder / image, mode="RGBA" if study.rng.random() < 0.05 else None)
-        rows.append({
-            "Image Index": image,
-            "Finding Labels": "|".join(name for name in names if names[name] in study.labels),
-            "Follow-up #": study.number, "Patient ID": study.patient, "Patient Age": study.age,
-            "Patient Gender": study.sex, "View Position": study.view, "OriginalImage[Width": size,
-            "Height]": size, "OriginalImagePixelSpacing[x": 0.143, "y]": 0.143})
-        lists["test" if study.test else "train_val"].append(image)
-    _write_csv(root / "Data_Entry_2017_v2020.csv", rows)
-    for name, images in lists.items():
-        (root / f"{name}_list.txt").write_text("\n".join(images))
+def _cxr14(study, root, size, tables):
+    names, table = RELEASE_NAMES["cxr14"], tables["Data_Entry_2017_v2020.csv"]
+    image = f"{study.patient:08d}_{study.number:03d}.png"
+    folder = root / f"images_{1 + len(table) % 2:03d}" / "images"
+    _save(study.image(size), folder / image, mode="RGBA" if study.rng.random() < 0.05 else None)
+    table.append({
+        "Image Index": image,
+        "Finding Labels": "|".join(name for name in names if names[name] in study.labels),
+        "Follow-up #": study.number, "Patient ID": study.patient, "Patient Age": study.age,
+        "Patient Gender": study.sex, "View Position": study.view, "OriginalImage[Width": size,
+        "Height]": size, "OriginalImagePixelSpacing[x": 0.143, "y]": 0.143})
+    tables["test_list.txt" if study.test else "train_val_list.txt"].append(image)
 
 
-def _chexpert(root, studies, size):
-    tables = {"train": [], "valid": []}
-    for study in studies:
-        part = "valid" if study.patient % 10 == 9 else "train"
-        labels = _certainty(study, RELEASE_NAMES["chexpert"])
-        if part == "valid":
-            labels = {name: {"": "0.0", "-1.0": "1.0"}.get(c, c) for name, c in labels.items()}
-        for i, plane in enumerate(study.planes):
-            path = (f"{part}/patient{study.patient:05d}/study{study.number + 1}/"
-                    f"view{1 + i}_{plane.lower()}.jpg")
-            _save(study.image(size, plane), root / path)
-            tables[part].append({
-                "Path": f"CheXpert-v1.0-small/{path}", "Sex": SEXES[study.sex], "Age": study.age,
-                "Frontal/Lateral": plane, "AP/PA": "" if i else study.view} | labels)
-    for part, rows in tables.items():
-        _write_csv(root / f"{part}.csv", rows)
+def _chexpert(study, root, size, tables):
+    part = "valid" if study.patient % 10 == 9 else "train"
+    labels = _certainty(study, RELEASE_NAMES["chexpert"])
+    if part == "valid":
+        labels = {name: {"": "0.0", "-1.0": "1.0"}.get(c, c) for name, c in labels.items()}
+    for lateral in study.planes:
+        plane = "Lateral" if lateral else "Frontal"
+        path = (f"{part}/patient{study.patient:05d}/study{study.number + 1}/"
+                f"view{1 + lateral}_{plane.lower()}.jpg")
+        _save(study.image(size, lateral), root / path)
+        tables[f"{part}.csv"].append({
+            "Path": f"CheXpert-v1.0-small/{path}", "Sex": SEXES[study.sex], "Age": study.age,
+            "Frontal/Lateral": plane, "AP/PA": "" if lateral else study.view} | labels)
 
 
-def _mimic(root, studies, size):
+def _mimic(study, root, size, tables):
     names = dict(sorted(RELEASE_NAMES["mimic"].items()))  # this table is in alphabetical order
-    labels, metadata, splits = [], [], []
-    for study in studies:
-        subject = 10_000_000 + 37 * study.patient
-        number = 50_000_000 + 1_000 * (study.patient % 40_000) + study.number
-        labels.append({"subject_id": subject, "study_id": number} | _certainty(study, names))
-        split = "test" if study.test else "validate" if study.patient % 10 == 3 else "train"
-        for plane in study.planes:
-            lateral = plane == "Lateral"
-            digest = _hash_id("mimic", subject, number, lateral)
-            image = "-".join(digest[i:i + 8] for i in range(0, 40, 8))
-            _save(study.image(size, plane),
-                  root / f"files/p{str(subject)[:2]}/p{subject}/s{number}/{image}.jpg")
-            metadata.append({
-                "dicom_id": image, "subject_id": subject, "study_id": number,
-                "PerformedProcedureStepDescription": "CHEST (PA AND LAT)",
-                "ViewPosition": "LATERAL" if lateral else study.view, "Rows": size, "Columns": size,
-                "StudyDate": 21800506, "StudyTime": "213014.531",
-                "ProcedureCodeSequence_CodeMeaning": "CHEST (PA AND LAT)",
-                "ViewCodeSequence_CodeMeaning": "lateral" if lateral else "postero-anterior",
-                "PatientOrientationCodeSequence_CodeMeaning": "Erect"})
-            splits.append({"dicom_id": image, "study_id": number, "subject_id": subject,
-                           "split": split})
-    for name, rows in (("chexpert", labels), ("metadata", metadata), ("split", splits)):
-        _write_csv(root / f"mimic-cxr-2.0.0-{name}.csv.gz", rows)
+    labels, metadata, splits = (tables[f"mimic-cxr-2.0.0-{name}.csv.gz"]
+                                for name in ("chexpert", "metadata", "split"))
+    subject = 10_000_000 + 37 * study.patient
+    number = 50_000_000 + 1_000 * (study.patient % 40_000) + study.number
+    labels.append({"subject_id": subject, "study_id": number} | _certainty(study, names))
+    split = "test" if study.test else "validate" if study.patient % 10 == 3 else "train"
+    for lateral in study.planes:
+        digest = _hash_id("mimic", subject, number, lateral)
+        image = "-".join(digest[i:i + 8] for i in range(0, 40, 8))
+        _save(study.image(size, lateral),
+              root / f"files/p{str(subject)[:2]}/p{subject}/s{number}/{image}.jpg")
+        metadata.append({
+            "dicom_id": image, "subject_id": subject, "study_id": number,
+            "PerformedProcedureStepDescription": "CHEST (PA AND LAT)",
+            "ViewPosition": "LATERAL" if lateral else study.view, "Rows": size, "Columns": size,
+            "StudyDate": 21800506, "StudyTime": "213014.531",
+            "ProcedureCodeSequence_CodeMeaning": "CHEST (PA AND LAT)",
+            "ViewCodeSequence_CodeMeaning": "lateral" if lateral else "postero-anterior",
+            "PatientOrientationCodeSequence_CodeMeaning": "Erect"})
+        splits.append({"dicom_id": image, "study_id": number, "subject_id": subject,
+                       "split": split})
 
 
-def _padchest(root, studies, size):
-    rows = []
-    for study in studies:
-        terms = [str(study.rng.choice(TERMS[name])) for name in TERMS if name in study.labels]
-        if study.rng.random() < 0.08:
-            terms.append("pseudonodule")
-        if study.rng.random() < 0.05 and "normal" not in terms:
-            terms.append("abnormal foreign body")
-        cell = "" if study.rng.random() < 0.02 else str([f"{term} " for term in terms])
-        for plane in study.planes:
-            lateral, folder = plane == "Lateral", study.patient % 3
-            image = f"{_hash_id('padchest', study.patient, study.number, lateral)[:40]}.png"
-            ap = "" if lateral else str(study.rng.choice(("AP", "AP_horizontal")))
-            _save(study.image(size, plane), root / str(folder) / image, bits=16)
-            rows.append({
-                "": len(rows), "ImageID": image, "ImageDir": folder, "StudyDate_DICOM": 20100101,
-                "StudyID": _hash_id(study.patient, study.number)[:20],
-                "PatientID": f"{study.patient:09d}", "PatientBirth": 2010 - study.age,
-                "PatientSex_DICOM": study.sex,
-                "Projection": "L" if lateral else ap if study.view == "AP" else "PA",
-                "MethodProjection": "Manual review of DICOM fields", "Pediatric": "No",
-                "MethodLabel": "Physician", "Report": "informe sintetico", "Labels": cell})
-    _write_csv(root / TABLE, rows)
+def _padchest(study, root, size, tables):
+    terms = [str(study.rng.choice(TERMS[name])) for name in TERMS if name in study.labels]
+    if study.rng.random() < 0.08:
+        terms.append("pseudonodule")
+    if study.rng.random() < 0.05 and "normal" not in terms:
+        terms.append("abnormal foreign body")
+    cell = "" if study.rng.random() < 0.02 else str([f"{term} " for term in terms])
+    for lateral in study.planes:
+        folder = study.patient % 3
+        image = f"{_hash_id('padchest', study.patient, study.number, lateral)[:40]}.png"
+        ap = "" if lateral else str(study.rng.choice(("AP", "AP_horizontal")))
+        _save(study.image(size, lateral), root / str(folder) / image, bits=16)
+        tables[TABLE].append({
+            "": len(tables[TABLE]), "ImageID": image, "ImageDir": folder,
+            "StudyDate_DICOM": 20100101, "StudyID": _hash_id(study.patient, study.number)[:20],
+            "PatientID": f"{study.patient:09d}", "PatientBirth": 2010 - study.age,
+            "PatientSex_DICOM": study.sex,
+            "Projection": "L" if lateral else ap if study.view == "AP" else "PA",
+            "MethodProjection": "Manual review of DICOM fields", "Pediatric": "No",
+            "MethodLabel": "Physician", "Report": "informe sintetico", "Labels": cell})
 
 
-def _ukacxr(root, studies, size):
-    rows = []
-    for study in studies:
-        image = f"images/{study.patient:06d}_{study.number}.png"
-        _save(study.image(size), root / image)
-        row = {"image": image, "patient_id": study.patient, "view": "AP", "sex": study.sex,
-               "age": study.age}
-        for name in TABLE3["ukacxr"][:-1]:
-            low, unsure, *high = HEART_SIZE if name == "Cardiomegaly" else SEVERITY
-            row[name] = (str(study.rng.choice(high)) if name in study.labels else
-                         unsure if study.rng.random() < 0.06 else low)
-        rows.append(row)
-    _write_csv(root / "ukacxr.csv", rows)
+def _ukacxr(study, root, size, tables):
+    image = f"images/{study.patient:06d}_{study.number}.png"
+    _save(study.image(size), root / image)
+    row = {"image": image, "patient_id": study.patient, "view": "AP", "sex": study.sex,
+           "age": study.age}
+    for name in TABLE3["ukacxr"][:-1]:
+        low, unsure, *high = HEART_SIZE if name == "Cardiomegaly" else SEVERITY
+        row[name] = (str(study.rng.choice(high)) if name in study.labels else
+                     unsure if study.rng.random() < 0.06 else low)
+    tables["ukacxr.csv"].append(row)
 
 
 WRITERS = {"vindr": _vindr, "cxr14": _cxr14, "chexpert": _chexpert, "mimic": _mimic,
