@@ -121,10 +121,9 @@ class Corpus:
         if missing and on_missing == "error":
             raise FileNotFoundError(self.say_missing(release))
         rows = rows[present[rows]]
-        if limit is not None and limit < len(rows):
-            ids = table.image_id[rows].tolist()
-            subset = set(rank(f"limit:{split_seed}", ids)[:limit])
-            rows = rows[[image in subset for image in ids]]
+        if limit is not None:
+            ids = table.image_id[rows]
+            rows = rows[np.isin(ids, rank(f"limit:{split_seed}", ids.tolist())[:limit])]
         if not len(rows):
             raise ValueError(f"{self.root}: the split {split!r} of {self.corpus} has no images"
                              + f" {where}; get more of the release" * bool(missing))

@@ -153,7 +153,6 @@ def _check_size(width, height):
 
 
 def _decode_dicom(data):
-    """Decode DICOM bytes; the modality and VOI LUTs applied, MONOCHROME1 inverted."""
     try:
         import pydicom
         from pydicom import uid

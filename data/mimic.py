@@ -93,7 +93,6 @@ class MimicCXR(Corpus):
 
 
 def _find_table(root, name):
-    """A table of the release, gzip or unpacked."""
     return find_table(root, f"mimic-cxr-2.0.0-{name}.csv.gz", f"mimic-cxr-2.0.0-{name}.csv")
 
 

@@ -25,19 +25,16 @@ class UkaCXR(Custom):
 
     @classmethod
     def label_columns(cls, table):
-        """Table 3's, but for the derived No finding."""
         return [name for name in TABLE3["ukacxr"] if name not in cls.derived]
 
     @classmethod
     def read_labels(cls, cells, columns, where):
-        """Grades as codes, and No finding."""
         y = read_codes(cells[:1], HEART_SIZE, columns, where)
         y += read_codes(cells[1:], SEVERITY, columns[1:], where)
         return *y, 0 if 1 in y else NOT_UNCERTAIN if -1 in y else 1
 
     @classmethod
     def left_out(cls, view):
-        """All but AP and PA."""
         return "" if view in ("AP", "PA") else f"unknown view {view!r}"
 
     def check_labels(self, table):

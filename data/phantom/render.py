@@ -78,8 +78,7 @@ class _Chest:
         """Soft tissue: trunk, shoulders and neck; nothing outside."""
         trunk = 0.96 - 0.05 * self.y + 0.08 * _step(-0.25 - self.y, 0.12)
         shoulder = 0.20 + 0.95 * np.clip((self.y + 0.98) / 0.30, 0, 1) ** 0.55
-        edge = np.minimum(trunk, shoulder)
-        inside = _step(edge - self.side, 0.015)
+        inside = _step(np.minimum(trunk, shoulder) - self.side, 0.015)
         return inside * (0.40 + 0.18 * self.a["fat"]
                          * np.sqrt(np.clip(1.02 - (self.side / 1.1) ** 2, 0, 1)))
 
@@ -89,8 +88,7 @@ class _Chest:
         vessels = 0.17 * _step(0.150 - self.side, 0.04) * _step(0.2 - self.y, 0.2)
         vessels *= _step(self.y + 0.85, 0.1)
         knob = 0.17 * _step(0.105 - np.hypot(self.x - 0.13, (self.y + 0.30) * 0.9), 0.015)
-        hila = np.hypot(self.side - 0.20, 0.7 * (self.y + 0.02 + 0.05 * self.x))
-        hila = 0.14 * _ridge(hila, 0.10)
+        hila = 0.14 * _ridge(np.hypot(self.side - 0.20, 0.7 * (self.y + 0.02 + 0.05 * self.x)), 0.1)
         trachea = 0.17 * _ridge(self.x + 0.01, 0.036) * _step(-0.22 - self.y, 0.04)
         bronchi = 0.06 * _ridge(self.y + 0.22 - 0.7 * self.side, 0.03)
         bronchi *= _step(0.16 - self.side, 0.03)
@@ -131,8 +129,7 @@ class _Chest:
             knots = np.linspace(-3.2, 10.2, 4 * count)
             noise = np.convolve(self.rng.standard_normal(4 * count), (0.3, 0.8, 0.3), "same")
             fan = np.interp(angle, knots, np.clip(noise, 0.4, None) - 0.4).astype(np.float32)
-            fan = depth * fan * _step(radius - near, 0.08)
-            markings = markings + fan * _step(far - radius, 0.12)
+            markings += depth * fan * _step(radius - near, 0.08) * _step(far - radius, 0.12)
         return markings
 
     def heart(self, scale):
