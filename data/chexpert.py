@@ -39,13 +39,14 @@ class CheXpert(Corpus):
     def prepare_root(cls, root):
         """The release's folder, or the one that it was unpacked in."""
         root = super().prepare_root(root)
-        inside = [root / name for name in FOLDERS if _has_tables(root / name)]
-        if _has_tables(root) or not inside:
+        folders = [folder for folder in (root, *(root / name for name in FOLDERS))
+                   if any((folder / place).is_file() for place in _places(folder, "train.csv"))]
+        if root in folders or not folders:
             return root
-        if len(inside) > 1:
-            raise ValueError(f"{root}: holds {' and '.join(folder.name for folder in inside)}, "
+        if len(folders) > 1:
+            raise ValueError(f"{root}: holds {' and '.join(folder.name for folder in folders)}, "
                              "the root is one of them")
-        return inside[0]
+        return folders[0]
 
     @classmethod
     def read(cls, root, cohort):
@@ -90,7 +91,3 @@ class CheXpert(Corpus):
 def _places(root, name):
     """Where a table may be, relative to the root."""
     return name, *(f"{folder.name}/{name}" for folder in sorted(root.glob("*batch*validate*")))
-
-
-def _has_tables(root):
-    return any((root / place).is_file() for place in _places(root, "train.csv"))
