@@ -12,9 +12,6 @@ In the order in which data flow:
     cohort             `python -m data.cohort`: counts, beside those of the paper (paper_cohorts)
     phantom/           synthetic radiographs in every layout; `python -m data.phantom`
     console            what the commands share: options, errors in one line, progress
-
-`CORPORA` imports a corpus only when one is asked for, so that `data.labels` and `data.decode` stay
-usable where torch is not installed.
 """
 
 import inspect
@@ -25,7 +22,7 @@ from pathlib import Path
 
 
 class _Corpora(UserDict):
-    """Name -> Dataset class, imported when it is looked up."""
+    """Name -> Dataset class, imported when looked up: `data.labels`, say, needs none of them."""
 
     def __getitem__(self, name):
         return pkgutil.resolve_name(self.data[name])

@@ -147,8 +147,7 @@ class Corpus:
     def prepare_root(cls, root):
         """`root` as a Path, checked to be a folder."""
         if not Path(root).is_dir():
-            default = Path(root) == default_root(cls.corpus)
-            where = "; pass --root or set CXR_ROOT" if default else ""
+            where = "; pass --root or set CXR_ROOT" * (Path(root) == default_root(cls.corpus))
             raise FileNotFoundError(f"{root}: no such folder for {cls.corpus}{where}. {cls.access}")
         return Path(root)
 

@@ -58,8 +58,9 @@ def merge(target, *sources):
 
 def main(argv=None):
     """Run the command; returns the exit code."""
-    return run_command(build_parser(), lambda args: merge(*args.merge) if args.merge else
-                       fill_corpus(args), argv)
+    def work(args):
+        return merge(*args.merge) if args.merge else fill_corpus(args)
+    return run_command(build_parser(), work, argv)
 
 
 if __name__ == "__main__":

@@ -164,8 +164,8 @@ def _fill(store, index, jobs, workers, progress):
         workers, progress = 1, False
     shown = Progress(f"preprocessing {store.meta['corpus']}", len(jobs), enabled=progress)
     bad, records, filled, marked = {}, {}, 0, time.monotonic()
-    with store.writing() as fd:
-        answers = fill_rows(fd, store.offset(0), store.shape[1], jobs, workers)
+    with store.open_images() as file:
+        answers = fill_rows(file.fileno(), store.offset(0), store.shape[1], jobs, workers)
         try:
             for row, answer in shown.over(answers):
                 if isinstance(answer, str):

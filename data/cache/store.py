@@ -80,11 +80,9 @@ class Store:
         """Context in which no other process fills rows start..stop-1; waits for one that does."""
         return _lock(self.folder, start, stop) if self.writable else nullcontext()
 
-    @contextmanager
-    def writing(self):
-        """Context with a file descriptor of images.npy, open for writing if that is allowed."""
-        with open(self.folder / "images.npy", "r+b" if self.writable else "rb") as file:
-            yield file.fileno()
+    def open_images(self):
+        """The file images.npy, open for writing if that is allowed."""
+        return open(self.folder / "images.npy", "r+b" if self.writable else "rb")
 
     def offset(self, row):
         """Where a row's pixels begin in images.npy, in bytes."""
@@ -94,8 +92,8 @@ class Store:
         """Flush the pixels to the disk, then write {row: RECORD}, which vouch for them."""
         if not records or not self.writable:
             return
-        with self.writing() as fd:
-            os.fsync(fd)
+        with self.open_images() as file:
+            os.fsync(file.fileno())
         with open(self.folder / "index.npy", "r+b") as file:
             for row, record in records.items():
                 write_at(file.fileno(), record.tobytes(), self.index_offset + row * RECORD.itemsize)
@@ -156,7 +154,7 @@ def merge_caches(target, sources):
             raise ValueError(f"{store.folder}: is a cache of {store.meta}; expected "
                              f"{stores[0].meta}, as in {stores[0].folder}")
     target, copied, damaged = Store.create(target, stores[0].meta), 0, 0
-    with target.lock(0, target.shape[0]), target.writing() as fd:
+    with target.lock(0, target.shape[0]), target.open_images() as file:
         filled = target.read_index()["bytes"] > 0
         for store in stores:
             index = store.read_index()
@@ -166,7 +164,7 @@ def merge_caches(target, sources):
                 broken = store.damaged(index, batch)
                 good = np.setdiff1d(batch, broken)
                 for row in good.tolist():
-                    write_at(fd, store.images[row].tobytes(), target.offset(row))
+                    write_at(file.fileno(), store.images[row].tobytes(), target.offset(row))
                 target.mark({row: index[row] for row in good.tolist()})
                 filled[good] = True
                 copied, damaged = copied + len(good), damaged + len(broken)

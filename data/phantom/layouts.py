@@ -9,8 +9,7 @@ import gzip
 import hashlib
 import importlib.util
 import io
-from collections import defaultdict
-from dataclasses import dataclass
+from collections import defaultdict, namedtuple
 
 import numpy as np
 from PIL import Image
@@ -31,22 +30,8 @@ TOSSED = 0.08
 SEXES = {"F": "Female", "M": "Male"}
 
 
-@dataclass
-class Study:
-    """One visit: a frontal image, perhaps a lateral one, and its labels by our names."""
-
-    patient: int
-    number: int
-    view: str
-    lateral: bool
-    drawn: list
-    labels: set
-    test: bool
-    rng: np.random.Generator
-
-    def __post_init__(self):  # the same for all studies of a patient
-        self.sex, self.age = "FM"[self.patient // 2 % 2], 20 + 7 * self.patient % 70
-        self.planes = (False, True)[:1 + self.lateral]  # whether it is the lateral one
+class Study(namedtuple("Study", "patient sex age test number view planes drawn labels rng")):
+    """One visit: its images (`planes`: is it the lateral one?), and its labels by our names."""
 
     def image(self, size, lateral=False):
         """Float image (size, size) in [0, 1]."""
@@ -75,8 +60,9 @@ def make_studies(corpus, patients, seed):
             labels |= {name for name in TABLE3[corpus]
                        if name not in known and rng.random() < TOSSED}
             labels = labels or {"No finding"}
-            yield Study(number, visit, str(rng.choice(views)), rng.random() < 0.4, drawn, labels,
-                        patient % 5 == 4, rng)
+            view, lateral = str(rng.choice(views)), rng.random() < 0.4
+            yield Study(number, "FM"[number // 2 % 2], 20 + 7 * number % 70, patient % 5 == 4,
+                        visit, view, (False, True)[:1 + lateral], drawn, labels, rng)
 
 
 def make_layout(root, corpus, *, patients, seed, size):
@@ -85,12 +71,11 @@ def make_layout(root, corpus, *, patients, seed, size):
     The same seed writes the same bytes; `size` is in pixels along a side.
     """
     studies = list(make_studies(corpus, patients, seed))  # whose draws come before the images'
-    progress = Progress("drawing", len(studies), unit="studies", seconds=60)
     with new_folder(root) as folder:
         (folder / PHANTOM_MARK).write_text(f"Synthetic radiographs in the layout of {corpus}: no "
                                            "image shows a person.\n")
         tables = defaultdict(list)
-        for study in progress.over(studies):
+        for study in Progress("drawing", len(studies), unit="studies", seconds=60).over(studies):
             WRITERS[corpus](study, folder, size, tables)
         for name, rows in tables.items():
             _write_table(folder / name, rows)
