@@ -50,7 +50,6 @@ class Store:
     @classmethod
     def create(cls, folder, meta):
         """Open the cache at `folder`, new if absent; ValueError if it is of other images."""
-        folder = Path(folder)
         if not (folder / "meta.json").exists():
             folder.mkdir(parents=True, exist_ok=True)
             with _lock(folder, 0, 1, say=False):
