@@ -23,7 +23,8 @@ PHANTOM_MARK = "PHANTOM.txt"  # in the root of phantoms that have a corpus's lay
 class Corpus:
     """One split of a corpus as pairs of (image uint8 (1, S, S), labels float32 (L,)).
 
-    A subclass sets `corpus`, `access` and `cohorts`, and reads its release in `read`.
+    A subclass sets `corpus`, `access` and `cohorts`, and has a classmethod `read(root, cohort)`,
+    which reads the release's tables into a `data.tables.Release`.
 
     Parameters
     ----------
@@ -137,11 +138,6 @@ class Corpus:
             self._images_file = cache.images.filename
         self.release = release if tables_only else None
         self.cohort_table, self.table = table, table.take(rows)
-
-    @classmethod
-    def read(cls, root, cohort):
-        """Read the release's tables into a `data.tables.Release`; each subclass has its own."""
-        raise NotImplementedError
 
     @classmethod
     def prepare_root(cls, root):
