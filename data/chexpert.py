@@ -61,11 +61,13 @@ class CheXpert(Corpus):
                 start = next((i for i, part in enumerate(parts) if part in PARTS), 0)
                 path = "/".join(parts[start:])
                 patient = next((part for part in parts if part.startswith("patient")), "")
-                paper = cohort == "paper" and not official
-                left_out = ("lateral" if plane == "Lateral" else
-                            f"unknown view {plane + ' ' + view!r}"
-                            if plane != "Frontal" or view not in ("AP", "PA", "LL", "RL") else
-                            UNCERTAIN if paper and any(y[i] == -1 for i in CERTAIN) else "")
+                left_out = ""
+                if plane == "Lateral":
+                    left_out = "lateral"
+                elif plane != "Frontal" or view not in ("AP", "PA", "LL", "RL"):
+                    left_out = f"unknown view {plane + ' ' + view!r}"
+                elif cohort == "paper" and not official and any(y[i] == -1 for i in CERTAIN):
+                    left_out = UNCERTAIN
                 expert += bool(official) and not left_out
                 rows.add(where, path.rpartition(".")[0], patient, view or plane, path, y, official,
                          left_out, sex=sex, age="" if age == "0" else age)

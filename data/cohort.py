@@ -92,6 +92,7 @@ def print_table(columns, cells, latex):
 
 
 def build_parser():
+    """The command line."""
     parser = corpus_parser("python -m data.cohort", CORPORA, description=(
         "Images, patients, ages, sexes, views, splits and positives per label of a corpus, beside "
         "the paper's Tables 1 and 2."), epilog=(

@@ -9,6 +9,7 @@ from data.console import corpus_parser, run_command
 
 
 def build_parser():
+    """The command line."""
     parser = corpus_parser("python -m data.cache", CORPORA, description=(
         "Preprocess a corpus into a cache, or merge caches that several machines have filled."))
     add = parser.add_argument

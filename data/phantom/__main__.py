@@ -13,6 +13,7 @@ from data.phantom.layouts import SIZE, make_layout, make_phantom
 
 
 def build_parser():
+    """The command line."""
     parser = Parser(prog="python -m data.phantom", description=(
         "Write synthetic radiographs in the tree, tables and file formats of a release. No image "
         "shows a person."))
