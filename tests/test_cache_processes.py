@@ -90,17 +90,18 @@ def wait_for_rows(folder, count):
     raise AssertionError(f"not {count} rows in 30 s")
 
 
-def test_ctrl_c_ends_the_command_in_one_line(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_command_in_one_line(tmp_path, number):
     make_phantom(tmp_path / "phantom", patients=80, size=256)
     process = subprocess.Popen(
         [sys.executable, "-m", "data.cache", "phantom", "--root", str(tmp_path / "phantom"),
          "--cache-dir", str(tmp_path / "cache"), "--workers", "1"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY)
     wait_for_rows(tmp_path / "cache", 0)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, error = process.communicate(timeout=60)
-    assert (out, process.returncode) == ("", 130)
-    assert error == "python -m data.cache: stopped by SIGINT; what was complete is kept\n"
+    assert (out, process.returncode) == ("", 128 + number)
+    assert error == f"python -m data.cache: stopped by {number.name}; what was complete is kept\n"
 
 
 @pytest.mark.parametrize("rows", [0, 40, 200])
