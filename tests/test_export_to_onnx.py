@@ -16,6 +16,7 @@ import torch
 from conftest import REPOSITORY
 from export_models import radiograph, random_model
 from PIL import Image
+from scipy.stats import binomtest
 from sklearn.linear_model import LogisticRegression
 
 import data
@@ -929,6 +930,12 @@ def test_reliability_shows_calibrated_labels_alone(tmp_path, monkeypatch):
     upper, lower = figures[0].axes
     assert [int(line.get_ydata().sum()) for line in lower.lines] == [200, 200]
     assert "1 calibrated labels" in upper.get_title() and len(upper.containers) == 2
+    bars = upper.containers[0]  # before calibration, a bin each tenth
+    for count, frequency, bar in zip(lower.lines[0].get_ydata(), bars[0].get_ydata(),
+                                     bars[2][0].get_segments(), strict=True):
+        wilson = binomtest(round(count * frequency), int(count)).proportion_ci(method="wilson")
+        assert bar[0, 1] <= wilson.low <= wilson.high <= bar[1, 1]  # Student's t is a bit wider
+        assert np.ptp(bar[:, 1]) < 1.2 * (wilson.high - wilson.low)
     FigureCanvasAgg(figures[0]).draw()
     size = figures[0].bbox
     for text in [
