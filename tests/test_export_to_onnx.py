@@ -931,6 +931,9 @@ def test_reliability_shows_calibrated_labels_alone(tmp_path, monkeypatch):
     assert [int(line.get_ydata().sum()) for line in lower.lines] == [200, 200]
     assert "1 calibrated labels" in upper.get_title() and len(upper.containers) == 2
     bars = upper.containers[0]  # before calibration, a bin each tenth
+    tenth = (before[:, 0] * 10).astype(int)
+    for found, values in zip(bars[0].get_data(), (before[:, 0], y[:, 0]), strict=True):
+        assert found == pytest.approx([values[tenth == i].mean() for i in range(10)])
     for count, frequency, bar in zip(lower.lines[0].get_ydata(), bars[0].get_ydata(),
                                      bars[2][0].get_segments(), strict=True):
         wilson = binomtest(round(count * frequency), int(count)).proportion_ci(method="wilson")
