@@ -16,11 +16,13 @@ paper's defaults, in models/settings.py.
 """
 
 import contextlib
+import copy
 import dataclasses
 import os
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import data
 from data.console import Parser, Progress
@@ -39,6 +41,7 @@ if __name__ == "__main__":  # a typo or --help is answered before torch loads, w
 import numpy as np
 import torch
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import Dataset
 
 from data.batches import apply_affine, epoch_batches, prefetch
@@ -68,7 +71,7 @@ class Run:
     std: list | None
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
-    average: training.Average | None  # None without --ema
+    average: torch.nn.Module | None  # of the weights; None without --ema
     deployed: torch.nn.Module  # what is validated and kept: the average, or the model
     state: run_folder.TrainState
 
@@ -116,10 +119,7 @@ def build(cfg, on):
     def build_data_and_model():
         # The weights first: what is wrong with them is not said after hours of preprocessing.
         tables = data.from_config(record, "train", tables_only=True)
-        start = initialize(
-            cfg.init, cfg.arch, labels=tables.labels, weights=cfg.weights,
-            image_size=cfg.image_size, seed=cfg.seed, target=cfg.data, normalize=cfg.normalize,
-            keep_head=cfg.keep_head)
+        start = initialize(cfg, tables.labels)
         train_set = data.from_config(record, "train")
         val_set = data.from_config(record, "val") if train_set.splits["val"] else None
         return train_set, val_set, start
@@ -139,9 +139,9 @@ def build(cfg, on):
     optimizer = training.create_optimizer(model, lr=cfg.lr, weight_decay=cfg.weight_decay,
                                           layer_decay=cfg.layer_decay, freeze=cfg.freeze)
     scaler = torch.amp.GradScaler(on.device.type, enabled=amp == "fp16")  # bf16 needs no scaling
-    average = None if cfg.ema is None else training.Average(model, cfg.ema)
+    average = None if cfg.ema is None else copy.deepcopy(model)
     run = Run(cfg, record, on, train_set, val_set, model, start.mean, start.std, optimizer, scaler,
-              average, average.model if average else model, run_folder.TrainState())
+              average, average or model, run_folder.TrainState())
     run_folder.restore(run, resumed)
     run.print(*run_folder.headline(run, start))
     return run
@@ -201,6 +201,9 @@ def train_epoch(run, net, train_set, epoch, stop, bar):
     mean, std = (values and torch.tensor(values, device=on.device)  # copied once, not every step
                  for values in (run.mean, run.std))
     trained = [p for group in run.optimizer.param_groups for p in group["params"]]
+    if run.average:
+        update_average = get_ema_multi_avg_fn(cfg.ema)
+        averaged, weights = list(run.average.parameters()), list(model.parameters())
     # Rank 0 carries what an interrupted epoch had summed up. MPS has no float64.
     loss_sum = torch.tensor(state.loss_sum if on.rank == 0 else 0.0, device=on.device,
                             dtype=torch.float32 if on.device.type == "mps" else torch.float64)
@@ -237,7 +240,7 @@ def train_epoch(run, net, train_set, epoch, stop, bar):
         run.scaler.update()
         run.optimizer.zero_grad(set_to_none=True)
         if run.average:
-            run.average.update()
+            update_average(averaged, weights, None)
         loss_sum += batch_loss * len(batch)
         first_bad = torch.where((first_bad < 0) & ~batch_loss.isfinite(), state.step, first_bad)
         state.batch, state.step = state.batch + 1, state.step + 1
@@ -277,8 +280,14 @@ def validate(run, train_loss, features=None):
                 mean=run.mean, std=run.std))
         per_label, thresholds = auroc(y_true, y_score), youden(y_true, y_score, midway=True)
         loss = training.validation_loss(y_true, y_score, run.train_set.pos_weight())
-    return run_folder.epoch_row(run.state, run.learning_rate(run.state.step - 1), train_loss, loss,
-                                dict(zip(labels, per_label)), thresholds)
+    found = dict(thresholds=run_folder.finite_or_none(thresholds),
+                 val_auroc=run_folder.finite_or_none(per_label))
+    known = [value for value in found["val_auroc"] if value is not None]
+    row = dict(epoch=run.state.epoch + 1, step=run.state.step,
+               lr=run.learning_rate(run.state.step - 1), train_loss=train_loss, val_loss=loss,
+               val_auroc=float(np.mean(known)) if known else None)
+    row |= {f"auroc {label}": value for label, value in zip(labels, found["val_auroc"])}
+    return row, found
 
 
 def plan(cfg):
@@ -294,12 +303,22 @@ def plan(cfg):
 
 
 def run(cfg):
-    """Train, or print the plan; problems become one line and an exit code."""
-    def command():
+    """Train, or print the plan; problems become one line on stderr and an exit code."""
+    try:
         check_config(cfg)
         cfg.init_name = run_name(cfg.init, cfg.weights, cfg.init_name)
         return plan(cfg) if cfg.plan else train(cfg)
-    return run_folder.exit_code(command)
+    except (ValueError, OSError) as error:
+        code, problem = 2, error
+    except FloatingPointError as error:
+        code, problem = 1, error
+    except torch.OutOfMemoryError as error:
+        code, problem = 2, (f"{str(error).partition('. ')[0]}: a larger --accumulate or a smaller "
+                            "--batch-size takes less")
+    except KeyboardInterrupt:  # stop_signals takes those during training
+        code, problem = 130, "interrupted before the first step; the same command begins again"
+    print(f"{Path(sys.argv[0]).name}: error: {problem}", file=sys.stderr)
+    return code
 
 
 def main(argv=None):

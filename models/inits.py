@@ -25,46 +25,34 @@ class Start:
     synthetic: bool = False  # trained on synthetic images in a corpus's layout
 
 
-def initialize(init, arch, *, labels, weights=None, image_size=224, seed=0, target=None,
-               normalize=None, keep_head=False, download=True):
-    """Build a model with a head of `labels`, and fill it as an init says.
+def initialize(cfg, labels, download=True):
+    """The `Start` that a `models.settings.Config` asks for, its head one of `labels`.
 
-    Parameters
-    ----------
-    init, arch : str
-        Names of `models.records.INITS` and `models.vit.ARCHITECTURES`.
-    weights : path-like, optional
-        A file of the init's family. By default the official one, downloaded once into `weights/`;
-        for `mimic` what `pretrain_mimic.py --target <target>` wrote.
-    normalize : {None, "pretrain"}
-        Whether to feed the model what its init was trained with instead of [0, 1].
-    keep_head : bool
-        With `mimic`, take the classifier too, as the authors' code does.
-    download : bool
-        False leaves the weights random where a file would have to be downloaded.
+    Weights are those of `cfg.weights`, else the init's official file, downloaded once into
+    `weights/`, or what pretrain_mimic.py wrote there; random ones with `--init random`, and without
+    `download` where the file is not here. ValueError or FileNotFoundError where they do not fit.
     """
-    record, checkpoint = INITS[init], None
-    start = Start()
-    sizes = dict(img_size=image_size, num_classes=len(labels))
+    init, arch, weights, record = cfg.init, cfg.arch, cfg.weights, INITS[cfg.init]
+    start, sizes = Start(), dict(img_size=cfg.image_size, num_classes=len(labels))
     if init == "random":
         if weights:
             raise ValueError("--weights is given, but --init is random")
-        if normalize:
+        if cfg.normalize:
             raise ValueError("--normalize pretrain: random weights were trained with nothing")
     elif init == "mimic":
-        start.weights = Path(weights or f"weights/mimic-{target}/best.pt")
+        start.weights = Path(weights or f"weights/mimic-{cfg.data}/best.pt")
         if not start.weights.is_file():
             raise FileNotFoundError(f"{start.weights}: no such file; python pretrain_mimic.py "
-                                    f"--target {target} makes it, or give --weights FILE")
+                                    f"--target {cfg.data} makes it, or give --weights FILE")
         checkpoint = load_checkpoint(start.weights)
         start.mean, start.std = checkpoint.get("input_mean"), checkpoint.get("input_std")
         start.synthetic = bool(checkpoint["config"].get("synthetic"))
     else:
         start.weights = Path(weights) if weights else fetch(init, arch, "weights", download)
-    if record.mean and (normalize or init == "random"):
+    if record.mean and (cfg.normalize or init == "random"):
         start.mean, start.std = list(record.mean), list(record.std)
     if not isinstance(start.weights, Path):
-        start.model = create_model(arch, **record.shape, **sizes, seed=seed)
+        start.model = create_model(arch, **record.shape, **sizes, seed=cfg.seed)
         return start
 
     encoder = read_encoder(start.weights, ARCHITECTURES[arch]["num_heads"], init)
@@ -77,10 +65,16 @@ def initialize(init, arch, *, labels, weights=None, image_size=224, seed=0, targ
     if not fits or init != "mimic" and family(encoder.config) != family(record.shape):
         raise ValueError(f"{start.weights}: not the weights of --init {init} --arch {arch}. "
                          f"It looks like {describe(encoder.config)}")
-    start.model = build(encoder.config | sizes, seed)
+    start.model = build(encoder.config | sizes, cfg.seed)
     start.report = fill(start.model, encoder, f" ({init})")
-    if keep_head:
-        take_head(start, checkpoint, labels)
+    if cfg.keep_head:  # with --init mimic alone
+        if list(checkpoint["labels"]) != list(labels):
+            raise ValueError(f"--keep-head: {start.weights} has the labels "
+                             f"{', '.join(checkpoint['labels'])}; expected {', '.join(labels)}")
+        start.model.head.load_state_dict({name: checkpoint["model"][f"head.{name}"]
+                                          for name in ("weight", "bias")})
+        start.report.loaded += start.report.missing
+        start.report.missing = []
     return start
 
 
@@ -104,17 +98,6 @@ def own_name(name, path):
     stem = path.resolve().parent.name if unspecific else path.stem
     name = re.sub(r"[^\w.+-]+", "-", name or stem)
     return f"{name}-file" if name in INITS else name
-
-
-def take_head(start, checkpoint, labels):
-    """Fill a model's head from a checkpoint of the same labels in the same order, or raise."""
-    if list(checkpoint["labels"]) != list(labels):
-        raise ValueError(f"--keep-head: {start.weights} has the labels "
-                         f"{', '.join(checkpoint['labels'])}; expected {', '.join(labels)}")
-    start.model.head.load_state_dict({name: checkpoint["model"][f"head.{name}"]
-                                      for name in ("weight", "bias")}, strict=True)
-    start.report.loaded += start.report.missing
-    start.report.missing = []
 
 
 def fetch(init, arch, folder, download=True):

@@ -18,9 +18,7 @@ def print_plan(cfg, root, sets, on, amp):
     """
     n, n_labels = len(sets["train"]), len(sets["train"].labels)
     passes = 1 if cfg.features_once else cfg.epochs  # over the images
-    start = initialize(cfg.init, cfg.arch, labels=sets["train"].labels, weights=cfg.weights,
-                       image_size=cfg.image_size, seed=cfg.seed, target=cfg.data,
-                       normalize=cfg.normalize, keep_head=cfg.keep_head, download=False)
+    start = initialize(cfg, sets["train"].labels, download=False)
     size = -(-cfg.batch_size // (on.world * cfg.accumulate))
     if on.device.type != "cuda":  # where a step of 32 takes long enough to guess from 4
         size = min(size, 4)

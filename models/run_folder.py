@@ -12,7 +12,6 @@ import resource
 import shutil
 import signal
 import subprocess
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -148,7 +147,7 @@ def restore(run, checkpoint):
         run.optimizer.load_state_dict(checkpoint["optimizer"])
         run.scaler.load_state_dict(checkpoint["scaler"])
         if run.average:
-            run.average.model.load_state_dict(checkpoint["ema"])
+            run.average.load_state_dict(checkpoint["ema"])
         run.state = TrainState(**checkpoint["progress"])
     step = run.state.step
     if max_over_ranks(run.on.cpu_group, step) != step:
@@ -159,7 +158,7 @@ def restore(run, checkpoint):
 def save(run, found=None, keep=False):
     """Write last.pt and log.csv of a `train.Run`; with `keep` best.pt, for evaluation and export.
 
-    `found` is as from `epoch_row`; None inside of an epoch.
+    `found` is as from `train.validate`; None inside of an epoch.
     """
     unknown = [None] * len(run.train_set.labels)
     best = dict(
@@ -171,7 +170,7 @@ def save(run, found=None, keep=False):
         save_checkpoint(run.cfg.folder / "best.pt", best)
     # After best.pt: a kill between the two repeats this epoch, to the same bits.
     save_checkpoint(run.cfg.folder / "last.pt", best | dict(
-        model=run.model.state_dict(), ema=run.average and run.average.model.state_dict(),
+        model=run.model.state_dict(), ema=run.average and run.average.state_dict(),
         optimizer=run.optimizer.state_dict(), scaler=run.scaler.state_dict(),
         progress=dataclasses.asdict(run.state)))
     write_table(run.cfg.folder / "log.csv", run.state.log)
@@ -204,15 +203,6 @@ def check_finite(first_bad, model, last):
 def finite_or_none(values):
     """Floats, with None for NaN and for the infinite threshold of a label that none helps."""
     return [float(value) if np.isfinite(value) else None for value in values]
-
-
-def epoch_row(state, lr, train_loss, val_loss, auroc, thresholds):
-    """An epoch's row of the log, and what is deployed with the weights: thresholds and AUCs."""
-    found = dict(thresholds=finite_or_none(thresholds), val_auroc=finite_or_none(auroc.values()))
-    known = [value for value in found["val_auroc"] if value is not None]
-    return dict(epoch=state.epoch + 1, step=state.step, lr=lr, train_loss=train_loss,
-                val_loss=val_loss, val_auroc=float(np.mean(known)) if known else None,
-                **dict(zip([f"auroc {label}" for label in auroc], found["val_auroc"]))), found
 
 
 def epoch_line(row, epochs, is_best):
@@ -284,18 +274,3 @@ def peak_memory(device):
         return torch.cuda.max_memory_allocated(device) / 2**30
     unit = 1 if os.uname().sysname == "Darwin" else 1024  # macOS counts bytes, Linux kilobytes
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
-
-
-def exit_code(command):
-    """Run a training command; problems become one line on stderr and an exit code."""
-    try:
-        return command()
-    except (ValueError, OSError, FloatingPointError) as error:
-        code, problem = 1 if isinstance(error, FloatingPointError) else 2, error
-    except torch.OutOfMemoryError as error:
-        code, problem = 2, (f"{str(error).partition('. ')[0]}: a larger --accumulate or a smaller "
-                            "--batch-size takes less")
-    except KeyboardInterrupt:  # stop_signals takes those during training
-        code, problem = 130, "interrupted before the first step; the same command begins again"
-    print(f"{Path(sys.argv[0]).name}: error: {problem}", file=sys.stderr)
-    return code

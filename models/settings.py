@@ -105,7 +105,6 @@ class Config:
         return round((self.epochs if epochs is None else epochs) * per_epoch)
 
 
-LABEL_SETS = ("table3", "mimic-overlap", "all")
 # What a resumed run may change: it moves no step that was done.
 MAY_CHANGE = set("root table split_file cache_dir cache_only workers weights init_name accumulate "
                  "patience device compile out checkpoint_minutes log_seconds resume plan".split())
@@ -141,7 +140,7 @@ def check_config(cfg):
             value = getattr(cfg, name)
             if value is not None and not holds(value):  # NaN holds nothing
                 raise ValueError(f"--{name.replace('_', '-')} {value}: expected {expected}")
-    if isinstance(cfg.labels, list) and len(cfg.labels) == 1 and cfg.labels[0] in LABEL_SETS:
+    if cfg.labels in (["table3"], ["mimic-overlap"], ["all"]):
         cfg.labels = cfg.labels[0]
     if cfg.probe:  # one pass over the images as they are
         cfg.epochs, cfg.augment, cfg.freeze, cfg.keep = 1, "none", True, "best"

@@ -1,11 +1,9 @@
-"""What a training step is made of: the loss, the learning rate, the optimizer, the average."""
+"""What a training step is made of: the loss, the learning rate, the optimizer."""
 
-import copy
 import math
 
 import torch
 import torch.nn.functional as F
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 def multilabel_loss(logits, labels, pos_weight):
@@ -39,13 +37,6 @@ def learning_rate(step, *, base, total, warmup=0, schedule="constant"):
     return base * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
 
 
-def layer_index(name, depth):
-    """0 for the embeddings, n + 1 for block n, depth + 1 for what follows the blocks."""
-    if name.startswith("blocks."):
-        return int(name.split(".")[1]) + 1
-    return depth + 1 if name.startswith(("norm.", "head.")) else 0
-
-
 def create_optimizer(model, *, lr, weight_decay=0.0, layer_decay=1.0, freeze=False):
     """AdamW over the trainable parameters of a VisionTransformer, fused into one kernel a step.
 
@@ -54,28 +45,16 @@ def create_optimizer(model, *, lr, weight_decay=0.0, layer_decay=1.0, freeze=Fal
     et al. 2020; MAE and DINOv2 use 0.65 to 0.9; 1 is the paper's one rate for all); a group's
     factor is its `lr_scale`. `freeze` trains the head alone; all else gets no gradient.
     """
-    depth = model.config["depth"]
-    groups = {}
+    depth, groups = model.config["depth"], {}
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(not freeze or name.startswith("head."))
         if parameter.requires_grad:
-            layer = layer_index(name, depth) if layer_decay != 1.0 else depth + 1
+            behind = (0 if name.startswith(("norm.", "head.")) else  # layers that come after it
+                      depth - int(name.split(".")[1]) if name.startswith("blocks.") else depth + 1)
             is_matrix = parameter.ndim >= 2 and not name.endswith(("_token", "_embed"))
-            groups.setdefault((layer, weight_decay if is_matrix else 0.0), []).append(parameter)
+            key = layer_decay**behind, weight_decay if is_matrix else 0.0
+            groups.setdefault(key, []).append(parameter)
     return torch.optim.AdamW(
-        [dict(params=parameters, weight_decay=decay, lr_scale=layer_decay ** (depth + 1 - layer))
-         for (layer, decay), parameters in groups.items()],
+        [dict(params=parameters, weight_decay=decay, lr_scale=scale)
+         for (scale, decay), parameters in groups.items()],
         lr=lr, weight_decay=weight_decay, fused=True)
-
-
-class Average:
-    """An exponential moving average of a model's weights; `.model` is the averaged copy."""
-
-    def __init__(self, model, decay):
-        self.model = copy.deepcopy(model)
-        self.parameters = list(self.model.parameters()), list(model.parameters())
-        self.move = get_ema_multi_avg_fn(decay)
-
-    def update(self):
-        """Take the weights after a step in."""
-        self.move(*self.parameters, None)

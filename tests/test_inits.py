@@ -12,10 +12,11 @@ from layouts import SIZES, augreg_arrays, dinov2_state
 from PIL import Image
 from test_weights import checkpoint_of
 
-from models import create_model
+from models import create_model, inits
 from models.checkpoint import sha256
-from models.inits import fetch, initialize, run_name
+from models.inits import fetch, run_name
 from models.records import INITS, File, find_init
+from models.settings import Config
 from models.vit import ARCHITECTURES
 from models.weights import RESIZE
 
@@ -25,6 +26,10 @@ def tiny_is_one_block(monkeypatch):
     """What is tested here does not depend on the size."""
     monkeypatch.setitem(ARCHITECTURES, "vit_tiny", dict(embed_dim=64, depth=1, num_heads=1))
     monkeypatch.setitem(SIZES, "vit_tiny", (64, 1, 1))
+
+
+def initialize(init, arch, labels, **settings):
+    return inits.initialize(Config(init=init, arch=arch, **settings), labels)
 
 
 def test_no_network_says_where_the_file_is_had(tmp_path, monkeypatch):
@@ -89,7 +94,7 @@ def test_initialize_takes_shape_and_statistics_from_the_init(tmp_path):
     assert again.model.config["patch_size"] == 14 and again.model.config["layer_scale"]
     assert again.mean is None and again.report.missing == ["head.weight", "head.bias"]
     with pytest.raises(FileNotFoundError, match="pretrain_mimic.py --target cxr14"):
-        initialize("mimic", "vit_tiny", labels=list("abcde"), target="cxr14")
+        initialize("mimic", "vit_tiny", labels=list("abcde"), data="cxr14")
     with pytest.raises(ValueError, match="--weights is given"):
         initialize("random", "vit_tiny", weights="x", labels=list("abcde"))
 
