@@ -151,9 +151,7 @@ def fit(run, stop):
     """Train epoch by epoch, validate, keep the best; returns the exit code."""
     cfg, state, on, net = run.cfg, run.state, run.on, run.model
     if on.rank == 0:
-        run_folder.check_space(cfg.folder, run.model, run.average)
-        run_folder.write_settings(cfg.folder, run.record, run.train_set, run.val_set)
-        run_folder.write_table(cfg.folder / "log.csv", state.log)  # a kill may have left it behind
+        run_folder.prepare(run)
     train_set, val_features = run.train_set, None
     if cfg.features_once:  # the head alone goes through the epochs, on class tokens
         features = probe.compute_features(run, stop, Progress)

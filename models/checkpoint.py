@@ -54,8 +54,8 @@ def load_checkpoint(path):
     FileNotFoundError or ValueError where it is absent, damaged, something else, or would run code.
     """
     state = read_torch(path)
-    wanted = ("model", "model_config", "labels", "config")
-    absent = [key for key in wanted if not isinstance(state, dict) or key not in state]
+    absent = [key for key in ("model", "model_config", "labels", "config")
+              if not isinstance(state, dict) or key not in state]
     if absent:
         raise ValueError(f"{path}: not a checkpoint of this project (no {', '.join(absent)})")
     for part in ("config", "progress"):  # names of the first version
@@ -92,8 +92,13 @@ def read_torch(path):
         raise ValueError(f"{path}: refused, not a file of tensors and plain values alone "
                          f"({reason.splitlines()[0] if reason else 'unpickling failed'})") from None
     except Exception as error:  # a damaged file can make the reader stumble in any way at all
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise ValueError(f"{path}: truncated or not a PyTorch file ({reason[0][:200]})") from None
+        raise ValueError(f"{path}: truncated or not a PyTorch file ({first_line(error)[:200]})"
+                         ) from None
+
+
+def first_line(error):
+    """The first line of an exception's message, or its type."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def sha256(path):

@@ -6,10 +6,10 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.checkpoint import atomic_write, load_checkpoint, sha256
+from models.checkpoint import atomic_write, first_line, load_checkpoint, sha256
 from models.records import INITS, family, find_init
 from models.vit import ARCHITECTURES, VisionTransformer, build, create_model
-from models.weights import LoadReport, describe, fill, first_line, read_encoder
+from models.weights import LoadReport, describe, fill, read_encoder
 
 
 @dataclass

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch.utils.data import TensorDataset
 
 from models.checkpoint import atomic_write
 from models.distributed import max_over_ranks
@@ -23,24 +24,16 @@ CHUNK = 256  # images in a file of features: what a kill can cost
 STRENGTHS = [10.0**k for k in range(-6, 1)]  # of the L2 penalty, as scikit-learn's C
 
 
-class Features:
-    """The class tokens (N, D) of a dataset's images, in their place."""
+class Features(TensorDataset):
+    """The class tokens (N, D) of a dataset's images, in their place, and their labels (N, L)."""
 
-    def __init__(self, tokens, labels):
-        self.tokens, self.labels = torch.from_numpy(tokens), torch.from_numpy(labels)
-
-    def __len__(self):
-        return len(self.tokens)
-
-    def batch(self, indices):
-        """Tokens (B, D) and labels (B, L), both float32, of an array of indices."""
-        return self.tokens[indices], self.labels[indices]
+    batch = TensorDataset.__getitem__  # of an array of indices
 
     @torch.inference_mode()
     def scored(self, head):
         """Labels and a head's probabilities of all images, both (N, L) float32 arrays."""
-        scores = head(self.tokens.to(head.weight.device)).sigmoid()
-        return self.labels.numpy(), scores.cpu().numpy()
+        tokens, labels = self.tensors
+        return labels.numpy(), head(tokens.to(head.weight.device)).sigmoid().cpu().numpy()
 
 
 def compute_features(run, stop, progress):
@@ -70,7 +63,7 @@ def compute_features(run, stop, progress):
             if max_over_ranks(run.on.cpu_group, int(stop.requested)):
                 return None
         tokens = np.concatenate([np.load(path, allow_pickle=False) for path in parts])
-        computed.append(Features(tokens, images.table.y))
+        computed.append(Features(torch.from_numpy(tokens), torch.from_numpy(images.table.y)))
     return computed if run.val_set else (*computed, None)
 
 
@@ -92,11 +85,10 @@ def fit_head(run, train_features, val_features, auroc):
 
     Returns the training loss.
     """
-    x, y = train_features.tokens, train_features.labels
-    held_out, y_true = val_features.tokens, val_features.labels.numpy()
+    (x, y), (held_out, y_true) = train_features.tensors, val_features.tensors
 
     def mean_auroc(scores):
-        per_label = auroc(y_true, scores.numpy())
+        per_label = auroc(y_true.numpy(), scores.numpy())
         defined = per_label[np.isfinite(per_label)]
         return float(defined.mean()) if len(defined) else np.nan
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and SD of its pixels
+IMAGENET = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))  # of its pixels
 META = "https://dl.fbaipublicfiles.com/"
 
 
@@ -43,21 +43,20 @@ class Init:
         return self.in_paper and arch == "vit_base" and public in (None, sha256)
 
 
-def files(url, *, small=None, base=None, large=None, tiny=None):
+def files(url, **sizes):
     """Files by architecture; each is (what `{}` stands for in the URL, sha256)."""
-    known = dict(vit_tiny=tiny, vit_small=small, vit_base=base, vit_large=large)
-    return {arch: File(url.replace("{}", entry[0]), *entry[1:])
-            for arch, entry in known.items() if entry}
+    return {f"vit_{size}": File(url.replace("{}", name), *known)
+            for size, (name, *known) in sizes.items()}
 
 
-RECORDS = (
+INITS = {init.name: init for init in (
     Init("dinov2", "DINOv2", "Oquab et al. 2023", files(
             META + "dinov2/dinov2_{}14/dinov2_{}14_pretrain.pth",
             small=("vits", "b938bf1bc15cd2ec0feacfe3a1bb553fe8ea9ca46a7e1d8d00217f29aef60cd9"),
             base=("vitb", "0b8b82f85de91b424aded121c7e1dcc2b7bc6d0adeea651bf73a13307fad8c73"),
             large=("vitl", "d5383ea8f4877b2472eb973e0fd72d557c7da5d3611bd527ceeb1d7162cbf428")),
-         license="Apache 2.0", shape=dict(patch_size=14, layer_scale=True), mean=IMAGENET[0],
-         std=IMAGENET[1], native=518, resize="offset", pretrained_on=("LVD-142M",), in_paper=True),
+         license="Apache 2.0", shape=dict(patch_size=14, layer_scale=True), **IMAGENET,
+         native=518, resize="offset", pretrained_on=("LVD-142M",), in_paper=True),
     Init("imagenet", "ImageNet-21k", "Steiner et al. 2022", files(
             "https://storage.googleapis.com/vit_models/augreg/{}.npz",
             tiny=("Ti_16-i21k-300ep-lr_0.001-aug_none-wd_0.03-do_0.0-sd_0.0",),
@@ -75,7 +74,7 @@ RECORDS = (
             base=("vitb", "73182a088cf94833c94b1666d1c99e02fe87e2007bff57b564fb6206e25dba71"),
             large=("vitl", "36e4deffbaef061a2576705b0c36f93621e2ae20bf6274694821b0b492551b51")),
          license="Apache 2.0", shape=dict(patch_size=14, layer_scale=True, registers=4),
-         mean=IMAGENET[0], std=IMAGENET[1], native=518, pretrained_on=("LVD-142M",)),
+         **IMAGENET, native=518, pretrained_on=("LVD-142M",)),
     Init("dinov3", "DINOv3", "Simeoni et al. 2025", files(
             META + "dinov3/dinov3_{}.pth",
             small=("vits16/dinov3_vits16_pretrain_lvd1689m-08c60483", "08c60483"),
@@ -84,8 +83,7 @@ RECORDS = (
          license="DINOv3 License",
          gated="https://ai.meta.com/resources/models-and-libraries/dinov3-downloads/",
          shape=dict(layer_scale=True, registers=4, rotary=True, norm_eps=1e-5),
-         mean=IMAGENET[0], std=IMAGENET[1], native=256, resize=None,
-         pretrained_on=("LVD-1689M",)),
+         **IMAGENET, native=256, resize=None, pretrained_on=("LVD-1689M",)),
     Init("rad-dino", "RAD-DINO", "Perez-Garcia et al. 2024", files(
             "https://huggingface.co/microsoft/rad-dino/resolve/main/{}.safetensors",
             base=("backbone_compatible",
@@ -95,16 +93,14 @@ RECORDS = (
          pretrained_on=("LVD-142M", "mimic", "chexpert", "cxr14", "padchest", "brax")),
     Init("mae", "MAE", "He et al. 2022", files(
             META + "mae/pretrain/mae_pretrain_vit_{}.pth", base=("base",), large=("large",)),
-         license="CC BY-NC 4.0", mean=IMAGENET[0], std=IMAGENET[1], native=224,
-         pretrained_on=("ImageNet-1k",)),
+         license="CC BY-NC 4.0", **IMAGENET, native=224, pretrained_on=("ImageNet-1k",)),
     Init("dino", "DINO", "Caron et al. 2021", files(
             META + "dino/{}_pretrain/{}_pretrain.pth", small=("dino_deitsmall16",),
             base=("dino_vitbase16",
                   "bf34ad0f424b9029b593e8dc3ed553bf26e88bcba0d32bf3e62a6209cb64c85e")),
-         license="Apache 2.0", mean=IMAGENET[0], std=IMAGENET[1], native=224, resize="offset",
+         license="Apache 2.0", **IMAGENET, native=224, resize="offset",
          pretrained_on=("ImageNet-1k",)),
-)
-INITS = {init.name: init for init in RECORDS}
+)}
 
 
 def find_init(sha256):

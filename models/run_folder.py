@@ -94,18 +94,27 @@ def stop_signals():
             signal.signal(number, handler)
 
 
-def write_settings(folder, record, *datasets):
-    """Write config.json, split.json, and skipped.csv if the datasets leave images out."""
-    datasets[0].write_split(folder / "split.json")
+def prepare(run):
+    """Write all of a `train.Run`'s folder but checkpoints; OSError where the disk has no room."""
+    # last.pt has the weights, AdamW's two moments and the average, best.pt the weights; while one
+    # is written, the one that it replaces is still there.
+    folder, size = run.cfg.folder, 4 * sum(p.numel() for p in run.model.parameters())
+    needed, free = size * (8 if run.average else 6), shutil.disk_usage(folder).free
+    if free < needed:
+        raise OSError(f"{folder}: {free / 2**30:.2f} GiB are free, and the run's checkpoints take "
+                      f"up to {needed / 2**30:.2f}; --out takes another folder")
+    run.train_set.write_split(folder / "split.json")
     with atomic_write(folder / "config.json") as file:
-        file.write(json.dumps(record, indent=2).encode())
+        file.write(json.dumps(run.record, indent=2).encode())
     rows = [dict(image=path, reason=reason) for why in ("missing", "bad")
-            for dataset in filter(None, datasets) for path, reason in dataset.skipped[why]]
+            for dataset in filter(None, (run.train_set, run.val_set))
+            for path, reason in dataset.skipped[why]]
     path = folder / "skipped.csv"
     path.unlink(missing_ok=True)  # of an earlier attempt
     if rows:
         write_table(path, rows)
         print(f"left out: {plural(len(rows), 'image')}, listed in {path}")
+    write_table(folder / "log.csv", run.state.log)  # a kill may have left it behind
 
 
 def write_table(path, rows):
@@ -176,17 +185,6 @@ def save(run, found=None, keep=False):
     write_table(run.cfg.folder / "log.csv", run.state.log)
 
 
-def check_space(folder, model, average):
-    """Raise an OSError where the disk cannot hold a run's checkpoints."""
-    # last.pt has the weights, AdamW's two moments and the average, best.pt the weights; while one
-    # is written, the one that it replaces is still there.
-    size = 4 * sum(p.numel() for p in model.parameters())
-    needed, free = size * (8 if average else 6), shutil.disk_usage(folder).free
-    if free < needed:
-        raise OSError(f"{folder}: {free / 2**30:.2f} GiB are free, and the run's checkpoints take "
-                      f"up to {needed / 2**30:.2f}; --out takes another folder")
-
-
 def check_finite(first_bad, model, last):
     """Raise a FloatingPointError if a loss, or a weight of `model` (may be None), is not finite.
 
@@ -213,8 +211,7 @@ def epoch_line(row, epochs, is_best):
     known = [value is not None for key, value in row.items() if key.startswith("auroc ")]
     mean = f"{row['val_auroc']:.4f}" if any(known) else "undefined"
     of = "" if all(known) else f" over {sum(known)} of {len(known)} labels"
-    return (f"{line}  validation loss {row['val_loss']:.4f}  AUC {mean}{of}"
-            + "  (best)" * is_best)
+    return f"{line}  validation loss {row['val_loss']:.4f}  AUC {mean}{of}" + "  (best)" * is_best
 
 
 def headline(run, start):

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from models.checkpoint import read_torch
+from models.checkpoint import first_line, read_torch
 from models.records import INITS, family
 from models.vit import ARCHITECTURES, RotaryPositions, build
 
@@ -380,26 +380,16 @@ def is_npz(path):
 
 
 def read_npz(path):
-    """The arrays of Google's `.npz` as tensors in PyTorch's order; never unpickles.
-
-    JAX keeps a linear kernel as (in, out), a convolution as (H, W, in, out), and the heads as an
-    axis of their own.
-    """
-    def tensor(name, array):
-        if name.endswith("kernel"):
-            if array.ndim == 4:
-                array = array.transpose(3, 2, 0, 1)
-            else:  # (heads, D / heads, D) of the projection, (D, heads, D / heads) of the others
-                rows = -1 if "/out/" in name else len(array)
-                array = array.reshape(rows, -1 if rows > 0 else array.shape[-1]).T
-        elif name.endswith("bias"):
-            array = array.reshape(-1)
-        return torch.from_numpy(np.ascontiguousarray(array))
-
+    """The arrays of Google's `.npz` as tensors in PyTorch's order; never unpickles."""
+    state = {}
     with np.load(path, allow_pickle=False) as archive:
-        return {name: tensor(name, archive[name]) for name in archive.files}
-
-
-def first_line(error):
-    """The first line of an exception's message, or its type."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        for name, array in archive.items():
+            if name.endswith("bias"):
+                array = array.reshape(-1)  # heads are an axis of their own, in kernels too
+            elif name.endswith("kernel") and array.ndim == 4:
+                array = array.transpose(3, 2, 0, 1)  # (H, W, in, out) of the convolution
+            elif name.endswith("kernel"):  # (in, out), where one of them may be (heads, D / heads)
+                ins = array.shape[:-1] if "/out/" in name else array.shape[:1]
+                array = array.reshape(math.prod(ins), -1).T
+            state[name] = torch.from_numpy(np.ascontiguousarray(array))
+    return state

@@ -30,7 +30,7 @@ def table():
             " ".join(SIZES[arch] for arch in init.files) or "any",
             str(init.shape.get("patch_size", 16)) if init.files else "any",
             (f"[{init.license}]({init.gated}), gated" if init.gated else init.license) or "–",
-            "ImageNet's" if init.mean == IMAGENET[0] else f"{numbers(init.mean)}; "
+            "ImageNet's" if init.mean == IMAGENET["mean"] else f"{numbers(init.mean)}; "
             f"{numbers(init.std)}" if init.mean else "as trained",
             f"{init.native}, {POSITIONS[init.resize]}" if init.native else "–",
             ", ".join(init.pretrained_on) or "nothing"))
