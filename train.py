@@ -17,11 +17,10 @@ paper's defaults, in models/settings.py.
 
 import contextlib
 import copy
-import dataclasses
 import os
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import data
@@ -87,11 +86,6 @@ class Run:
         if self.on.rank == 0:
             print(*lines, sep="\n" if sys.stdout.isatty() else "; ", flush=True)
 
-    def stopped(self):
-        """Say that a signal stopped the run; the exit code."""
-        self.print(f"stopped after step {self.state.step}; the same with --resume goes on")
-        return INTERRUPTED
-
 
 def train(cfg):
     """Run a `Config` to its end, or to a signal; returns the exit code."""
@@ -100,6 +94,8 @@ def train(cfg):
         run = build(cfg, on)
         with run_folder.stop_signals() as stop:
             code = fit(run, stop)
+            if code == INTERRUPTED:
+                run.print(f"stopped after step {run.state.step}; the same with --resume goes on")
     if on.world > 1:
         torch.distributed.destroy_process_group()
     return code
@@ -114,7 +110,7 @@ def build(cfg, on):
 
     # Data and weights. One process fills the cache and downloads, then the others find all there.
     root, amp = str(cfg.root or data.default_root(cfg.data)), choose_amp(cfg.amp, on.device)
-    record = dataclasses.asdict(cfg) | dict(root=root, amp=amp)
+    record = asdict(cfg) | dict(root=root, amp=amp)
 
     def build_data_and_model():
         # The weights first: what is wrong with them is not said after hours of preprocessing.
@@ -156,7 +152,7 @@ def fit(run, stop):
     if cfg.features_once:  # the head alone goes through the epochs, on class tokens
         features = probe.compute_features(run, stop, Progress)
         if features is None:
-            return run.stopped()
+            return INTERRUPTED
         net, (train_set, val_features) = run.model.head, features
     if on.world > 1:  # averages the gradients over the processes
         net = DistributedDataParallel(net, [on.device] if on.device.type == "cuda" else None,
@@ -174,7 +170,7 @@ def fit(run, stop):
             train_loss = (probe.fit_head(run, train_set, val_features, auroc) if cfg.probe else
                           train_epoch(run, net, train_set, epoch, stop, bar))
             if train_loss is None:
-                return run.stopped()
+                return INTERRUPTED
             row, found = validate(run, train_loss, val_features)
             is_best = state.end_epoch(row)
             # Without any defined AUC there is no best epoch yet; then the latest is kept.

@@ -12,10 +12,7 @@ from models.training import create_optimizer, multilabel_loss
 
 
 def print_plan(cfg, root, sets, on, amp):
-    """Print a run's images, steps, time (from one measured step), memory and disk; writes nothing.
-
-    `sets` has a corpus by split; `on` is a `models.distributed.Processes`.
-    """
+    """Print what a run takes, its time from one measured step; `sets` has a corpus by split."""
     n, n_labels = len(sets["train"]), len(sets["train"].labels)
     passes = 1 if cfg.features_once else cfg.epochs  # over the images
     start = initialize(cfg, sets["train"].labels, download=False)

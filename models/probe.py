@@ -81,10 +81,7 @@ def features_hash(run, images):
 
 
 def fit_head(run, train_features, val_features, auroc):
-    """Fit the head of a `train.Run`; `auroc(y_true, y_score)` per label chooses the L2 penalty.
-
-    Returns the training loss.
-    """
+    """Fit a `train.Run`'s head, the L2 penalty chosen by validation `auroc`; the training loss."""
     (x, y), (held_out, y_true) = train_features.tensors, val_features.tensors
 
     def mean_auroc(scores):

@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import dataclasses
 import fcntl
 import io
 import json
@@ -12,7 +11,7 @@ import resource
 import shutil
 import signal
 import subprocess
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -54,7 +53,6 @@ def lock(folder):
     The operating system lets go when the process ends, however it ends, so that no stale lock can
     stay behind. A folder in which nothing came to be is taken away again.
     """
-    folder = Path(folder)
     if folder.is_file():
         raise ValueError(f"--out {folder}: is a file, expected a folder")
     folder.mkdir(parents=True, exist_ok=True)
@@ -165,10 +163,7 @@ def restore(run, checkpoint):
 
 
 def save(run, found=None, keep=False):
-    """Write last.pt and log.csv of a `train.Run`; with `keep` best.pt, for evaluation and export.
-
-    `found` is as from `train.validate`; None inside of an epoch.
-    """
+    """Write last.pt and log.csv of a `train.Run`, with `keep` best.pt; `found` by `validate`."""
     unknown = [None] * len(run.train_set.labels)
     best = dict(
         model=run.deployed.state_dict(), model_config=run.model.config,
@@ -181,7 +176,7 @@ def save(run, found=None, keep=False):
     save_checkpoint(run.cfg.folder / "last.pt", best | dict(
         model=run.model.state_dict(), ema=run.average and run.average.state_dict(),
         optimizer=run.optimizer.state_dict(), scaler=run.scaler.state_dict(),
-        progress=dataclasses.asdict(run.state)))
+        progress=asdict(run.state)))
     write_table(run.cfg.folder / "log.csv", run.state.log)
 
 

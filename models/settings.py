@@ -1,8 +1,7 @@
 """The settings of a training run, and its command line (no torch: a typo is answered at once)."""
 
 import argparse
-import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from models.records import INITS
@@ -123,7 +122,7 @@ def build_parser(description, parser_class=argparse.ArgumentParser, **changed):
     """The command line of `Config`; `changed`, by setting, is what argparse is told otherwise."""
     parser = parser_class(description=description, usage="%(prog)s [--option value ...]",
                           formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-    for f in dataclasses.fields(Config):
+    for f in fields(Config):
         how = dict(default=f.default) | f.metadata | changed.get(f.name, {})
         is_flag = f.type is bool
         shown = "" if how["default"] is None or is_flag else " (default: %(default)s)"
@@ -155,7 +154,7 @@ def check_config(cfg):
 
 def check_resumed(before, now, path):
     """Raise a ValueError that lists how the config of the checkpoint at `path` differs from now."""
-    default = {f.name: f.default for f in dataclasses.fields(Config)}  # of a setting that is new
+    default = {f.name: f.default for f in fields(Config)}  # of a setting that is new
     fixed = [*default.keys() - MAY_CHANGE, "split_hash", "weights_sha256", "images_train"]
     before = default | before
     differ = [f"{name} was {before.get(name)!r} and is {now.get(name)!r}"

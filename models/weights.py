@@ -283,7 +283,7 @@ def read_encoder(path, num_heads=None, init=None):
     rotary, width = rotary or "rope.periods" in state, len(patch)
     depth = len({name.split(".")[1] for name in state if name.startswith("blocks.")})
     try:
-        state = unify(state, depth, rotary)
+        unify(state, depth, rotary)
     except (RuntimeError, LookupError) as error:
         raise ValueError(f"{path}: its tensors do not belong together ({first_line(error)})"
                          ) from None
@@ -319,7 +319,6 @@ def rename(state, table, path):
 
 def unify(state, depth, rotary):
     """What is no renaming: queries, keys and values as one, masked biases, a class position."""
-    state = dict(state)
     for name in [name for name in state if name.endswith(".bias_mask")]:
         bias = name.removesuffix("_mask")
         state[bias] = state[bias] * state.pop(name)
@@ -338,7 +337,6 @@ def unify(state, depth, rotary):
             raise RuntimeError(f"{attn}qkv.bias: of keys, which DINOv3 has not")
     if "pos_embed" in state and grid(state["pos_embed"], others=0):
         state["pos_embed"] = F.pad(state["pos_embed"], (0, 0, 1, 0))  # the class token has its own
-    return state
 
 
 # -- files ----------------------------------------------------------------------------------------
