@@ -109,8 +109,8 @@ def build(cfg, on):
         torch.use_deterministic_algorithms(True)
 
     # Data and weights. One process fills the cache and downloads, then the others find all there.
-    root, amp = str(cfg.root or data.default_root(cfg.data)), choose_amp(cfg.amp, on.device)
-    record = asdict(cfg) | dict(root=root, amp=amp)
+    amp = choose_amp(cfg.amp, on.device)
+    record = asdict(cfg) | dict(amp=amp)
 
     def build_data_and_model():
         # The weights first: what is wrong with them is not said after hours of preprocessing.
@@ -122,8 +122,8 @@ def build(cfg, on):
 
     train_set, val_set, start = distributed.in_turn(on.cpu_group, build_data_and_model)
     if val_set is None and (cfg.keep == "best" or cfg.patience):
-        raise ValueError(f"{root}: no images to validate on; --keep last without --patience needs "
-                         "none")
+        raise ValueError(f"{cfg.root}: no images to validate on; --keep last without --patience "
+                         "needs none")
     if start.synthetic and not train_set.synthetic and cfg.data != "phantom":
         raise ValueError(f"{start.weights}: was trained on synthetic images; pretrain it on "
                          "MIMIC-CXR itself")
@@ -160,9 +160,8 @@ def fit(run, stop):
     if cfg.compile:  # static shapes: a partial last batch gets a graph of its own
         net = torch.compile(net, dynamic=False)
 
-    progress = Progress("training", cfg.steps(len(run.train_set)), unit="steps", start=state.step,
-                        seconds=cfg.log_seconds, enabled=on.rank == 0)
-    with progress as bar:
+    with Progress("training", cfg.steps(len(run.train_set)), unit="steps", start=state.step,
+                  seconds=cfg.log_seconds, enabled=on.rank == 0) as bar:
         for epoch in range(state.epoch, cfg.epochs):
             if cfg.patience is not None and state.epochs_since_best >= cfg.patience:
                 run.print(f"no better validation AUC for {state.epochs_since_best} epochs")
@@ -287,12 +286,10 @@ def validate(run, train_loss, features=None):
 def plan(cfg):
     """Print what `train` would do and what it would take."""
     on = distributed.join_processes(cfg.device)
-    root = str(cfg.root or data.default_root(cfg.data))
     if on.rank == 0:
         splits = ("train", "val", "test") if cfg.val_fraction else ("train", "test")
-        sets = {split: data.from_config(vars(cfg) | dict(root=root), split, tables_only=True)
-                for split in splits}
-        print_plan(cfg, root, sets, on, choose_amp(cfg.amp, on.device))
+        sets = {split: data.from_config(vars(cfg), split, tables_only=True) for split in splits}
+        print_plan(cfg, sets, on, choose_amp(cfg.amp, on.device))
     return 0
 
 
@@ -301,6 +298,7 @@ def run(cfg):
     try:
         check_config(cfg)
         cfg.init_name = run_name(cfg.init, cfg.weights, cfg.init_name)
+        cfg.root = str(cfg.root or data.default_root(cfg.data))
         return plan(cfg) if cfg.plan else train(cfg)
     except (ValueError, OSError) as error:
         code, problem = 2, error

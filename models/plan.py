@@ -11,7 +11,7 @@ from models.run_folder import peak_memory, plural
 from models.training import create_optimizer, multilabel_loss
 
 
-def print_plan(cfg, root, sets, on, amp):
+def print_plan(cfg, sets, on, amp):
     """Print what a run takes, its time from one measured step; `sets` has a corpus by split."""
     n, n_labels = len(sets["train"]), len(sets["train"].labels)
     passes = 1 if cfg.features_once else cfg.epochs  # over the images
@@ -31,7 +31,7 @@ def print_plan(cfg, root, sets, on, amp):
     place = "GPU" if on.device.type == "cuda" else "process"
     rows = {
         "run folder": f"{cfg.folder}{', which holds a run: --resume goes on with it' * held}",
-        "corpus": f"{cfg.data} in {root}: {images} images "
+        "corpus": f"{cfg.data} in {cfg.root}: {images} images "
                   f"({'on disk' if cfg.on_missing == 'skip' else 'as tabled'})",
         "labels": f"{n_labels}: {', '.join(sets['train'].labels)}",
         "model": f"{cfg.arch}/{start.model.config['patch_size']} at {cfg.image_size} px, "
