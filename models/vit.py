@@ -98,14 +98,13 @@ class Block(nn.Module):
         self.attn = Attention(dim, num_heads, rotary)
         self.ls1 = LayerScale(dim) if layer_scale else torch.add
         self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
-        self.mlp = nn.Sequential(OrderedDict(
-            fc1=nn.Linear(dim, 4 * dim), gelu=nn.GELU(), fc2=nn.Linear(4 * dim, dim)))
+        self.mlp = nn.ModuleDict(dict(fc1=nn.Linear(dim, 4 * dim), fc2=nn.Linear(4 * dim, dim)))
         self.ls2 = LayerScale(dim) if layer_scale else torch.add
 
     def forward(self, x, first=None, rope=None):
         """Tokens (B, T, D) to (B, T, D), or to (B, first, D): those alone, which attend to all."""
         x = self.ls1(x[:, :first], self.attn(self.norm1(x), first, rope))
-        return self.ls2(x, self.mlp(self.norm2(x)))
+        return self.ls2(x, self.mlp.fc2(F.gelu(self.mlp.fc1(self.norm2(x)))))
 
 
 class VisionTransformer(nn.Module):
