@@ -79,7 +79,10 @@ def predict_shared(cpu_group, model, dataset, **how):
     """`models.inference.predict`, the images shared out: each is scored once, all get all."""
     if cpu_group is None:
         return predict(model, dataset, **how)
-    parts = [None] * dist.get_world_size()
-    mine = np.array_split(np.arange(len(dataset)), len(parts))[dist.get_rank()]
-    dist.all_gather_object(parts, predict(model, dataset, indices=mine, **how), group=cpu_group)
-    return tuple(map(np.concatenate, zip(*parts)))
+    rank, world = dist.get_rank(), dist.get_world_size()
+    mine = np.arange(rank, len(dataset), world)
+    parts = [None] * world
+    dist.all_gather_object(parts, (mine, *predict(model, dataset, indices=mine, **how)),
+                           group=cpu_group)
+    order = np.argsort(np.concatenate([indices for indices, _, _ in parts]))
+    return tuple(np.concatenate([part[k] for part in parts])[order] for k in (1, 2))
