@@ -4,7 +4,6 @@ LayerScale, registers (Darcet et al. 2023, arXiv:2309.16588), and the rotary pos
 """
 
 import math
-from collections import OrderedDict
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +17,18 @@ ARCHITECTURES = {
     "vit_base": dict(embed_dim=768, depth=12, num_heads=12),
     "vit_large": dict(embed_dim=1024, depth=24, num_heads=16),
 }
+
+
+class PatchEmbed(nn.Module):
+    """Non-overlapping patches as vectors: a linear map of each patch's pixels."""
+
+    def __init__(self, patch_size, embed_dim):
+        super().__init__()
+        self.proj = nn.Conv2d(3, embed_dim, kernel_size=patch_size, stride=patch_size)
+
+    def forward(self, images):
+        """Images (B, 3, H, W) to patches (B, N, D)."""
+        return self.proj(images).flatten(2).transpose(1, 2)
 
 
 class RotaryPositions(nn.Module):
@@ -77,6 +88,19 @@ class Attention(nn.Module):
         return self.proj(x.transpose(1, 2).flatten(2))
 
 
+class Mlp(nn.Module):
+    """Two linear layers with a GELU between."""
+
+    def __init__(self, dim, hidden_dim):
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden_dim)
+        self.fc2 = nn.Linear(hidden_dim, dim)
+
+    def forward(self, x):
+        """Tokens (B, T, D) to (B, T, D)."""
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
 class LayerScale(nn.Module):
     """Adds a residual branch, each channel times a learned factor (Touvron et al. 2021)."""
 
@@ -98,13 +122,13 @@ class Block(nn.Module):
         self.attn = Attention(dim, num_heads, rotary)
         self.ls1 = LayerScale(dim) if layer_scale else torch.add
         self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
-        self.mlp = nn.ModuleDict(dict(fc1=nn.Linear(dim, 4 * dim), fc2=nn.Linear(4 * dim, dim)))
+        self.mlp = Mlp(dim, 4 * dim)
         self.ls2 = LayerScale(dim) if layer_scale else torch.add
 
     def forward(self, x, first=None, rope=None):
         """Tokens (B, T, D) to (B, T, D), or to (B, first, D): those alone, which attend to all."""
         x = self.ls1(x[:, :first], self.attn(self.norm1(x), first, rope))
-        return self.ls2(x, self.mlp.fc2(F.gelu(self.mlp.fc1(self.norm2(x)))))
+        return self.ls2(x, self.mlp(self.norm2(x)))
 
 
 class VisionTransformer(nn.Module):
@@ -147,8 +171,7 @@ class VisionTransformer(nn.Module):
                            norm_eps=norm_eps)
         self.side = img_size // patch_size  # of the grid of patches
         positions = torch.zeros(1, 1 + self.side**2, embed_dim)
-        self.patch_embed = nn.Sequential(OrderedDict(  # a linear map of each patch's pixels
-            proj=nn.Conv2d(3, embed_dim, kernel_size=patch_size, stride=patch_size)))
+        self.patch_embed = PatchEmbed(patch_size, embed_dim)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
         self.reg_token = nn.Parameter(torch.zeros(1, registers, embed_dim)) if registers else None
         self.pos_embed = None if rotary else nn.Parameter(positions)
@@ -176,7 +199,7 @@ class VisionTransformer(nn.Module):
         size = self.config["img_size"]
         if images.shape[1:] != (3, size, size):
             raise ValueError(f"images {tuple(images.shape)}, expected (B, 3, {size}, {size})")
-        x = self.patch_embed(images).flatten(2).transpose(1, 2)  # (B, N, D)
+        x = self.patch_embed(images)
         x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)
         if self.pos_embed is not None:
             x = x + self.pos_embed
