@@ -215,7 +215,7 @@ class VisionTransformer(nn.Module):
         return self.tokens(images, first=1)[:, 0]  # all that the head reads: 6 % less work
 
     def tokens(self, images, first=None):
-        """All tokens, normalized (B, 1 + registers + N, D); the N patches, row by row, are last."""
+        """All tokens (B, 1 + registers + N, D), or the `first`, normalized; patches are last."""
         x, rope = self.encode(images)
         return self.norm(self.blocks[-1](x, first, rope))
 
