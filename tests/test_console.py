@@ -16,6 +16,7 @@ from conftest import REPOSITORY
 from export_models import radiograph, write_model
 from PIL import Image
 
+from data.console import Parser, run_command
 from export.predict import main
 
 
@@ -164,6 +165,23 @@ def test_a_signal_ends_in_one_line_and_leaves_no_part(words, tmp_path, number, c
     assert not list(maps.glob(".*")) and all(
         Image.open(path).size[0] >= 640 for path in maps.iterdir()
     )
+
+
+def test_a_second_signal_does_not_interrupt_the_clean_up(capsys):
+    cleaned, before = [], signal.getsignal(signal.SIGINT)
+
+    def work(args):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.1)
+            cleaned.append(True)
+
+    assert run_command(Parser(prog="tool"), work, []) == 143 and cleaned
+    assert capsys.readouterr().err == "tool: stopped by SIGTERM; what was complete is kept\n"
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_reader_that_leaves_is_no_error(words):
