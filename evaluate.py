@@ -16,7 +16,6 @@ p-values then hold for the init, and not for two trained models alone.
 import argparse
 import difflib
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -226,6 +225,7 @@ def predict_run(folder, args):
     """A run's `Predictions` on its whole test set, and on those of --on."""
     from models.checkpoint import load_checkpoint, restore_model  # imports torch: files need none
     from models.inference import choose_device
+    from models.run_folder import say_if_unfinished
 
     path = folder / "best.pt"
     checkpoint = load_checkpoint(path)
@@ -321,26 +321,6 @@ def is_papers(init, arch, settings):
     """Whether a run of a record of `INITS` (or None) has the paper's weights and recipe."""
     return bool(init and init.is_paper(arch, settings["weights_sha256"]) and all(
         settings[key] == getattr(Config, key) for key in RECIPE))
-
-
-def say_if_unfinished(folder, epochs, epoch):
-    """Warn of a run that did not come to its end, or is on its way there."""
-    from models import run_folder
-
-    log = folder / "log.csv"
-    done = len(log.read_text().splitlines()) - 1 if log.is_file() else None
-    if epochs is None or done is None or done >= epochs:
-        return
-    minutes = (time.time() - log.stat().st_mtime) / 60
-    state = f"ended {minutes:.0f} minutes ago"
-    if (folder / ".lock").is_file():
-        try:
-            with run_folder.lock(folder):
-                pass
-        except ValueError:
-            state = "is still training"
-    print(f"note: {folder} {state}, after {done} of {epochs} epochs; its best.pt of epoch {epoch} "
-          "is scored", file=sys.stderr)
 
 
 def leave_out(found, path):

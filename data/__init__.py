@@ -8,7 +8,7 @@ In the order in which data flow:
     cache/             images preprocessed once and memory-mapped; `python -m data.cache`
     corpus             the base Dataset; vindr, cxr14, chexpert, mimic, padchest: one each
     custom             anybody's images, with a table of labels; ukacxr, which is such a table
-    batches            an epoch's batches, augmented, ahead of the step that needs them
+    ahead, batches     an epoch's batches, augmented, ahead of the step that needs them
     cohort             `python -m data.cohort`: counts, beside those of the paper (paper_cohorts)
     phantom/           synthetic radiographs in every layout; `python -m data.phantom`
     console            what the commands share: options, errors in one line, progress

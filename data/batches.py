@@ -6,7 +6,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from data.console import map_ahead
+from data.ahead import map_ahead
 
 # Range of the rotation in degrees, counter-clockwise; and whether the flip comes before it.
 RECIPES = {

@@ -1,4 +1,4 @@
-"""What commands share: options, errors in one line, work ahead, and how far a long job is."""
+"""What commands share: options, errors in one line, and how far a long job is."""
 
 import argparse
 import contextlib
@@ -8,8 +8,6 @@ import shutil
 import signal
 import sys
 import time
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
@@ -96,20 +94,6 @@ def check_whole(least=1, **options):
         if value is not None and (not float(value).is_integer() or value < least):
             raise ValueError(f"--{name.replace('_', '-')} {value}: expected a whole number of at "
                              f"least {least}")
-
-
-def map_ahead(function, items, workers, count):
-    """``map(function, items)`` on threads, with `count` results at most waiting to be taken."""
-    pool, pending = ThreadPoolExecutor(workers), deque()
-    try:
-        for item in items:
-            pending.append(pool.submit(function, item))
-            if len(pending) > count:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 class Progress(contextlib.AbstractContextManager):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.files import atomic_write
+from data.files import atomic_write, check_target
 
 SPLITS = ("train", "val", "test")
 TEST_FRACTION = 0.2
@@ -75,8 +75,7 @@ def split_hash(image_id, split):
 def write_split(path, corpus, image_id, split):
     """Write a split as JSON; ValueError where anything but a split lies at `path`."""
     path = Path(path)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path}: the folder it would go into does not exist")
+    check_target(path)
     splits = {name: sorted(image_id[split == name].tolist()) for name in SPLITS}
     content = {"corpus": corpus, "split_hash": split_hash(image_id, split), "key": "image_id",
                "splits": splits}

@@ -7,7 +7,7 @@ from contextlib import closing
 from itertools import islice
 from pathlib import Path
 
-from data.console import map_ahead
+from data.ahead import map_ahead
 from data.files import is_stream, list_tree
 from export.dicom import read_uids
 

@@ -11,6 +11,8 @@ import resource
 import shutil
 import signal
 import subprocess
+import sys
+import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -266,3 +268,21 @@ def peak_memory(device):
         return torch.cuda.max_memory_allocated(device) / 2**30
     unit = 1 if os.uname().sysname == "Darwin" else 1024  # macOS counts bytes, Linux kilobytes
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+
+
+def say_if_unfinished(folder, epochs, epoch):
+    """Warn of a run that did not come to its end, or is on its way there."""
+    log = folder / "log.csv"
+    done = len(log.read_text().splitlines()) - 1 if log.is_file() else None
+    if epochs is None or done is None or done >= epochs:
+        return
+    minutes = (time.time() - log.stat().st_mtime) / 60
+    state = f"ended {minutes:.0f} minutes ago"
+    if (folder / ".lock").is_file():
+        try:
+            with lock(folder):
+                pass
+        except ValueError:
+            state = "is still training"
+    print(f"note: {folder} {state}, after {done} of {epochs} epochs; its best.pt of epoch {epoch} "
+          "is scored", file=sys.stderr)

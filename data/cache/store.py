@@ -107,7 +107,11 @@ class Store:
 def _lay_out(folder, meta):
     """The files of a new cache, empty."""
     shape = (meta["images"], meta["size"], meta["size"])
-    np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, shape).flush()
+    with open(folder / "images.npy", "wb") as file:
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        file.truncate(file.tell() + shape[0] * shape[1] * shape[2])
+        os.fsync(file.fileno())
     # not a sparse file: marking a row must not need more disk
     with atomic_write(folder / "index.npy") as file:
         np.save(file, np.zeros(shape[0], RECORD))
