@@ -2,7 +2,7 @@
 
 Occlusion (Zeiler and Fergus 2014, arXiv:1311.2901) needs the exported file alone. Each part is
 hidden twice: at the radiograph's mean level, which hides air that should not be there, and at its
-dark level, which hides what is too dense. tests/bench_explain.py has the evidence.
+dark level, which hides what is too dense. benchmarks/explain.py has the evidence.
 """
 
 from itertools import chain, count

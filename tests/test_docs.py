@@ -60,7 +60,7 @@ def test_every_option_on_a_page_exists(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_script_on_a_page_exists(page):
-    for script in re.findall(r"\b(?:tests|docs)/[\w/]+\.py", page.read_text()):
+    for script in re.findall(r"\b(?:tests|docs|benchmarks)/[\w/]+\.py", page.read_text()):
         assert (REPOSITORY / script).is_file(), f"{page.name}: {script}"
 
 
@@ -77,9 +77,9 @@ def test_every_internal_link_leads_somewhere(page):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
-@pytest.mark.parametrize("script", sorted(REPOSITORY.glob("tests/bench_*.py")),
+@pytest.mark.parametrize("script", sorted(REPOSITORY.glob("benchmarks/*.py")),
                          ids=lambda script: script.stem)
-def test_a_bench_script_finds_what_it_imports_of_ours(script):
+def test_a_benchmark_finds_what_it_imports_of_ours(script):
     for node in ast.walk(ast.parse(script.read_text())):
         if isinstance(node, ast.ImportFrom) and (REPOSITORY / node.module.split(".")[0]).exists():
             for name in node.names:

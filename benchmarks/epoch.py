@@ -1,7 +1,7 @@
 """What an epoch over the same files costs with torchxrayvision's Dataset and with ours. By hand:
 
     pip install torchxrayvision opencv-python-headless
-    python tests/bench_epoch.py --root DIR       # a ChestX-ray14 release with some original images
+    python benchmarks/epoch.py --root DIR       # a ChestX-ray14 release with some original images
 
 Both read the same copies of ChestX-ray14's original 1024 x 1024 PNGs in batches of 32, in one run.
 torchxrayvision's NIH_Dataset decodes, crops and resizes each image anew in every epoch, in a

@@ -1,5 +1,5 @@
 # ruff: noqa: E402
-"""What a core and a machine take to fill the cache: `python tests/bench_images.py`
+"""What a core and a machine take to fill the cache: `python benchmarks/images.py`
 
 Prints Markdown: decoding and preprocessing against the bare decoding of the same files by Pillow,
 torchvision and, if it is installed, OpenCV, in CPU time of one thread; whole caches built with one

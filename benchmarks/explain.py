@@ -1,8 +1,8 @@
 """Does the map point at the lesion? Scores of maps where it is known: on phantoms, or in boxes.
 
     python train.py && python -m export.to_onnx runs/phantom-random
-    python tests/bench_explain.py runs/phantom-random                     # unseen phantoms
-    python tests/bench_explain.py runs/cxr14-dinov2 --release /data/cxr14 # BBox_List_2017.csv
+    python benchmarks/explain.py runs/phantom-random                     # unseen phantoms
+    python benchmarks/explain.py runs/cxr14-dinov2 --release /data/cxr14 # BBox_List_2017.csv
 
 Pointing game: the map's highest value lies on the lesion (Zhang et al., IJCV 2018, without their
 margin of 15 pixels), for findings that are there. Energy: the part of the map's sum that lies on it

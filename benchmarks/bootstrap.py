@@ -1,4 +1,4 @@
-"""How fast the bootstrap is, beside the plain scikit-learn loop: python tests/bench_bootstrap.py
+"""How fast the bootstrap is, beside the plain scikit-learn loop: python benchmarks/bootstrap.py
 
 A simulated test set of ChestX-ray14's size and prevalences, two models. Prints Markdown. With
 --study, whole studies: six corpora, two inits of five runs each, all metrics of the paper, every

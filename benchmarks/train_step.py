@@ -1,7 +1,7 @@
 """How fast a training step is, and what it spends its time on. By hand:
 
-    python tests/bench_train.py              # ViT-B on CUDA, a small one on a CPU
-    python tests/bench_train.py --compile    # torch.compile too (on CUDA it is measured anyway)
+    python benchmarks/train_step.py              # ViT-B on CUDA, a small one on a CPU
+    python benchmarks/train_step.py --compile    # torch.compile too (on CUDA it is measured anyway)
 
 The body of the training loop around our model, and the same around timm's (where timm is
 installed), in turn, so that a drifting machine moves both; the step's parts; the input pipeline

@@ -1,6 +1,6 @@
 """How long the tables of each corpus take to load at the size of the release, and how much memory.
 
-    python tests/bench_tables.py
+    python benchmarks/tables.py
 
 Writes made-up tables of the release's size into a temporary folder, and loads each in a process of
 its own (Linux).

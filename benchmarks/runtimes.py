@@ -1,7 +1,7 @@
 """What other runtimes make of exported files: differences from onnxruntime, and decisions changed.
 
-    python tests/bench_runtimes.py runs/x/model.onnx runs/x/model-int8.onnx --images FOLDER
-    python tests/bench_runtimes.py runs/x/model.onnx --images FOLDER --python old/bin/python
+    python benchmarks/runtimes.py runs/x/model.onnx runs/x/model-int8.onnx --images FOLDER
+    python benchmarks/runtimes.py runs/x/model.onnx --images FOLDER --python old/bin/python
 
 Prints a Markdown table, a row per runtime beside onnxruntime as installed here, a column per file:
 OpenVINO in float32 and in its default precision, ONNX's reference evaluator on a few images (it is
@@ -18,7 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]  # tests/browser.py drives Chromium
 import onnxruntime  # noqa: E402
 from browser import run_page  # noqa: E402
 

@@ -1,6 +1,6 @@
 """Time the exported ViT-B/14 from raw radiograph to probabilities, beside PyTorch and timm.
 
-    python tests/bench_export.py
+    python benchmarks/onnx_speed.py
 
 Prints a Markdown table. The contenders take turns, so that a busy moment hits all of them; the
 median is shown. One row is the transformer's dense products alone, by NumPy: the floor under every
