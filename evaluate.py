@@ -23,7 +23,7 @@ import numpy as np
 
 from data.console import Parser, Progress, check_whole, run_command
 from data.labels import MIMIC_OVERLAP, TABLE3
-from models.records import INITS
+from models.init_catalog import INITS
 from models.settings import Config
 from stats import ALL_METRICS, METRICS
 from stats.comparable import comparison_groups, keep_labels, merged
@@ -318,7 +318,7 @@ def predict_on(corpus, folder, model, checkpoint, config, args):
 
 
 def is_papers(init, arch, settings):
-    """Whether a run of a record of `INITS` (or None) has the paper's weights and recipe."""
+    """Whether a run of an init of `INITS` (or None) has the paper's weights and recipe."""
     return bool(init and init.is_paper(arch, settings["weights_sha256"]) and all(
         settings[key] == getattr(Config, key) for key in RECIPE))
 

@@ -15,7 +15,7 @@ import sys
 
 from data.console import Parser
 from data.labels import MIMIC_OVERLAP
-from models.records import INITS
+from models.init_catalog import INITS
 from models.settings import Config, build_parser
 
 

@@ -1,7 +1,7 @@
 """The vision transformer, its official weights and its training.
 
-In reading order: vit, weights, records, inits; inference, training, distributed, checkpoint;
-settings, run_folder, plan, probe; and the command `python -m models.adopt`.
+In reading order: vit, weights, init_catalog, inits; inference, training, distributed, checkpoint;
+settings, run_folder, plan, probe.
 
 The names below are imported when they are used, so that a command line is answered without torch.
 """

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from models.checkpoint import atomic_write, first_line, load_checkpoint, sha256
-from models.records import INITS, family, find_init
+from models.init_catalog import INITS, family, find_init
 from models.vit import ARCHITECTURES, VisionTransformer, build, create_model
 from models.weights import LoadReport, describe, fill, read_encoder
 
 
 @dataclass
-class Start:
+class Initialization:
     """A model as an experiment starts it."""
 
     model: VisionTransformer | None = None
@@ -26,14 +26,14 @@ class Start:
 
 
 def initialize(cfg, labels, download=True):
-    """The `Start` that a `models.settings.Config` asks for, its head one of `labels`.
+    """The `Initialization` that a `models.settings.Config` asks for, its head one of `labels`.
 
     Weights are those of `cfg.weights`, else the init's official file, downloaded once into
     `weights/`, or what pretrain_mimic.py wrote there; random ones with `--init random`, and without
     `download` where the file is not here. ValueError or FileNotFoundError where they do not fit.
     """
     init, arch, weights, record = cfg.init, cfg.arch, cfg.weights, INITS[cfg.init]
-    start, sizes = Start(), dict(img_size=cfg.image_size, num_classes=len(labels))
+    start, sizes = Initialization(), dict(img_size=cfg.image_size, num_classes=len(labels))
     if init == "random":
         if weights:
             raise ValueError("--weights is given, but --init is random")

@@ -136,7 +136,7 @@ def read_resumable(folder, resume):
         raise ValueError(f"{folder}: holds a run already; --resume goes on with it, --out starts "
                          "another, --seed 1 a second one beside it")
     if not last.exists():
-        if best.exists() and load_checkpoint(best).get("epoch", 0) is None:  # models.adopt's
+        if best.exists() and load_checkpoint(best).get("epoch", 0) is None:  # adopt.py's
             raise ValueError(f"{folder}: holds a network that was trained elsewhere; --out starts "
                              "another run")
         return None

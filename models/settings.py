@@ -4,7 +4,7 @@ import argparse
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from models.records import INITS
+from models.init_catalog import INITS
 
 
 def option(default, text, **how):

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from models.checkpoint import first_line, read_torch
-from models.records import INITS, family
+from models.init_catalog import INITS, family
 from models.vit import ARCHITECTURES, RotaryPositions, build
 
 
@@ -51,7 +51,7 @@ def load_pretrained(model, init, path):
     model : VisionTransformer
         Of the file's shape; its image size may be another.
     init : str
-        A name of `models.records.INITS`, which says how positions are resized.
+        A name of `models.init_catalog.INITS`, which says how positions are resized.
     path : path-like
         A file in any layout of `LAYOUTS`, or a checkpoint of this project.
 

@@ -1,4 +1,4 @@
-"""The table of docs/inits.md, from the records: `python tests/inits_table.py` writes it anew."""
+"""The table of docs/inits.md, from `models.init_catalog`: `python tests/inits_table.py` writes it anew."""
 
 import re
 import sys
@@ -6,7 +6,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
-from models.records import IMAGENET, INITS  # noqa: E402
+from models.init_catalog import IMAGENET_MEAN, INITS  # noqa: E402
 
 PAGE = REPOSITORY / "docs" / "inits.md"
 POSITIONS = {"offset": "offset 0.1", "antialias": "antialiased", None: "rotary"}
@@ -30,7 +30,7 @@ def table():
             " ".join(SIZES[arch] for arch in init.files) or "any",
             str(init.shape.get("patch_size", 16)) if init.files else "any",
             (f"[{init.license}]({init.gated}), gated" if init.gated else init.license) or "–",
-            "ImageNet's" if init.mean == IMAGENET["mean"] else f"{numbers(init.mean)}; "
+            "ImageNet's" if init.mean == IMAGENET_MEAN else f"{numbers(init.mean)}; "
             f"{numbers(init.std)}" if init.mean else "as trained",
             f"{init.native}, {POSITIONS[init.resize]}" if init.native else "–",
             ", ".join(init.pretrained_on) or "nothing"))

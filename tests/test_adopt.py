@@ -1,4 +1,4 @@
-"""Networks that were trained elsewhere become run folders: `python -m models.adopt`."""
+"""Networks that were trained elsewhere become run folders: `python adopt.py`."""
 
 import json
 
@@ -10,11 +10,11 @@ from layouts import dinov2_state, randomize
 
 import evaluate
 import train
+from adopt import AUTHORS, main
 from data.labels import TABLE3
 from data.phantom.__main__ import main as draw
 from export.to_onnx import main as to_onnx
 from models import create_model, load_pretrained
-from models.adopt import AUTHORS, main
 from models.checkpoint import load_checkpoint, restore_model
 
 # Of our 14 labels of ChestX-ray14, where each stands in the authors' network: counted off the

@@ -11,6 +11,7 @@ import run_docs
 from conftest import REPOSITORY
 
 import evaluate
+from adopt import build_parser as adopt_parser
 from data.cache.__main__ import build_parser as cache_parser
 from data.cohort import build_parser as cohort_parser
 from data.console import Parser
@@ -19,7 +20,6 @@ from export.page.__main__ import build_parser as page_parser
 from export.predict import build_parser as predict_parser
 from export.to_onnx import build_parser as to_onnx_parser
 from export.triton import build_parser as triton_parser
-from models.adopt import build_parser as adopt_parser
 from models.settings import build_parser as train_parser
 
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md",
@@ -29,7 +29,7 @@ PARSERS = {
     "-m data.cache": cache_parser, "-m data.cohort": cohort_parser,
     "-m data.phantom": phantom_parser, "-m export.predict": predict_parser,
     "-m export.to_onnx": to_onnx_parser, "-m export.triton": triton_parser,
-    "-m export.page": page_parser, "-m models.adopt": adopt_parser,
+    "-m export.page": page_parser, "adopt.py": adopt_parser,
 }
 
 
@@ -37,7 +37,7 @@ def ours(page):
     """(key of PARSERS, arguments) of the page's commands that are this program's."""
     for language, text in run_docs.commands(page):
         for line in re.split(r"\n|&&|\|\|", text if language == "sh" else ""):
-            match = re.search(r"(train\.py|evaluate\.py|-m (?:data|export|models)\.\w+)"
+            match = re.search(r"(train\.py|adopt\.py|evaluate\.py|-m (?:data|export)\.\w+)"
                               r"(?:\s|$)(.*)", line)
             if match and match[1] in PARSERS and "..." not in line:
                 yield match[1], re.split(r"\s[|>]\s?", match[2])[0]

@@ -912,7 +912,7 @@ def test_subgroups_of_a_csv_and_of_covariates(here, capsys):
 
 
 def test_the_papers_numbers_stand_only_beside_its_own_weights_and_recipe():
-    from models.records import INITS
+    from models.init_catalog import INITS
     from models.settings import Config
 
     recipe = {key: getattr(Config, key) for key in evaluate.RECIPE} | {

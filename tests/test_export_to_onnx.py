@@ -307,7 +307,7 @@ def test_weights_of_another_file_go_by_their_own_name(run, checkpoint, corpus):
 
 
 def test_a_network_that_was_trained_elsewhere_is_exported(run, checkpoint, corpus, capsys):
-    """As models.adopt writes it where the corpus is not at hand: no thresholds, split or cohort."""
+    """As adopt.py writes it where the corpus is not at hand: no thresholds, split or cohort."""
     config = {k: v for k, v in corpus.items() if k not in ("cohort", "split_hash")}
     config |= dict(root="gone", init_name="theirs", caveat="its test patients are not known")
     nothing = [None] * len(checkpoint["labels"])

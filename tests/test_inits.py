@@ -14,8 +14,8 @@ from test_weights import checkpoint_of
 
 from models import create_model, inits
 from models.checkpoint import sha256
+from models.init_catalog import INITS, WeightFile, find_init
 from models.inits import fetch, run_name
-from models.records import INITS, File, find_init
 from models.settings import Config
 from models.vit import ARCHITECTURES
 from models.weights import RESIZE
@@ -153,8 +153,8 @@ def test_which_runs_are_the_papers_and_what_an_init_has_seen():
 
 def publish(monkeypatch, path, sha, init="dinov2", arch="vit_tiny"):
     """Make a file the official one of an init."""
-    record = dataclasses.replace(INITS[init], files={arch: File(f"https://x.org/{path.name}", sha)})
-    monkeypatch.setitem(INITS, init, record)
+    file = WeightFile(f"https://x.org/{path.name}", sha)
+    monkeypatch.setitem(INITS, init, dataclasses.replace(INITS[init], files={arch: file}))
 
 
 def test_a_file_of_another_hash_is_not_used(tmp_path, monkeypatch):

@@ -63,7 +63,7 @@ def test_a_typo_is_one_line_that_names_the_nearest_option(script, capsys):
               "-m export.predict": ["model.onnx", "a.png"], "-m export.to_onnx": ["run"],
               "-m export.page": ["model.onnx", "--out", "out"],
               "-m export.triton": ["model.onnx", "--out", "out"],
-              "-m models.adopt": ["file", "--data", "cxr14", "--init", "dinov2"]}
+              "adopt.py": ["file", "--data", "cxr14", "--init", "dinov2"]}
     with pytest.raises(SystemExit) as end:
         parser.parse_args([*needed.get(script, []), option + "s"])
     error = capsys.readouterr().err

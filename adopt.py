@@ -1,7 +1,7 @@
 """Make a run folder of a network that was trained elsewhere, such as the paper's authors'.
 
-    python -m models.adopt FILE --data cxr14 --init dinov2        # of the authors' release
-    python -m models.adopt FILE --data custom --root DIR --init imagenet --labels Effusion Mass
+    python adopt.py FILE --data cxr14 --init dinov2                  # of the authors' release
+    python adopt.py FILE --data custom --root DIR --init imagenet --labels Effusion Mass
 
 FILE is any ViT with a linear head on its class token, in a layout that --weights of train.py reads
 (not on the mean of its patches, which a file does not show). --init says how its positions are
@@ -20,8 +20,8 @@ from data.labels import MIMIC_OVERLAP, TABLE3
 from models import run_folder
 from models.checkpoint import atomic_write, save_checkpoint, sha256
 from models.inference import choose_device, predict
+from models.init_catalog import INITS
 from models.inits import own_name
-from models.records import INITS
 from models.vit import ARCHITECTURES, build
 from models.weights import fill, read_encoder
 from stats import auroc, youden
@@ -43,7 +43,7 @@ CAVEATS = ("which patients it was trained on is not known: they may be among tho
 
 def build_parser():
     """The command line."""
-    parser = Parser("python -m models.adopt", description=__doc__,
+    parser = Parser("adopt.py", description=__doc__,
                     formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     add = parser.add_argument
     add("file", type=Path)
