@@ -1,6 +1,10 @@
 """The findings: one name each, what the paper trains on, and how every release spells them."""
 
+from collections.abc import Sequence
+
 import numpy as np
+
+MAX_LABEL_LENGTH = 100  # characters: longer ones fill tables, figures and terminals
 
 # Table 3 of the paper. The phantom is ours, not the paper's.
 TABLE3 = {
@@ -22,6 +26,27 @@ TABLE3 = {
     "phantom": ("Cardiomegaly", "Pleural effusion", "Pneumothorax", "Consolidation", "Nodule",
                 "No finding")}
 TABLE3["mimic"] = TABLE3["chexpert"]
+
+
+def check_label_names(labels: Sequence[str]) -> None:
+    """Raise ValueError unless labels can be told apart and printed, wherever they come from.
+
+    A name has 1 to `MAX_LABEL_LENGTH` printable characters (no line break, no escape sequence of a
+    terminal), and is unlike all others even without the spaces around it.
+    """
+    stripped_names = set()
+    for label in labels:
+        if not isinstance(label, str):
+            raise ValueError(f"label {label!r}: expected a text")
+        stripped = label.strip()
+        if not stripped or len(label) > MAX_LABEL_LENGTH:
+            raise ValueError(f"label {label[:MAX_LABEL_LENGTH]!r} of {len(label)} characters: "
+                             f"expected 1 to {MAX_LABEL_LENGTH}, not all of them spaces")
+        if not label.isprintable():
+            raise ValueError(f"label {label!r}: holds a control character; expected printable text")
+        if stripped in stripped_names:
+            raise ValueError(f"label {label!r}: occurs twice; expected each label once")
+        stripped_names.add(stripped)
 
 
 def shared_with_mimic(names):

@@ -10,6 +10,7 @@ from data.labels import (
     MIMIC_OVERLAP,
     NOT_UNCERTAIN,
     TABLE3,
+    check_label_names,
     choose_labels,
     resolve_uncertain,
     select_labels,
@@ -83,3 +84,29 @@ def test_whatever_reads_tables_needs_no_torch(tmp_path):
             f"classes[5]({str(tmp_path / 'p')!r}, tables_only=True); "
             "assert 'torch' not in sys.modules")
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_names_of_every_release_can_be_labels():
+    for names in TABLE3.values():
+        check_label_names(names)
+    check_label_names(["Pleuraerguß links", "Effusion ($$)", "胸腔積液", "x" * 100])
+
+
+@pytest.mark.parametrize(
+    "labels, expected",
+    [
+        (["Edema", "Mass\x1b[31m"], r"label 'Mass\x1b\[31m': holds a control character"),
+        (["Edema\r"], "control character"),
+        (["Edema\u2028Mass"], "control character"),  # Unicode's line separator
+        (["Ed\u202eema"], "control character"),  # turns the direction of the text behind it
+        ([""], "0 characters"),
+        (["  "], "2 characters"),
+        (["x" * 101], "101 characters"),
+        (["Edema", " Edema"], "' Edema': occurs twice"),
+        (["Edema", 3], "label 3: expected a text"),
+    ],
+)
+def test_labels_that_cannot_be_printed_or_told_apart_are_refused(labels, expected):
+    with pytest.raises(ValueError, match=expected) as error:
+        check_label_names(labels)
+    assert str(error.value).isprintable()
