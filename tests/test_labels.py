@@ -95,7 +95,7 @@ def test_names_of_every_release_can_be_labels():
 @pytest.mark.parametrize(
     "labels, expected",
     [
-        (["Edema", "Mass\x1b[31m"], r"label 'Mass\x1b\[31m': holds a control character"),
+        (["Edema", "Mass\x1b[31m"], r"label 'Mass\\x1b\[31m': holds a control character"),
         (["Edema\r"], "control character"),
         (["Edema\u2028Mass"], "control character"),  # Unicode's line separator
         (["Ed\u202eema"], "control character"),  # turns the direction of the text behind it
