@@ -1,4 +1,4 @@
-"""The table of docs/inits.md, from `models.init_catalog`: `python tests/inits_table.py` writes it anew."""
+"""The table of docs/inits.md from `models.init_catalog`: python tests/inits_table.py writes it."""
 
 import re
 import sys
