@@ -5,8 +5,14 @@ It finds damage, not intent: who edits a file can write a new checksum into it.
 
 import hashlib
 import json
+import math
 import os
+import reprlib
 from pathlib import Path
+from typing import Any
+
+from data.labels import check_label_names
+from export.external_data import external_tensor
 
 FORMAT = "radiograph-to-probability/2"
 FORMATS = ("radiograph-to-probability/1", FORMAT)
@@ -14,11 +20,12 @@ CHECKSUM = "file_sha256"
 # text as it is, all else as JSON
 TEXT_FIELDS = ("format", "intended_use", "corpus", "init", "architecture", "cohort", "label_set",
                "thresholds_from", "precision", "operators", "input_type", "checkpoint_sha256")
-JSON_FIELDS = dict(labels=list, thresholds=list, calibration=list, image_size=int, synthetic=bool,
-                   versions=dict, val_auroc=list | None, test_auroc=dict | None,
-                   precision_check=dict | None, reference=dict)
+JSON_FIELDS = ("labels", "thresholds", "calibration", "image_size", "synthetic", "versions",
+               "val_auroc", "test_auroc", "precision_check", "reference")
 INPUTS = {"float32": "tensor(float)", "uint8": "tensor(uint8)"}
 UNCALIBRATED = dict(method="none", slope=1.0, offset=0.0)
+CALIBRATION_METHODS = ("platt", "prior", "none")
+MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 16, 4096  # pixels a side of what a model may take
 
 
 def encode_metadata(metadata):
@@ -41,8 +48,12 @@ def add_checksum(content):
     return content[:place.start] + _digest(content, place) + content[place.stop:]
 
 
-def read_verified(model, name):
-    """The bytes of a model, a file or bytes, if they fit its checksum; before any parser."""
+def read_verified(model: str | os.PathLike | bytes, name: str | os.PathLike) -> bytes:
+    """The bytes of a model, a file or bytes, if they fit its checksum; before any parser.
+
+    ValueError for bytes that do not, and for a model with weights in other files, which the
+    checksum does not cover.
+    """
     if not isinstance(model, bytes) and os.path.isdir(model):
         raise ValueError(f"{name}: is a folder; give its model.onnx")
     if not isinstance(model, bytes) and not os.path.isfile(model):
@@ -54,6 +65,13 @@ def read_verified(model, name):
     if content[place] != _digest(content, place):
         raise ValueError(f"{name}: was damaged or changed since its export (its bytes do not fit "
                          f"its {CHECKSUM}); copy or export it again")
+    try:
+        external = external_tensor(content)
+    except ValueError as error:
+        raise ValueError(f"{name}: is not an ONNX file ({error})") from None
+    if external is not None:
+        raise ValueError(f"{name}: its weight {external!r} lies in another file, which its "
+                         f"{CHECKSUM} does not cover; export it again, as one file")
     return content
 
 
@@ -71,9 +89,12 @@ def _digest(content, place):
     return found.hexdigest().encode()
 
 
-def decode_metadata(name, session):
+def decode_metadata(name: str | os.PathLike, session: Any) -> dict[str, Any]:
     """The metadata of a model's session; ValueError names the field that is missing or wrong."""
-    stored = session.get_modelmeta().custom_metadata_map
+    try:
+        stored = session.get_modelmeta().custom_metadata_map
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{name}: its metadata are not text ({error})") from None
     if stored.get("format") not in FORMATS:
         raise ValueError(f"{name}: not a model of this project (format {stored.get('format')!r}; "
                          f"expected one of {FORMATS})")
@@ -89,12 +110,141 @@ def decode_metadata(name, session):
     absent = [key for key in (*TEXT_FIELDS, *JSON_FIELDS) if key not in metadata]
     if absent:
         raise ValueError(f"{name}: its metadata lack {', '.join(absent)}; export it again")
-    graph = session.get_inputs()[0].type, session.get_outputs()[0].shape[-1]
-    wrong = [key for key, kind in JSON_FIELDS.items() if not isinstance(metadata[key], kind)]
-    counts = {len(metadata[key]) for key in ("labels", "thresholds", "calibration") if not wrong}
-    if wrong or (INPUTS.get(metadata["input_type"]), *counts) != graph:
-        raise ValueError(f"{name}: its metadata do not fit the graph ({', '.join(wrong) or graph})")
+    try:
+        check_metadata(metadata)
+        _check_graph(session, metadata)
+    except ValueError as error:
+        raise ValueError(f"{name}: its metadata do not fit the graph ({error})") from None
     return metadata
+
+
+def _check_graph(session: Any, metadata: dict[str, Any]) -> None:
+    """Raise ValueError unless a session's input and output are what its metadata say."""
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    if len(inputs) != 1 or len(outputs) != 1 or not outputs[0].shape:
+        raise ValueError(f"{len(inputs)} inputs and {len(outputs)} outputs; expected one of each")
+    if inputs[0].type != INPUTS[metadata["input_type"]]:
+        raise ValueError(f"input_type {metadata['input_type']!r}: the graph takes "
+                         f"{inputs[0].type}")
+    count = len(metadata["labels"])
+    if outputs[0].shape[-1] != count:
+        raise ValueError(f"{count} labels: the graph has {outputs[0].shape[-1]} outputs")
+
+
+def check_metadata(metadata: dict[str, Any]) -> None:
+    """Raise ValueError for a field that is not what its readers expect, with what they expect."""
+    for field in TEXT_FIELDS:
+        _expect(metadata, field, _is_text(metadata[field]), "printable text")
+    _expect(metadata, "input_type", metadata["input_type"] in INPUTS, " or ".join(INPUTS))
+    size = metadata["image_size"]
+    _expect(metadata, "image_size", _is_whole(size, MIN_IMAGE_SIZE, MAX_IMAGE_SIZE),
+            f"a whole number from {MIN_IMAGE_SIZE} to {MAX_IMAGE_SIZE}")
+    _expect(metadata, "synthetic", isinstance(metadata["synthetic"], bool), "true or false")
+    versions = metadata["versions"]
+    is_map = isinstance(versions, dict) and all(map(_is_text, [*versions, *versions.values()]))
+    _expect(metadata, "versions", is_map, "names and versions")
+
+    labels = metadata["labels"]
+    _expect(metadata, "labels", isinstance(labels, list) and len(labels) > 0, "a list of names")
+    check_label_names(labels)
+    count = len(labels)
+    shares = f"for each of {count} labels a number from 0 to 1, or null"
+    _expect(metadata, "thresholds", _are_shares(metadata["thresholds"], count), shares)
+    if metadata["val_auroc"] is not None:
+        _expect(metadata, "val_auroc", _are_shares(metadata["val_auroc"], count), shares)
+    calibration = metadata["calibration"]
+    is_list = isinstance(calibration, list) and len(calibration) == count
+    _expect(metadata, "calibration", is_list and all(map(_is_calibration, calibration)),
+            f"for each of {count} labels a method, a slope above 0 and an offset")
+    _check_test_auroc(metadata, count)
+    _check_precision_check(metadata)
+    _check_reference(metadata, count)
+
+
+def _check_test_auroc(metadata: dict[str, Any], count: int) -> None:
+    """Raise ValueError unless the AUCs on the test set are absent, or whole."""
+    test = metadata["test_auroc"]
+    if test is None:
+        return
+    expected = f"images, method, and for each of {count} labels an AUC and its interval, or null"
+    is_whole = (isinstance(test, dict) and _is_whole(test.get("images"), 0)
+                and _is_text(test.get("method")) and isinstance(test.get("labels"), list)
+                and len(test["labels"]) == count
+                and all(_are_shares(row, 3) for row in test["labels"]))
+    _expect(metadata, "test_auroc", is_whole, expected)
+
+
+def _check_precision_check(metadata: dict[str, Any]) -> None:
+    """Raise ValueError unless the check of a reduced precision is absent, or whole."""
+    check = metadata["precision_check"]
+    if check is None:
+        return
+    is_whole = (isinstance(check, dict)
+                and all(_is_whole(check.get(key), 0)
+                        for key in ("images", "decisions", "changed_decisions"))
+                and all(_is_number(check.get(key), -1, 1)
+                        for key in ("largest_auroc_loss", "mean_auroc_loss", "largest_change"))
+                and all(_is_text(check.get(key)) for key in ("device", "split"))
+                and all(isinstance(names, list) and all(map(_is_text, names))
+                        for names in (check.get("unchecked"), check.get("not_excluded", []))))
+    _expect(metadata, "precision_check", is_whole, "what export.precision.check_precision gives")
+
+
+def _check_reference(metadata: dict[str, Any], count: int) -> None:
+    """Raise ValueError unless the reference probabilities are whole."""
+    reference = metadata["reference"]
+    expected = f"tolerance, patterns and radiographs with {count} probabilities each"
+    _expect(metadata, "reference", isinstance(reference, dict), expected)
+    tolerance, patterns = reference.get("tolerance"), reference.get("patterns")
+    radiographs = reference.get("radiographs")
+    if isinstance(tolerance, list):
+        is_tolerance = len(tolerance) == count and all(_is_number(x, 0) for x in tolerance)
+    else:
+        is_tolerance = _is_number(tolerance, 0)
+    _expect(metadata, "reference", is_tolerance, expected)
+    _expect(metadata, "reference", isinstance(patterns, list), expected)
+    _expect(metadata, "reference", isinstance(radiographs, dict), expected)
+    for probabilities in (*patterns, *radiographs.values()):
+        is_whole = _are_shares(probabilities, count) and None not in probabilities
+        _expect(metadata, "reference", is_whole, expected)
+
+
+def _expect(metadata: dict[str, Any], field: str, is_right: bool, expected: str) -> None:
+    """Raise ValueError with a field and its value unless that is right."""
+    if not is_right:
+        raise ValueError(f"{field} {reprlib.repr(metadata[field])}: expected {expected}")
+
+
+def _is_text(value: object) -> bool:
+    """Whether a value is text without control characters."""
+    return isinstance(value, str) and value.isprintable()
+
+
+def _is_whole(value: object, low: int, high: float = math.inf) -> bool:
+    """Whether a value is a whole number in a range; JSON's true is none, though Python's is."""
+    return type(value) is int and low <= value <= high
+
+
+def _is_number(value: object, low: float, high: float = 1e6) -> bool:
+    """Whether a value is a number in a range; NaN and JSON's true are none."""
+    return type(value) in (int, float) and low <= value <= high
+
+
+def _are_shares(values: object, count: int) -> bool:
+    """Whether a value is a list of numbers from 0 to 1, or None where there is none."""
+    if not isinstance(values, list) or len(values) != count:
+        return False
+    return all(value is None or _is_number(value, 0, 1) for value in values)
+
+
+def _is_calibration(value: object) -> bool:
+    """Whether a value is one label's calibration."""
+    if not isinstance(value, dict) or value.get("method") not in CALIBRATION_METHODS:
+        return False
+    slope, offset = value.get("slope"), value.get("offset")
+    if slope is None and offset is None:  # of a file of the first format
+        return True
+    return _is_number(slope, 1e-6) and _is_number(offset, -1e6)
 
 
 def _from_format_1(metadata):

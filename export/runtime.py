@@ -23,6 +23,7 @@ from export.metadata import CHECKSUM, decode_metadata, read_verified
 ort.disable_telemetry_events()  # some builds would send usage events
 
 BATCH_BYTES = 2**28  # of pixels in one inference
+MAX_REASON = 2000  # characters of an error of onnxruntime
 MIN_SIDE = 16  # pixels; no radiograph is smaller
 
 
@@ -142,7 +143,7 @@ class Predictor:
                 try:
                     [probability[batch]] = self.session.run(["probability"], {"image": pixels})
                 except Exception as error:  # onnxruntime's exceptions share no narrower public base
-                    reason = str(error).partition("\n")[0][:200]
+                    reason = first_line(error)
                     raise ValueError(f"onnxruntime failed ({reason})") from None
         if not np.isfinite(probability).all():
             raise ValueError("the model gave a probability that is not a number")
@@ -171,7 +172,7 @@ def open_session(model, provider="auto", threads=None, name="model"):
     try:
         session = ort.InferenceSession(model, options, providers=providers)
     except Exception as error:
-        reason = str(error).partition("\n")[0][:200]
+        reason = first_line(error)
         raise ValueError(f"{name}: onnxruntime cannot read it ({reason})") from None
     session.disable_fallback()  # else a run that fails on the GPU continues silently on the CPU
     took = "cuda" if session.get_providers()[0] == "CUDAExecutionProvider" else "cpu"
@@ -179,6 +180,12 @@ def open_session(model, provider="auto", threads=None, name="model"):
         raise ValueError("provider cuda: onnxruntime fell back to the CPU: no usable NVIDIA GPU; "
                          "check nvidia-smi, or use --provider cpu")
     return session, took
+
+
+def first_line(error: Exception) -> str:
+    """onnxruntime's reason; its point may stand behind a long path of its own source."""
+    line = str(error).partition("\n")[0]
+    return line[:MAX_REASON]
 
 
 def cuda_problem():

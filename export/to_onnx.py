@@ -32,6 +32,7 @@ from data.cache.fill import load_bytes
 from data.console import Refused, command, run_command
 from data.decode import read_file
 from data.files import atomic_write, check_target, is_stream
+from data.labels import check_label_names
 from export.batch import expand, predictions
 from export.calibrate import calibrate, draw
 from export.card import INTENDED_USE, card
@@ -152,6 +153,10 @@ def export(args):
 def describe(path, checkpoint, args, model):
     """The metadata that are known before the file is made."""
     config, labels, digest = checkpoint["config"], list(checkpoint["labels"]), sha256(path)
+    try:
+        check_label_names(labels)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     shape = {name: model.config[name] for name in ("embed_dim", "depth", "num_heads")}
     arch = next((name for name, known in ARCHITECTURES.items() if known == shape), f"vit {shape}")
     thresholds = checkpoint.get("thresholds") or [None] * len(labels)

@@ -11,7 +11,7 @@ from export_models import LABELS, METADATA, radiograph, write_model
 from PIL import Image
 
 from export.card import card
-from export.metadata import CHECKSUM
+from export.metadata import CHECKSUM, UNCALIBRATED, add_checksum, check_metadata
 from export.predict import main
 from export.runtime import Predictor
 
@@ -97,32 +97,56 @@ def test_a_graph_saved_by_another_program_is_refused(tmp_path):
 LOST = dict(tolerance=0.1, patterns=[[0.5] * 5], radiographs={})
 
 
-@pytest.mark.parametrize(
-    "field, value",
-    [
-        ("labels", LABELS[:4]),
-        ("labels", "abcde"),
-        ("thresholds", [0.5] * 4),
-        ("thresholds", None),
-        ("image_size", 64.0),
-        ("test_auroc", []),
-        ("versions", ["torch"]),
-        ("reference", []),
-        ("synthetic", 1),
-        ("precision_check", 7),
-        ("input_type", "uint8"),
-    ],
-)
-def test_metadata_that_do_not_fit_are_one_line(tmp_path, capsys, field, value):
-    path = write_model(
-        tmp_path / "model.onnx",
-        **({} if field == "input_type" else {field: value}),
-        stored={field: value} if field == "input_type" else None,
-        rehashed=True,
-    )
+FOUR = [0.5] * 4
+WRONG = {
+    "labels": [LABELS[:4], "abcde", [], [*LABELS[:4], 5], [*LABELS[:4], LABELS[0] + " "],
+               [*LABELS[:4], "\x1b[2J"], [*LABELS[:4], "x" * 101], {}],
+    "thresholds": [FOUR, None, "0.5", [*FOUR, "0.5"], [*FOUR, True], [*FOUR, float("nan")],
+                   [*FOUR, 1.5], [*FOUR, 10**400], [*FOUR, [0.5]]],
+    "calibration": [[UNCALIBRATED] * 4, ["platt"] * 5,
+                    [dict(method="platt", slope="2", offset=0)] * 5,
+                    [dict(method="magic", slope=1.0, offset=0.0)] * 5, 7,
+                    [dict(method="platt", slope=0, offset=0)] * 5,
+                    [dict(method="platt", slope=1.0)] * 5],
+    "image_size": [64.0, 0, -64, True, 200_000, "64", None, [64], 10**400],
+    "val_auroc": [FOUR, [*FOUR, "0.5"], 0.5, [*FOUR, float("inf")]],
+    "test_auroc": [[], dict(images=9), dict(images="9", method="m", labels=[[0.8, 0.7, 0.9]] * 5),
+                   dict(images=9, method="m", labels=[[0.8, 0.7]] * 5),
+                   dict(images=9, method="m", labels=[["0.8", 0.7, 0.9]] * 5),
+                   dict(images=9, method="a\x1b[31m", labels=[[0.8, 0.7, 0.9]] * 5)],
+    "versions": [["torch"], dict(torch=2), dict(torch="2\r1")],
+    "reference": [[], {}, dict(tolerance="a", patterns=[], radiographs={}),
+                  dict(tolerance=[0.1], patterns=[], radiographs={}),
+                  dict(tolerance=0.1, patterns=[FOUR], radiographs={}),
+                  dict(tolerance=0.1, patterns=7, radiographs={}),
+                  dict(tolerance=0.1, patterns=[], radiographs=dict(a=["0.5"] * 5)),
+                  dict(tolerance=0.1, patterns=[[None] * 5], radiographs={})],
+    "synthetic": [1, "true", None],
+    "precision_check": [7, {}, CHECK | dict(images="9"), CHECK | dict(largest_change=None),
+                        CHECK | dict(unchecked="Edema"), CHECK | dict(device="\x1b]0;title\x07")],
+    "corpus": ["cxr14\x1b[31m", "two\nlines"],
+    "init": ["\r"],
+}
+
+
+@pytest.mark.parametrize("field", WRONG)
+def test_metadata_that_do_not_fit_are_one_line(tmp_path, capsys, field):
+    check_metadata(METADATA)
+    for value in WRONG[field]:
+        stored = json.loads(json.dumps(METADATA | {field: value}))
+        with pytest.raises(ValueError) as error:
+            check_metadata(stored)
+        assert str(error.value).isprintable() and len(str(error.value)) < 400
+    path = write_model(tmp_path / "model.onnx", **{field: value})
     assert every_task(path) == {2}
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 4 and all("its metadata do not fit the graph (" in line for line in lines)
+
+
+def test_a_model_of_another_input_is_one_line(tmp_path, capsys):
+    path = write_model(tmp_path / "model.onnx", stored=dict(input_type="uint8"), rehashed=True)
+    assert every_task(path) == {2}
+    assert capsys.readouterr().err.count("its metadata do not fit the graph (input_type") == 4
 
 
 def test_metadata_nested_without_end_are_one_line(tmp_path, capsys):
@@ -225,3 +249,15 @@ def test_the_card_of_an_8_bit_model_says_so(tmp_path, capsys):
     assert (
         "(N, 1, H, W) uint8" in text and "8-bit range, 0 to 255" in text and "any range" not in text
     )
+
+
+def test_onnxruntimes_reason_is_not_cut_before_its_point(tmp_path):
+    """Which opset it reads stands behind 300 characters of its own source's path."""
+    path = write_model(tmp_path / "model.onnx")
+    proto = onnx.load(path)
+    proto.opset_import[0].version = 99
+    path.write_bytes(add_checksum(proto.SerializeToString()))
+    reason = "cannot read it .*domain ai.onnx is till opset [0-9]"
+    with pytest.raises(ValueError, match=reason) as error:
+        Predictor(path, "cpu")
+    assert "\n" not in str(error.value)

@@ -397,6 +397,18 @@ def other_architecture(checkpoint):
             "not a checkpoint of this project",
         ),
         (lambda run, c: save_checkpoint(run / "best.pt", other_outputs(c)), "labels"),
+        (
+            lambda run, c: save_checkpoint(
+                run / "best.pt", c | dict(labels=[*c["labels"][:5], "No\x1b[2J"])
+            ),
+            "best.pt: label 'No\\x1b[2J': holds a control character",
+        ),
+        (
+            lambda run, c: save_checkpoint(
+                run / "best.pt", c | dict(labels=[*c["labels"][:5], c["labels"][0] + " "])
+            ),
+            "best.pt: label 'Cardiomegaly ': occurs twice",
+        ),
         (lambda run, c: save_checkpoint(run / "best.pt", other_architecture(c)), "architecture"),
         (lambda run, c: save_checkpoint(run / "best.pt", other_corpus(c, data="mars")), "mars"),
         (

@@ -35,7 +35,8 @@ ALLOWED = [
     ("export/graph.py", set()),
     ("export/quantize.py", {"export.graph"}),
     ("export/dicom.py", set()),
-    ("export/metadata.py", set()),
+    ("export/external_data.py", set()),
+    ("export/metadata.py", {"data.labels", "export.external_data"}),
     ("export/batch.py", {"data.ahead", "data.files", "export.dicom"}),
     ("export/explain.py", {"data.files", "data.preprocess", "export.verify"}),
     ("export/precision.py", {"models", "stats", "data.console", "export.graph",
@@ -63,7 +64,7 @@ NEVER_TORCH = (
     "data/phantom/render.py", "data/files.py", "data/tables.py", "data/splits.py",
     "data/console.py", "data/ahead.py",
     "export/runtime.py", "export/predict.py", "export/explain.py", "export/batch.py",
-    "export/dicom.py", "export/metadata.py", "export/quantize.py",
+    "export/dicom.py", "export/metadata.py", "export/external_data.py", "export/quantize.py",
     "export/triton.py", "export/page/", "export/card.py",
     "export/verify.py", "export/graph.py", "evaluate.py")
 FILES = sorted(
