@@ -61,7 +61,7 @@ CANNOT = [  # (what a command says, why it is not run)
     (r"http\.server", "serves until it is stopped"),
     (r"--precision int8", "needs a trained model, since int8 is checked before it is written"),
     (r"\bsrun\b", "needs Slurm and several machines"),
-    (r"pytest|\.ci/run|mutants|ruff", "is the test suite itself"),
+    (r"pytest|test\.sh|demo\.sh|\.ci/run|mutants|ruff|mypy", "is the test suite itself"),
     (r"(benchmarks/|tests/test_)", "measures for minutes"),
     (r"--provider cuda|--device cuda", "needs a GPU"),
     (r"tritonclient", "needs a running Triton server"),

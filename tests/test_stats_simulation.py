@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from stats import benjamini_hochberg, bootstrap, p_values, paired_bootstrap  # noqa: E402
 from stats.families import max_t  # noqa: E402
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 SIMULATIONS, AT_ONCE = 2000, 100
 SHIFT = 1.2  # of the positives' scores, in SDs: a true area of Phi(1.2 / sqrt 2) = 0.802
 TRUE_AREA = NormalDist().cdf(SHIFT / 2**0.5)

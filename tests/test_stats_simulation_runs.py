@@ -60,7 +60,7 @@ def shares(runs, sd, simulations, patients=1500, n_resamples=200):
     return [np.mean([batch[part] for batch in found]) for part in range(4)]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("runs", [2, 3, 5])
 @pytest.mark.parametrize("sd", [0.0, 1.0])
 def test_equal_inits_are_rejected_as_often_as_promised(runs, sd):

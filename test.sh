@@ -1,0 +1,13 @@
+#!/bin/sh
+# The tests that a change should pass: five minutes on two cores. Arguments are pytest's.
+#
+#     sh test.sh
+#     sh test.sh -k bootstrap
+#     sh test.sh -m long          # the rest: many processes, kills, simulations; .ci/run has it too
+set -eu
+cd "$(dirname "$0")"
+[ -x .venv/bin/python ] || python3 -m venv .venv
+.venv/bin/python -m pip install -q -r requirements.txt -r requirements-optional.txt \
+    -r tests/requirements.txt
+# One process per core, each with one thread: the models of the tests are too small for more.
+OMP_NUM_THREADS=1 exec .venv/bin/python -m pytest -q -n auto --dist worksteal "$@"
