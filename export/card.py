@@ -65,13 +65,16 @@ def describe_calibration(metadata):
 def describe_check(check):
     """What the check of a reduced precision measured, in words."""
     unchecked = ", ".join(check["unchecked"])
+    not_excluded = ", ".join(check.get("not_excluded", []))  # absent in files of earlier days
     return (f"{check['images']:,} radiographs of {check['split']}: an AUC fell by "
             f"{check['largest_auroc_loss']:.4f} at most, the mean by "
             f"{check['mean_auroc_loss']:.4f}; a probability changed by "
             f"{check['largest_change']:.2g} at most, "
             f"{check['changed_decisions']:,} of {check['decisions']:,} decisions changed; "
             f"checked on {check['device']}"
-            + (f"; not checked, for want of a class: {unchecked}" if unchecked else ""))
+            + (f"; not checked, for want of a class: {unchecked}" if unchecked else "")
+            + (f"; a loss above the limit cannot be excluded on so few images for "
+               f"{not_excluded}" if not_excluded else ""))
 
 
 def weak_labels(metadata):

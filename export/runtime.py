@@ -23,6 +23,7 @@ from export.metadata import CHECKSUM, decode_metadata, read_verified
 ort.disable_telemetry_events()  # some builds would send usage events
 
 BATCH_BYTES = 2**28  # of pixels in one inference
+NOT_A_NUMBER = "the model gave a probability that is not a number"
 MAX_REASON = 2000  # characters of an error of onnxruntime
 MIN_SIDE = 16  # pixels; no radiograph is smaller
 
@@ -146,7 +147,7 @@ class Predictor:
                     reason = first_line(error)
                     raise ValueError(f"onnxruntime failed ({reason})") from None
         if not np.isfinite(probability).all():
-            raise ValueError("the model gave a probability that is not a number")
+            raise ValueError(NOT_A_NUMBER)
         return probability
 
     def predict_labels(self, probability):

@@ -14,6 +14,7 @@ import json
 import platform
 import sys
 from contextlib import ExitStack
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -38,9 +39,9 @@ from export.calibrate import calibrate, draw
 from export.card import INTENDED_USE, card
 from export.graph import OPERATORS, classifier
 from export.metadata import CHECKSUM, FORMAT, INPUTS, UNCALIBRATED, checksum_place, serialize
-from export.precision import check_fp16, check_precision
+from export.precision import REMEDY, check_fp16, check_fp16_weights, check_precision
 from export.quantize import CALIBRATION_IMAGES, int8
-from export.runtime import Predictor
+from export.runtime import NOT_A_NUMBER, Predictor
 from export.verify import golden, reference, sha256
 from models.checkpoint import load_checkpoint, restore_model
 from models.inference import predict, to_input
@@ -116,6 +117,7 @@ def export(args):
         split = dataset("train")
         training = to_input(split.batch(spaced(len(split), CALIBRATION_IMAGES))[0], **norm)
     if args.precision == "fp16":
+        check_fp16_weights(state, model.config, **norm)
         options["dtype"] = np.float16
     elif args.precision == "int8":
         state, options["block_linear"] = int8(model, state, training, args.operators)
@@ -126,7 +128,12 @@ def export(args):
     expected = model(inputs).sigmoid().numpy()
     provider = "auto" if args.precision == "fp16" else "cpu"
     candidate = Predictor(serialize(proto, metadata), provider)
-    found = candidate(files)
+    try:
+        found = candidate(files)
+    except ValueError as error:
+        if args.precision == "fp16" and NOT_A_NUMBER in str(error):
+            raise Refused(f"not written: {error}; {REMEDY}") from None
+        raise
     worst = float(np.abs(found - expected).max())
     if reduced:
         device = dict(cpu="the CPU", cuda="CUDA")[candidate.provider]
@@ -222,13 +229,16 @@ def compare(candidate, model, dataset, metadata, norm):
     y_true, expected = predict(model, dataset, indices=rows, **norm)
     found = np.empty_like(expected)
     for i, result in enumerate(predictions(candidate, [dataset.path(i) for i in rows])):
+        if metadata["precision"] == "fp16" and NOT_A_NUMBER in (result.error or ""):
+            raise Refused(f"not written: {result.error}; {REMEDY}")
         if result.error:
             raise ValueError(result.error)
         found[i] = result.probability
     print(f"{metadata['precision']} against PyTorch on {len(rows)} radiographs of {dataset.split}")
     patients = dataset.table.patient_id[rows]
-    return dict(images=len(rows), **check_precision(
-        y_true, expected, found, patients, metadata["labels"], metadata["thresholds"]))
+    check = check_precision(y_true, expected, found, patients, metadata["labels"],
+                            metadata["thresholds"])
+    return dict(images=len(rows), **asdict(check))
 
 
 def beside(out):

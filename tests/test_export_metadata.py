@@ -237,6 +237,11 @@ def test_the_card_says_whose_auc_it_is_and_what_was_measured():
     assert "AUC of the PyTorch fp32 checkpoint" in card(
         METADATA | dict(calibration=[dict(method="platt", slope=2.0, offset=1.0)] * 5)
     )
+    assert "cannot be excluded" not in reduced  # nor in a file from before it was asked
+    doubt = CHECK | dict(not_excluded=["the AUC of Edema", "the sensitivity of Nodule"])
+    assert (
+        "cannot be excluded on so few images for the AUC of Edema, the sensitivity of Nodule"
+    ) in card(METADATA | dict(precision="int8", precision_check=doubt))
     assert "not checked, for want of a class: Edema, Nodule" in card(
         METADATA | dict(precision_check=CHECK | dict(unchecked=["Edema", "Nodule"]))
     )
