@@ -42,6 +42,9 @@ RECIPE = ("uncertain", "cohort", "image_size", "normalize", "freeze", "probe", "
           "ema")
 SETTINGS = (*RECIPE, "val_fraction", "split_seed", "keep_head", "drop_last", "augment", "keep",
             "weights_sha256")  # in these the paper and its authors' code differ, or say nothing
+CORPUS_TITLES = {
+    "vindr": "VinDr-CXR", "cxr14": "ChestX-ray14", "chexpert": "CheXpert", "mimic": "MIMIC-CXR",
+    "ukacxr": "UKA-CXR", "padchest": "PadChest", "phantom": "Phantom (synthetic)"}
 OPTIONS = {  # how to score: the default, what --protocol paper has, argparse's choices, help
     "bootstrap": (1000, 1000, None, "number of resamples"),
     "resample": ("image", "image", ("image", "patient"), "what is drawn: radiographs (the paper) "
@@ -145,7 +148,7 @@ def evaluate(args):
                                only_shared=args.labels == "mimic-overlap")
     warn_of_labels(groups)
     studies = [study_group(g, args, covariates) for g in groups]
-    adjust(studies, args.family, args.adjust)
+    studies = adjust(studies, args.family, args.adjust)
     report(groups, studies, args)
 
 
@@ -358,18 +361,20 @@ def study_group(g, args, covariates):
         thresholds=args.thresholds, alternative=args.p_value, min_count=args.min_count,
         metrics=list(dict.fromkeys([*METRICS, *args.metrics])), threads=args.threads,
         net_benefit_at=args.net_benefit_at, margin=args.margin and args.margin / 100)
-    s |= {key: g.models[0].meta[key] for key in ("truth", "excluded") if key in g.models[0].meta}
-    s["seen"] = {m.meta["name"]: "pretrained on " + ", ".join(
-        show.CORPORA.get(name, name) for name in m.meta["pretrained_on"])
+    seen = {m.meta["name"]: "pretrained on " + ", ".join(
+        CORPUS_TITLES.get(name, name) for name in m.meta["pretrained_on"])
         for m in g.models if g.corpus in m.meta.get("pretrained_on", ())}
+    s = replace(s, corpus_title=CORPUS_TITLES.get(g.corpus, g.corpus), seen=seen,
+                trained_on_title=CORPUS_TITLES.get(g.trained_on, g.trained_on))
     if args.subgroups:
-        s["subgroups"] = subgroups(
+        by_group = subgroups(
             g.models, {name: group_of(g.models, name, covariates) for name in args.subgroups},
-            s["labels_in_mean"], min_count=args.min_count, n_resamples=args.bootstrap,
+            s.labels_in_mean, min_count=args.min_count, n_resamples=args.bootstrap,
             seed=args.seed, threads=args.threads)
-        if s["subgroups"]["too_small"]:
-            print(f"warning: {show.corpus(s)}: not compared: "
-                  f"{'; '.join(s['subgroups']['too_small'])}", file=sys.stderr)
+        s = replace(s, subgroups=by_group)
+        if by_group.too_small:
+            print(f"warning: {show.corpus(s)}: not compared: {'; '.join(by_group.too_small)}",
+                  file=sys.stderr)
     return s
 
 
@@ -383,9 +388,9 @@ def report(groups, studies, args):
     if "figure3.png" not in files:
         print("no figures: pip install matplotlib", file=sys.stderr)
     print(console(studies, settings, args.out, files))
-    if not args.predictions and len({s["corpus"] for s in studies}) == 1:  # AUCs of one test set
-        best = max((run for s in studies for m in s["models"] for run in m["runs"]),
-                   key=lambda run: np.nan_to_num(run["mean_auroc"]))["run"]
+    if not args.predictions and len({s.corpus for s in studies}) == 1:  # AUCs of one test set
+        best = max((run for s in studies for m in s.models for run in m.runs),
+                   key=lambda run: np.nan_to_num(run.mean_auroc)).run
         folder = next(folder for folder in args.runs if folder.resolve().name == best)
         print(f"next, to deploy the best: python -m export.to_onnx {folder}")
 

@@ -100,12 +100,13 @@ def main(argv=None):
 def _from_report(args):
     """The SDs of a report's first comparison of inits with several runs."""
     for s in json.loads(args.report.read_text())["studies"]:
-        runs = {m["name"]: m["mean"]["auroc"]["sd_of_runs"] for m in s["models"]}
+        runs = {m["name"]: m["mean"]["auroc"]["sd_between_runs"] for m in s["models"]}
         for c in s["comparisons"]:
             known = [runs[c[side]] for side in "ab" if runs[c[side]] is not None]
             if known:
                 args.sd_runs = 100 * math.sqrt(sum(sd**2 for sd in known) / len(known))
-                args.se_test, args.patients = 100 * c["mean"]["sd"], s["patients"] or s["images"]
+                args.se_test = 100 * c["mean"]["sd_over_replicates"]
+                args.patients = s["patients"] or s["images"]
                 return
     raise ValueError(f"{args.report}: no comparison of inits with several runs")
 

@@ -13,6 +13,7 @@ Left the probabilities, right the truth (a file of its own, `truth`): 0, 1, or b
 
 import json
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -43,6 +44,14 @@ class Predictions:
     sex: np.ndarray | None = None
     age: np.ndarray | None = None
     view: np.ndarray | None = None
+
+
+def patients_of(models: Sequence[Predictions]) -> np.ndarray | None:
+    """The patient of each image (N,), from the first of the aligned models that knows them."""
+    for m in models:
+        if m.patient_id is not None:
+            return m.patient_id
+    return None
 
 
 def save_predictions(path, predictions):

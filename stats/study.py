@@ -1,31 +1,49 @@
-"""One corpus's models, scored and compared: a dict that tables, figures and the JSON file share."""
+"""One corpus's models, scored and compared: a `Study` that tables, figures and the JSON share."""
 
 import itertools
 import re
 import tomllib
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import NormalDist
+from typing import Literal
 
 import numpy as np
 
-from stats.bootstrap import METRICS, PROBABILITY_METRICS, bootstrap_models
+from stats.bootstrap import METRICS, PROBABILITY_METRICS, Bootstrap, bootstrap_models
 from stats.delong import delong_test
 from stats.families import benjamini_hochberg, max_t
 from stats.intervals import largest_count, nanmean, score_interval, sd_and_ci
-from stats.roc import operating_point, youden
-from stats.runs import infer_runs
+from stats.predictions import Predictions, patients_of
+from stats.results import (
+    Comparison,
+    Estimate,
+    InitScores,
+    Interval,
+    LabelScores,
+    RunInfo,
+    Study,
+    Test,
+)
+from stats.roc import OperatingPoint, operating_point, youden
+from stats.runs import RunsInference, infer_runs
 
 # The paper's, in percent: {corpus: {init: {metric, label or "mean": [mean, SD]}}}
 TABLE4, TABLE5 = tomllib.loads(
     Path(__file__).with_name("paper_results.toml").read_text()).values()
 
 
-def study(corpus, models, *, synthetic=False, trained_on=None, variant=None, label_set="all",
-          left_out=(), n_resamples=1000, seed=0, resample="image", thresholds="test",
-          alternative="two-sided", min_count=15, metrics=METRICS, net_benefit_at=None, margin=None,
-          threads=None):
-    """Score every init and compare every pair; `adjust` then fills in the adjusted p-values.
+def study(corpus: str, models: Sequence[Predictions], *, synthetic: bool = False,
+          trained_on: str | None = None, variant: str | None = None, label_set: str = "all",
+          left_out: Sequence[str] = (), n_resamples: int = 1000, seed: int = 0,
+          resample: Literal["image", "patient"] = "image",
+          thresholds: Literal["test", "val"] = "test", alternative: str = "two-sided",
+          min_count: int = 15, metrics: Sequence[str] = METRICS,
+          net_benefit_at: float | None = None, margin: float | None = None,
+          threads: int | None = None) -> Study:
+    """Score every init and compare every pair; `adjust` then gives the adjusted p-values.
 
     The arguments up to `left_out` are those of a `stats.comparable.Group`: of its `models`, those
     of the same `meta["name"]` are runs of one init. The paper's numbers are not set beside those of
@@ -39,196 +57,397 @@ def study(corpus, models, *, synthetic=False, trained_on=None, variant=None, lab
     differ by less than `margin`, in ROC-AUC, is to be no worse, or equivalent. For the rest see
     `bootstrap_models` and `p_values`.
     """
-    y_true, labels = models[0].y_true, models[0].labels
+    first = models[0]
+    y_true, labels = first.y_true, first.labels
     metrics = ["auroc", *(metric for metric in metrics if metric != "auroc")]
-    patients = next((m.patient_id for m in models if m.patient_id is not None), None)
+    patients = patients_of(models)
     if resample == "patient" and patients is None:
         raise ValueError(f"{corpus}: resampling by patient needs patient_id, and "
-                         f"{models[0].meta['name']} has none")
-    fixed = None if thresholds == "test" else [
-        _validation_thresholds(m, "use --thresholds test") for m in models]
+                         f"{first.meta['name']} has none")
+    fixed = None
+    if thresholds == "val":
+        fixed = [_validation_thresholds(m, "use --thresholds test") for m in models]
     benefit_at = None
-    if "net_benefit" in metrics:
+    if "net_benefit" in metrics and net_benefit_at is not None:
+        benefit_at = [np.full(len(labels), net_benefit_at)] * len(models)
+    elif "net_benefit" in metrics:
         benefit_at = [_validation_thresholds(m, "its net benefit needs --net-benefit-at")
-                      if net_benefit_at is None else net_benefit_at for m in models]
+                      for m in models]
+
     drawn = bootstrap_models(
         y_true, [m.y_score for m in models], n_resamples=n_resamples, seed=seed, metrics=metrics,
         groups=patients if resample == "patient" else None, thresholds=fixed,
         net_benefit_at=benefit_at, threads=threads)
     reasons = drawn[0].reasons
-    unit = " patients" if resample == "patient" else "s"
-    few = [" and ".join(f"{count} {name}{unit}" for count, name in
-                        zip(counts, ("positive", "negative")) if count < min_count) or None
-           for counts in drawn[0].classes.T]  # why a label is not tested, or None
-    scored = np.array([reason is None for reason in reasons])
-    tested = scored & np.array([not words for words in few])
-    averaged = tested if tested.any() else scored
-    # the paper's mean is over all
-    label_set = "all" if synthetic or (averaged < scored).any() else label_set
+    unit = "s" if resample == "image" else " patients"
+    too_few = [_too_few(counts, min_count, unit) for counts in drawn[0].classes.T]
+    is_scored = np.array([reason is None for reason in reasons])
+    is_tested = is_scored & np.array([words is None for words in too_few])
+    in_mean = is_tested if is_tested.any() else is_scored
+    if synthetic or (in_mean < is_scored).any():  # the paper's mean is over all labels
+        label_set = "all"
+
+    groups = _group_runs(models, _operating_points(models, fixed, threads), drawn,
+                         _labels_of_means(metrics, drawn, in_mean))
+    scores = [_init_scores(group, corpus, labels, label_set) for group in groups]
+    not_tested = {metric: _reasons_not_to_test(metric, reasons, too_few, net_benefit_at)
+                  for metric in metrics}
+    comparisons = [_comparison(a, b, labels, not_tested, alternative, margin)
+                   for a, b in itertools.combinations(groups, 2)]
+    trained_on_title = None
+    if trained_on:
+        trained_on_title = first.meta.get("trained_on_title") or trained_on
+    return Study(
+        name=_file_name(corpus, synthetic, variant, trained_on),
+        corpus=corpus, corpus_title=first.meta.get("corpus_title") or corpus, synthetic=synthetic,
+        trained_on=trained_on, trained_on_title=trained_on_title,
+        variant=variant, label_set=label_set, labels=tuple(labels),
+        labels_in_mean=tuple(np.array(labels)[in_mean].tolist()), labels_left_out=tuple(left_out),
+        metrics=tuple(metrics), margin=margin, net_benefit_at=net_benefit_at,
+        images=len(y_true), patients=None if patients is None else len(np.unique(patients)),
+        positives=tuple((y_true == 1).sum(axis=0).tolist()),
+        negatives=tuple((y_true == 0).sum(axis=0).tolist()),
+        reasons=tuple(reasons), too_few=tuple(too_few),
+        missing_images=first.meta.get("missing") or 0,
+        unreadable_images=first.meta.get("bad") or 0,
+        models=tuple(scores), comparisons=tuple(comparisons),
+        truth=first.meta.get("truth"), excluded=first.meta.get("excluded"))
+
+
+def _validation_thresholds(model: Predictions, remedy: str) -> np.ndarray:
+    """A model's thresholds (L,), NaN where it has none of a label."""
+    if model.meta.get("thresholds") is None:
+        raise ValueError(f"{model.meta['name']} carries no validation thresholds: {remedy}")
+    return np.array(model.meta["thresholds"], dtype=np.float64)  # NaN for None
+
+
+def _too_few(counts: np.ndarray, min_count: int, unit: str) -> str | None:
+    """What a label has too few of for a test, in words; `counts` are positives and negatives."""
+    rare = []
+    for count, name in zip(counts, ("positive", "negative")):
+        if count < min_count:
+            rare.append(f"{count} {name}{unit}")
+    return " and ".join(rare) or None
+
+
+def _operating_points(models: Sequence[Predictions], fixed: list | None,
+                      threads: int | None) -> list[OperatingPoint]:
+    """Each model's counts on the test set, at fixed thresholds or at Youden's."""
+    def point(number: int) -> OperatingPoint:
+        m = models[number]
+        threshold = youden(m.y_true, m.y_score) if fixed is None else fixed[number]
+        return operating_point(m.y_true, m.y_score, threshold)
+
     with ThreadPoolExecutor(threads) as pool:
-        points = list(pool.map(lambda m, at: operating_point(
-            y_true, m.y_score, youden(y_true, m.y_score) if at is None else at),
-            models, fixed or [None] * len(models)))
-    counted = {}  # of each metric: labels of the mean, the same for all models that have any
+        return list(pool.map(point, range(len(models))))
+
+
+def _labels_of_means(metrics: Sequence[str], drawn: Sequence[Bootstrap],
+                     in_mean: np.ndarray) -> dict[str, np.ndarray]:
+    """For each metric the labels (L,) of its mean.
+
+    These are the labels that every model can be scored in, so that means are over the same ones. A
+    model without any (it has no thresholds at all) takes none from the others.
+    """
+    of_mean = {}
     for metric in metrics:
-        defined = averaged & ~np.isnan([d.value[metric] for d in drawn])
-        counted[metric] = averaged & defined[defined.any(axis=1)].all(axis=0)
-    inits = {}
-    for run in zip(models, points, drawn):
-        inits.setdefault(run[0].meta["name"], []).append(run)
-    inits = [_Init(*zip(*runs), counted) for runs in inits.values()]
-    comparable = {metric: [*which, which.any()] for metric in metrics
-                  for which in [tested & (metric != "net_benefit" or net_benefit_at is not None)]}
-    name = "-".join(filter(None, (corpus, "synthetic" * synthetic, variant))).lower()
-    name = re.sub(r"[^\w.-]+", "-", name) + (f"-from-{trained_on}" if trained_on else "")
-    return {
-        "name": name,  # files are named so
-        "corpus": corpus, "synthetic": synthetic, "variant": variant,
-        "labels": labels,
-        "labels_in_mean": [label for label, counts in zip(labels, averaged) if counts],
-        "labels_left_out": list(left_out), "label_set": label_set,
-        "metrics": metrics, "margin": margin, "net_benefit_at": net_benefit_at,
-        "images": len(y_true),
-        "patients": None if patients is None else len(np.unique(patients)),
-        "positives": (y_true == 1).sum(axis=0).tolist(),
-        "negatives": (y_true == 0).sum(axis=0).tolist(),
-        "reasons": reasons, "too_few": few,
-        "missing_images": models[0].meta.get("missing") or 0,
-        "unreadable_images": models[0].meta.get("bad") or 0,
-        "models": [_model(corpus, init, labels, label_set) for init in inits],
-        "comparisons": [_comparison(a, b, labels, comparable, alternative, margin)
-                        for a, b in itertools.combinations(inits, 2)],
-    } | ({"trained_on": trained_on} if trained_on else {})
+        defined = in_mean & ~np.isnan([bootstrap.value[metric] for bootstrap in drawn])  # (M, L)
+        has_any = defined.any(axis=1)
+        of_mean[metric] = in_mean & defined[has_any].all(axis=0)
+    return of_mean
 
 
-def adjust(studies, family, method="bh"):
-    """Fill in every comparison's adjusted p-values, and take out its replicates.
+def _reasons_not_to_test(metric: str, reasons: Sequence[str | None],
+                         too_few: Sequence[str | None],
+                         net_benefit_at: float | None) -> list[str | None]:
+    """Why a metric's difference is not tested: of each label, then of the mean over labels."""
+    if metric == "net_benefit" and net_benefit_at is None:
+        return ["the models' thresholds differ"] * (len(reasons) + 1)
+    of_labels = [reason or few for reason, few in zip(reasons, too_few)]
+    of_mean = None if None in of_labels else "no label has enough positives and negatives"
+    return [*of_labels, of_mean]
+
+
+def _file_name(corpus: str, synthetic: bool, variant: str | None, trained_on: str | None) -> str:
+    """A study's name, which is part of its files' names."""
+    parts = [corpus]
+    if synthetic:
+        parts.append("synthetic")
+    if variant:
+        parts.append(variant)
+    name = re.sub(r"[^\w.-]+", "-", "-".join(parts).lower())
+    return f"{name}-from-{trained_on}" if trained_on else name
+
+
+@dataclass(frozen=True)
+class RunGroup:
+    """The runs of one init.
+
+    `values` has of each metric (B + 1, K, L + 1): on the test set, then in each replicate; of each
+    of K runs; of each label, then the mean over the labels `of_mean[metric]` (L,), the same ones in
+    every replicate. `trials` (L + 1,) are the most of `stats.intervals.largest_count`.
+    """
+
+    models: list[Predictions]
+    points: list[OperatingPoint]
+    of_mean: dict[str, np.ndarray]
+    values: dict[str, np.ndarray]
+    trials: dict[str, np.ndarray]
+
+    @property
+    def name(self) -> str:
+        return self.models[0].meta["name"]
+
+
+def _group_runs(models: Sequence[Predictions], points: Sequence[OperatingPoint],
+                drawn: Sequence[Bootstrap], of_mean: dict[str, np.ndarray]) -> list[RunGroup]:
+    """The models of one name together, in the order of their first."""
+    numbers: dict[str, list[int]] = {}
+    for number, m in enumerate(models):
+        numbers.setdefault(m.meta["name"], []).append(number)
+    groups = []
+    for runs in numbers.values():
+        bootstraps = [drawn[number] for number in runs]
+        values, trials = {}, {}
+        for metric, is_averaged in of_mean.items():
+            values[metric] = _values_of_runs(bootstraps, metric, is_averaged)
+            trials[metric] = _largest_counts(metric, bootstraps[0].classes, is_averaged)
+        groups.append(RunGroup([models[number] for number in runs],
+                               [points[number] for number in runs], of_mean, values, trials))
+    return groups
+
+
+def _values_of_runs(bootstraps: Sequence[Bootstrap], metric: str,
+                    is_averaged: np.ndarray) -> np.ndarray:
+    """`RunGroup.values` of one metric."""
+    on_test_set = np.stack([b.value[metric] for b in bootstraps])[None]
+    replicates = np.stack([b.values[metric] for b in bootstraps], axis=1)
+    parts = []
+    for labels in (on_test_set, replicates):  # (1 or B, K, L)
+        with np.errstate(invalid="ignore"):
+            mean = labels[..., is_averaged].sum(axis=-1, keepdims=True) / is_averaged.sum()
+        parts.append(np.append(labels, mean, axis=-1))
+    return np.concatenate(parts)
+
+
+def _largest_counts(metric: str, classes: np.ndarray, is_averaged: np.ndarray) -> np.ndarray:
+    """`RunGroup.trials` of one metric: for the mean, the labels are taken for independent."""
+    trials = largest_count(metric, *classes)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        of_mean = is_averaged.sum()**2 / (1 / trials[is_averaged]).sum()
+    return np.append(trials, of_mean)
+
+
+def _estimates(group: RunGroup, metric: str) -> list[Estimate]:
+    """A metric of each label, then of the mean over labels."""
+    inference = infer_runs(group.values[metric])
+    intervals = inference.ci
+    if metric not in PROBABILITY_METRICS:
+        intervals = score_interval(inference.value, inference.se**2, group.trials[metric],
+                                   inference.df)
+    sd_between_runs = None
+    if len(group.models) > 1:
+        sd_between_runs = group.values[metric][0].std(axis=0, ddof=1)
+    estimates = []
+    for column, value in enumerate(inference.value):
+        estimates.append(Estimate(
+            float(value), _pair(intervals[column]), float(inference.se[column]),
+            float(nanmean(inference.replicates[:, column], axis=0)), float(inference.sd[column]),
+            None if sd_between_runs is None else float(sd_between_runs[column])))
+    return estimates
+
+
+def _pair(ends: np.ndarray) -> Interval:
+    low, high = ends.tolist()
+    return low, high
+
+
+def _init_scores(group: RunGroup, corpus: str, labels: Sequence[str],
+                 label_set: str) -> InitScores:
+    """One init's numbers, per label and in the mean, over all of its runs."""
+    meta = group.models[0].meta
+    init = meta.get("init")
+    paper_mean: dict[str, list] = {}  # by metric
+    paper_auroc: dict[str, list] = {}  # by label
+    if meta.get("paper_init", True) and label_set == "table3":
+        paper_mean = TABLE4.get(corpus, {}).get(init, {})
+    if meta.get("paper_init", True) and label_set == "mimic-overlap":
+        paper_auroc = TABLE5.get(corpus, {}).get(init, {})
+        if paper_auroc:
+            paper_mean = {"auroc": paper_auroc["mean"]}
+
+    per_label: list[dict[str, Estimate]] = [{} for _ in labels]
+    mean = {}
+    for metric, values in group.values.items():
+        *of_labels, of_mean = _estimates(group, metric)
+        for metrics, estimate in zip(per_label, of_labels):
+            metrics[metric] = estimate
+        pooled = np.where(group.of_mean[metric], values[1:, :, :-1], np.nan).ravel()
+        mean[metric] = replace(
+            of_mean, sd_over_replicates_and_labels=float(sd_and_ci(pooled)[0]),
+            paper=_paper(paper_mean.get(metric)))
+
+    undefined = np.isnan(group.values["auroc"][1:, 0]).sum(axis=0)
+    label_scores = {}
+    for column, (label, metrics) in enumerate(zip(labels, per_label)):
+        metrics["auroc"] = replace(metrics["auroc"], paper=_paper(paper_auroc.get(label)))
+        counts = {name: float(np.mean([getattr(point, name)[column] for point in group.points]))
+                  for name in ("threshold", "tp", "fp", "tn", "fn")}
+        label_scores[label] = LabelScores(metrics, undefined_replicates=int(undefined[column]),
+                                          **counts)
+    areas = group.values["auroc"][0, :, -1]
+    runs = [_run_info(m, float(area)) for m, area in zip(group.models, areas)]
+    return InitScores(group.name, init, label_scores, mean, tuple(runs))
+
+
+def _paper(numbers: list | None) -> tuple[float, float] | None:
+    return None if numbers is None else (numbers[0], numbers[1])
+
+
+def _run_info(model: Predictions, mean_auroc: float) -> RunInfo:
+    meta = model.meta
+    return RunInfo(
+        meta.get("run"), mean_auroc, meta.get("seed"), meta.get("arch"), meta.get("split_hash"),
+        meta.get("checkpoint_sha256"), meta.get("versions"), meta.get("file"),
+        meta.get("settings"))
+
+
+def _comparison(a: RunGroup, b: RunGroup, labels: Sequence[str],
+                not_tested: dict[str, list[str | None]], alternative: str,
+                margin: float | None) -> Comparison:
+    """Differences a - b of every metric with p-values, and DeLong's beside them for single runs."""
+    by_metric = {}
+    for metric, reasons in not_tested.items():
+        inference = infer_runs(a.values[metric], b.values[metric], alternative)
+        *of_labels, of_mean = _tests(inference, reasons, margin if metric == "auroc" else None)
+        by_metric[metric] = Comparison(
+            a.name, b.name, (len(a.models), len(b.models)), dict(zip(labels, of_labels)), of_mean,
+            replicates=inference.replicates)
+    primary = by_metric.pop("auroc")
+    if primary.runs == (1, 1):
+        (one,), (other,) = a.models, b.models
+        for column, (label, test) in enumerate(primary.labels.items()):
+            delong = delong_test(one.y_true[:, column], one.y_score[:, column],
+                                 other.y_score[:, column])
+            primary.labels[label] = replace(test, delong_p=delong.p_value,
+                                            delong_interval=delong.ci)
+    return replace(primary, further=by_metric)
+
+
+def _tests(inference: RunsInference, reasons: Sequence[str | None],
+           margin: float | None) -> list[Test]:
+    """The tests of a difference (L + 1,), NaN where there is a reason not to test it."""
+    is_tested = np.array([reason is None for reason in reasons])
+    p_value = np.where(is_tested, inference.p_value, np.nan)
+    floor = 0.0
+    if inference.share_of_runs is None:
+        floor = 2 / (len(inference.replicates) + 1)  # see `p_values`
+    p_noninferior = p_equivalent = None
+    if margin is not None:
+        above = inference.p_one_sided("greater", -margin)
+        below = inference.p_one_sided("less", margin)
+        p_noninferior = np.where(is_tested, above, np.nan)
+        p_equivalent = np.where(is_tested, np.maximum(above, below), np.nan)
+    tests = []
+    for column, reason in enumerate(reasons):
+        mean = nanmean(inference.replicates[:, column], axis=0)
+        tests.append(Test(
+            float(inference.value[column]), _pair(inference.ci[column]),
+            float(inference.se[column]), float(mean), float(inference.sd[column]),
+            float(p_value[column]), floor, reason, _entry(inference.share_of_runs, column),
+            _entry(p_noninferior, column), _entry(p_equivalent, column)))
+    return tests
+
+
+def _entry(values: np.ndarray | None, column: int) -> float | None:
+    return None if values is None else float(values[column])
+
+
+def adjust(studies: Sequence[Study], family: Literal["comparison", "report"],
+           method: Literal["bh", "max-t"] = "bh") -> list[Study]:
+    """The studies with every comparison's adjusted p-values, and without its replicates.
 
     The mean over labels is the primary endpoint of a comparison: it is adjusted over the means of
     all comparisons, and over these alone. The labels of a comparison, or with `family` "report" of
     all of them, are families of their own, and so is each metric. `method` "bh" is Benjamini and
     Hochberg's, "max-t" Westfall and Young's over the joint replicates.
     """
-    comparisons = [c for s in studies for c in s["comparisons"]]
-    replicates = [c.pop("replicates", {}) for c in comparisons]
-    for metric in dict.fromkeys(metric for s in studies for metric in s["metrics"]):
-        means, labels = [], []
-        for c, of_comparison in zip(comparisons, replicates):
-            found = c if metric == "auroc" else c["metrics"].get(metric)
-            if found:
-                tests = [*found["labels"].values(), found["mean"]]
-                columns = of_comparison[metric].T if method == "max-t" else tests
-                *of_labels, of_mean = zip(tests, columns)
-                means.append(of_mean)
-                labels.append(of_labels)
-        for tests in [means, *(labels if family == "comparison" else [sum(labels, [])])]:
-            p = [test["p"] for test, _ in tests]
-            adjusted = benjamini_hochberg(p) if method == "bh" or not tests else max_t(
-                p, [_statistic(test) for test, _ in tests], np.stack([x for _, x in tests], axis=1))
-            for (test, _), p in zip(tests, adjusted):
-                test |= {"p_adjusted": float(p), "family_size": int((~np.isnan(adjusted)).sum())}
+    comparisons = [c for s in studies for c in s.comparisons]
+    metrics = dict.fromkeys(metric for s in studies for metric in s.metrics)
+    adjusted: list[dict[str, Comparison]] = [{} for _ in comparisons]
+    for metric in metrics:
+        in_metric = {}  # by the comparison's number
+        for number, c in enumerate(comparisons):
+            if metric == "auroc":
+                in_metric[number] = c
+            elif metric in c.further:
+                in_metric[number] = c.further[metric]
+        for number, c in zip(in_metric, _adjust_metric(list(in_metric.values()), family, method)):
+            adjusted[number][metric] = c
+
+    result, number = [], 0
+    for s in studies:
+        own = []
+        for _ in s.comparisons:
+            primary = adjusted[number].pop("auroc")
+            own.append(replace(primary, further=adjusted[number]))
+            number += 1
+        result.append(replace(s, comparisons=tuple(own)))
+    return result
 
 
-def _statistic(test):
+def _adjust_metric(comparisons: Sequence[Comparison], family: str,
+                   method: str) -> list[Comparison]:
+    """All comparisons in one metric, adjusted."""
+    means = _adjust_family([c.mean for c in comparisons],
+                           [_replicates(c, method, -1) for c in comparisons], method)
+    families = [[c] for c in comparisons]
+    if family == "report":
+        families = [list(comparisons)]
+    labels: list[dict[str, Test]] = []
+    for members in families:
+        tests, replicates = [], []
+        for c in members:
+            for column, test in enumerate(c.labels.values()):
+                tests.append(test)
+                replicates.append(_replicates(c, method, column))
+        adjusted = iter(_adjust_family(tests, replicates, method))
+        for c in members:
+            labels.append({label: next(adjusted) for label in c.labels})
+    return [replace(c, mean=mean, labels=of_labels, replicates=None)
+            for c, mean, of_labels in zip(comparisons, means, labels)]
+
+
+def _replicates(comparison: Comparison, method: str, column: int) -> np.ndarray | None:
+    """A test's replicates (B,), which Benjamini and Hochberg's way does without."""
+    if method == "bh":
+        return None
+    if comparison.replicates is None:
+        raise ValueError(f"{comparison.a} against {comparison.b}: adjusted before, and max-t needs "
+                         "the replicates, which are gone")
+    return comparison.replicates[:, column]
+
+
+def _adjust_family(tests: Sequence[Test], replicates: Sequence, method: str) -> list[Test]:
+    """One family's tests, adjusted."""
+    if not tests:
+        return []
+    p = [test.p_value for test in tests]
+    if method == "bh":
+        adjusted = benjamini_hochberg(p)
+    else:
+        adjusted = max_t(p, [_statistic(test) for test in tests], np.stack(replicates, axis=1))
+    size = int((~np.isnan(adjusted)).sum())
+    return [replace(test, p_adjusted=float(p_adjusted), family_size=size)
+            for test, p_adjusted in zip(tests, adjusted)]
+
+
+def _statistic(test: Test) -> float:
     """|difference| in standard errors; of Student's t, the normal deviate of the same p."""
-    if test["share_of_runs"] is None:
-        return abs(test["value"]) / test["sd"] if test["sd"] > 0 else 0.0
-    return NormalDist().inv_cdf(1 - max(test["p"], 1e-15) / 2) if test["p"] < 1 else 0.0
-
-
-def _validation_thresholds(model, instead):
-    if model.meta.get("thresholds") is None:
-        raise ValueError(f"{model.meta['name']} carries no validation thresholds: {instead}")
-    return np.array(model.meta["thresholds"], dtype=np.float64)  # NaN for None
-
-
-class _Init:
-    """The runs of one init: for each metric `runs` (B + 1, K, L + 1), on the test set and then in
-    the replicates, and `most` (L + 1,) of `score_interval`. The last column is the mean over the
-    labels that `of_mean` (L,) has of each metric, the same ones in every replicate.
-    """
-
-    def __init__(self, models, points, drawn, of_mean):
-        self.models, self.points, self.name = models, points, models[0].meta["name"]
-        self.runs, self.most, self.of_mean = {}, {}, of_mean
-        for metric, counted in of_mean.items():
-            on_test_set = np.stack([d.value[metric] for d in drawn])[None]
-            replicates = np.stack([d.values[metric] for d in drawn], axis=1)
-            most = largest_count(metric, *drawn[0].classes)
-            with np.errstate(invalid="ignore", divide="ignore"):
-                self.runs[metric] = np.concatenate([
-                    np.append(x, x[..., counted].sum(axis=-1, keepdims=True) / counted.sum(), -1)
-                    for x in (on_test_set, replicates)])
-                # the labels taken for independent
-                self.most[metric] = np.append(most, counted.sum()**2 / (1 / most[counted]).sum())
-
-    def cells(self, metric):
-        """Dicts of the mean over runs on the test set; mean, SD and interval over replicates."""
-        on_test_set, found = self.runs[metric][0], infer_runs(self.runs[metric])
-        run_sd = (on_test_set.std(axis=0, ddof=1).tolist() if len(on_test_set) > 1 else
-                  [None] * len(found.sd))
-        ci = found.ci if metric in PROBABILITY_METRICS else score_interval(
-            found.value, found.se**2, self.most[metric], found.df)
-        return [{"value": float(value), "mean": float(nanmean(found.replicates[:, at], axis=0)),
-                 "sd": float(found.sd[at]), "ci": ci[at].tolist(), "sd_of_runs": run_sd[at]}
-                for at, value in enumerate(found.value)]
-
-
-def _model(corpus, init, labels, label_set):
-    """One init's numbers, per label and in the mean, over all of its runs."""
-    meta = init.models[0].meta
-    trained = meta.get("init")
-    label_set = label_set if meta.get("paper_init", True) else None  # not the paper's weights
-    table4 = TABLE4.get(corpus, {}).get(trained, {}) if label_set == "table3" else {}
-    table5 = TABLE5.get(corpus, {}).get(trained, {}) if label_set == "mimic-overlap" else {}
-    in_paper = {"auroc": table5["mean"]} if table5 else table4
-    cells = {metric: init.cells(metric) for metric in init.runs}
-    undefined = np.isnan(init.runs["auroc"][1:, 0]).sum(axis=0)
-    per_label = {
-        label: {metric: of_metric[at] for metric, of_metric in cells.items()}
-        | {name: float(np.mean([getattr(point, name)[at] for point in init.points]))
-           for name in ("threshold", "tp", "fp", "tn", "fn")}
-        | {"undefined_replicates": int(undefined[at]), "paper_auroc": table5.get(label)}
-        for at, label in enumerate(labels)}
-    mean = {metric: of_metric[-1] | {
-        "sd_over_replicates_and_labels": float(sd_and_ci(np.where(  # of the labels in the mean
-            init.of_mean[metric], init.runs[metric][1:, :, :-1], np.nan).ravel())[0]),
-        "paper": in_paper.get(metric)} for metric, of_metric in cells.items()}
-    named = ("run", "seed", "arch", "split_hash", "checkpoint_sha256", "versions", "file",
-             "settings")
-    return {"name": init.name, "init": trained, "labels": per_label, "mean": mean,
-            "runs": [{key: m.meta.get(key) for key in named} | {"mean_auroc": float(area)}
-                     for m, area in zip(init.models, init.runs["auroc"][0, :, -1])]}
-
-
-def _comparison(a, b, labels, tested, alternative, margin):
-    """Differences a - b of every metric with p-values, and DeLong's beside them for single runs."""
-    found, replicates = {}, {}
-    for metric, which in tested.items():
-        tests, replicates[metric] = _tests(a, b, metric, which, alternative,
-                                           margin if metric == "auroc" else None)
-        found[metric] = {"labels": dict(zip(labels, tests)), "mean": tests[-1]}
-    (one, *more), (other, *others) = a.models, b.models
-    for at, label in enumerate(labels if not more and not others else ()):
-        delong = delong_test(one.y_true[:, at], one.y_score[:, at], other.y_score[:, at])
-        found["auroc"]["labels"][label] |= {"delong_p": delong.p_value,
-                                            "delong_ci": list(delong.ci)}
-    return {"a": a.name, "b": b.name, "runs_a": len(a.models), "runs_b": len(b.models),
-            **found.pop("auroc"), "metrics": found, "replicates": replicates}
-
-
-def _tests(a, b, metric, tested, alternative, margin):
-    """The labels' and the mean's tests of a metric, and the paired differences (B, L + 1)."""
-    found = infer_runs(a.runs[metric], b.runs[metric], alternative)
-    p_of, floor, share = {"p": found.p_value}, 0.0, found.share_of_runs
-    if share is None:
-        floor, share = 2 / (len(found.replicates) + 1), np.full(len(found.sd), None)  # `p_values`
-    if margin is not None:
-        above = found.p_one_sided("greater", -margin)
-        p_of |= {"p_noninferior": above,
-                 "p_equivalent": np.maximum(above, found.p_one_sided("less", margin))}
-    return [{"value": float(value), "mean": float(nanmean(found.replicates[:, at], axis=0)),
-             "sd": float(found.sd[at]), "ci": found.ci[at].tolist(), "p_floor": floor,
-             "share_of_runs": share.tolist()[at]}
-            | {key: float(p[at]) if tested[at] else float("nan") for key, p in p_of.items()}
-            for at, value in enumerate(found.value)], found.replicates
+    if test.share_of_runs is None:
+        if test.sd_over_replicates > 0:
+            return abs(test.difference) / test.sd_over_replicates
+        return 0.0
+    if test.p_value < 1:
+        return NormalDist().inv_cdf(1 - max(test.p_value, 1e-15) / 2)
+    return 0.0

@@ -6,140 +6,213 @@ by patient where patients are known.
 
 Seyyed-Kalantari et al., "Underdiagnosis bias of artificial intelligence algorithms applied to chest
 radiographs in under-served patient populations", Nature Medicine 27 (2021): how many of the sick
-are called healthy (`fpr_no_finding`).
+are called healthy (`SICK_CALLED_HEALTHY`).
 """
 
 import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
-from stats.bootstrap import bootstrap_models
+from stats.bootstrap import Bootstrap, bootstrap_models
 from stats.families import benjamini_hochberg
-from stats.intervals import largest_count, score_interval
+from stats.intervals import largest_count, nanmean, score_interval
+from stats.predictions import Predictions, patients_of
+from stats.results import Estimate, Gap, GroupScores, Interaction, Subgroups, Test
 from stats.roc import youden
 from stats.runs import infer_runs
 
 AGES = {"0 to 39": 0, "40 to 59": 40, "60 to 79": 60, "80 and over": 80}  # years
 METRICS = ("auroc", "sensitivity", "specificity")
-MOST = 12  # groups of an attribute
+SICK_CALLED_HEALTHY = "fpr_no_finding"
+MAX_GROUPS = 12  # of an attribute
 
 
-def age_groups(age):
+def age_groups(age: np.ndarray) -> np.ndarray:
     """Years (N,), NaN if not known, as names of `AGES`, "" if not known."""
-    names = np.array(list(AGES))[np.searchsorted(list(AGES.values()), age, side="right") - 1]
-    return np.where(np.isnan(age), "", names)
+    group = np.searchsorted(list(AGES.values()), age, side="right") - 1
+    return np.where(np.isnan(age), "", np.array(list(AGES))[group])
 
 
-def group_of(models, attribute, covariates):
+def group_of(models: Sequence[Predictions], attribute: str,
+             covariates: Mapping[str, Mapping[str, str]]) -> np.ndarray:
     """The group of each radiograph (N,), "" where it is not known.
 
     `attribute` is sex, age, view or a key of `covariates`, whose values are dicts of image or
     patient -> group.
     """
+    images = models[0].image_id
     if attribute in covariates:
-        of, m = covariates[attribute], models[0]
-        patients = m.image_id if m.patient_id is None else m.patient_id
-        return np.array([of.get(image, of.get(patient, ""))
-                         for image, patient in zip(m.image_id, patients)])
-    values = next((x for m in models if (x := getattr(m, attribute)) is not None), None)
-    if values is None:
-        return np.full(len(models[0].image_id), "")
-    return age_groups(values) if attribute == "age" else values
+        group_by_id = covariates[attribute]
+        patients = images if models[0].patient_id is None else models[0].patient_id
+        groups = []
+        for image, patient in zip(images, patients):
+            groups.append(group_by_id.get(image, group_by_id.get(patient, "")))
+        return np.array(groups)
+    for m in models:
+        values = getattr(m, attribute)
+        if values is not None:
+            return age_groups(values) if attribute == "age" else values
+    return np.full(len(images), "")
 
 
-def subgroups(models, columns, labels, *, min_count=15, **options):
+def subgroups(models: Sequence[Predictions], columns: dict[str, np.ndarray],
+              labels: Sequence[str], *, min_count: int = 15, n_resamples: int = 1000,
+              seed: int = 0, threads: int | None = None) -> Subgroups:
     """Each group's metrics, how they differ from the others', and whether inits differ in that.
 
     `models` are aligned `Predictions`, those of the same `meta["name"]` being runs of one init;
     `columns` a dict of attribute -> group of each radiograph (N,), "" where it is not known;
     `labels` those to average over, where a group has `min_count` of both classes (patients, if
-    known); `options` the `n_resamples`, `seed` and `threads` of `stats.bootstrap_models`.
+    known); the rest is as in `stats.bootstrap_models`.
 
-    Returns a dict of lists. `groups`: metrics of each; sensitivity and specificity at the
-    validation threshold, or at Youden's of the whole test set. `gaps`: group (`high`) minus the
-    others (`low`). `interactions`: how the models' difference in ROC-AUC differs from that among
-    the others. p-values are adjusted over the groups. `too_small`: what was left out.
+    Sensitivity and specificity are at the validation threshold, or at Youden's of the whole test
+    set. p-values are adjusted over the groups.
     """
-    patients = next((m.patient_id for m in models if m.patient_id is not None), None)
-    validation = [np.array(m.meta.get("thresholds") or [None] * len(m.labels), dtype=float)
-                  for m in models]
-    options |= {"metrics": METRICS, "groups": patients, "thresholds": [
-        np.where(np.isnan(known), youden(m.y_true, m.y_score), known)
-        for m, known in zip(models, validation)]}
+    patients = patients_of(models)
+    draw = partial(bootstrap_models, metrics=METRICS, groups=patients, n_resamples=n_resamples,
+                   seed=seed, threads=threads, thresholds=[_thresholds(m) for m in models])
     groups, gaps, interactions, too_small = [], [], [], []
     for attribute, values in columns.items():
         names = sorted(set(values.tolist()) - {""})
-        if len(names) > MOST:
-            raise ValueError(f"--subgroups {attribute}: expected at most {MOST} groups, found "
-                             f"{len(names)}: {', '.join(names[:3])}, ...")
-        too_small += [] if names else [f"{attribute}: not known"]
+        if len(names) > MAX_GROUPS:
+            raise ValueError(f"--subgroups {attribute}: expected at most {MAX_GROUPS} groups, "
+                             f"found {len(names)}: {', '.join(names[:3])}, ...")
+        if not names:
+            too_small.append(f"{attribute}: not known")
         for name in names:
-            inside, outside = values == name, (values != name) & (values != "")
-            found, most, scored = _score(models, (inside, outside), labels, min_count, options)
-            if not scored:
+            inside = values == name
+            outside = ~inside & (values != "")
+            sides = _score(models, inside, outside, labels, min_count, draw)
+            if not sides.labels:
                 too_small.append(
                     f"{attribute} {name}: {inside.sum():,} radiographs, no label with "
                     f"{min_count} positives and negatives in the group and outside of it")
                 continue
-            groups.append({
-                "attribute": attribute, "group": name, "images": int(inside.sum()),
-                "patients": None if patients is None else len(np.unique(patients[inside])),
-                "labels": scored, "models": {model: {
-                    metric: _cell(x[0], most[metric]) for metric, x in of.items()}
-                    for model, of in found.items()}})
+            groups.append(_group_scores(attribute, name, inside, patients, sides))
             if len(names) == 2 and name == names[1]:
                 continue  # its gap is the first's
-            gaps += [{"attribute": attribute, "model": model, "metric": metric, "high": name,
-                      "low": names[1] if len(names) == 2 else "all others"} | _test(x[0] - x[1])
-                     for model, of in found.items() for metric, x in of.items()]
-            interactions += [{"attribute": attribute, "group": name, "a": a, "b": b} | _test(
-                *(found[model]["auroc"][0] - found[model]["auroc"][1] for model in (a, b)))
-                for a, b in itertools.combinations(found, 2)]
-    for tests, family in ((gaps, ("model", "metric")), (interactions, ("a", "b"))):
-        families = {}
-        for test in tests:
-            families.setdefault(tuple(test[key] for key in family), []).append(test)
-        for one in families.values():
-            for test, p in zip(one, benjamini_hochberg([test["p"] for test in one])):
-                test["p_adjusted"] = float(p)
-    return {"groups": groups, "gaps": gaps, "interactions": interactions, "too_small": too_small}
+            rest = names[1] if len(names) == 2 else "all others"
+            for model, metrics in sides.inside.items():
+                for metric, values_inside in metrics.items():
+                    gap = values_inside - sides.outside[model][metric]
+                    gaps.append(Gap(attribute, model, metric, name, rest, _test(gap)))
+            for a, b in itertools.combinations(sides.inside, 2):
+                gap_a = sides.inside[a]["auroc"] - sides.outside[a]["auroc"]
+                gap_b = sides.inside[b]["auroc"] - sides.outside[b]["auroc"]
+                interactions.append(Interaction(attribute, name, a, b, _test(gap_a, gap_b)))
+    return Subgroups(tuple(groups), tuple(_adjust(gaps, lambda gap: (gap.model, gap.metric))),
+                     tuple(_adjust(interactions, lambda test: (test.a, test.b))),
+                     tuple(too_small))
 
 
-def _score(models, sides, labels, min_count, options):
-    """Means over the labels that have enough of both classes inside and outside of a group.
+def _thresholds(model: Predictions) -> np.ndarray:
+    """The validation thresholds (L,), or where there is none Youden's of the whole test set."""
+    known = model.meta.get("thresholds") or [None] * len(model.labels)
+    validation = np.array(known, dtype=float)
+    return np.where(np.isnan(validation), youden(model.y_true, model.y_score), validation)
 
-    A dict of model -> metric -> (2, B + 1, K, 1): of the two sides, on the test set and in the
-    replicates, for each run; the `most` of `stats.intervals.score_interval` inside; the labels.
+
+@dataclass(frozen=True)
+class _Sides:
+    """A group and the others: by the init's name and metric, means over `labels`.
+
+    (B + 1, K, 1) arrays: on the test set and in the replicates, for each of K runs. `trials` are
+    the most of `stats.intervals.score_interval` inside.
     """
-    have, scores = models[0].labels, [m.y_score for m in models]
-    drawn = [bootstrap_models(np.where(side[:, None], models[0].y_true, np.nan), scores, **options)
-             for side in sides]
-    averaged = np.isin(have, labels) & np.all([of[0].classes >= min_count for of in drawn], (0, 1))
-    runs, most, scored = {}, {}, [label for label, mean in zip(have, averaged) if mean]
-    for m, *both in zip(models, *drawn) if scored else ():
-        of = runs.setdefault(m.meta["name"], {})
-        for metric in METRICS:
-            x = np.stack([np.vstack([one.value[metric], one.values[metric]]) for one in both])
-            of.setdefault(metric, []).append(x[..., averaged].mean(axis=-1))
-            trials = largest_count(metric, *both[0].classes)
-            most[metric] = len(scored)**2 / (1 / trials[averaged]).sum()  # as if independent
-        at = have.index("No finding") if "No finding" in have else None
-        if at is not None and min(one.classes[1, at] for one in both) >= min_count:  # the sick
-            of.setdefault("fpr_no_finding", []).append(1 - x[..., at])  # x: the specificity
-            most["fpr_no_finding"] = trials[at]
-    return {name: {metric: np.stack(x, axis=-1)[..., None] for metric, x in of.items()}
-            for name, of in runs.items()}, most, scored
+
+    labels: tuple[str, ...]
+    inside: dict[str, dict[str, np.ndarray]]
+    outside: dict[str, dict[str, np.ndarray]]
+    trials: dict[str, float]
 
 
-def _cell(x, most):
+def _score(models: Sequence[Predictions], inside: np.ndarray, outside: np.ndarray,
+           labels: Sequence[str], min_count: int,
+           draw: Callable[..., list[Bootstrap]]) -> _Sides:
+    """Means over the labels that have enough of both classes inside and outside of a group."""
+    y_true, have = models[0].y_true, models[0].labels
+    scores = [m.y_score for m in models]
+    drawn_inside = draw(np.where(inside[:, None], y_true, np.nan), scores)
+    drawn_outside = draw(np.where(outside[:, None], y_true, np.nan), scores)
+    classes = np.minimum(drawn_inside[0].classes, drawn_outside[0].classes)  # (2, L)
+    averaged = np.isin(have, labels) & (classes >= min_count).all(axis=0)
+    scored = tuple(np.array(have)[averaged].tolist())
+    if not scored:
+        return _Sides(scored, {}, {}, {})
+
+    trials = {}
+    for metric in METRICS:
+        of_labels = largest_count(metric, *drawn_inside[0].classes)
+        trials[metric] = len(scored)**2 / (1 / of_labels[averaged]).sum()  # as if independent
+    no_finding = None  # its column, where enough are sick
+    if "No finding" in have and classes[1, have.index("No finding")] >= min_count:
+        no_finding = have.index("No finding")
+        trials[SICK_CALLED_HEALTHY] = drawn_inside[0].classes[1, no_finding]
+    sides = []
+    for drawn in (drawn_inside, drawn_outside):
+        runs: dict[str, dict[str, list]] = {}
+        for m, bootstrap in zip(models, drawn):
+            metrics = runs.setdefault(m.meta["name"], {})
+            for metric in METRICS:
+                values = np.vstack([bootstrap.value[metric], bootstrap.values[metric]])
+                metrics.setdefault(metric, []).append(values[:, averaged].mean(axis=-1))
+            if no_finding is not None:  # `values` has the specificity
+                metrics.setdefault(SICK_CALLED_HEALTHY, []).append(1 - values[:, no_finding])
+        sides.append({name: {metric: np.stack(columns, axis=-1)[..., None]
+                             for metric, columns in metrics.items()}
+                      for name, metrics in runs.items()})
+    return _Sides(scored, sides[0], sides[1], trials)
+
+
+def _group_scores(attribute: str, name: str, inside: np.ndarray, patients: np.ndarray | None,
+                  sides: _Sides) -> GroupScores:
+    """What there is to say of a group itself."""
+    estimates: dict[str, dict[str, Estimate]] = {}
+    for model, metrics in sides.inside.items():
+        estimates[model] = {}
+        for metric, values in metrics.items():
+            estimates[model][metric] = _estimate(values, sides.trials[metric])
+    n_patients = None if patients is None else len(np.unique(patients[inside]))
+    return GroupScores(attribute, name, int(inside.sum()), n_patients, sides.labels, estimates)
+
+
+def _estimate(values: np.ndarray, trials: float) -> Estimate:
     """A metric's value and interval."""
-    found = infer_runs(x)
-    value, se, df = found.value[0], found.se[0], found.df[0]
-    return {"value": float(value), "ci": score_interval(value, se**2, most, df).tolist()}
+    inference = infer_runs(values)
+    se = inference.se[0]
+    low, high = score_interval(inference.value[0], se**2, trials, inference.df[0]).tolist()
+    sd_between_runs = None
+    if values.shape[1] > 1:
+        sd_between_runs = float(values[0, :, 0].std(ddof=1))
+    return Estimate(float(inference.value[0]), (low, high), float(se),
+                    float(nanmean(inference.replicates, axis=0)[0]), float(inference.sd[0]),
+                    sd_between_runs)
 
 
-def _test(a, b=None):
+def _test(a: np.ndarray, b: np.ndarray | None = None) -> Test:
     """A difference, its interval and p."""
-    found = infer_runs(a, b)
-    return {"value": float(found.value[0]), "ci": found.ci[0].tolist(),
-            "p": float(found.p_value[0])}
+    inference = infer_runs(a, b)
+    low, high = inference.ci[0].tolist()
+    share = None
+    if inference.share_of_runs is not None:
+        share = float(inference.share_of_runs[0])
+    return Test(float(inference.value[0]), (low, high), float(inference.se[0]),
+                float(nanmean(inference.replicates, axis=0)[0]), float(inference.sd[0]),
+                float(inference.p_value[0]), 0.0, None, share)
+
+
+def _adjust(rows: Sequence, family_of: Callable) -> list:
+    """Gaps or interactions with p-values adjusted over the groups, within their families."""
+    families: dict[tuple, list[int]] = {}
+    for number, row in enumerate(rows):
+        families.setdefault(family_of(row), []).append(number)
+    adjusted = list(rows)
+    for members in families.values():
+        p_values = benjamini_hochberg([rows[number].test.p_value for number in members])
+        for number, p in zip(members, p_values):
+            test = replace(rows[number].test, p_adjusted=float(p), family_size=len(members))
+            adjusted[number] = replace(rows[number], test=test)
+    return adjusted

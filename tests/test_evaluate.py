@@ -67,20 +67,21 @@ def test_anybodys_predictions(here, capsys):
         for name, columns in (("truth", (2, 3)), ("A", (2, 1)))
     )
     for at, label in enumerate(("Edema", "Effusion")):
-        assert found["models"][0]["labels"][label]["auroc"]["value"] == pytest.approx(
+        assert found["models"][0]["labels"][label]["metrics"]["auroc"]["value"] == pytest.approx(
             roc_auc_score(truth[:, at], a[:, at]), abs=1e-12
         )
     assert found["labels_left_out"] == ["Mass"]
     printed = capsys.readouterr().out
     answer, caution, prefer, _, header, *rows = printed.strip().splitlines()
     mean = found["comparisons"][0]["mean"]
-    assert answer.startswith(f"A − B on predictions: {100 * mean['value']:+.2f} points (95 % CI ")
+    points = f"{100 * mean['difference']:+.2f} points"
+    assert answer.startswith(f"A − B on predictions: {points} (95 % CI ")
     assert (here / "out" / "report.md").read_text().startswith(f"**{answer}.**\n")
     assert header.split()[2:] == ["A", "B", "Difference", "95", "%", "CI", "p,", "adjusted"]
     assert "about these trained models alone" in caution and "--resample patient" in prefer
     shown = {row.split("  ")[0]: row.split() for row in rows[:3]}
     assert shown["Edema"][1] == f"{100 * roc_auc_score(truth[:, 0], a[:, 0]):.2f}"
-    assert f"{100 * mean['value']:+.2f}" in shown["Mean over labels"]
+    assert f"{100 * mean['difference']:+.2f}" in shown["Mean over labels"]
     assert f"forest plot: {Path('out') / 'forest.png'}" in rows
 
 
@@ -126,12 +127,12 @@ def test_settings_change_what_they_say(here):
     assert "found anew in each resample" in text and "two-sided" in text
     text, by_patient = report("--resample", "patient")
     assert "patients drawn, each with all radiographs" in text
-    assert mean(by_patient)["sd"] != mean(plain)["sd"]
+    assert mean(by_patient)["sd_over_replicates"] != mean(plain)["sd_over_replicates"]
     text, one_sided = report("--p-value", "paper")
     assert "one-sided" in text
-    assert mean(one_sided)["p"] < mean(plain)["p"]
+    assert mean(one_sided)["p_value"] < mean(plain)["p_value"]
     _, other = report("--seed", "1")
-    assert mean(other)["sd"] != mean(plain)["sd"]
+    assert mean(other)["sd_over_replicates"] != mean(plain)["sd_over_replicates"]
     text, _ = report("--family", "report")
     assert "of a label over the labels of all comparisons of this report" in text
 
@@ -586,7 +587,8 @@ def test_seeds_are_runs_of_an_init_and_other_settings_are_named(here, phantom):
     ]
     assert [run["seed"] for run in found["models"][0]["runs"]] == [0, 1]
     assert len(found["comparisons"]) == 3
-    assert found["comparisons"][0]["mean"]["p"] is not None  # with 15 of a class, none is tested
+    mean = found["comparisons"][0]["mean"]
+    assert mean["p_value"] is not None  # with 15 of a class, none is tested
     text = Path("reports/report.md").read_text()
     assert "An init with a single run is given the other's variance" in text
     assert "DINOv2, lr 1e-05 minus ImageNet-21k" in text
@@ -613,7 +615,7 @@ def test_the_papers_p_of_none_of_a_hundred(here, capsys):
     mean = json.loads(Path("reports/report.json").read_text())["studies"][0]["comparisons"][0][
         "mean"
     ]
-    assert mean["p"] == 0 and "p ≤ 0.02," in capsys.readouterr().out
+    assert mean["p_value"] == 0 and "p ≤ 0.02," in capsys.readouterr().out
 
 
 def test_a_run_that_is_still_training_is_named(here, phantom, capsys):
@@ -732,7 +734,7 @@ def test_runs_are_tested_on_other_corpora(here, hospitals):
         (None, "cxr14", 2), ("ukacxr", "cxr14", 1), ("cxr14", "ukacxr", 2), (None, "ukacxr", 1)]
     assert all(s["labels"] == SHARED for s in found)
     assert len({s["name"] for s in found}) == 4
-    assert found[2]["comparisons"][0]["mean"]["p"] is not None
+    assert found[2]["comparisons"][0]["mean"]["p_value"] is not None
     assert {s["label_set"] for s in (found[1], found[2])} == {"all"}
 
     # by hand: all of cxr14's test set through the model that was trained on sides
@@ -746,7 +748,7 @@ def test_runs_are_tested_on_other_corpora(here, hospitals):
         columns = [at for at, name in enumerate(names) if name.startswith(label)]
         assert len(columns) == (label not in ("Cardiomegaly", "No finding")) + 1
         truth = labels[:, test_set.labels.index(label)].numpy()
-        value = found[1]["models"][0]["labels"][label]["auroc"]["value"]
+        value = found[1]["models"][0]["labels"][label]["metrics"]["auroc"]["value"]
         if 0 < truth.sum() < len(truth):
             assert value == pytest.approx(roc_auc_score(truth, scores[:, columns].max(axis=1)))
 
@@ -785,7 +787,7 @@ def test_a_truth_for_runs_is_joined_by_image(here, phantom, capsys):
     whole = len(p.image_id)
     assert found["truth"] == {"file": "expert.csv", "sha256": digest, "images": 9, "of": whole}
     assert found["images"] == 9 and found["labels"] == ["Cardiomegaly"]
-    value = found["models"][0]["labels"]["Cardiomegaly"]["auroc"]["value"]
+    value = found["models"][0]["labels"]["Cardiomegaly"]["metrics"]["auroc"]["value"]
     column = p.y_score[some, p.labels.index("Cardiomegaly")]
     assert value == pytest.approx(roc_auc_score(expert, column))
     assert len(found["comparisons"]) == 1
@@ -809,7 +811,7 @@ def test_images_that_a_list_names_are_left_out(here, capsys):
     keep = [row for row in range(80) if row not in (3, 5)]
     truth, a = (np.loadtxt(f"{name}.csv", delimiter=",", skiprows=1, usecols=2)[keep]
                 for name in ("truth", "A"))
-    value = found["models"][0]["labels"]["Edema"]["auroc"]["value"]
+    value = found["models"][0]["labels"]["Edema"]["metrics"]["auroc"]["value"]
     assert value == pytest.approx(roc_auc_score(truth, a))
     shutil.rmtree("reports")
     Path("none.txt").write_text("t1\n")
@@ -998,7 +1000,7 @@ def test_further_metrics_margins_and_max_t(here, capsys):
     assert adjusted != by_bh and max(adjusted) < 1
     truth, a = (np.loadtxt(f"{name}.csv", delimiter=",", skiprows=1, usecols=2)
                 for name in ("truth", "A"))
-    cells = found["models"][0]["labels"]["Edema"]
+    cells = found["models"][0]["labels"]["Edema"]["metrics"]
     assert cells["average_precision"]["value"] == pytest.approx(average_precision_score(truth, a))
     assert cells["brier"]["value"] == pytest.approx(brier_score_loss(truth, a))
     assert found["comparisons"][0]["mean"]["p_equivalent"] < 0.05
@@ -1006,7 +1008,8 @@ def test_further_metrics_margins_and_max_t(here, capsys):
     (found,) = json.loads(Path("reports/report.json").read_text())["studies"]
     calls, n = a >= 0.3, len(a)
     benefit = (calls & (truth == 1)).sum() / n - (calls & (truth == 0)).sum() / n * 0.3 / 0.7
-    assert found["models"][0]["labels"]["Edema"]["net_benefit"]["value"] == pytest.approx(benefit)
+    cells = found["models"][0]["labels"]["Edema"]["metrics"]
+    assert cells["net_benefit"]["value"] == pytest.approx(benefit)
     shutil.rmtree("reports")
     capsys.readouterr()
     fails(capsys, [*CSVS, "--margin", "0"], "--margin 0.0: expected points")

@@ -14,12 +14,14 @@ import pytest
 from scipy.stats import false_discovery_control
 from sklearn.metrics import roc_auc_score
 
+from stats import results
 from stats.predictions import Predictions
 from stats.report import show
 from stats.report.answers import answers, caution
 from stats.report.formats import tex, to_latex
 from stats.report.tables import all_tables, remarks
 from stats.report.write import write_report
+from stats.results import Estimate, Gap, GroupScores, Interaction, Subgroups
 from stats.study import TABLE4, TABLE5, adjust, study
 
 LABELS = ["Edema", "Hernia", "Mass & more_100%", "No finding"]
@@ -39,7 +41,7 @@ REPORT = ("report.html", "report.md", "tables.tex", "metrics.csv", "comparisons.
 PATIENT = SETTINGS | {"resample": "patient"}
 
 
-def models(inits=("dinov2", "imagenet"), n=120, seed=0):
+def models(inits=("dinov2", "imagenet"), n=120, seed=0, title="ChestX-ray14"):
     """Predictions of models of rising quality; nobody has a hernia."""
     rng = np.random.default_rng(seed)
     y = (rng.random((n, 4)) < (0.3, 0, 0.5, 0.4)).astype(np.float32)
@@ -59,6 +61,7 @@ def models(inits=("dinov2", "imagenet"), n=120, seed=0):
                 "name": init,
                 "init": init,
                 "run": f"cxr14-{init}",
+                "corpus_title": title,
                 "thresholds": [0.5, None, 0.4, None],
             },
         )
@@ -72,14 +75,13 @@ def studies(**changes):
         study("cxr14", models(), n_resamples=150, **changes),
         study(
             "phantom",
-            models(("imagenet", "mimic", "dinov2"), seed=1),
+            models(("imagenet", "mimic", "dinov2"), seed=1, title="Phantom"),
             n_resamples=150,
             left_out=["Nodule"],
             **changes,
         ),
     ]
-    adjust(found, "comparison")
-    return found
+    return adjust(found, "comparison")
 
 
 def with_subgroups(s):
@@ -87,85 +89,92 @@ def with_subgroups(s):
     rng = np.random.default_rng(1)
 
     def cell(value):
-        return {"value": value, "ci": [value - rng.uniform(0, 0.03), value + rng.uniform(0, 0.03)]}
+        ends = value - rng.uniform(0, 0.03), value + rng.uniform(0, 0.03)
+        return Estimate(value, ends, 0.01, value, 0.01)
 
-    names = [m["name"] for m in s["models"]]
+    names = [m.name for m in s.models]
     metrics = {"auroc": 0.8, "sensitivity": 0.7, "specificity": 0.75, "fpr_no_finding": 0.2}
     attributes = {"sex": ("F", "M"), "age": ("0-39", "40-59", "60-79", "80+"), "view": ("AP", "PA")}
     groups = [
-        {"attribute": at, "group": group, "images": 1234, "patients": None if at == "sex" else 56,
-         "models": {name: {x: cell(value) for x, value in metrics.items()} for name in names}}
+        GroupScores(at, group, 1234, None if at == "sex" else 56, s.labels,
+                    {name: {x: cell(value) for x, value in metrics.items()} for name in names})
         for at, of in attributes.items() for group in of
     ]
-    test = {"value": 0.031, "ci": [0.01, 0.052], "p": 0.004, "p_adjusted": 0.016}
-    gaps = [{"attribute": at, "model": name, "metric": "fpr_no_finding", "low": of[0],
-             "high": of[-1]} | test for at, of in attributes.items() for name in names]
-    inits = [{"attribute": "sex", "group": "F", "a": a, "b": b} | test | {"p_adjusted": 0.4}
+    test = results.Test(0.031, (0.01, 0.052), 0.01, 0.03, 0.01, 0.004, 0.0, p_adjusted=0.016)
+    gaps = [Gap(at, name, "fpr_no_finding", of[-1], of[0], test)
+            for at, of in attributes.items() for name in names]
+    inits = [Interaction("sex", "F", a, b, replace(test, p_adjusted=0.4))
              for a, b in itertools.combinations(names, 2)]
-    return s | {"subgroups": {"groups": groups, "gaps": gaps, "interactions": inits,
-                              "too_small": ["view LATERAL: 12 radiographs"]}}
+    by_group = Subgroups(tuple(groups), tuple(gaps), tuple(inits),
+                         ("view LATERAL: 12 radiographs",))
+    return replace(s, subgroups=by_group)
+
+
+def with_mean(s, **changes):
+    """The study whose first comparison's mean over labels is another."""
+    first, *others = s.comparisons
+    return replace(s, comparisons=(replace(first, mean=replace(first.mean, **changes)), *others))
 
 
 def test_point_estimates_equal_scikit_learn():
     found, (a, b) = studies()[0], models()
-    for m, p in zip(found["models"], (a, b)):
+    for m, p in zip(found.models, (a, b)):
         areas = []
         for at, label in enumerate(LABELS):
             known = ~np.isnan(p.y_true[:, at])
             if at != 1:
                 areas.append(roc_auc_score(p.y_true[known, at], p.y_score[known, at]))
-                assert m["labels"][label]["auroc"]["value"] == pytest.approx(areas[-1], abs=1e-12)
-        assert np.isnan(m["labels"]["Hernia"]["auroc"]["value"]) and np.isnan(
-            m["labels"]["Hernia"]["accuracy"]["mean"]
-        )
-        assert m["mean"]["auroc"]["value"] == pytest.approx(np.mean(areas), abs=1e-12)
+                assert m.labels[label].metrics["auroc"].value == pytest.approx(areas[-1], abs=1e-12)
+        hernia = m.labels["Hernia"].metrics
+        assert np.isnan(hernia["auroc"].value)
+        assert np.isnan(hernia["accuracy"].mean_over_replicates)
+        mean = m.mean["auroc"]
+        assert mean.value == pytest.approx(np.mean(areas), abs=1e-12)
         # Spread over the labels dominates what is pooled; the mean's own is much smaller.
-        assert m["mean"]["auroc"]["sd"] < m["mean"]["auroc"]["sd_over_replicates_and_labels"]
-    assert found["reasons"] == [None, "no positives", None, None] and found["positives"][1] == 0
-    assert found["patients"] == 60 and found["images"] == 120
+        assert mean.sd_over_replicates < mean.sd_over_replicates_and_labels
+    assert found.reasons == (None, "no positives", None, None) and found.positives[1] == 0
+    assert found.patients == 60 and found.images == 120
 
 
 @pytest.mark.parametrize("family", ["comparison", "report"])
 def test_the_mean_is_primary_and_labels_are_adjusted_over_the_declared_family(family):
-    found = studies()
-    adjust(found, family)
-    comparisons = [c for s in found for c in s["comparisons"]]
-    labels = [[t for t in c["labels"].values() if not np.isnan(t["p"])] for c in comparisons]
+    found = adjust(studies(), family)
+    comparisons = [c for s in found for c in s.comparisons]
+    labels = [[t for t in c.labels.values() if not np.isnan(t.p_value)] for c in comparisons]
     assert [len(t) for t in labels] == [3, 3, 3, 3]  # nobody has a hernia; three and one pairs
-    means = [c["mean"] for c in comparisons]
+    means = [c.mean for c in comparisons]
     for tests in [means, *([sum(labels, [])] if family == "report" else labels)]:
-        expected = false_discovery_control([t["p"] for t in tests])
-        np.testing.assert_allclose([t["p_adjusted"] for t in tests], expected)
-        assert all(t["family_size"] == len(tests) for t in tests)
-    assert all(np.isnan(c["labels"]["Hernia"]["p_adjusted"]) for c in comparisons)
+        expected = false_discovery_control([t.p_value for t in tests])
+        np.testing.assert_allclose([t.p_adjusted for t in tests], expected)
+        assert all(t.family_size == len(tests) for t in tests)
+    assert all(np.isnan(c.labels["Hernia"].p_adjusted) for c in comparisons)
     assert {len(means), *map(len, labels)} == {4, 3}
 
 
 def test_a_single_comparison_has_the_p_of_its_mean():
     """However many labels there are: they are a family of their own."""
-    found = [study("cxr14", models(), n_resamples=150)]
-    adjust(found, "report")
-    mean = found[0]["comparisons"][0]["mean"]
-    assert mean["p_adjusted"] == mean["p"]
+    (found,) = adjust([study("cxr14", models(), n_resamples=150)], "report")
+    mean = found.comparisons[0].mean
+    assert mean.p_adjusted == mean.p_value
 
 
 def test_the_answer_is_a_sentence():
     found = studies()[:1]
-    mean = found[0]["comparisons"][0]["mean"]
-    mean |= {"value": 0.0069, "ci": [0.0042, 0.0095], "p": 0.0021, "p_adjusted": 0.0021}
-    mean["p_floor"] = 0.001
+    found = [with_mean(found[0], difference=0.0069, interval=(0.0042, 0.0095), p_value=0.0021,
+                       p_adjusted=0.0021, p_floor=0.001)]
     expected = (
         "DINOv2 − ImageNet-21k on ChestX-ray14: +0.69 points (95 % CI 0.42 to 0.95), p = 0.002, "
     )
     assert answers(found) == [expected + "1 run each"]
-    mean |= {"value": -0.001, "ci": [-0.003, 0.001], "p": 0.3, "p_adjusted": 0.3}
+    found = [with_mean(found[0], difference=-0.001, interval=(-0.003, 0.001), p_value=0.3,
+                       p_adjusted=0.3)]
     (sentence,) = answers(found)
     assert "−0.10 points (95 % CI −0.30 to 0.10), p = 0.300" in sentence
     assert sentence.endswith("; no significant difference")
     assert len(answers(studies())) == 4 and "adjusted p" in answers(studies())[0]
     alone = study("cxr14", models()[:1], n_resamples=150)
     assert "no other to compare it with" in answers([alone])[0]
-    area = alone["models"][0]["mean"]["auroc"]["value"]
+    area = alone.models[0].mean["auroc"].value
     assert f"DINOv2 on ChestX-ray14: mean ROC-AUC {100 * area:.2f} %" in answers([alone])[0]
 
 
@@ -183,16 +192,17 @@ def test_the_answer_is_a_sentence():
     ],
 )
 def test_a_p_value_at_its_floor_is_a_bound(p, floor, text):
-    assert show.p({"p": p, "p_floor": floor}, "p") == text
+    assert show.p(p, floor) == text
 
 
 def test_validation_thresholds_are_held_and_the_report_says_so(tmp_path):
     found = studies(thresholds="val")
-    edema = found[0]["models"][0]["labels"]["Edema"]
+    edema = found[0].models[0].labels["Edema"]
     p = models()[0]
-    assert edema["threshold"] == 0.5
-    assert edema["tp"] == ((p.y_true[:, 0] == 1) & (p.y_score[:, 0] >= 0.5)).sum()
-    assert np.isnan(found[0]["models"][0]["labels"]["No finding"]["accuracy"]["mean"])
+    assert edema.threshold == 0.5
+    assert edema.tp == ((p.y_true[:, 0] == 1) & (p.y_score[:, 0] >= 0.5)).sum()
+    healthy = found[0].models[0].labels["No finding"]
+    assert np.isnan(healthy.metrics["accuracy"].mean_over_replicates)
     write_report(tmp_path, found, SETTINGS | {"thresholds": "val"})
     text = (tmp_path / "report.md").read_text()
     assert (
@@ -210,8 +220,8 @@ def test_patients_are_resampled_on_request():
     by_image, by_patient = (
         study("cxr14", models(), n_resamples=150, resample=r) for r in ("image", "patient")
     )
-    a, b = (s["models"][0]["labels"]["Edema"]["auroc"] for s in (by_image, by_patient))
-    assert a["value"] == b["value"] and a["sd"] != b["sd"]
+    a, b = (s.models[0].labels["Edema"].metrics["auroc"] for s in (by_image, by_patient))
+    assert a.value == b.value and a.sd_over_replicates != b.sd_over_replicates
     unknown = [
         Predictions(m.image_id, None, m.labels, m.y_true, m.y_score, m.meta) for m in models()
     ]
@@ -236,9 +246,11 @@ def test_files_agree_and_are_the_same_each_time(tmp_path):
     whole = json.loads(
         (tmp_path / "a" / "report.json").read_text(), parse_constant=refuse
     )  # no NaN: strict JSON
-    edema = whole["studies"][0]["models"][1]["labels"]["Edema"]["auroc"]
-    assert edema == studies()[0]["models"][1]["labels"]["Edema"]["auroc"]  # at full precision
-    assert whole["studies"][0]["models"][1]["labels"]["Hernia"]["auroc"]["value"] is None
+    edema = whole["studies"][0]["models"][1]["labels"]["Edema"]["metrics"]["auroc"]
+    expected = studies()[0].models[1].labels["Edema"].metrics["auroc"]  # at full precision
+    assert Estimate(**edema | {"interval": tuple(edema["interval"])}) == expected
+    hernia = whole["studies"][0]["models"][1]["labels"]["Hernia"]["metrics"]
+    assert hernia["auroc"]["value"] is None
     rows = list(csv.DictReader(io.StringIO((tmp_path / "a" / "metrics.csv").read_text())))
     (row,) = (
         r
@@ -246,13 +258,14 @@ def test_files_agree_and_are_the_same_each_time(tmp_path):
         if (r["corpus"], r["model"], r["label"], r["metric"])
         == ("cxr14", "imagenet", "Edema", "auroc")
     )
-    assert float(row["value"]) == edema["value"] and float(row["ci_high"]) == edema["ci"][1]
+    assert float(row["value"]) == edema["value"] and float(row["ci_high"]) == edema["interval"][1]
     assert len(rows) == (2 + 3) * (4 + 1) * 5
     rows = list(csv.DictReader(io.StringIO((tmp_path / "a" / "comparisons.csv").read_text())))
     assert len(rows) == (1 + 3) * (4 + 1)
     wanted = "study,corpus,a,b,label,difference,ci_low,ci_high,p,p_adjusted,runs_a,runs_b"
     assert set(wanted.split(",")) <= set(rows[0]) and rows[4]["label"] == "mean over labels"
-    assert f"{100 * edema['mean']:.2f} ± {100 * edema['sd']:.2f}" in text
+    mean, sd = 100 * expected.mean_over_replicates, 100 * expected.sd_over_replicates
+    assert f"{mean:.2f} ± {sd:.2f}" in text
     assert "Hernia: no positives; neither scored nor compared" in text
     assert "Nodule: not in all of the files compared; left out" in text
 
@@ -272,8 +285,7 @@ def test_a_pooled_spread_is_never_printed_without_saying_so():
     ],
 )
 def test_the_paper_stands_beside_our_number(label_set, number):
-    found = [study("cxr14", models(), n_resamples=100, label_set=label_set)]
-    adjust(found, "comparison")
+    found = adjust([study("cxr14", models(), n_resamples=100, label_set=label_set)], "comparison")
     text = str(all_tables(found, SETTINGS)[0].rows)
     assert number in text if number else "[7" not in text
 
@@ -290,7 +302,7 @@ def test_table_5s_layout():
     assert "[" not in rows["No finding"][1]
     assert rows["Mean over labels"][0].endswith("[77.99 ± 6.38 in the paper]")
     assert rows["Hernia"] == ["– ± –"] * 5
-    p = found[0]["comparisons"][0]["mean"]["p_adjusted"]
+    p = found[0].comparisons[0].mean.p_adjusted
     assert rows["p, adjusted: DINOv2 against ImageNet-21k"][0] == f"{p:.3f}"
 
 
@@ -313,7 +325,7 @@ def latex_of_many():
         found.append(study(corpus, models(), n_resamples=30))
     odd = ["[Edema] of x", "Hernia", "Mass & more_100%", "two\nlines \\ ^~{}$#"]
     found.append(study("x", [replace(m, labels=odd) for m in models()], n_resamples=30))
-    adjust(found, "comparison")
+    found = adjust(found, "comparison")
     return "\n\n".join(map(to_latex, all_tables(found, SETTINGS)))
 
 
@@ -355,7 +367,8 @@ def test_a_real_latex_sets_every_table_on_its_page(tmp_path):
 def test_the_table_of_labels_has_values_of_the_test_set():
     """A mean over replicates is another number, and stands in a table that says so."""
     found = studies()
-    m = found[0]["models"][0]["labels"]["Edema"]
+    m = found[0].models[0].labels["Edema"]
+    estimate = m.metrics["sensitivity"]
     table, spread = (
         next(t for t in all_tables(found, SETTINGS) if t.title.startswith(start))
         for start in ("ChestX-ray14: each label on", "ChestX-ray14: each label as the paper")
@@ -363,14 +376,15 @@ def test_the_table_of_labels_has_values_of_the_test_set():
     row = table.rows[0]
     truth, p = models()[0].y_true[:, 0], models()[0].y_score[:, 0]
     known = ~np.isnan(truth)
-    positive = p[known] >= m["threshold"]
+    positive = p[known] >= m.threshold
     sensitivity = positive[truth[known] == 1].mean()
     at = table.header.index("Sensitivity")
-    low, high = m["sensitivity"]["ci"]
+    low, high = estimate.interval
     assert row[at] == f"{100 * sensitivity:.2f} ({100 * low:.2f} to {100 * high:.2f})"
-    assert row[table.header.index("Threshold")] == f"{m['threshold']:.3f}"
-    assert abs(m["sensitivity"]["mean"] - sensitivity) > 1e-4
-    expected = f"{100 * m['sensitivity']['mean']:.2f} ± {100 * m['sensitivity']['sd']:.2f}"
+    assert row[table.header.index("Threshold")] == f"{m.threshold:.3f}"
+    mean, sd = 100 * estimate.mean_over_replicates, 100 * estimate.sd_over_replicates
+    assert abs(mean / 100 - sensitivity) > 1e-4
+    expected = f"{mean:.2f} ± {sd:.2f}"
     assert spread.rows[0][spread.header.index("Sensitivity")] == expected
 
 
@@ -379,23 +393,21 @@ def test_few_positives_are_scored_but_not_tested():
     rare[0].y_true[:, 2] = 0
     rare[0].y_true[:14, 2] = 1
     found = study("cxr14", [replace(m, y_true=rare[0].y_true) for m in rare], n_resamples=100)
-    adjust([found], "comparison")
-    mass, mean = (
-        found["comparisons"][0]["labels"]["Mass & more_100%"],
-        found["comparisons"][0]["mean"],
-    )
-    assert found["too_few"][2] == "14 positives" and np.isnan(mass["p"])
-    assert np.isfinite(mass["value"]) and np.isfinite(mean["p"])
-    assert found["labels_in_mean"] == ["Edema", "No finding"]
-    areas = [found["models"][0]["labels"][x]["auroc"]["value"] for x in ("Edema", "No finding")]
-    assert found["models"][0]["mean"]["auroc"]["value"] == pytest.approx(np.mean(areas), abs=1e-12)
+    (found,) = adjust([found], "comparison")
+    mass, mean = found.comparisons[0].labels["Mass & more_100%"], found.comparisons[0].mean
+    assert found.too_few[2] == mass.reason == "14 positives" and np.isnan(mass.p_value)
+    assert np.isfinite(mass.difference) and np.isfinite(mean.p_value)
+    assert found.labels_in_mean == ("Edema", "No finding")
+    m = found.models[0]
+    areas = [m.labels[label].metrics["auroc"].value for label in ("Edema", "No finding")]
+    assert m.mean["auroc"].value == pytest.approx(np.mean(areas), abs=1e-12)
     assert "14 positives, which is too few" in "".join(remarks(found, SETTINGS))
     more = study(
         "cxr14", [replace(m, y_true=rare[0].y_true) for m in rare], n_resamples=100, min_count=14
     )
-    assert more["too_few"][2] is None and len(more["labels_in_mean"]) == 3
+    assert more.too_few[2] is None and len(more.labels_in_mean) == 3
     by_patient = study("cxr14", models(), n_resamples=100, resample="patient", min_count=40)
-    assert "positive patients" in by_patient["too_few"][0]
+    assert "positive patients" in by_patient.too_few[0]
 
 
 def test_runs_of_an_init_are_one_comparison():
@@ -416,9 +428,9 @@ def test_runs_of_an_init_are_one_comparison():
         for m in a
     ]
     found = study("cxr14", [*a, *b], n_resamples=200)
-    adjust([found], "comparison")
-    assert [len(m["runs"]) for m in found["models"]] == [3, 3]
-    (c,) = found["comparisons"]
+    (found,) = adjust([found], "comparison")
+    assert [len(m.runs) for m in found.models] == [3, 3]
+    (c,) = found.comparisons
     areas = np.array(
         [
             [
@@ -434,15 +446,18 @@ def test_runs_of_an_init_are_one_comparison():
             for runs in (a, b)
         ]
     )
-    assert c["mean"]["value"] == pytest.approx(areas[0].mean() - areas[1].mean(), abs=1e-12)
-    assert found["models"][0]["mean"]["auroc"]["sd_of_runs"] == pytest.approx(areas[0].std(ddof=1))
-    assert (c["runs_a"], c["runs_b"], c["mean"]["p_floor"]) == (3, 3, 0)
-    assert 0 <= c["mean"]["share_of_runs"] <= 1 and "delong_p" not in c["labels"]["Edema"]
+    assert c.mean.difference == pytest.approx(areas[0].mean() - areas[1].mean(), abs=1e-12)
+    assert found.models[0].mean["auroc"].sd_between_runs == pytest.approx(areas[0].std(ddof=1))
+    assert c.runs == (3, 3) and c.mean.p_floor == 0
+    assert 0 <= c.mean.share_of_runs <= 1 and c.labels["Edema"].delong_p is None
     assert answers([found])[0].endswith("3 runs each") and not caution([found], PATIENT)
     assert "about these trained models alone" in caution(studies(), SETTINGS)[0]
     assert "--resample patient" in caution(studies(), SETTINGS)[-1]
-    large = [s | {"comparisons": [c | {"labels": {"x": {"family_size": 30, "p_floor": 0.01}}}
-                                  for c in s["comparisons"]]} for s in studies()]
+    large = []
+    for s in studies():
+        test = replace(s.comparisons[0].mean, family_size=30, p_floor=0.01)
+        comparisons = [replace(c, labels={"x": test}) for c in s.comparisons]
+        large.append(replace(s, comparisons=tuple(comparisons)))
     assert "too few for a single label" in caution(large, PATIENT)[-1]
     assert "too few" not in caution(large, PATIENT | {"adjust": "max-t"})[-1]  # not m times p
     runs = next(t for t in all_tables([found], SETTINGS) if "training runs" in t.title)

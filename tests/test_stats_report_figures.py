@@ -84,8 +84,7 @@ def large():
                     {"name": str(at), "run": str(at)})
         for at in range(6)
     ]
-    s = study("cxr14", found, n_resamples=20)
-    adjust([s], "comparison")
+    (s,) = adjust([study("cxr14", found, n_resamples=20)], "comparison")
     return s, found
 
 
@@ -93,19 +92,19 @@ def cut(large, n_models, n_labels, length):
     """The first models and labels of the large study, under names of that length."""
     s, found = large
     name = {str(at): f"{at} {WORDY}"[:length].strip() for at in range(17)}
-    labels = s["labels"][:n_labels]
+    labels = s.labels[:n_labels]
 
     def named(cells):
         return {name[label]: cells[label] for label in labels}
 
-    pairs = [c for c in s["comparisons"] if int(c["b"]) < n_models]
-    smaller = s | {
-        "labels": list(named(dict.fromkeys(labels))),
-        "models": [m | {"name": name[m["name"]], "labels": named(m["labels"])}
-                   for m in s["models"][:n_models]],
-        "comparisons": [c | {"a": name[c["a"]], "b": name[c["b"]], "labels": named(c["labels"])}
-                        for c in pairs],
-    }
+    smaller = replace(
+        s,
+        labels=tuple(named(dict.fromkeys(labels))),
+        models=tuple(replace(m, name=name[m.name], labels=named(m.labels))
+                     for m in s.models[:n_models]),
+        comparisons=tuple(replace(c, a=name[c.a], b=name[c.b], labels=named(c.labels))
+                          for c in s.comparisons if int(c.b) < n_models),
+    )
     return smaller, [replace(p, meta={"name": name[p.meta["name"]]}) for p in found[:n_models]]
 
 
@@ -118,13 +117,13 @@ def test_no_text_of_a_figure_is_cut_or_covered(large, n_models, n_labels, length
     from stats.report import figures, forest
 
     s, found = cut(large, n_models, n_labels, length)
-    few = s | {"comparisons": s["comparisons"][:1] + s["comparisons"][1:][-1:]}
+    few = replace(s, comparisons=s.comparisons[:1] + s.comparisons[1:][-1:])
     shown = with_subgroups(few)
-    transfer = [few | {"corpus": test, "trained_on": origin, "variant": None}
+    transfer = [replace(few, corpus_title=test, trained_on=origin, trained_on_title=origin)
                 for test in ("cxr14", "padchest") for origin in ("chexpert", "mimic")]
     with matplotlib.rc_context(figures.SETTINGS | {"figure.dpi": 72}):
         drawn = {"one panel": figures.box_plots([s]), "curves": figures.roc_curves(s, found)}
-        drawn["two panels"] = figures.box_plots([s, s | {"corpus": "padchest"}])
+        drawn["two panels"] = figures.box_plots([s, replace(s, corpus_title="PadChest")])
         for studies in ([shown], transfer):
             drawn |= forest.interval_plots(studies)
         if n_models == 2:

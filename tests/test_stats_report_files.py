@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 from browser import CHROMIUM, run_page
-from test_stats_report import PATIENT, SETTINGS, models, studies, with_subgroups
+from test_stats_report import PATIENT, SETTINGS, models, studies, with_mean, with_subgroups
 
-from stats.report import show
+from stats import results
 from stats.report.answers import answers, caution, console
 from stats.report.formats import to_json
 from stats.report.tables import all_tables, remarks
 from stats.report.write import write_report
+from stats.results import Estimate
 from stats.study import adjust, study
 
 
@@ -45,8 +46,7 @@ def test_the_page_holds_everything_and_loads_nothing(tmp_path):
     pytest.importorskip("matplotlib")
     labels = ["Edema", "Hernia", "<script>alert(1)</script> & more", "No finding"]
     found = [replace(m, labels=labels) for m in models()]
-    s = study("cxr14", found, n_resamples=100)
-    adjust([s], "comparison")
+    (s,) = adjust([study("cxr14", found, n_resamples=100)], "comparison")
     files = write_report(tmp_path, [s], SETTINGS, [found])
     text = (tmp_path / "report.html").read_text()
     page = Page(text)
@@ -101,9 +101,12 @@ def test_the_page_sorts_in_a_browser(tmp_path):
 
 def test_the_checklists_have_every_item_and_say_what_is_open(tmp_path):
     found = studies()[:1]
-    for m in found[0]["models"]:
-        m["runs"][0] |= {"arch": "vit_base", "split_hash": "0a1b", "settings": {"epochs": 10},
-                         "versions": {"torch": "2.6.0", "git": "1a2b3c", "numpy": None}}
+    told = []
+    for m in found[0].models:
+        run = replace(m.runs[0], arch="vit_base", split_hash="0a1b", settings={"epochs": 10},
+                      versions={"torch": "2.6.0", "git": "1a2b3c", "numpy": None})
+        told.append(replace(m, runs=(run,)))
+    found = [replace(found[0], models=tuple(told))]
     write_report(tmp_path, found, SETTINGS)
     text = (tmp_path / "checklist.md").read_text()
     assert "$" not in text
@@ -129,8 +132,8 @@ def test_the_checklists_have_every_item_and_say_what_is_open(tmp_path):
 @pytest.mark.parametrize("inits", [("dinov2",), ("dinov2", "imagenet"), tuple("abcdef")])
 def test_six_corpora_print_forty_lines_at_most(inits):
     s = study("cxr14", models(inits), n_resamples=100)
-    found = [s | {"corpus": name, "name": name} for name in show.CORPORA if name != "phantom"]
-    adjust(found, "comparison")
+    found = [replace(s, corpus=name, corpus_title=name, name=name) for name in "uvwxyz"]
+    found = adjust(found, "comparison")
     text = console(found, SETTINGS, Path("reports"), ["report.html", "report.md", "forest.png"])
     lines = text.splitlines()
     assert len(lines) <= 40 and lines[0] == answers(found)[0]
@@ -141,19 +144,20 @@ def test_six_corpora_print_forty_lines_at_most(inits):
 
 
 def test_equivalence_is_a_finding(tmp_path):
-    found = studies()[:1]
-    mean = found[0]["comparisons"][0]["mean"]
-    mean |= {"p_noninferior": 0.03, "p_equivalent": 0.02, "p_adjusted": 0.3, "p": 0.3}
+    (s,) = studies()[:1]
+    s = with_mean(s, p_noninferior=0.03, p_equivalent=0.02, p_adjusted=0.3, p_value=0.3)
+    found = [s]
     (said,) = answers(found, margin=0.5)
     assert said.endswith("; no significant difference; equivalent within 0.5 points (p = 0.020)")
     write_report(tmp_path, found, SETTINGS | {"margin": 0.5})
     assert said in (tmp_path / "report.md").read_text().splitlines()[0]
-    mean["p_equivalent"] = 0.2
-    assert "DINOv2 is not inferior by 0.5 points (p = 0.030)" in answers(found, margin=0.5)[0]
-    mean["p_noninferior"] = 2 / 151  # as few as 150 resamples allow
-    assert "not inferior by 0.5 points (p ≤ 0.014)" in answers(found, margin=0.5)[0]
-    mean["p_noninferior"] = 0.06
-    assert "neither equivalence nor non-inferiority within 0.5" in answers(found, margin=0.5)[0]
+    sentences = []
+    for p in (0.03, 2 / 151, 0.06):  # the second is as little as 150 resamples allow
+        s = with_mean(s, p_equivalent=0.2, p_noninferior=p)
+        sentences += answers([s], margin=0.5)
+    assert "DINOv2 is not inferior by 0.5 points (p = 0.030)" in sentences[0]
+    assert "not inferior by 0.5 points (p ≤ 0.014)" in sentences[1]
+    assert "neither equivalence nor non-inferiority within 0.5" in sentences[2]
     start = "ChestX-ray14: DINOv2 minus ImageNet-21k, ROC-AUC"
     columns = table(found, start, SETTINGS | {"margin": 0.5}).header
     assert columns[5:] == ["p, adjusted", "p", "p, not inferior", "p, equivalent", "DeLong's p"]
@@ -161,19 +165,21 @@ def test_equivalence_is_a_finding(tmp_path):
 
 def further(found):
     """The studies with a further metric, which is no share, and differences in it and another."""
+    brier = Estimate(0.12345, (0.1, 0.15), 0.01, 0.124, 0.01)
+    test = results.Test(-0.0123, (-0.02, -0.004), 0.004, -0.012, 0.004, 0.012, 0.002,
+                        p_adjusted=0.024)
+    result = []
     for s in found:
-        for m in s["models"]:
-            cell = {"value": 0.12345, "mean": 0.124, "sd": 0.01, "ci": [0.1, 0.15],
-                    "sd_of_runs": None}
-            for cells in m["labels"].values():
-                cells["brier"] = cell
-            m["mean"]["brier"] = cell | {"sd_over_replicates_and_labels": 0.02, "paper": None}
-        for c in s["comparisons"]:
-            test = {"value": -0.0123, "mean": -0.012, "sd": 0.004, "ci": [-0.02, -0.004],
-                    "p": 0.012, "p_adjusted": 0.024, "p_floor": 0.002, "share_of_runs": None}
-            c["metrics"] = {x: {"labels": dict.fromkeys(s["labels"], test), "mean": test}
-                            for x in ("accuracy", "brier")}
-    return found
+        for m in s.models:
+            for of_label in m.labels.values():
+                of_label.metrics["brier"] = brier
+            m.mean["brier"] = replace(brier, sd_over_replicates_and_labels=0.02)
+        comparisons = []
+        for c in s.comparisons:
+            other = replace(c, labels=dict.fromkeys(s.labels, test), mean=test, further={})
+            comparisons.append(replace(c, further={"accuracy": other, "brier": other}))
+        result.append(replace(s, comparisons=tuple(comparisons)))
+    return result
 
 
 def test_further_metrics_are_in_tables_and_files(tmp_path):
@@ -194,7 +200,7 @@ def test_further_metrics_are_in_tables_and_files(tmp_path):
         row["metric"] for row in csv.DictReader(open(tmp_path / "metrics.csv"))
     }
     whole = json.loads((tmp_path / "report.json").read_text())["studies"][0]["comparisons"][0]
-    assert whole["metrics"]["brier"]["mean"]["p"] == 0.012
+    assert whole["further"]["brier"]["mean"]["p_value"] == 0.012
 
 
 def test_json_is_strict():
@@ -205,7 +211,8 @@ def test_json_is_strict():
 
 
 def test_tables_of_many_columns_go_on_below():
-    found = [s | {"corpus": str(at), "name": str(at)} for at in range(8) for s in studies()[:1]]
+    s = studies()[0]
+    found = [replace(s, corpus=name, corpus_title=name, name=name) for name in "01234567"]
     first, second = [t for t in all_tables(found, SETTINGS) if "Table 4" in t.title]
     assert first.header == ["Metric", "Model", *"012345"] and second.header[2:] == ["6", "7"]
     assert second.title == first.title and first.rows[0][:2] == second.rows[0][:2]
@@ -228,26 +235,31 @@ def test_subgroups_have_their_tables():
 
 def test_training_and_test_corpora_are_a_matrix():
     (s,) = studies()[:1]
-    found = [s | {"corpus": test, "trained_on": None if origin == test else origin,
-                  "name": f"{test}-{origin}"}
-             for test in ("cxr14", "padchest") for origin in ("cxr14", "padchest")]
+    titles = {"cxr14": "ChestX-ray14", "padchest": "PadChest"}
+    found = []
+    for test, title in titles.items():
+        for origin in titles:
+            there = replace(s, corpus=test, corpus_title=title, name=f"{test}-{origin}")
+            if origin != test:
+                there = replace(there, trained_on=origin, trained_on_title=titles[origin])
+            found.append(there)
     matrix = table(found, "Trained on one corpus")
     assert matrix.header == ["Model", "Trained on", "ChestX-ray14", "PadChest"]
     assert [row[:2] for row in matrix.rows] == [
         [init, corpus] for corpus in ("ChestX-ray14", "PadChest")
         for init in ("DINOv2", "ImageNet-21k")]
-    auc = s["models"][0]["mean"]["auroc"]
+    auc = s.models[0].mean["auroc"]
     assert not any(cell == "–" for row in matrix.rows for cell in row)
-    assert matrix.rows[0][2].startswith(f"{100 * auc['value']:.2f} (")
+    assert matrix.rows[0][2].startswith(f"{100 * auc.value:.2f} (")
     assert "Edema, Mass & more_100%, No finding" in matrix.note
     assert "on ChestX-ray14, trained on PadChest: " in answers(found)[1]
 
 
 def test_what_was_seen_replaced_or_left_out_is_said():
     (s,) = studies()[:1]
-    s |= {"seen": {"mimic": "pretrained on MIMIC-CXR"}, "missing_images": 3,
-          "truth": {"file": "truth.csv", "sha256": "ab", "images": 100, "of": 120},
-          "excluded": {"file": "bad.txt", "images": 7}}
+    s = replace(s, seen={"mimic": "pretrained on MIMIC-CXR"}, missing_images=3,
+                truth={"file": "truth.csv", "sha256": "ab", "images": 100, "of": 120},
+                excluded={"file": "bad.txt", "images": 7})
     assert caution([s], PATIENT)[0] == (
         "MIMIC-CXR has seen ChestX-ray14 before, so this is no fair test of it: pretrained on "
         "MIMIC-CXR")

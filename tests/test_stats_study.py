@@ -36,38 +36,39 @@ def test_every_metric_is_scored_and_its_difference_tested():
     found = study(
         "x", PAIR, n_resamples=99, metrics=ALL_METRICS, thresholds="val", net_benefit_at=0.2
     )
-    assert found["metrics"] == list(ALL_METRICS)
-    adjust([found], "comparison")
-    (c,) = found["comparisons"]
-    assert list(c["metrics"]) == list(ALL_METRICS[1:]) and "replicates" not in c
+    assert found.metrics == ALL_METRICS
+    (found,) = adjust([found], "comparison")
+    (c,) = found.comparisons
+    assert tuple(c.further) == ALL_METRICS[1:] and c.replicates is None
     for metric in ALL_METRICS:
         options = {"n_resamples": 99, "metrics": (metric,), "net_benefit_at": [0.2]}
         drawn = [
             bootstrap(m.y_true, m.y_score, thresholds=m.meta["thresholds"], **options) for m in PAIR
         ]
-        tests = c if metric == "auroc" else c["metrics"][metric]
+        tests = c if metric == "auroc" else c.further[metric]
         difference = drawn[0].values[metric] - drawn[1].values[metric]
         for at, label in enumerate(LABELS[:2]):
-            cell = found["models"][0]["labels"][label][metric]
-            assert cell["value"] == drawn[0].value[metric][at]
-            np.testing.assert_allclose(cell["ci"], drawn[0].ci(metric)[at])
-            test = tests["labels"][label]
-            assert test["value"] == pytest.approx(
+            cell = found.models[0].labels[label].metrics[metric]
+            assert cell.value == drawn[0].value[metric][at]
+            np.testing.assert_allclose(cell.interval, drawn[0].ci(metric)[at])
+            test = tests.labels[label]
+            assert test.difference == pytest.approx(
                 drawn[0].value[metric][at] - drawn[1].value[metric][at]
             )
-            assert test["p"] == p_values(difference[:, at])
-            np.testing.assert_allclose(test["ci"], np.quantile(difference[:, at], (0.025, 0.975)))
-            assert test["family_size"] == 2 and test["p"] <= test["p_adjusted"] <= 1
-        assert np.isnan(tests["labels"]["Hernia"]["p"])  # 8 positives
-        assert tests["mean"]["p"] == p_values(difference[:, :2].mean(axis=1))
-        assert tests["mean"]["p_adjusted"] == tests["mean"]["p"]  # a family of its own
+            assert test.p_value == p_values(difference[:, at])
+            expected = np.quantile(difference[:, at], (0.025, 0.975))
+            np.testing.assert_allclose(test.interval, expected)
+            assert test.family_size == 2 and test.p_value <= test.p_adjusted <= 1
+        assert np.isnan(tests.labels["Hernia"].p_value)  # 8 positives
+        assert tests.mean.p_value == p_values(difference[:, :2].mean(axis=1))
+        assert tests.mean.p_adjusted == tests.mean.p_value  # a family of its own
 
 
 def test_net_benefit_at_thresholds_that_differ_is_scored_and_not_tested():
     found = study("x", PAIR, n_resamples=50, metrics=["net_benefit"])
-    assert found["metrics"] == ["auroc", "net_benefit"]
-    tests = found["comparisons"][0]["metrics"]["net_benefit"]
-    assert np.isnan(tests["mean"]["p"]) and np.isfinite(tests["mean"]["value"])
+    assert found.metrics == ("auroc", "net_benefit")
+    tests = found.comparisons[0].further["net_benefit"]
+    assert np.isnan(tests.mean.p_value) and np.isfinite(tests.mean.difference)
     bare = [Predictions(*([getattr(m, k) for k in ("image_id", "patient_id", "labels", "y_true",
                                                    "y_score")]), {"name": m.meta["name"]})
             for m in PAIR]
@@ -81,49 +82,48 @@ def test_a_mean_is_over_the_same_labels_of_every_model():
     lacking = replace(b, meta=b.meta | {"thresholds": thresholds})
     none = replace(b, meta=b.meta | {"name": "c", "thresholds": [None] * 3})
     found = study("x", [a, lacking, none], n_resamples=20, thresholds="val", min_count=1)
-    cells = [m["labels"] | {"mean": m["mean"]} for m in found["models"]]
-    for of in cells[:2]:
-        mean = np.mean([of[label]["sensitivity"]["value"] for label in ("Edema", "Hernia")])
-        assert of["mean"]["sensitivity"]["value"] == pytest.approx(mean)
-    difference = found["comparisons"][0]["metrics"]["sensitivity"]["mean"]["value"]
-    assert difference == pytest.approx(np.mean([
-        cells[0][x]["sensitivity"]["value"] - cells[1][x]["sensitivity"]["value"]
-        for x in ("Edema", "Hernia")]))
-    assert np.isnan(cells[2]["mean"]["sensitivity"]["value"])
-    assert np.isfinite(cells[2]["mean"]["auroc"]["value"])
+    means = []
+    for m in found.models[:2]:
+        of_labels = [m.labels[label].metrics["sensitivity"].value for label in ("Edema", "Hernia")]
+        means.append(np.mean(of_labels))
+        assert m.mean["sensitivity"].value == pytest.approx(means[-1])
+    difference = found.comparisons[0].further["sensitivity"].mean.difference
+    assert difference == pytest.approx(means[0] - means[1])
+    assert np.isnan(found.models[2].mean["sensitivity"].value)
+    assert np.isfinite(found.models[2].mean["auroc"].value)
 
 
 def test_the_pooled_sd_is_of_the_labels_in_the_mean():
     found = study("x", PAIR, n_resamples=50)
     drawn = bootstrap(PAIR[0].y_true, PAIR[0].y_score, n_resamples=50)
-    assert found["labels_in_mean"] == ["Edema", "Mass"]
-    assert found["models"][0]["mean"]["auroc"]["sd_over_replicates_and_labels"] == pytest.approx(
+    assert found.labels_in_mean == ("Edema", "Mass")
+    assert found.models[0].mean["auroc"].sd_over_replicates_and_labels == pytest.approx(
         drawn.values["auroc"][:, :2].std())
 
 
 def test_a_margin_by_the_replicates():
     found = study("x", PAIR, n_resamples=199, margin=0.02)
-    test = found["comparisons"][0]["labels"]["Edema"]
+    test = found.comparisons[0].labels["Edema"]
     pair = paired_bootstrap(PAIR[0].y_true, PAIR[0].y_score, PAIR[1].y_score, n_resamples=199)
     d = pair.difference[:, 0]
-    assert test["p_noninferior"] == (1 + (d <= -0.02).sum()) / 200
-    assert test["p_equivalent"] == (1 + max((d <= -0.02).sum(), (d >= 0.02).sum())) / 200
-    assert test["p_noninferior"] < 0.05 < test["p_equivalent"]  # it is better by more than that
-    assert np.isnan(found["comparisons"][0]["labels"]["Hernia"]["p_equivalent"])
-    wide = study("x", PAIR, n_resamples=199, margin=0.5)["comparisons"][0]["mean"]
-    assert wide["p_equivalent"] == 1 / 200
-    assert "p_equivalent" not in study("x", PAIR, n_resamples=9)["comparisons"][0]["mean"]
+    assert test.p_noninferior == (1 + (d <= -0.02).sum()) / 200
+    assert test.p_equivalent == (1 + max((d <= -0.02).sum(), (d >= 0.02).sum())) / 200
+    assert test.p_noninferior < 0.05 < test.p_equivalent  # it is better by more than that
+    assert np.isnan(found.comparisons[0].labels["Hernia"].p_equivalent)
+    wide = study("x", PAIR, n_resamples=199, margin=0.5).comparisons[0].mean
+    assert wide.p_equivalent == 1 / 200
+    assert study("x", PAIR, n_resamples=9).comparisons[0].mean.p_equivalent is None
 
 
 def test_a_margin_over_runs_is_students():
     runs = [predictions(name, seed) for name in "ab" for seed in range(3 * (name == "a"), 6)]
-    c = study("x", runs, n_resamples=99, margin=1e-12)["comparisons"][0]
-    test = c["mean"]
-    assert (c["runs_a"], c["runs_b"]) == (3, 6) and test["value"] > 0
-    assert test["p_noninferior"] == pytest.approx(test["p"] / 2)
-    assert test["p_equivalent"] == pytest.approx(1 - test["p"] / 2)
-    edge = study("x", runs, n_resamples=99, margin=test["value"])["comparisons"][0]["mean"]
-    assert edge["p_equivalent"] == pytest.approx(0.5)
+    c = study("x", runs, n_resamples=99, margin=1e-12).comparisons[0]
+    test = c.mean
+    assert c.runs == (3, 6) and test.difference > 0
+    assert test.p_noninferior == pytest.approx(test.p_value / 2)
+    assert test.p_equivalent == pytest.approx(1 - test.p_value / 2)
+    edge = study("x", runs, n_resamples=99, margin=test.difference).comparisons[0].mean
+    assert edge.p_equivalent == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("several", [False, True])
@@ -132,16 +132,19 @@ def test_max_t_is_never_above_bonferroni(several, family):
     models = [predictions(name, 3 * at + run, 1 - at / 10) for at, name in enumerate("abc")
               for run in range(1 + several)]
     studies = [study(corpus, models, n_resamples=199) for corpus in "xy"]
-    adjust(studies, family, "max-t")
-    comparisons = [c for s in studies for c in s["comparisons"]]
+    adjusted = adjust(studies, family, "max-t")
+    comparisons = [c for s in adjusted for c in s.comparisons]
     for c in comparisons:
-        assert c["mean"]["family_size"] == 6
+        assert c.mean.family_size == 6
         size = 2 if family == "comparison" else 12
-        for test in (c["labels"]["Edema"], c["labels"]["Mass"], c["metrics"]["f1"]["mean"]):
-            most = min(1, test["family_size"] * test["p"])
-            assert test["p"] <= test["p_adjusted"] <= most + 1e-15
-        assert c["labels"]["Edema"]["family_size"] == size
-    tests = [test for c in comparisons for test in (c["mean"], *c["labels"].values())]
-    assert any(test["p_adjusted"] > test["p"] for test in tests)
-    with pytest.raises(KeyError):
-        adjust(studies, family, "max-t")  # the replicates are gone
+        for test in (c.labels["Edema"], c.labels["Mass"], c.further["f1"].mean):
+            most = min(1, test.family_size * test.p_value)
+            assert test.p_value <= test.p_adjusted <= most + 1e-15
+        assert c.labels["Edema"].family_size == size
+    tests = [test for c in comparisons for test in (c.mean, *c.labels.values())]
+    assert any(test.p_adjusted > test.p_value for test in tests)
+    again = adjust(studies, family, "max-t")  # the studies themselves are as they were
+    assert repr(again) == repr(adjusted)
+    assert studies[0].comparisons[0].mean.p_adjusted is None
+    with pytest.raises(ValueError, match="a against b: adjusted before, and max-t needs the repl"):
+        adjust(adjusted, family, "max-t")

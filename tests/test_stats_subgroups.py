@@ -9,6 +9,7 @@ from sklearn.metrics import recall_score, roc_auc_score, roc_curve
 
 from stats.predictions import Predictions
 from stats.resampling import resample_counts
+from stats.results import Subgroups
 from stats.runs import infer_runs
 from stats.subgroups import age_groups, subgroups
 
@@ -44,14 +45,14 @@ def known(y, mask, label):
 def test_every_number_of_a_group_is_scikit_learns():
     (a, b), sex, site = example()
     found = subgroups([a, b], {"sex": sex, "site": site}, LABELS, n_resamples=50)
-    groups = [(row["attribute"], row["group"]) for row in found["groups"]]
+    groups = [(row.attribute, row.group) for row in found.groups]
     assert groups == [("sex", "F"), ("sex", "M"), ("site", "A"), ("site", "B"), ("site", "C")]
-    (left_out,) = found["too_small"]
+    (left_out,) = found.too_small
     assert left_out.startswith(f"site tiny: {(site == 'tiny').sum()} radiographs, no label with 15")
-    for row in found["groups"]:
-        mask = {"sex": sex, "site": site}[row["attribute"]] == row["group"]
-        assert row["images"] == mask.sum() and row["labels"] == LABELS
-        assert row["patients"] == len(set(a.patient_id[mask]))
+    for row in found.groups:
+        mask = {"sex": sex, "site": site}[row.attribute] == row.group
+        assert row.images == mask.sum() and row.labels == tuple(LABELS)
+        assert row.patients == len(set(a.patient_id[mask]))
         for m in (a, b):
             cells = {key: [] for key in ("auroc", "sensitivity", "specificity")}
             for label, threshold in enumerate(m.meta["thresholds"]):
@@ -60,13 +61,13 @@ def test_every_number_of_a_group_is_scikit_learns():
                 cells["auroc"].append(roc_auc_score(y, s))
                 cells["sensitivity"].append(recall_score(y, s >= threshold))
                 cells["specificity"].append(recall_score(y, s >= threshold, pos_label=0))
-            of = row["models"][m.meta["name"]]
+            of = row.models[m.meta["name"]]
             for metric, values in cells.items():
-                assert of[metric]["value"] == pytest.approx(np.mean(values), abs=1e-12)
-                low, high = of[metric]["ci"]
-                assert low < of[metric]["value"] < high
+                assert of[metric].value == pytest.approx(np.mean(values), abs=1e-12)
+                low, high = of[metric].interval
+                assert low < of[metric].value < high
             # the sick who are called healthy
-            assert of["fpr_no_finding"]["value"] == pytest.approx(1 - values[2], abs=1e-12)
+            assert of["fpr_no_finding"].value == pytest.approx(1 - values[2], abs=1e-12)
 
 
 def test_gaps_are_paired_by_patient_and_adjusted_over_the_groups():
@@ -86,47 +87,48 @@ def test_gaps_are_paired_by_patient_and_adjusted_over_the_groups():
         gaps = {m.meta["name"]: np.array([
             mean_auc(m, sides[0], w) - mean_auc(m, sides[1], w)
             for w in (np.ones(len(sex)), *counts)]) for m in (a, b)}
-        tests = [(row, gaps[row["model"]]) for row in found["gaps"]
-                 if (row["high"], row["low"], row["metric"]) == (high, low, "auroc")]
-        tests += [(row, gaps["a"] - gaps["b"]) for row in found["interactions"]
-                  if row["group"] == high]
+        tests = [(row, gaps[row.model]) for row in found.gaps
+                 if (row.high, row.low, row.metric) == (high, low, "auroc")]
+        tests += [(row, gaps["a"] - gaps["b"]) for row in found.interactions
+                  if row.group == high]
         assert len(tests) == 3
         for row, (value, *replicates) in tests:
-            assert row["value"] == pytest.approx(value, abs=1e-12)
-            np.testing.assert_allclose(row["ci"], np.quantile(replicates, (0.025, 0.975)),
+            assert row.test.difference == pytest.approx(value, abs=1e-12)
+            np.testing.assert_allclose(row.test.interval, np.quantile(replicates, (0.025, 0.975)),
                                        atol=1e-12)
-    assert {row["metric"] for row in found["gaps"]} == {
+    assert {row.metric for row in found.gaps} == {
         "auroc", "sensitivity", "specificity", "fpr_no_finding"}
-    assert [row["high"] for row in found["gaps"] if row["metric"] == "auroc"
-            and row["model"] == "a"] == ["F", "A", "B", "C"]  # M's gap is F's
-    for tests in ([row for row in found["gaps"] if (row["model"], row["metric"]) == ("b", "auroc")],
-                  found["interactions"]):
-        expected = false_discovery_control([row["p"] for row in tests])
-        np.testing.assert_allclose([row["p_adjusted"] for row in tests], expected, atol=1e-12)
+    assert [row.high for row in found.gaps if row.metric == "auroc"
+            and row.model == "a"] == ["F", "A", "B", "C"]  # M's gap is F's
+    for tests in ([row for row in found.gaps if (row.model, row.metric) == ("b", "auroc")],
+                  found.interactions):
+        expected = false_discovery_control([row.test.p_value for row in tests])
+        np.testing.assert_allclose([row.test.p_adjusted for row in tests], expected, atol=1e-12)
 
 
 def test_a_model_that_is_worse_in_a_group_is_found():
     models, sex, _ = example(n=1200, worse_in_f=1.5)
     found = subgroups(models, {"sex": sex}, LABELS, n_resamples=400)
-    (interaction,) = found["interactions"]
-    assert interaction["value"] > 0.05 and interaction["p_adjusted"] < 0.01
-    gap = {row["model"]: row for row in found["gaps"] if row["metric"] == "auroc"}
-    assert gap["b"]["p"] < 0.01 and gap["b"]["value"] < 0 and gap["a"]["p"] > 0.05
+    (interaction,) = found.interactions
+    assert interaction.test.difference > 0.05 and interaction.test.p_adjusted < 0.01
+    gap = {row.model: row for row in found.gaps if row.metric == "auroc"}
+    assert gap["b"].test.p_value < 0.01 and gap["b"].test.difference < 0
+    assert gap["a"].test.p_value > 0.05
 
 
 def test_several_runs_count_as_runs():
     models, sex, _ = example(runs=3, worse_in_f=1.0)
     found = subgroups(models, {"sex": sex}, LABELS, n_resamples=100)
     alone = [subgroups([m, models[-1]], {"sex": sex}, LABELS, n_resamples=100) for m in models[:3]]
-    values = [next(row["value"] for row in one["gaps"] if row["model"] == "a"
-                   and row["metric"] == "auroc") for one in alone]
-    gap = next(row for row in found["gaps"] if (row["model"], row["metric"]) == ("a", "auroc"))
-    assert gap["value"] == pytest.approx(np.mean(values), abs=1e-12)
+    values = [next(row.test.difference for row in one.gaps if row.model == "a"
+                   and row.metric == "auroc") for one in alone]
+    gap = next(row for row in found.gaps if (row.model, row.metric) == ("a", "auroc"))
+    assert gap.test.difference == pytest.approx(np.mean(values), abs=1e-12)
     no_patient_matters = np.tile(np.array(values)[:, None], (101, 1, 1))
     by_runs = infer_runs(no_patient_matters).ci[0]
-    assert gap["ci"][1] - gap["ci"][0] > 0.5 * (by_runs[1] - by_runs[0])
-    (interaction,) = found["interactions"]
-    assert interaction["ci"][0] < interaction["value"] < interaction["ci"][1]
+    assert gap.test.interval[1] - gap.test.interval[0] > 0.5 * (by_runs[1] - by_runs[0])
+    (interaction,) = found.interactions
+    assert interaction.test.interval[0] < interaction.test.difference < interaction.test.interval[1]
 
 
 def test_without_thresholds_youdens_of_the_whole_test_set():
@@ -138,9 +140,9 @@ def test_without_thresholds_youdens_of_the_whole_test_set():
     threshold = thresholds[np.argmax(tpr - fpr)]
     rows &= sex == "F"
     expected = recall_score(a.y_true[rows, 0], a.y_score[rows, 0] >= threshold)
-    row = found["groups"][0]
-    assert row["models"]["a"]["sensitivity"]["value"] == pytest.approx(expected, abs=1e-12)
-    assert row["patients"] is None and found["interactions"] == []
+    row = found.groups[0]
+    assert row.models["a"]["sensitivity"].value == pytest.approx(expected, abs=1e-12)
+    assert row.patients is None and found.interactions == ()
 
 
 def test_few_healthy_do_not_hide_underdiagnosis():
@@ -149,21 +151,21 @@ def test_few_healthy_do_not_hide_underdiagnosis():
     y = a.y_true.copy()
     y[:, 2] = np.arange(len(y)) % 100 == 0  # six are healthy
     found = subgroups([replace(a, y_true=y)], {"sex": sex}, LABELS, n_resamples=20)
-    for row in found["groups"]:
-        assert row["labels"] == LABELS[:2]
-        sick = (sex == row["group"]) & (y[:, 2] == 0)
+    for row in found.groups:
+        assert row.labels == tuple(LABELS[:2])
+        sick = (sex == row.group) & (y[:, 2] == 0)
         expected = (a.y_score[sick, 2] >= 0.55).mean()
-        cell = row["models"]["a"]["fpr_no_finding"]
-        assert cell["value"] == pytest.approx(expected, abs=1e-12)
+        cell = row.models["a"]["fpr_no_finding"]
+        assert cell.value == pytest.approx(expected, abs=1e-12)
     a = replace(a, labels=["Edema", "Mass", "Hernia"])
     found = subgroups([a], {"sex": sex}, a.labels, n_resamples=20)
-    assert "fpr_no_finding" not in found["groups"][0]["models"]["a"]
+    assert "fpr_no_finding" not in found.groups[0].models["a"]
 
 
 def test_what_is_not_known_and_what_is_no_group():
     (a, b), sex, _ = example(60)
     found = subgroups([a, b], {"view": np.full(60, "")}, LABELS, n_resamples=10)
-    assert found == {"groups": [], "gaps": [], "interactions": [], "too_small": ["view: not known"]}
+    assert found == Subgroups((), (), (), ("view: not known",))
     with pytest.raises(ValueError, match="--subgroups id: expected at most 12 groups, found 60"):
         subgroups([a, b], {"id": a.image_id}, LABELS, n_resamples=10)
     ages = age_groups(np.array([0, 39, 39.9, 40, 59, 60, 80, 101, np.nan]))

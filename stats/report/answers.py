@@ -14,56 +14,67 @@ def answers(studies, margin=None):
 
     The points are of ROC-AUC, mean over labels; `margin`, that of equivalence, is in the same.
     """
-    adjusted = "adjusted " * (sum(len(s["comparisons"]) for s in studies) > 1)
+    adjusted = "adjusted " * (sum(len(s.comparisons) for s in studies) > 1)
     words, found = show.WORDS["answers"], []
     for s in studies:
-        for c in s["comparisons"]:
-            test, a, b = c["mean"], c["runs_a"], c["runs_b"]
-            p = f"{adjusted}p {show.p(test, equals='= ')}"
+        for c in s.comparisons:
+            test, (a, b) = c.mean, c.runs
+            p = f"{adjusted}p {show.p_adjusted(test, equals='= ')}"
             sentence = words["difference"].format(
-                pair=show.pair(c), corpus=show.corpus(s), ci=show.interval(test),
-                value=show.number(test["value"], sign="+"),
-                p=words["untested"] if math.isnan(test["p"]) else p,
+                pair=show.pair(c), corpus=show.corpus(s), ci=show.interval(test.interval),
+                value=show.number(test.difference, sign="+"),
+                p=words["untested"] if math.isnan(test.p_value) else p,
                 runs=f"{a} run{'s' * (a > 1)} each" if a == b else f"{a} and {b} runs")
-            sentence += words["equal"] * (test["p_adjusted"] >= 0.05)
+            if test.p_adjusted >= 0.05:
+                sentence += words["equal"]
             if margin:
-                shown = [key for key in ("p_equivalent", "p_noninferior") if test[key] < 0.05]
-                key = (*shown, "neither")[0]
-                sentence += words[key].format(margin=margin, model=show.model(c["a"]),
-                                              p=show.p(test, key, "= "))
+                sentence += _margin(c, margin)
             found.append(sentence)
-        if not s["comparisons"]:
-            m, = s["models"]
-            auc = m["mean"]["auroc"]
+        if not s.comparisons:
+            m, = s.models
+            auc = m.mean["auroc"]
             found.append(words["alone"].format(
-                model=show.model(m["name"]), corpus=show.corpus(s), ci=show.interval(auc),
-                value=show.number(auc["value"])))
+                model=show.model(m.name), corpus=show.corpus(s), ci=show.interval(auc.interval),
+                value=show.number(auc.value)))
     return found
+
+
+def _margin(c, margin):
+    """What a comparison says of equivalence and non-inferiority."""
+    words, test = show.WORDS["answers"], c.mean
+    if test.p_equivalent < 0.05:
+        text, value = words["p_equivalent"], test.p_equivalent
+    elif test.p_noninferior < 0.05:
+        text, value = words["p_noninferior"], test.p_noninferior
+    else:
+        return words["neither"].format(margin=margin)
+    return text.format(margin=margin, model=show.model(c.a),
+                       p=show.p(value, test.p_floor, equals="= "))
 
 
 def caution(studies, settings):
     """What has to be said on top of the answers: list of sentences."""
-    pairs = [c for s in studies for c in s["comparisons"]]
-    runs = [sorted((c["runs_a"], c["runs_b"])) for c in pairs]
-    sizes = [t["family_size"] * t["p_floor"] for c in pairs for t in c["labels"].values()]
-    several = any((s["patients"] or s["images"]) < s["images"] for s in studies)
+    pairs = [c for s in studies for c in s.comparisons]
+    runs = [sorted(c.runs) for c in pairs]
+    sizes = [test.family_size * test.p_floor for c in pairs for test in c.labels.values()]
+    several = any((s.patients or s.images) < s.images for s in studies)
     holds = {"single": [1, 1] in runs, "borrowed": any(few == 1 < many for few, many in runs),
              "images": settings["resample"] == "image" and several,
              "resamples": settings.get("adjust") != "max-t" and max(sizes, default=0) > 0.05}
     words = show.WORDS["caution"]
     return [words["seen"].format(show.model(name), show.corpus(s), why) for s in studies
-            for name, why in (s.get("seen") or {}).items()] + [
+            for name, why in s.seen.items()] + [
         words[name].format(**settings) for name, is_so in holds.items() if is_so]
 
 
 def console(studies, settings, folder, files):
     """What is printed at the end: answers, a small table, and where the rest is; 40 lines."""
-    pairs = [(s, c) for s in studies for c in s["comparisons"]]
+    pairs = [(s, c) for s in studies for c in s.comparisons]
     said = answers(studies, settings.get("margin"))
     said[MOST:] = [f"... and {len(said) - MOST} more comparisons"] * (len(said) > MOST)
     table = Table("", ["Corpus", "Model", "Mean ROC-AUC, % (95 % CI)"], [
-        [show.corpus(s), show.model(m["name"]), show.value_ci(m["mean"]["auroc"])]
-        for s in studies for m in s["models"]])
+        [show.corpus(s), show.model(m.name), show.estimate(m.mean["auroc"])]
+        for s in studies for m in s.models])
     if len(pairs) == 1:
         table = comparison_table(*pairs[0])
         table = Table("", table.header[:6], [row[:6] for row in table.rows])

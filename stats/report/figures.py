@@ -29,7 +29,7 @@ def draw_figures(folder, studies, aligned):
     names = []
     with matplotlib.rc_context(SETTINGS):
         figures = interval_plots(studies) | {"figure3": box_plots(studies)}
-        figures |= {f"figure4-{s['name']}": roc_curves(s, of) for s, of in zip(studies, aligned)}
+        figures |= {f"figure4-{s.name}": roc_curves(s, of) for s, of in zip(studies, aligned)}
         for name, figure in figures.items():
             figure.draw_without_rendering()
             figure.set_layout_engine("none")
@@ -44,10 +44,10 @@ def draw_figures(folder, studies, aligned):
 
 def box_plots(studies):
     """Figure 3: the labels' ROC-AUCs of each model, a panel a study; above it the means' p."""
-    most = max(len(s["models"]) for s in studies)
+    most = max(len(s.models) for s in studies)
     columns = min(len(studies), 3 if most <= 3 else 2)
     rows, width = -(-len(studies) // columns), max(WIDTH / 2, columns * WIDTH / 3)
-    above = LEVEL * max(len(s["comparisons"]) for s in studies)
+    above = LEVEL * max(len(s.comparisons) for s in studies)
     figure = Figure(figsize=(width, (2.8 + above / 72) * rows + 0.3), layout="constrained")
     figure.supxlabel(textwrap.fill("line: median; ×: mean; box: quartiles of the labels; whiskers: "
                                    "1.5 times the box at most", int(17 * width)), fontsize=6)
@@ -56,9 +56,9 @@ def box_plots(studies):
     for panel in panels[len(studies):]:
         panel.remove()
     for panel, letter, s in zip(panels, ascii_lowercase, studies):
-        areas = [[100 * m["labels"][label]["auroc"]["value"] for label, reason in
-                  zip(s["labels"], s["reasons"]) if reason is None] for m in s["models"]]
-        names = [textwrap.fill(show.model(m["name"]), letters) for m in s["models"]]
+        areas = [[100 * m.labels[label].metrics["auroc"].value for label, reason in
+                  zip(s.labels, s.reasons) if reason is None] for m in s.models]
+        names = [textwrap.fill(show.model(m.name), letters) for m in s.models]
         drawn = panel.boxplot(areas, positions=range(len(areas)), widths=0.55, patch_artist=True,
                               showmeans=True, medianprops={"color": "black"},
                               flierprops={"markersize": 3}, meanprops={
@@ -68,22 +68,23 @@ def box_plots(studies):
         panel.set_xticks(range(len(areas)), names, fontsize=6.5)
         panel.set(xlim=(-0.6, len(areas) - 0.4), ylabel="ROC-AUC of the labels, %")
         panel.set_title(textwrap.fill(f"({letter}) {show.corpus(s)}", int(14 * width / columns)),
-                        loc="left", fontsize=8, pad=4 + LEVEL * len(s["comparisons"]))
-        place = {m["name"]: at for at, m in enumerate(s["models"])}
-        for level, c in enumerate(s["comparisons"]):  # a line from box to box, and its p
+                        loc="left", fontsize=8, pad=4 + LEVEL * len(s.comparisons))
+        place = {m.name: at for at, m in enumerate(s.models)}
+        for level, c in enumerate(s.comparisons):  # a line from box to box, and its p
             above = offset_copy(panel.get_xaxis_transform(), figure, y=3 + LEVEL * level,
                                 units="points")  # x in data, y in points above the axes
-            ends = place[c["a"]], place[c["b"]]
+            ends = place[c.a], place[c.b]
             panel.plot(ends, [1, 1], color="black", linewidth=0.7, transform=above, clip_on=False)
-            panel.text(sum(ends) / 2, 1.003, f"p {show.p(c['mean'], equals='= ')}", ha="center",
-                       va="bottom", transform=above, fontsize=6.5)
+            p = show.p_adjusted(c.mean, equals="= ")
+            panel.text(sum(ends) / 2, 1.003, f"p {p}", ha="center", va="bottom", transform=above,
+                       fontsize=6.5)
     return figure
 
 
 def roc_curves(s, models):
     """Figure 4: a panel a label with each run's ROC curve; ROC-AUC (95 % CI) of each model."""
-    labels = [label for label, reason in zip(s["labels"], s["reasons"]) if reason is None]
-    looks = {m["name"]: look(at) | {"linewidth": 1.2} for at, m in enumerate(s["models"])}
+    labels = [label for label, reason in zip(s.labels, s.reasons) if reason is None]
+    looks = {m.name: look(at) | {"linewidth": 1.2} for at, m in enumerate(s.models)}
     columns = min(4, max(2, len(labels)))
     rows, side = max(1, -(-len(labels) // columns)), WIDTH / columns
     abreast = max(1, int(110 / (max(len(show.model(name)) for name in looks) + 10)))
@@ -97,7 +98,7 @@ def roc_curves(s, models):
     for panel in panels[len(labels):]:
         panel.remove()
     for number, (panel, label) in enumerate(zip(panels, labels)):
-        place = s["labels"].index(label)
+        place = s.labels.index(label)
         panel.plot([0, 1], [0, 1], color="0.7", linewidth=0.5)
         for m in models:
             curve = roc_curve(m.y_true[:, place], m.y_score[:, place])
@@ -108,12 +109,12 @@ def roc_curves(s, models):
                   yticks=(0, 0.5, 1), ylabel="" if number % columns else "sensitivity",
                   xlabel="" if number + columns < len(labels) else "1 - specificity")
         panel.set_title(textwrap.fill(label, int(16 * side)), fontsize=7)
-        for at, m in enumerate(reversed(s["models"])):
-            auc = m["labels"][label]["auroc"]
-            value, *ends = (f"{100 * x:.1f}" for x in (auc["value"], *auc["ci"]))
+        for at, m in enumerate(reversed(s.models)):
+            auc = m.labels[label].metrics["auroc"]
+            value, *ends = (f"{100 * x:.1f}" for x in (auc.value, *auc.interval))
             panel.text(0.98, 0.02 + at * 0.11 / side, f"{value} ({', '.join(ends)})", ha="right",
                        va="bottom", fontsize=5.5, fontweight="bold",
-                       color=looks[m["name"]]["color"])
+                       color=looks[m.name]["color"])
     return figure
 
 

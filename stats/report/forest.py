@@ -22,26 +22,26 @@ def interval_plots(studies):
     """
     drawn, means, tested = {}, {}, {}  # panels: title, rows, and the comparison if it is one
     for s in studies:
-        for c in s["comparisons"]:
-            rows = [_test(label, test) for label, test in (c["labels"] | {MEAN: c["mean"]}).items()]
+        for c in s.comparisons:
+            rows = [_test(label, test) for label, test in (c.labels | {MEAN: c.mean}).items()]
             panel = f"{show.corpus(s)}: {show.pair(c)}", rows, c
-            drawn.setdefault(f"forest-{s['name']}", []).append(panel)
+            drawn.setdefault(f"forest-{s.name}", []).append(panel)
             panel = f"{show.pair(c)}, mean over labels", [], c
-            means.setdefault(show.pair(c), panel)[1].append(_test(show.corpus(s), c["mean"]))
-        for metric in ("auroc", "fpr_no_finding") if s.get("subgroups") else ():
-            groups = {f"{row['attribute']}: {row['group']} ({row['images']:,})":
-                      {name: of[metric] for name, of in row["models"].items() if metric in of}
-                      for row in s["subgroups"]["groups"]}
+            means.setdefault(show.pair(c), panel)[1].append(_test(show.corpus(s), c.mean))
+        for metric in ("auroc", "fpr_no_finding") if s.subgroups else ():
+            groups = {f"{row.attribute}: {row.group} ({row.images:,})":
+                      {name: of[metric] for name, of in row.models.items() if metric in of}
+                      for row in s.subgroups.groups}
             if any(groups.values()):
                 panel = f"{show.corpus(s)}: {show.METRICS[metric]}", _groups(groups), None
-                drawn.setdefault(f"subgroups-{s['name']}", []).append(panel)
+                drawn.setdefault(f"subgroups-{s.name}", []).append(panel)
     for r in scores(studies):
         if r["metric"] == "auroc" and r["Label"] == MEAN:
             groups = tested.setdefault(f"Tested on {r['Tested on']}", {})
-            groups.setdefault(f"trained on {r['Trained on']}", {})[r["model"]] = r
-    if any(s.get("trained_on") for s in studies):
+            groups.setdefault(f"trained on {r['Trained on']}", {})[r["model"]] = r["Estimate"]
+    if any(s.trained_on for s in studies):
         drawn["transfer"] = [(title, _groups(groups), None) for title, groups in tested.items()]
-    if sum(len(s["comparisons"]) for s in studies) == 1:
+    if sum(len(s.comparisons) for s in studies) == 1:
         drawn = {"forest" if "forest" in name else name: drawn[name] for name in drawn}
     elif means:
         drawn = {"forest": list(means.values())} | drawn
@@ -50,16 +50,17 @@ def interval_plots(studies):
 
 def _test(name, test):
     """A row: its name, the values, what stands to the right, color, whether it is filled."""
-    found = test["p_adjusted"] < 0.05
-    p = "" if np.isnan(test["value"]) else f"   {show.p(test)}"
-    return name, test, show.value_ci(test, "+") + p, look(0)["color"] if found else "0.35", found
+    found = test.p_adjusted < 0.05
+    p = "" if np.isnan(test.difference) else f"   {show.p_adjusted(test)}"
+    return (name, (test.difference, *test.interval), show.difference(test) + p,
+            look(0)["color"] if found else "0.35", found)
 
 
 def _groups(groups):
     """Rows of {name: {model: cell}}: a color a model, which is named at the right."""
-    return [(name * (at == 0), cell, f"{show.value_ci(cell)}  {show.model(model)}",
-             look(at)["color"], True) for name, models in groups.items()
-            for at, (model, cell) in enumerate(models.items())]
+    return [(name * (at == 0), (cell.value, *cell.interval),
+             f"{show.estimate(cell)}  {show.model(model)}", look(at)["color"], True)
+            for name, models in groups.items() for at, (model, cell) in enumerate(models.items())]
 
 
 def _figure(panels):
@@ -81,9 +82,9 @@ def _rows(axes, rows):
     axes.spines["left"].set_visible(False)
     axes.set_ylim(-0.7, len(rows) - 0.3)
     axes.grid(axis="x", alpha=0.25, linewidth=0.5)
-    for y, tick, (name, cell, text, color, filled) in zip(places, axes.get_yticklabels(), rows):
+    for y, tick, (name, ends, text, color, filled) in zip(places, axes.get_yticklabels(), rows):
         is_mean = name == MEAN
-        value, low, high = (100 * x for x in (cell["value"], *cell["ci"]))
+        value, low, high = (100 * x for x in ends)
         axes.plot([low, high], [y, y], color=color, linewidth=2 if is_mean else 1.2)
         axes.plot(value, y, marker="D" if is_mean else "o", markersize=6 if is_mean else 4.5,
                   color=color, markerfacecolor=color if filled else "white")
@@ -97,7 +98,7 @@ def _sides(axes, c):
     axes.axvline(0, color="0.6", linewidth=0.8, zorder=0)
     low, high = axes.get_xlim()
     axes.set_xlim(min(low, -0.2), max(high, 0.2))  # 0 is inside
-    b, a = (textwrap.fill(f"{show.model(c[side])} better", 28) for side in "ba")
+    b, a = (textwrap.fill(f"{show.model(name)} better", 28) for name in (c.b, c.a))
     axes.text(0, 1, f"◄ {b}", transform=axes.transAxes, va="bottom", fontsize=6.5)
     axes.text(1, 1, f"{a} ►", transform=axes.transAxes, va="bottom", ha="right", fontsize=6.5)
     return 6 + 8 * max(text.count("\n") + 1 for text in (a, b))

@@ -4,6 +4,10 @@ import csv
 import html
 import io
 import json
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
 
 
 def to_markdown(table):
@@ -70,7 +74,20 @@ def to_csv(records):
 
 
 def to_json(value):
-    """Indented JSON; NaN, which JSON has not, becomes null, and infinity "inf"."""
+    """Indented JSON of plain values and dataclasses.
+
+    NaN, which JSON has not, becomes null, and infinity "inf". Arrays are left out.
+    """
     names = {"NaN": None, "Infinity": "inf", "-Infinity": "-inf"}
-    plain = json.loads(json.dumps(value), parse_constant=names.get)
+    plain = json.loads(json.dumps(value, default=_fields), parse_constant=names.get)
     return json.dumps(plain, indent=1, ensure_ascii=False) + "\n"
+
+
+def _fields(result: Any) -> dict[str, Any]:
+    """A dataclass as JSON has it."""
+    values = {}
+    for field in fields(result):
+        value = getattr(result, field.name)
+        if field.name != "replicates" and not isinstance(value, np.ndarray):
+            values[field.name] = value
+    return values

@@ -1,35 +1,40 @@
-"""Names and numbers as the report prints them. A cell is a dict of `value`, `ci` and others."""
+"""Names and numbers as the report prints them."""
 
 import math
 import tomllib
 from pathlib import Path
 
 from stats.calibration import PROBABILITY_METRICS
+from stats.results import Comparison, Estimate, Study, Test
 
 WORDS = tomllib.loads(Path(__file__).with_name("words.toml").read_text(encoding="utf-8"))
-METRICS, CORPORA = WORDS["metrics"], WORDS["corpora"]
+METRICS = WORDS["metrics"]
 
 
-def corpus(s):
-    """A study's corpus as the paper prints it, and what tells it from others of the corpus."""
-    origin = s.get("trained_on")
-    parts = (CORPORA.get(s["corpus"], s["corpus"]), "synthetic" * s["synthetic"], s["variant"],
-             origin and f"trained on {CORPORA.get(origin, origin)}")
-    return ", ".join(filter(None, parts))
+def corpus(s: Study) -> str:
+    """A study's corpus as it is printed, and what tells it from others of the corpus."""
+    parts = [s.corpus_title]
+    if s.synthetic:
+        parts.append("synthetic")
+    if s.variant:
+        parts.append(s.variant)
+    if s.trained_on:
+        parts.append(f"trained on {s.trained_on_title}")
+    return ", ".join(parts)
 
 
-def model(name):
+def model(name: str) -> str:
     """A model's name, its init in the paper's spelling."""
     init, comma, settings = name.partition(", ")
     return WORDS["inits"].get(init, init) + comma + settings
 
 
-def pair(c, minus="−"):
+def pair(c: Comparison, minus: str = "−") -> str:
     """What a comparison compares."""
-    return f"{model(c['a'])} {minus} {model(c['b'])}"
+    return f"{model(c.a)} {minus} {model(c.b)}"
 
 
-def number(value, metric="auroc", sign="-"):
+def number(value: float, metric: str = "auroc", sign: str = "-") -> str:
     """A share in percent, another metric as it is; "–" where undefined."""
     if math.isnan(value):
         return "–"
@@ -37,25 +42,42 @@ def number(value, metric="auroc", sign="-"):
     return shown.replace("-", "−")
 
 
-def interval(cell):
-    """The ends of a cell's interval."""
-    ends = [number(end, cell.get("metric", "auroc")) for end in cell["ci"]]
-    return "–" if "–" in ends else " to ".join(ends)
+def interval(ends: tuple[float, float], metric: str = "auroc") -> str:
+    """Both ends of an interval."""
+    shown = [number(end, metric) for end in ends]
+    return "–" if "–" in shown else " to ".join(shown)
 
 
-def value_ci(cell, sign="-"):
-    """The value on the test set, or a difference (`sign` "+"), with its interval."""
-    value = number(cell["value"], cell.get("metric", "auroc"), sign)
-    return value if value == "–" else f"{value} ({interval(cell)})"
+def estimate(e: Estimate, metric: str = "auroc") -> str:
+    """The value on the test set with its interval."""
+    return _with_interval(number(e.value, metric), e.interval, metric)
 
 
-def p(test, key="p_adjusted", equals=""):
-    """A p-value as journals print it; "≤" where the number of resamples allows no less."""
-    value, floor = test.get(key, math.nan), test.get("p_floor", 0)
-    if math.isnan(value):
+def difference(test: Test, metric: str = "auroc") -> str:
+    """A difference with its interval."""
+    return _with_interval(number(test.difference, metric, "+"), test.interval, metric)
+
+
+def _with_interval(shown: str, ends: tuple[float, float], metric: str) -> str:
+    return shown if shown == "–" else f"{shown} ({interval(ends, metric)})"
+
+
+def p(value: float | None, floor: float = 0.0, unadjusted: float | None = None,
+      equals: str = "") -> str:
+    """A p-value as journals print it; "≤" where the number of resamples allows no less.
+
+    Of an adjusted one, whether it is at the `floor` is known from the `unadjusted`.
+    """
+    if value is None or math.isnan(value):
         return "–"
-    if 0 < floor >= test["p" if key == "p_adjusted" else key]:
+    if 0 < floor >= (value if unadjusted is None else unadjusted):
         value = max(value, floor)  # rounded up, or it would not be true
         digits = max(3, 1 - math.floor(math.log10(value)))
-        return f"≤ {math.ceil(round(value * 10**digits, 9)) / 10**digits:.{digits}f}".rstrip("0.")
+        bound = math.ceil(round(value * 10**digits, 9)) / 10**digits
+        return f"≤ {bound:.{digits}f}".rstrip("0").rstrip(".")
     return "< 0.001" if value < 0.001 else f"{equals}{value:.3f}"
+
+
+def p_adjusted(test: Test, equals: str = "") -> str:
+    """A test's adjusted p."""
+    return p(test.p_adjusted, test.p_floor, test.p_value, equals)

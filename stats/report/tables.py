@@ -1,7 +1,7 @@
 """The report's tables, as rows of text, from what studies found; `words.toml` has their titles."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from stats.report import show
 from stats.report.records import MEAN, differences, scores
@@ -26,7 +26,12 @@ def table(name, header, rows, **facts):
     return Table(words["title"].format(**facts), header, rows, words["note"].format(**facts))
 
 
-def pivot(name, records, header, column, text=show.value_ci, **facts):
+def _estimate(r):
+    """A row's value on the test set with its interval."""
+    return show.estimate(r["Estimate"], r["metric"])
+
+
+def pivot(name, records, header, column, text=_estimate, **facts):
     """Tables whose rows start with the fields `header`; a column for each value of `column`."""
     cells = {(tuple(r[key] for key in header), r[column]): text(r) for r in records}
     rows, columns = (list(dict.fromkeys(key[at] for key in cells)) for at in (0, 1))
@@ -41,10 +46,15 @@ def pivot(name, records, header, column, text=show.value_ci, **facts):
 def tests_table(name, header, tests, **facts):
     """Differences and their p-values; `tests` are pairs of a row's first cells and a test."""
     columns = {key: words for key, words in show.WORDS["p"].items()
-               if any(key in test for _, test in tests)}
-    return table(name, [*header, "Difference", "95 % CI", *columns.values()], [
-        [*first, show.number(test["value"], sign="+"), show.interval(test),
-         *(show.p(test, key) for key in columns)] for first, test in tests], **facts)
+               if any(getattr(test, key) is not None for _, test in tests)}
+    rows = []
+    for first, test in tests:
+        row = [*first, show.number(test.difference, sign="+"), show.interval(test.interval)]
+        for key in columns:
+            unadjusted = test.p_value if key == "p_adjusted" else None
+            row.append(show.p(getattr(test, key), test.p_floor, unadjusted))
+        rows.append(row)
+    return table(name, [*header, "Difference", "95 % CI", *columns.values()], rows, **facts)
 
 
 def all_tables(studies, settings):
@@ -63,11 +73,11 @@ def all_tables(studies, settings):
         r | {"Metric": "ROC-AUC p, adjusted", "Model": r["Pair"]} for r in tests]
     tables += pivot("table4", shown, ["Metric", "Model"], "Corpus", _spread, threshold=threshold)
     tables += pivot("means", means, ["Corpus", "Model"], "Metric",
-                    lambda r: f"{show.value_ci(r)} ± {show.number(r['sd'], r['metric'])}")
-    if any(s.get("trained_on") for s in studies):
+                    lambda r: f"{_estimate(r)} ± {show.number(r['sd'], r['metric'])}")
+    if any(s.trained_on for s in studies):
         tables += pivot("transfer", [r for r in areas if r["Label"] == MEAN],
                         ["Model", "Trained on"], "Tested on",
-                        labels=", ".join(studies[0]["labels_in_mean"]))
+                        labels=", ".join(studies[0].labels_in_mean))
     for s in studies:
         tables += study_tables(s, settings, threshold)
     chosen = [[name, ", ".join(value) if isinstance(value, list) else str(value)]
@@ -78,30 +88,37 @@ def all_tables(studies, settings):
 def study_tables(s, settings, threshold):
     """The tables of one study."""
     corpus, found = show.corpus(s), scores([s])
-    labels = [r for label in s["labels"] for r in found if r["Label"] == label]
-    patients = "" if s["patients"] is None else f" of {s['patients']:,} patients"
-    tables = [runs_table(s)] * any(len(m["runs"]) > 1 for m in s["models"])
+    labels = [r for label in s.labels for r in found if r["Label"] == label]
+    patients = "" if s.patients is None else f" of {s.patients:,} patients"
+    tables = [runs_table(s)] * any(len(m.runs) > 1 for m in s.models)
     tables += pivot("labels", labels, ["Label", "Positive / negative", "Model", "Threshold"],
-                    "Metric", corpus=corpus, images=s["images"], patients=patients,
+                    "Metric", corpus=corpus, images=s.images, patients=patients,
                     threshold=show.WORDS["printed"][settings["thresholds"]])
     tables += pivot("spread", [r for r in labels if r["metric"] in (*PAPER, "f1")],
                     ["Label", "Model"], "Metric", _spread, corpus=corpus, threshold=threshold)
-    for c in s["comparisons"]:
+    for c in s.comparisons:
         tables.append(comparison_table(s, c, settings.get("margin")))
         tables += pivot(
-            "metrics", [r for r in differences([s | {"comparisons": [c]}])
+            "metrics", [r for r in differences([replace(s, comparisons=(c,))])
                         if r["metric"] != "auroc"], ["Label"], "Metric",
-            lambda r: f"{show.value_ci(r, '+')}, p {show.p(r, equals='= ')}".removesuffix(", p –"),
+            _difference,
             corpus=corpus, pair=show.pair(c, "minus"))
-    tables += subgroup_tables(s) if s.get("subgroups") else []
+    tables += subgroup_tables(s) if s.subgroups else []
     rows = [[line] for line in remarks(s, settings)]
     return tables + [table("left_out", ["What, and why"], rows, corpus=corpus)] * bool(rows)
 
 
+def _difference(r):
+    """A row's difference with its interval and adjusted p."""
+    shown = show.difference(r["Test"], r["metric"])
+    p = show.p_adjusted(r["Test"], equals="= ")
+    return shown if p == "–" else f"{shown}, p {p}"
+
+
 def _spread(r):
     """Mean ± SD over the replicates, in brackets the paper's number; or an adjusted p."""
-    if "p_adjusted" in r:
-        return show.p(r)
+    if "Test" in r:
+        return show.p_adjusted(r["Test"])
     sd = r.get("sd_over_replicates_and_labels", r["sd"])
     paper = " [{:.2f} ± {:.2f} in the paper]".format(*r["Paper"]) if r["Paper"] else ""
     return f"{show.number(r['mean'], r['metric'])} ± {show.number(sd, r['metric'])}{paper}"
@@ -110,43 +127,48 @@ def _spread(r):
 def runs_table(s):
     """The training runs of each init: mean ROC-AUC over labels, and how it varies between runs."""
     rows = []
-    for m in s["models"]:
-        mean, areas = m["mean"]["auroc"], sorted(run["mean_auroc"] for run in m["runs"])
-        shown = mean["value"], mean["sd_of_runs"] or math.nan, areas[0], areas[-1]
-        rows.append([show.model(m["name"]), str(len(areas)), *map(show.number, shown),
-                     show.interval(mean)])
+    for m in s.models:
+        mean, areas = m.mean["auroc"], sorted(run.mean_auroc for run in m.runs)
+        shown = mean.value, mean.sd_between_runs or math.nan, areas[0], areas[-1]
+        rows.append([show.model(m.name), str(len(areas)), *map(show.number, shown),
+                     show.interval(mean.interval)])
     return table("runs", ["Model", "Runs", "Mean", "SD between runs", "Worst", "Best", "95 % CI"],
                  rows, corpus=show.corpus(s))
 
 
 def comparison_table(s, c, margin=None):
     """One pair of models: their ROC-AUCs, the differences and p-values."""
-    cells = {m["name"]: m["labels"] | {MEAN: m["mean"]} for m in s["models"]}
-    tests = [([label, *(show.number(cells[c[x]][label]["auroc"]["value"]) for x in "ab")], test)
-             for label, test in (c["labels"] | {MEAN: c["mean"]}).items()]
-    share, notes = c["mean"]["share_of_runs"], show.WORDS["notes"]
+    areas = {}
+    for m in s.models:
+        areas[m.name] = {label: scores.metrics["auroc"].value for label, scores in m.labels.items()}
+        areas[m.name][MEAN] = m.mean["auroc"].value
+    tests = []
+    for label, test in (c.labels | {MEAN: c.mean}).items():
+        shown = [show.number(areas[name][label]) for name in (c.a, c.b)]
+        tests.append(([label, *shown], test))
+    share, notes = c.mean.share_of_runs, show.WORDS["notes"]
     return tests_table(
-        "comparison", ["ROC-AUC, %", show.model(c["a"]), show.model(c["b"])], tests,
-        corpus=show.corpus(s), pair=show.pair(c, "minus"), means=c["mean"]["family_size"],
-        labels=max(test["family_size"] for test in c["labels"].values()),
+        "comparison", ["ROC-AUC, %", show.model(c.a), show.model(c.b)], tests,
+        corpus=show.corpus(s), pair=show.pair(c, "minus"), means=c.mean.family_size,
+        labels=max(test.family_size for test in c.labels.values()),
         how=notes["single"] if share is None else notes["runs"].format(100 * share),
         margin=notes["margin"].format(margin) if margin else "")
 
 
 def subgroup_tables(s):
     """Each group's numbers; gaps between groups, and how the inits' difference differs there."""
-    found, corpus = s["subgroups"], show.corpus(s)
-    cells = [{"Group": f"{row['attribute']}: {row['group']}", "Radiographs": f"{row['images']:,}",
-              "Patients": "–" if row["patients"] is None else f"{row['patients']:,}",
-              "Model": show.model(name), "Metric": show.METRICS[x]} | cell
-             for row in found["groups"] for name, of in row["models"].items()
+    found, corpus = s.subgroups, show.corpus(s)
+    cells = [{"Group": f"{row.attribute}: {row.group}", "Radiographs": f"{row.images:,}",
+              "Patients": "–" if row.patients is None else f"{row.patients:,}",
+              "Model": show.model(name), "Metric": show.METRICS[x], "metric": x, "Estimate": cell}
+             for row in found.groups for name, of in row.models.items()
              for x, cell in of.items()]
-    tests = [([f"{gap['attribute']}: {gap['high']} − {gap['low']}", show.METRICS[gap["metric"]],
-               show.model(gap["model"])], gap) for gap in found["gaps"]]
-    tests += [([f"{test['attribute']}: {test['group']} − the rest", "ROC-AUC", show.pair(test)],
-               test) for test in found["interactions"]]
+    tests = [([f"{gap.attribute}: {gap.high} − {gap.low}", show.METRICS[gap.metric],
+               show.model(gap.model)], gap.test) for gap in found.gaps]
+    tests += [([f"{pair.attribute}: {pair.group} − the rest", "ROC-AUC", show.pair(pair)],
+               pair.test) for pair in found.interactions]
     return [*pivot("groups", cells, ["Group", "Radiographs", "Patients", "Model"], "Metric",
-                   corpus=corpus, too_small="; ".join(found["too_small"]) or "none"),
+                   corpus=corpus, too_small="; ".join(found.too_small) or "none"),
             tests_table("gaps", ["Groups", "Metric", "Model"], tests, corpus=corpus)]
 
 
@@ -154,27 +176,28 @@ def remarks(s, settings):
     """What could not be scored or compared, or was replaced: list of sentences."""
     words, where = show.WORDS["remarks"], "uncached" if settings.get("cache_only") else "absent"
     found = [words[key].format(count) for key, count in (
-        (where, s["missing_images"]), ("unreadable", s["unreadable_images"])) if count]
-    found += [words[key].format(**s[key]) for key in ("truth", "excluded") if s.get(key)]
-    for label, reason, few in zip(s["labels"], s["reasons"], s["too_few"]):
-        cells = {m["name"]: m["labels"][label] for m in s["models"]}
-        undefined = max(cell["undefined_replicates"] for cell in cells.values())
+        (where, s.missing_images), ("unreadable", s.unreadable_images)) if count]
+    found += [words[key].format(**getattr(s, key)) for key in ("truth", "excluded")
+              if getattr(s, key)]
+    for label, reason, few in zip(s.labels, s.reasons, s.too_few):
+        cells = {m.name: m.labels[label] for m in s.models}
+        undefined = max(cell.undefined_replicates for cell in cells.values())
         lines = [("few", few), ("undefined", undefined), *(
-            ("threshold", name) for name, cell in cells.items() if math.isnan(cell["threshold"]))]
+            ("threshold", name) for name, cell in cells.items() if math.isnan(cell.threshold))]
         found += [words[key].format(label, value) for key, value in
                   ([("reason", reason)] if reason else lines) if value]
-    found += [words["label"].format(label) for label in s["labels_left_out"]]
-    return found + [words["variant"]] * bool(s["variant"])
+    found += [words["label"].format(label) for label in s.labels_left_out]
+    return found + [words["variant"]] * bool(s.variant)
 
 
 def files_table(studies):
     """Each training run that was scored, with its checksums and versions."""
     rows = []
     for s in studies:
-        for name, run in ((m["name"], run) for m in s["models"] for run in m["runs"]):
-            file, versions = run.get("file") or {}, (run.get("versions") or {}).items()
-            shown = (run["run"], run.get("arch"), (run.get("split_hash") or "")[:10],
-                     (run.get("checkpoint_sha256") or "")[:10], file.get("path"),
+        for name, run in ((m.name, run) for m in s.models for run in m.runs):
+            file, versions = run.file or {}, (run.versions or {}).items()
+            shown = (run.run, run.arch, (run.split_hash or "")[:10],
+                     (run.checkpoint_sha256 or "")[:10], file.get("path"),
                      (file.get("sha256") or "")[:10],
                      ", ".join(f"{part} {str(of)[:12]}" for part, of in versions if of))
             rows.append([show.corpus(s), show.model(name), *(str(x or "–") for x in shown)])
