@@ -2,6 +2,8 @@
 
 import errno
 import os
+import re
+import secrets
 import tempfile
 from collections import Counter
 from contextlib import contextmanager, suppress
@@ -33,9 +35,14 @@ def atomic_write(path, mode="wb"):
     Behind a link, what it points to is replaced. A device or a pipe is written directly.
     """
     target, direct = Path(os.path.realpath(path)), is_stream(path)
-    part = Path(path) if direct else target.with_name(f".{target.name}.{os.getpid()}.part")
+    part, opening = Path(path), mode
+    if not direct:
+        # In a folder that others write to, a name that can be guessed might be a link of theirs:
+        # "x" follows none, and takes no file that is there.
+        part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+        opening = mode.replace("w", "x")
     try:
-        with open(part, mode, **({} if "b" in mode else TEXT)) as file:
+        with open(part, opening, **({} if "b" in mode else TEXT)) as file:
             yield file
             file.flush()
             if not direct:
@@ -151,21 +158,28 @@ def look_around(root, names):
     return [folder for folder in near if any((folder / name).is_file() for name in names)]
 
 
-def leads_out(path):
-    """Whether a table's path may lead out of the folder it is joined to, on any system.
+def path_problem(path: str) -> str:
+    """Why a table's path cannot be joined to the root, "" if it can.
 
     A link under the root may lead out of it: its owner has put it there. What a table says may not.
     """
-    return ("\\" in path or ":" in path or "\0" in path
-            or not {"", ".", ".."}.isdisjoint(path.split("/")))
+    parts = path.split("/")
+    if path.startswith("/") or ".." in parts or re.match("[A-Za-z]:", path):
+        return "leads out of the root"
+    if "\\" in path:
+        return "has \\ between its folders; write / for \\"
+    if "" in parts or "." in parts or "\0" in path:
+        return "is not the path of a file; expected folders and a name with / between them"
+    return ""
 
 
 def stat_files(root, names):
     """Bytes and modification time in ns of each file, following links: int64 (len(names), 2)."""
     result, missing = np.zeros((len(names), 2), np.int64), []
     for at, name in enumerate(names):
-        if leads_out(name):
-            raise ValueError(f"the path {name!r} leads out of {root}")
+        problem = path_problem(name)
+        if problem:
+            raise ValueError(f"{root}: the path {name!r} {problem}")
         try:
             status = os.stat(os.path.join(root, name))
         except (FileNotFoundError, NotADirectoryError):

@@ -12,7 +12,7 @@ from functools import cache
 
 import numpy as np
 
-from data.files import leads_out, look_around
+from data.files import look_around, path_problem
 from data.splits import SPLITS
 
 
@@ -185,7 +185,7 @@ class Rows:
         error = ("the image id is blank" if not image_id else
                  f"the patient id of {image_id} is blank" if not (patient_id or left_out) else
                  f"image {image_id} is there a second time" if image_id in self.seen else
-                 f"{path!r} leads out of the root" if leads_out(path) else
+                 f"{path!r} {path_problem(path)}" if path_problem(path) else
                  f"split is {official!r}, expected one of {', '.join(SPLITS)}"
                  if official and official not in SPLITS else None)
         if error:
