@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 # Part of every cache's key. Raise it whenever a file could come out as other pixels than before.
-PREPROCESSING_VERSION = 2
+PREPROCESSING_VERSION = 3
 
 
 def to_float32(image):
@@ -31,10 +31,11 @@ def preprocess(image, size=224):
        without rounding.
     2. The minimum and maximum of the *resized* image become 0 and 1; level = floor(255 x + 1/2).
     3. The 256 levels are equalized as by OpenCV's ``equalizeHist`` (in integers: where that rounds
-       a tie the other way, it is a level off). A constant image becomes all zeros.
+       a tie the other way, it is a level off).
 
     The image (H, W) of any real dtype becomes uint8 (size, size). ValueError if it is not
-    two-dimensional, has no pixel or a value that is not finite.
+    two-dimensional, has no pixel, a value that is not finite, or one intensity only: that is no
+    radiograph, but an exposure that failed or a file whose pixels are lost.
     """
     if image.ndim != 2 or image.size == 0:
         raise ValueError(f"an image of shape {image.shape}; expected (H, W), not empty")
@@ -45,7 +46,7 @@ def preprocess(image, size=224):
         if not np.isfinite(high - low):
             raise ValueError("the image has values that are not finite")
     if low == high:
-        return np.zeros((size, size), np.uint8)
+        raise ValueError("the image holds one intensity only")
     levels = ((resized - low) / (high - low) * np.float32(255) + np.float32(0.5)).astype(np.uint8)
     return _equalize(levels)
 

@@ -2,6 +2,8 @@
 
 import io
 
+from data.dicom import read_dataset
+
 UIDS = dict(sop_instance_uid="SOPInstanceUID", study_instance_uid="StudyInstanceUID",
             series_instance_uid="SeriesInstanceUID")
 RADIOGRAPHY = ("CR", "DX", "RG")  # computed, digital and conventional
@@ -17,8 +19,7 @@ def read_header(data, name):
     if data[128:132] != b"DICM" and data[:2] not in (b"\x02\x00", b"\x08\x00"):
         return {}
     try:
-        import pydicom
-        header = pydicom.dcmread(io.BytesIO(data), force=True, stop_before_pixels=True)
+        header = read_dataset(data)
     except Exception:  # whoever decodes the pixels says what is wrong
         return {}
     try:

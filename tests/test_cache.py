@@ -117,13 +117,33 @@ def test_bad_images_are_named_and_the_good_ones_kept(corpus):
     assert build(names[:4]).filled == 1
 
 
-@pytest.mark.parametrize("name", ["../outside.png", "/etc/passwd", "p0/../../outside.png", "..", "",
-                                  "p0/./0.png", "p0//0.png", "C:/0.png", "p0\\0.png"])
-def test_no_path_of_a_table_leads_out_of_the_root(corpus, name):
+def test_an_image_of_one_intensity_is_a_bad_one(corpus):
+    root, names, build = corpus
+    Image.fromarray(np.full((60, 50), 7, np.uint8)).save(root / names[4])
+    with pytest.raises(ValueError, match="4.png: the image holds one intensity only"):
+        build()
+    cache = build(on_bad="skip")
+    assert [name for name, _ in cache.bad] == [names[4]] and cache.rows[4] == -1
+
+
+@pytest.mark.parametrize("name, reason", [
+    ("../outside.png", "leads out of"), ("/etc/passwd", "leads out of"), ("..", "leads out of"),
+    ("p0/../../outside.png", "leads out of"), ("C:/0.png", "leads out of"),
+    ("", "expected folders and a name"), ("p0/./0.png", "expected folders and a name"),
+    ("p0//0.png", "expected folders and a name"), ("p0\\0.png", r"write / for \\")])
+def test_no_path_of_a_table_leads_out_of_the_root(corpus, name, reason):
     root, names, build = corpus
     write(root.parent, "outside.png", 1)
-    with pytest.raises(ValueError, match="leads out of"):
+    with pytest.raises(ValueError, match=reason) as caught:
         build([name], names=names + [name])
+    assert ("leads out" in str(caught.value)) == (reason == "leads out of")
+
+
+def test_a_colon_in_a_name_is_a_name(corpus):
+    root, names, build = corpus
+    write(root, "p0/12:30:00.png", 1)
+    assert np.array_equal(content(build(["p0/12:30:00.png"], names=[*names, "p0/12:30:00.png"])),
+                          expected([names[1]]))
 
 
 def test_links_that_the_owner_put_there_are_followed(corpus):

@@ -1,5 +1,6 @@
 """DICOM reading, against pydicom's own processing and against arrays written into files by hand."""
 
+import io
 import struct
 import warnings
 
@@ -149,6 +150,266 @@ def test_lookup_tables_by_hand(tmp_path):
     both = write(tmp_path / "b.dcm", pixels, ModalityLUTSequence=table(10, [0, 1, 2, 3]),
                  VOILUTSequence=table(0, [9, 8, 3, 1]))
     assert read_image(both)[0].tolist() == [9, 9, 9, 8, 3, 1, 1]
+
+
+SMOOTH = np.add.outer(np.arange(0, 3000, 40), np.arange(0, 900, 15)).astype(np.uint16) + 100
+BORDER = np.zeros(SMOOTH.shape, bool)
+BORDER[:, :9] = BORDER[:5] = True
+
+
+def assert_same_image(image, expected):
+    """Equal but for a change of scale, as `preprocess` takes them."""
+    def scaled(values):
+        values = values.astype(float)
+        return (values - values.min()) / np.ptp(values)
+    assert np.allclose(scaled(image), scaled(expected), atol=1e-6)
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize("stored, dtype, value, limit", [
+    (16, "uint16", 65535, None), (16, "uint16", 0, None), (12, "uint16", 4095, None),
+    (16, "uint16", 60000, 65535), (16, "uint16", 65535, 60000), (16, "uint16", 0, 50),
+    (16, "int16", -2000, None), (12, "int16", -2048, None), (16, "int16", -32768, -1000),
+    (12, "uint16", 65535, None), (12, "uint16", 63536, None),  # beyond the bits that are stored
+    (12, "int16", -32768, None), (12, "int16", -32768, -1000)])
+def test_padding_is_background(tmp_path, photometric, stored, dtype, value, limit):
+    tissue = (SMOOTH // 3).astype(dtype)
+    padding = np.full(tissue.shape, value, dtype)
+    elements = {"PixelPaddingValue": value}
+    if limit is not None:
+        elements["PixelPaddingRangeLimit"] = limit
+        padding = np.where(np.arange(tissue.shape[1]) % 2, value, (value + limit) // 2)
+    pixels = np.where(BORDER, padding, tissue).astype(dtype)
+    dark = tissue.max() if photometric == "MONOCHROME1" else tissue.min()
+    expected = np.where(BORDER, tissue[~BORDER].max() if dark == tissue.max() else
+                        tissue[~BORDER].min(), tissue)
+    for more in ({}, {"WindowCenter": 600, "WindowWidth": 500},
+                 {"RescaleSlope": 2, "RescaleIntercept": -1024}):
+        for name, array in (("padded", pixels), ("plain", expected)):
+            own = elements | more if name == "padded" else more
+            write(tmp_path / name, array, stored=stored, photometric=photometric, **own)
+        image = read_image(tmp_path / "padded")
+        assert_same_image(image, read_image(tmp_path / "plain"))
+        assert np.all(image[BORDER] == image.min())
+
+
+def test_padding_says_nothing_where_no_pixel_has_it_or_it_is_empty(tmp_path):
+    for elements in ({"PixelPaddingValue": 0}, {"PixelPaddingValue": None},
+                     {"PixelPaddingValue": 65535}, {"PixelPaddingRangeLimit": 5000}):
+        path = write(tmp_path / "x.dcm", SMOOTH, stored=12, **elements)
+        assert np.array_equal(read_image(path), SMOOTH)
+
+
+def test_padding_of_the_other_signedness_than_its_pixels(tmp_path):
+    pixels = np.where(BORDER, -2000, SMOOTH.astype(np.int16)).astype(np.int16)
+    path = write(tmp_path / "x.dcm", pixels)
+    dataset = pydicom.dcmread(path)
+    dataset.add_new("PixelPaddingValue", "US", 65536 - 2000)
+    dataset.save_as(path)
+    assert read_image(path).min() == SMOOTH[~BORDER].min()
+
+
+def test_padding_of_float_pixels_and_nothing_but_padding(tmp_path):
+    path = write(tmp_path / "x.dcm", SMOOTH, PixelPaddingValue=0, PixelPaddingRangeLimit=65535)
+    with pytest.raises(ValueError, match="x.dcm.*every pixel is padding"):
+        read_image(path)
+    dataset = pydicom.dcmread(path)
+    del dataset.PixelData, dataset.PixelRepresentation, dataset.BitsStored, dataset.HighBit
+    dataset.BitsAllocated = 32
+    dataset.FloatPixelData = np.where(BORDER, np.float32(1e6), np.float32(SMOOTH)).tobytes()
+    dataset.FloatPixelPaddingValue = 1e6
+    dataset.save_as(path)
+    assert read_image(path).max() == SMOOTH[~BORDER].max()
+
+
+@pytest.mark.parametrize("name", ["CT_small.dcm", "MR_small_padded.dcm"])
+def test_padding_of_real_files(name):
+    """pydicom's CT: a value of -2000 that stands in no pixel's place changes nothing."""
+    file = get_testdata_file(name, download=False)
+    dataset = pydicom.dcmread(file)
+    padded = dataset.pixel_array == dataset.get("PixelPaddingValue", -2000)
+    expected = apply_modality_lut(dataset.pixel_array, dataset).astype(float)
+    if padded.any():
+        expected[padded] = expected[~padded].min()
+    assert_same_image(read_image(file), apply_voi_lut(expected, dataset))
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize("sign, dark", [(1, True), (-1, False)])
+def test_raw_intensities_are_shown_with_dense_tissue_bright(tmp_path, photometric, sign, dark):
+    """PS3.3 C.8.11.3.1.2: 1, lower values are less X-ray intensity, so denser tissue."""
+    raw = {"PixelIntensityRelationship": "LIN", "PixelIntensityRelationshipSign": sign,
+           "photometric": photometric}
+    write(tmp_path / "raw", SMOOTH, PresentationIntentType="FOR PROCESSING", **raw)
+    write(tmp_path / "class", SMOOTH,
+          SOPClassUID=pydicom.uid.DigitalXRayImageStorageForProcessing, **raw)
+    for name in ("raw", "class"):
+        assert_same_image(read_image(tmp_path / name), -1.0 * SMOOTH if dark else SMOOTH)
+    # made to be shown: as the photometric interpretation says
+    write(tmp_path / "shown", SMOOTH, PresentationIntentType="FOR PRESENTATION", **raw)
+    assert_same_image(read_image(tmp_path / "shown"),
+                      -1.0 * SMOOTH if photometric == "MONOCHROME1" else SMOOTH)
+
+
+@pytest.mark.parametrize("implicit", [True, False])
+@pytest.mark.parametrize("first", [63488, -2048])
+def test_first_value_of_a_voi_lut_is_signed_where_the_rescaled_range_is(tmp_path, implicit, first):
+    path = write(tmp_path / "x.dcm", SMOOTH, stored=12, RescaleSlope=1, RescaleIntercept=-2048)
+    dataset = pydicom.dcmread(path)
+    item = Dataset()
+    item.add_new("LUTDescriptor", "US" if first > 0 else "SS", [4096, first, 12])
+    item.add_new("LUTData", "OW", (np.arange(4096, dtype="<u2")[::-1]).tobytes())
+    dataset.VOILUTSequence = [item]
+    dataset.file_meta.TransferSyntaxUID = (
+        pydicom.uid.ImplicitVRLittleEndian if implicit else pydicom.uid.ExplicitVRLittleEndian)
+    if implicit and first < 0:  # all that implicit VR can hold is the 16 bits
+        item.add_new("LUTDescriptor", "SS", [4096 - 65536 * 0, first, 12])
+    dataset.save_as(path, implicit_vr=implicit, little_endian=True)
+    assert np.array_equal(read_image(path), 4095 - SMOOTH)
+
+
+def test_first_value_is_unsigned_where_nothing_can_be_negative(tmp_path):
+    pixels = np.array([[40000, 40001, 40002, 0]], np.uint16)
+    item = table(40000, [9, 8, 7])
+    assert read_image(write(tmp_path / "v.dcm", pixels, VOILUTSequence=item)).tolist() == [
+        [9, 8, 7, 9]]
+    assert read_image(write(tmp_path / "m.dcm", pixels, ModalityLUTSequence=item)).tolist() == [
+        [9, 8, 7, 9]]
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+@pytest.mark.parametrize("sequence", ["ModalityLUTSequence", "VOILUTSequence"])
+def test_lookup_tables_of_any_bits(tmp_path, bits, sequence):
+    pixels = np.array([[0, 1, 2, 3]], np.uint8)
+    entries = [0, 5, 2**bits - 1, 7]
+    path = write(tmp_path / "x.dcm", pixels, **{sequence: table(0, entries, bits)})
+    assert read_image(path).tolist() == [entries]
+
+
+@pytest.mark.parametrize("vr", ["OW", "US"])
+@pytest.mark.parametrize("count", [256, 255])
+def test_entries_packed_in_bytes(tmp_path, vr, count):
+    entries = RNG.integers(0, 256, count).astype(np.uint8)
+    packed = entries.tobytes() + bytes(count % 2)
+    item = Dataset()
+    item.add_new("LUTDescriptor", "US", [count, 0, 8])
+    item.add_new("LUTData", vr, packed if vr == "OW" else np.frombuffer(packed, "<u2").tolist())
+    pixels = np.arange(count, dtype=np.uint8)[None]
+    path = write(tmp_path / "x.dcm", pixels, VOILUTSequence=[item])
+    assert np.array_equal(read_image(path)[0], entries)
+    item.LUTDescriptor = [count, 0, 12]
+    path = write(tmp_path / "x.dcm", pixels, VOILUTSequence=[item])
+    with pytest.raises(ValueError, match=f"lookup table of 128 entries; expected {count}"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("width", [0.91, 0.05])
+def test_a_window_narrower_than_1_is_exact(tmp_path, width):
+    elements = {"RescaleSlope": 0.0005, "RescaleIntercept": 0, "WindowCenter": 1.0}
+    path = write(tmp_path / "x.dcm", SMOOTH, stored=12, WindowWidth=width, **elements)
+    expected = np.clip((SMOOTH * 0.0005 - 1.0) / width + 0.5, 0, 1)
+    assert_same_image(read_image(path), expected)
+
+
+def test_half_a_window_and_half_a_rescale(tmp_path):
+    path = write(tmp_path / "x.dcm", SMOOTH, WindowCenter=1000)
+    assert np.array_equal(read_image(path), SMOOTH)
+    path = write(tmp_path / "x.dcm", SMOOTH, RescaleSlope=2)
+    assert np.array_equal(read_image(path), 2 * SMOOTH)
+
+
+def test_rescale_and_window_of_an_enhanced_image(tmp_path):
+    transformation, voi, group = Dataset(), Dataset(), Dataset()
+    transformation.RescaleSlope, transformation.RescaleIntercept = 1, -1024
+    voi.WindowCenter, voi.WindowWidth = 500, 800
+    group.PixelValueTransformationSequence = [transformation]
+    group.FrameVOILUTSequence = [voi]
+    write(tmp_path / "a", SMOOTH, SharedFunctionalGroupsSequence=[group], NumberOfFrames=1)
+    write(tmp_path / "b", SMOOTH, RescaleSlope=1, RescaleIntercept=-1024, WindowCenter=500,
+          WindowWidth=800)
+    assert np.array_equal(read_image(tmp_path / "a"), read_image(tmp_path / "b"))
+
+
+def test_a_deflated_bomb_is_refused_before_it_is_inflated(tmp_path, monkeypatch):
+    path = write(tmp_path / "x.dcm", SMOOTH)
+    dataset = pydicom.dcmread(path)
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
+    dataset.save_as(path)
+    assert np.array_equal(read_image(path), SMOOTH)
+    data = path.read_bytes()
+    path.write_bytes(data[:-200])
+    with pytest.raises(ValueError, match="truncated"):
+        read_image(path)
+    dataset.add_new(0x00091010, "OB", bytes(2**22))
+    dataset.save_as(path)
+    monkeypatch.setattr("data.dicom.MAX_BYTES", 2**20)
+    assert path.stat().st_size < 2**15
+    with pytest.raises(ValueError, match="x.dcm.*inflates to more than 1,048,576 bytes"):
+        read_image(path)
+
+
+def compressed(path, frame, syntax, shape, **elements):
+    """A DICOM file that says `shape` and holds a compressed frame."""
+    write(path, np.zeros(shape, np.uint8), **elements)
+    dataset = pydicom.dcmread(path)
+    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.add_new("PixelData", "OB", pydicom.encaps.encapsulate([frame]))
+    dataset["PixelData"].is_undefined_length = True
+    dataset.save_as(path)
+    return path
+
+
+def encoded(kind, pixels):
+    from PIL import Image
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("syntax, kind", [
+    ("JPEGBaseline8Bit", "JPEG"), ("JPEG2000", "JPEG2000"), ("JPEG2000Lossless", "JPEG2000"),
+    ("JPEGLosslessSV1", "lossless"), ("JPEGLSLossless", "jpeg-ls")])
+def test_a_codestream_larger_than_its_header_is_refused_before_it_is_decoded(
+        tmp_path, monkeypatch, syntax, kind):
+    pixels = RNG.integers(0, 256, (40, 32)).astype(np.uint8)
+    if kind == "jpeg-ls":
+        file = get_testdata_file("JPEGLSNearLossless_08.dcm", download=False)
+        dataset = pydicom.dcmread(file)
+        frame = pydicom.encaps.get_frame(dataset.PixelData, 0, number_of_frames=1)
+        pixels = dataset.pixel_array
+    elif kind == "lossless":
+        pytest.importorskip("libjpeg")
+        frame = lossless_jpeg(pixels, 8)
+    else:
+        frame = encoded(kind, pixels)
+    syntax = getattr(pydicom.uid, syntax)
+    read_image(compressed(tmp_path / "right", frame, syntax, pixels.shape))
+    decodes = []
+    monkeypatch.setattr(pydicom.dataset.Dataset, "pixel_array", property(decodes.append))
+    rows, columns = pixels.shape
+    for shape in ((rows - 2, columns), (rows, columns - 2), (columns + 9, rows)):
+        path = compressed(tmp_path / "wrong", frame, syntax, shape)
+        expected = f"pixels of {columns} x {rows}; expected {shape[1]} x {shape[0]}"
+        with pytest.raises(ValueError, match=f"wrong.*{expected}"):
+            read_image(path)
+    if kind in ("JPEG", "JPEG2000"):
+        color = encoded(kind, np.stack([pixels] * 3, 2))
+        with pytest.raises(ValueError, match="of 3 components; expected 1"):
+            read_image(compressed(tmp_path / "color", color, syntax, pixels.shape))
+    assert decodes == []
+
+
+def test_a_run_length_bomb_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
+    pixels = RNG.integers(0, 256, (40, 32)).astype(np.uint8)
+    plain = pydicom.dcmread(write(tmp_path / "plain", pixels))
+    plain.compress(pydicom.uid.RLELossless)
+    plain.save_as(tmp_path / "rle")
+    monkeypatch.setattr("data.dicom.RLE_UNCHECKED", 0)
+    assert np.array_equal(read_image(tmp_path / "rle"), pixels)
+    bomb = struct.pack("<16I", 1, 64, *[0] * 14) + b"\x81\x00" * 1000  # 128 zeros each
+    path = compressed(tmp_path / "bomb", bomb, pydicom.uid.RLELossless, (40, 32))
+    with pytest.raises(ValueError, match="bomb.*segment of more than 1,280 pixels"):
+        read_image(path)
 
 
 @pytest.mark.parametrize("name", [

@@ -2,18 +2,25 @@
 hand."""
 
 import io
+import os
 import struct
 import subprocess
 import sys
+import tempfile
+import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, ImageOps
 
-from data.decode import MAX_PIXELS, read_image
+import data.limits
+import data.raster
+from data.decode import read_image
+from data.limits import MAX_PIXELS
 from data.preprocess import preprocess
 
 
@@ -90,9 +97,13 @@ def test_an_affine_change_of_intensities_changes_nothing(dtype, low, step):
 
 @pytest.mark.parametrize("value", [0, 1, 137, 255])
 @pytest.mark.parametrize("shape", [(500, 333), (1, 1), (1, 100)])
-def test_a_constant_image_becomes_zeros(value, shape):
-    assert not preprocess(np.full(shape, value, np.uint8)).any()
-    assert not preprocess(np.full(shape, value / 7, np.float32)).any()
+def test_an_image_of_one_intensity_is_no_radiograph(value, shape):
+    for image in (np.full(shape, value, np.uint8), np.full(shape, value / 7, np.float32)):
+        with pytest.raises(ValueError, match="one intensity only"):
+            preprocess(image)
+    if shape == (500, 333):
+        image[250, 150] += 1  # a single pixel differs
+        assert preprocess(image).max() == 255
 
 
 def test_a_burned_in_border_is_black_and_the_rest_keeps_its_order():
@@ -190,6 +201,76 @@ def test_jpeg_gray_and_color_and_no_cmyk(tmp_path):
     Image.fromarray(SMOOTH).convert("CMYK").save(tmp_path / "cmyk.jpg")
     with pytest.raises(ValueError, match="cmyk.jpg.*CMYK"):
         read_image(tmp_path / "cmyk.jpg")
+
+
+# By the EXIF tag's number, as its definition has it: where the scene's row 0 and column 0 are.
+AS_STORED = {1: lambda scene: scene, 2: np.fliplr, 3: lambda scene: np.rot90(scene, 2),
+             4: np.flipud, 5: np.transpose, 6: lambda scene: np.rot90(scene, 1),
+             7: lambda scene: np.rot90(scene, 2).T, 8: lambda scene: np.rot90(scene, -1)}
+
+
+@pytest.mark.parametrize("color", [False, True])
+@pytest.mark.parametrize("kind", ["png", "jpg"])
+@pytest.mark.parametrize("orientation", AS_STORED)
+def test_exif_orientation_is_upright(tmp_path, kind, orientation, color):
+    stored = AS_STORED[orientation](SMOOTH)
+    if color:
+        stored = np.stack([stored] * 3, 2)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"x.{kind}"
+    Image.fromarray(stored).save(path, exif=exif)
+    with Image.open(path) as picture:
+        transposed = ImageOps.exif_transpose(picture).convert("L")
+    image = read_image(path)
+    assert np.array_equal(image, np.asarray(transposed))
+    assert np.abs(image.astype(int) - SMOOTH).max() < 40 and image.flags.c_contiguous
+
+
+@pytest.mark.parametrize("exif", [b"Exif\0\0nonsense", b"Exif\0\0", b"MM", bytes(40)])
+def test_damaged_exif_is_as_if_absent(tmp_path, exif):
+    path = tmp_path / "x.jpg"
+    Image.fromarray(SMOOTH).save(path, exif=exif)
+    assert read_image(path).shape == SMOOTH.shape
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.dcm")
+    for path in (tmp_path / "pipe.dcm", "/dev/null"):
+        with pytest.raises(ValueError, match=f"{path}: is a pipe or a device"):
+            read_image(path)
+
+
+def test_giants_are_decoded_one_at_a_time(tmp_path, monkeypatch):
+    """Threads of a process, and processes that share a file."""
+    monkeypatch.setattr("data.limits.GIANT_BYTES", 1000)
+    image = save(tmp_path / "x.png", np.stack([SMOOTH] * 3, 2))
+    decoding, highest = [], []
+    to_gray = data.raster._to_gray
+
+    def slow(picture):
+        decoding.append(1)
+        highest.append(len(decoding))
+        time.sleep(0.02)
+        decoding.pop()
+        return to_gray(picture)
+
+    monkeypatch.setattr("data.raster._to_gray", slow)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(read_image, [image] * 8))
+    assert max(highest) == 1
+
+    with tempfile.TemporaryFile() as file:
+        monkeypatch.setattr(data.limits.giant_turns, "shared_file", file.fileno())
+        other = ("import sys, os; from data.limits import giant_turns\n"
+                 f"giant_turns.shared_file = {file.fileno()}\n"
+                 "with giant_turns.take(2**30): print('alone')")
+        with data.limits.giant_turns.take(2**30):
+            process = subprocess.Popen([sys.executable, "-c", other], pass_fds=[file.fileno()],
+                                       stdout=subprocess.PIPE, cwd=Path(__file__).parents[1])
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(1.5)
+        assert process.communicate(timeout=20)[0] == b"alone\n"
 
 
 def encoded(kind):

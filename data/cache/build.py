@@ -53,7 +53,7 @@ def build_cache(root, names, wanted, *, corpus, files=None, size=224, cache_dir=
     are listed; either way the good ones are kept. `shard` (i, n) fills only the i-th of n equal
     ranges of rows, i from 0. `verify` holds all wanted rows against their checksums, not just 512.
 
-    Raises ValueError for a path that leads out of `root`, a name that is not of the release and a
+    Raises ValueError for a path that leads out of `root`, a name that is not of the release, or a
     bad image; FileNotFoundError for absent images; OSError for a full disk, a cache that lacks
     images and is read-only, and a worker that was killed.
     """

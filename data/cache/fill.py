@@ -13,6 +13,7 @@ import queue
 import signal
 import subprocess
 import sys
+import tempfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
@@ -20,6 +21,7 @@ from pathlib import Path
 
 from data.cache.store import write_at
 from data.decode import decode_image, read_file
+from data.limits import giant_turns
 from data.preprocess import preprocess
 
 CHUNK = 16  # images handed to a worker at a time
@@ -76,7 +78,9 @@ def fill_rows(fd, offset, size, jobs, workers):
         return
 
     chunks = [jobs[start : start + CHUNK] for start in range(0, len(jobs), CHUNK)]
-    processes = [_start_worker(fd, offset, size) for _ in range(min(workers, len(chunks)))]
+    turns = tempfile.TemporaryFile()  # locked by the worker that decodes a giant
+    processes = [_start_worker(fd, offset, size, turns.fileno())
+                 for _ in range(min(workers, len(chunks)))]
     idle = queue.SimpleQueue()
     for process in processes:
         idle.put(process)
@@ -110,24 +114,29 @@ def fill_rows(fd, offset, size, jobs, workers):
         for process in processes:
             with suppress(BrokenPipeError):  # a chunk that was never read
                 process.communicate()
+        turns.close()
 
 
-def _start_worker(fd, offset, size):
-    """Start a worker of one thread, in its own session: Ctrl-C reaches only the caller."""
+def _start_worker(fd, offset, size, turns):
+    """Start a worker of one thread, in its own session: Ctrl-C reaches only the caller.
+
+    `turns` is the descriptor of the file by which the workers take turns with giants.
+    """
     modules = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
     new = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1",
            "PYTHONPATH": os.pathsep.join(modules),
            "PYTHONSAFEPATH": "1"}  # not some other package "data" in the working folder
     return subprocess.Popen(
-        [sys.executable, "-m", "data.cache.fill", str(fd), str(offset), str(size)],
+        [sys.executable, "-m", "data.cache.fill", str(fd), str(offset), str(size),
+         str(turns)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8",
-        env=os.environ | new, pass_fds=[fd], start_new_session=True)
+        env=os.environ | new, pass_fds=[fd, turns], start_new_session=True)
 
 
 def main():
     """Answer each chunk of jobs on standard input with results, or the text of an OSError."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # no traceback when the caller was killed
-    fd, offset, size = map(int, sys.argv[1:])
+    fd, offset, size, giant_turns.shared_file = map(int, sys.argv[1:])
     for line in sys.stdin:
         try:
             answers = [(job["row"], fill_row(fd, offset, size, job)) for job in json.loads(line)]

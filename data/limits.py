@@ -1,0 +1,47 @@
+"""What a radiograph may take: limits held before memory is taken, and turns for giants."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+MAX_PIXELS = 2**26  # 8192 x 8192; the largest radiographs are about 4000 x 5000
+MAX_BYTES = 2**29  # of a file, and of what it inflates to; a raw 16-bit image is at most 2**27
+GIANT_BYTES = 2**28  # of memory to decode an image; the largest radiographs stay below
+
+
+def check_size(width: int, height: int) -> None:
+    """Refuse an image of no or of too many pixels, before it is decoded."""
+    if not 1 <= width * height <= MAX_PIXELS:
+        raise ValueError(f"{width} x {height} pixels; expected 1 to {MAX_PIXELS:,}")
+
+
+class Turns:
+    """Lets one giant be decoded at a time, so that memory does not grow with the workers.
+
+    The threads of a process take turns by a lock; processes that have the same file open, and have
+    set `shared_file` to its descriptor, take turns with each other as well.
+    """
+
+    def __init__(self) -> None:
+        self.shared_file: int | None = None
+        self._threads = threading.Lock()
+
+    @contextmanager
+    def take(self, working_bytes: int) -> Iterator[None]:
+        """Context to decode an image that takes so many bytes; a giant waits until it is alone."""
+        if working_bytes < GIANT_BYTES:
+            yield
+            return
+        with self._threads:
+            if self.shared_file is None:
+                yield
+                return
+            import fcntl  # not on Windows, where nothing shares a file
+            fcntl.lockf(self.shared_file, fcntl.LOCK_EX)
+            try:
+                yield
+            finally:
+                fcntl.lockf(self.shared_file, fcntl.LOCK_UN)
+
+
+giant_turns = Turns()
