@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from datetime import timedelta
+from importlib.util import find_spec
 from pathlib import Path
 
 
@@ -40,6 +41,18 @@ def corpus_parser(prog, corpora, **texts):
     add("--cohort", default="paper", help="rule for rows and labels (default paper)")
     add("--cache-dir", type=Path, help="folder of caches (default $CXR_CACHE, else ./cache)")
     return parser
+
+
+def require_packages(*modules: str) -> None:
+    """Exit with code 2, in one line, where a command's packages are not installed.
+
+    To be called before they are imported, where a module is started as a command.
+    """
+    missing = [module for module in modules if find_spec(module) is None]
+    if missing:
+        names = ", ".join(missing).replace("PIL", "pillow")
+        print(f"error: not installed: {names}; pip install -r requirements.txt", file=sys.stderr)
+        sys.exit(2)
 
 
 class Refused(ValueError):

@@ -7,6 +7,9 @@ replication of the gray channel, the division by 255 and the mean and standard d
 patch embedding's weights; LayerScale and the scale of the attention go into the layer before them;
 the keys' bias, which changes no softmax, is left out, and the values' goes into the projection's;
 and the last block is computed for the class token alone, the only row that the head reads.
+
+It is the second implementation of two things, and a change of the first needs a change here:
+`preprocessing` of `data/preprocess.py`, `transformer` of `models/vit.py`. The export compares them.
 """
 
 import numpy as np
@@ -87,7 +90,7 @@ def classifier(state, config, *, mean=None, std=None, input_type="float32",
 def preprocessing(g, image, size):
     """Raw gray (N, 1, H, W) float32 to the paper's levels 0 to 255, (N, 1, size, size) float32.
 
-    As in `data.preprocess`, each image by itself.
+    As in `data.preprocess.preprocess`, the first implementation, each image by itself.
     """
     darkest = g("ReduceMin", image, [1, 2, 3], keepdims=1)
     above = g("Sub", image, darkest)  # a constant image becomes zero, a faint one keeps its digits

@@ -26,7 +26,11 @@ if not __package__:
           file=sys.stderr)
     sys.exit(2)
 
-from data.console import Progress, check_whole, command, run_command
+from data.console import Progress, check_whole, command, require_packages, run_command
+
+if __name__ == "__main__":
+    require_packages("numpy", "PIL", "onnxruntime")
+
 from data.files import TEXT, atomic_write, check_target
 from export.batch import expand, predictions
 from export.card import card, weak_labels

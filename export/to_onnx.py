@@ -23,6 +23,11 @@ if not __package__:
           file=sys.stderr)
     sys.exit(2)
 
+from data.console import Refused, command, require_packages, run_command
+
+if __name__ == "__main__":
+    require_packages("numpy", "PIL", "onnxruntime", "onnx", "torch")
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -30,7 +35,6 @@ import torch
 
 import data
 from data.cache.fill import load_bytes
-from data.console import Refused, command, run_command
 from data.decode import read_file
 from data.files import atomic_write, check_target, is_stream
 from data.labels import check_label_names
@@ -51,6 +55,8 @@ from stats.predictions import load_predictions
 
 PARITY_IMAGES = 16
 PARITY = 1e-3  # largest difference of a probability between PyTorch and an fp32 file
+WHERE_TO_LOOK = ("data/preprocess.py and models/vit.py, and at export/graph.py, which does the "
+                 "same in ONNX: a change of the one needs a change of the other")
 CHECK_IMAGES = 2000  # evenly spaced, on which a reduced precision is checked
 
 
@@ -146,7 +152,7 @@ def export(args):
             **compare(candidate, model, dataset(check_on), metadata, norm))
     elif not worst <= PARITY:
         raise Refused(f"{out}: not written: a probability differs from PyTorch's by {worst:.2g}, "
-                      f"allowed {PARITY:g}")
+                      f"allowed {PARITY:g}; look at {WHERE_TO_LOOK}")
 
     metadata["reference"] = reference(candidate, files[:4], found)
     content = serialize(proto, metadata)

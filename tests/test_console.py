@@ -234,7 +234,7 @@ def test_options_that_do_not_go_together_are_one_line(words, capsys, options):
 # -- before anything starts ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["predict", "to_onnx"])
+@pytest.mark.parametrize("name", ["predict", "to_onnx", "page"])
 def test_what_is_not_installed_is_one_line(name):
     """Without site-packages, there is the standard library alone."""
     words = [sys.executable, "-S", "-m", f"export.{name}", "--help"]
@@ -243,6 +243,15 @@ def test_what_is_not_installed_is_one_line(name):
     assert "not installed: numpy, pillow, onnxruntime" in done.stderr
     assert ("onnx, torch" in done.stderr) == (name == "to_onnx")
     assert "pip install -r requirements.txt" in done.stderr
+
+
+def test_an_import_ends_no_program():
+    """Another program's own -m and arguments are nothing to the package."""
+    code = ("import sys; sys.argv[:1] = ['-m']; sys.orig_argv[:] = ['python', '-m', "
+            "'export.to_onnx']; import export; print('alive')")
+    done = subprocess.run([sys.executable, "-S", "-c", code], cwd=REPOSITORY, capture_output=True,
+                          text=True)
+    assert done.stdout == "alive\n" and done.returncode == 0
 
 
 @pytest.mark.parametrize("name", ["predict", "to_onnx"])

@@ -20,6 +20,7 @@ from scipy.stats import binomtest
 from sklearn.linear_model import LogisticRegression
 
 import data
+from data import preprocess
 from data.console import Refused
 from data.phantom.layouts import make_phantom
 from export import precision, quantize, runtime, to_onnx
@@ -181,7 +182,17 @@ def test_a_file_that_differs_is_not_written(run, monkeypatch, capsys):
 
     monkeypatch.setattr(to_onnx, "classifier", wrong)
     assert main([str(run)]) == 3  # a check refused
-    assert "not written" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "not written" in error and error.count("\n") == 1
+    assert names(run) == ["best.pt"]
+
+
+def test_preprocessing_that_was_changed_in_one_place_alone_is_named(run, monkeypatch, capsys):
+    """Equalization taken out of data/preprocess.py: the graph still has it."""
+    monkeypatch.setattr(preprocess, "_equalize", lambda levels: levels)
+    assert main([str(run)]) == 3
+    error = capsys.readouterr().err
+    assert "data/preprocess.py" in error and "export/graph.py" in error
     assert names(run) == ["best.pt"]
 
 

@@ -14,7 +14,11 @@ import json
 import sys
 from pathlib import Path
 
-from data.console import command, run_command
+from data.console import command, require_packages, run_command
+
+if __name__ == "__main__":
+    require_packages("numpy", "PIL", "onnxruntime")
+
 from data.files import atomic_write
 from export.runtime import Predictor
 
