@@ -19,7 +19,6 @@ from data.phantom.__main__ import build_parser as phantom_parser
 from export.page.__main__ import build_parser as page_parser
 from export.predict import build_parser as predict_parser
 from export.to_onnx import build_parser as to_onnx_parser
-from export.triton import build_parser as triton_parser
 from models.settings import build_parser as train_parser
 
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md",
@@ -28,7 +27,7 @@ PARSERS = {
     "train.py": lambda: train_parser("", Parser), "evaluate.py": evaluate.build_parser,
     "-m data.cache": cache_parser, "-m data.cohort": cohort_parser,
     "-m data.phantom": phantom_parser, "-m export.predict": predict_parser,
-    "-m export.to_onnx": to_onnx_parser, "-m export.triton": triton_parser,
+    "-m export.to_onnx": to_onnx_parser,
     "-m export.page": page_parser, "adopt.py": adopt_parser,
 }
 

@@ -62,7 +62,6 @@ def test_a_typo_is_one_line_that_names_the_nearest_option(script, capsys):
     needed = {"-m data.phantom": ["--layout", "mimic", "--out", "out"], "-m data.cache": ["mimic"],
               "-m export.predict": ["model.onnx", "a.png"], "-m export.to_onnx": ["run"],
               "-m export.page": ["model.onnx", "--out", "out"],
-              "-m export.triton": ["model.onnx", "--out", "out"],
               "adopt.py": ["file", "--data", "cxr14", "--init", "dinov2"]}
     with pytest.raises(SystemExit) as end:
         parser.parse_args([*needed.get(script, []), option + "s"])

@@ -48,7 +48,6 @@ ALLOWED = [
                              "export.verify"}),
     ("export/predict.py", {"data.console", "data.files", "export.batch", "export.card",
                            "export.dicom", "export.explain", "export.runtime", "export.verify"}),
-    ("export/triton.py", {"data.console", "data.files", "export.runtime"}),
     ("export/page/", {"data.console", "data.files", "export.runtime"}),
     # all but export.predict: a command imports no other command
     ("export/to_onnx.py", {"models", "data", "stats", "export.batch", "export.calibrate",
@@ -69,7 +68,7 @@ NEVER_TORCH = (
     "data/console.py", "data/ahead.py",
     "export/runtime.py", "export/predict.py", "export/explain.py", "export/batch.py",
     "export/dicom.py", "export/metadata.py", "export/external_data.py", "export/quantize.py",
-    "export/triton.py", "export/page/", "export/card.py",
+    "export/page/", "export/card.py",
     "export/verify.py", "export/graph.py", "evaluate.py")
 FILES = sorted(
     str(path.relative_to(REPOSITORY))
