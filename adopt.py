@@ -19,7 +19,7 @@ from data.console import Parser, run_command
 from data.labels import MIMIC_OVERLAP, TABLE3
 from models import run_folder
 from models.checkpoint import atomic_write, save_checkpoint, sha256
-from models.inference import choose_device, predict
+from models.inference import predict, use_device
 from models.init_catalog import INITS
 from models.inits import own_name
 from models.vit import ARCHITECTURES, build
@@ -106,7 +106,7 @@ def adopt(args):
     except FileNotFoundError as error:
         print(f"no thresholds: {error}")
     else:
-        scored = predict(model.to(device := choose_device(args.device)), val_set, device=device,
+        scored = predict(model.to(device := use_device(args.device)), val_set, device=device,
                          mean=mean, std=std)
         thresholds = run_folder.finite_or_none(youden(*scored, midway=True))
         val_auroc = run_folder.finite_or_none(auroc(*scored))

@@ -27,7 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from data.batches import apply_affine, epoch_batches, prefetch, random_affine
 from models import VisionTransformer, create_model
-from models.inference import autocast, choose_amp, choose_device, to_input
+from models.inference import autocast, choose_amp, to_input, use_device
 from models.training import create_optimizer, multilabel_loss
 
 LABELS, PIXELS = 14, 224
@@ -196,7 +196,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--compile", action="store_true", help="on a CPU too")
     args = parser.parse_args()
-    device = choose_device(args.device)
+    device = use_device(args.device)
     amp, cuda = choose_amp("auto", device), device.type == "cuda"
     arch = args.arch or ("vit_base" if cuda else "vit_tiny")
     sizes = args.batch or ([32, 256] if cuda else [8])

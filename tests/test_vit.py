@@ -3,8 +3,10 @@
 import pytest
 import timm
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from models import VisionTransformer, create_model
+from models.vit import Block
 
 
 @pytest.mark.parametrize("patch_size, layer_scale", [(16, False), (14, True)])
@@ -124,3 +126,22 @@ def test_no_classes_gives_features():
 def test_refuses(call, said):
     with pytest.raises(ValueError, match=said):
         call()
+
+
+@pytest.mark.parametrize("first", [None, 1])
+def test_cudnn_does_not_compute_the_attention_of_one_query(monkeypatch, first):
+    """Asked of a card that is only pretended; what the kernels compute, tests/test_cuda.py sees."""
+    allowed = []
+
+    def attention(query, key, value):
+        allowed.append((query.shape[2], torch.backends.cuda.cudnn_sdp_enabled(),
+                        torch.backends.cuda.flash_sdp_enabled()))
+        return value[:, :, :query.shape[2]]
+
+    with FakeTensorMode(), torch.device("cuda"):
+        block = Block(64, 2, layer_scale=True)
+        tokens = torch.empty(2, 5, 64)
+        monkeypatch.setattr("torch.nn.functional.scaled_dot_product_attention", attention)
+        assert block(tokens, first).shape == (2, first or 5, 64)
+    assert allowed == [(1, False, True) if first else (5, True, True)]
+    assert torch.backends.cuda.cudnn_sdp_enabled()  # as it was before
