@@ -25,7 +25,7 @@ from data.console import Parser, Progress, check_whole, run_command
 from data.labels import MIMIC_OVERLAP, TABLE3
 from models.init_catalog import INITS
 from models.settings import Config
-from stats import ALL_METRICS, METRICS
+from stats import DEFAULT_METRICS, METRICS
 from stats.comparable import comparison_groups, keep_labels, merged
 from stats.files import sha256
 from stats.predictions import Predictions, load_predictions, save_predictions, select, with_truth
@@ -91,7 +91,7 @@ def build_parser():
             help=f"{text} (default: {default})")
     add("--seed", type=int, default=0, help="of the resamples (default: 0)")
     add("--metrics", nargs="+", default=[], metavar="NAME",
-        choices=["all", *(x for x in ALL_METRICS if x not in METRICS)],
+        choices=["all", *(name for name in METRICS if name not in DEFAULT_METRICS)],
         help="further metrics: %(choices)s")
     add("--net-benefit-at", type=float, metavar="P",
         help="the probability from which on one would treat (default: validation's thresholds)")
@@ -161,7 +161,7 @@ def check(args):
             raise ValueError(f"--protocol paper has --{name} {paper}, found {given}")
         setattr(args, key, paper if args.protocol else default if given is None else given)
     if "all" in args.metrics:
-        args.metrics = list(ALL_METRICS)
+        args.metrics = list(METRICS)
     check_whole(0, seed=args.seed)
     check_whole(1, **{name: getattr(args, name) for name in (
         "bootstrap", "min_count", "image_size", "limit", "batch_size", "threads")})
@@ -359,7 +359,7 @@ def study_group(g, args, covariates):
     s = study(
         **vars(g), n_resamples=args.bootstrap, seed=args.seed, resample=args.resample,
         thresholds=args.thresholds, alternative=args.p_value, min_count=args.min_count,
-        metrics=list(dict.fromkeys([*METRICS, *args.metrics])), threads=args.threads,
+        metrics=list(dict.fromkeys([*DEFAULT_METRICS, *args.metrics])), threads=args.threads,
         net_benefit_at=args.net_benefit_at, margin=args.margin and args.margin / 100)
     seen = {m.meta["name"]: "pretrained on " + ", ".join(
         CORPUS_TITLES.get(name, name) for name in m.meta["pretrained_on"])

@@ -15,7 +15,7 @@ from export.metadata import UNCALIBRATED
 from export.verify import log_odds
 from models.inference import predict
 from stats import auroc
-from stats.calibration import BINS, probability_metrics
+from stats.calibration import BINS, WeightedProbabilities, expected_calibration_error
 from stats.intervals import score_interval
 
 FOLDS = 5
@@ -131,8 +131,9 @@ def sigmoid(x):
 def calibration_error(y_true, probability):
     """Expected calibration error of one label; both inputs (N,)."""
     drawn, positives = np.ones((len(y_true), 1)), y_true.sum()
-    return probability_metrics(y_true, probability, drawn, positives, len(y_true) - positives,
-                               ["ece"])["ece"].item()
+    weighted = WeightedProbabilities(y_true, probability, drawn, positives,
+                                     len(y_true) - positives)
+    return expected_calibration_error(weighted).item()
 
 
 def draw(path, y_true, before, after):

@@ -1,14 +1,13 @@
 """Statistics for multi-label classifiers, on anybody's predictions: pure NumPy.
 
 In the order of their use: `predictions` (files), `comparable` (which are compared with which),
-`roc`, `calibration`, `resampling` and `bootstrap`, `intervals`, `delong`, `runs`, `families`;
-`study` puts one corpus's numbers together, beside the paper's, `subgroups` those of groups of
-patients; `report/` presents them. `curves` draws a training run's log.
+`roc`, `calibration`, `metrics` (the table of them), `resampling` and `bootstrap`, `intervals`,
+`delong`, `runs`, `families`; `results` has the types of what is found; `study` puts one corpus's
+numbers together, beside the paper's, `subgroups` those of groups of patients; `report/` presents
+them. `curves` draws a training run's log.
 """
 
 from stats.bootstrap import (
-    ALL_METRICS,
-    METRICS,
     Bootstrap,
     PairedBootstrap,
     bootstrap,
@@ -19,6 +18,7 @@ from stats.bootstrap import (
 )
 from stats.delong import DeLong, delong_test
 from stats.families import benjamini_hochberg
+from stats.metrics import DEFAULT_METRICS, METRICS, Metric
 from stats.roc import (
     OperatingPoint,
     RocCurve,
@@ -30,7 +30,7 @@ from stats.roc import (
 )
 
 __all__ = [
-    "ALL_METRICS", "METRICS", "Bootstrap", "DeLong", "OperatingPoint", "PairedBootstrap",
-    "RocCurve", "auroc", "benjamini_hochberg", "bootstrap", "bootstrap_models", "compare",
-    "delong_test", "operating_point", "p_values", "paired_bootstrap", "roc_curve",
+    "DEFAULT_METRICS", "METRICS", "Bootstrap", "DeLong", "Metric", "OperatingPoint",
+    "PairedBootstrap", "RocCurve", "auroc", "benjamini_hochberg", "bootstrap", "bootstrap_models",
+    "compare", "delong_test", "operating_point", "p_values", "paired_bootstrap", "roc_curve",
     "undefined_reasons", "youden"]

@@ -5,21 +5,32 @@ resampling of clusters (8.3). A resample in which a label lacks a class leaves t
 (NaN) there; such replicates are left out of that label's mean, SD, interval and p.
 """
 
+import math
 import os
 import warnings
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
-from stats.calibration import PROBABILITY_METRICS, probability_metrics
+from stats.calibration import WeightedProbabilities
 from stats.intervals import largest_count, nanmean, score_interval, sd_and_ci
-from stats.resampling import CHUNK, Resamples, resample_counts, roc_segments, sum_rows, weighted_roc
-from stats.roc import check_labels, check_scores, rates, undefined_reasons
+from stats.metrics import METRICS, Confusion, Metric, Ranking
+from stats.resampling import (
+    CHUNK,
+    Resamples,
+    resample_counts,
+    roc_segments,
+    sum_rows,
+    weighted_roc,
+)
+from stats.roc import check_labels, check_scores, undefined_reasons
 
-METRICS = ("auroc", "accuracy", "sensitivity", "specificity", "f1")
-ALL_METRICS = (*METRICS, "average_precision", *PROBABILITY_METRICS)
 WIDTH, BATCH = 1024, 32  # resamples: weighed at once, drawn at once
+Alternative = Literal["two-sided", "greater", "less", "paper"]
 
 
 @dataclass(frozen=True)
@@ -32,18 +43,18 @@ class Bootstrap:
     classes : (2, L) int array, the images (or groups that have one) of each class
     """
 
-    values: dict
-    value: dict
-    reasons: list
+    values: dict[str, np.ndarray]
+    value: dict[str, np.ndarray]
+    reasons: list[str | None]
     classes: np.ndarray
 
-    def ci(self, metric="auroc", level=0.95):
+    def ci(self, metric: str = "auroc", level: float = 0.95) -> np.ndarray:
         """Interval (L, 2): `stats.intervals.score_interval` of a share, else percentiles."""
         sd, percentiles = sd_and_ci(self.values[metric], level)
-        if metric in PROBABILITY_METRICS:
+        if not METRICS[metric].is_share:
             return percentiles
-        return score_interval(self.value[metric], sd**2, largest_count(metric, *self.classes),
-                              level=level)
+        trials = largest_count(metric, *self.classes)
+        return score_interval(self.value[metric], sd**2, trials, level=level)
 
 
 @dataclass(frozen=True)
@@ -59,7 +70,8 @@ class PairedBootstrap:
     mean_p_value: float
 
 
-def p_values(difference, alternative="two-sided", null=0.0):
+def p_values(difference: npt.ArrayLike, alternative: Alternative = "two-sided",
+             null: float = 0.0) -> np.ndarray:
     """P-value (L,) of each column of paired differences (B, L), or of a single one (B,).
 
     Two-sided: p = min(1, 2 (k + 1) / (B + 1)), where k counts the replicates on the rarer side of
@@ -74,25 +86,38 @@ def p_values(difference, alternative="two-sided", null=0.0):
     >>> float(p_values(np.array([0.2, 0.1, 0.3, -0.1])))  # 2 (1 + 1) / (4 + 1)
     0.8
     """
+    difference = np.asarray(difference)
     defined = (~np.isnan(difference)).sum(axis=0)
-    not_above, not_below = (difference <= null).sum(axis=0), (difference >= null).sum(axis=0)
-    found = {"two-sided": 2 * (np.minimum(not_above, not_below) + 1) / (defined + 1),
-             "greater": (not_above + 1) / (defined + 1), "less": (not_below + 1) / (defined + 1),
-             "paper": not_above / np.maximum(defined, 1)}
-    if alternative not in found:
-        raise ValueError(f"alternative: expected one of {', '.join(found)}, found {alternative!r}")
-    return np.where(defined > 0, np.minimum(1, found[alternative]), np.nan)[()]
+    not_above = (difference <= null).sum(axis=0)
+    not_below = (difference >= null).sum(axis=0)
+    if alternative == "two-sided":
+        p = 2 * (np.minimum(not_above, not_below) + 1) / (defined + 1)
+    elif alternative == "greater":
+        p = (not_above + 1) / (defined + 1)
+    elif alternative == "less":
+        p = (not_below + 1) / (defined + 1)
+    elif alternative == "paper":
+        p = not_above / np.maximum(defined, 1)
+    else:
+        raise ValueError("alternative: expected one of two-sided, greater, less, paper, found "
+                         f"{alternative!r}")
+    return np.where(defined > 0, np.minimum(1, p), np.nan)[()]
 
 
-def compare(a, b, metric="auroc", alternative="two-sided"):
+def compare(a: Bootstrap, b: Bootstrap, metric: str = "auroc",
+            alternative: Alternative = "two-sided") -> PairedBootstrap:
     """`PairedBootstrap` of two models' results from one call of `bootstrap_models`."""
     difference = a.values[metric] - b.values[metric]
     return PairedBootstrap(a, b, difference, p_values(difference, alternative),
                            float(p_values(nanmean(difference, axis=1), alternative)))
 
 
-def bootstrap_models(y_true, scores, *, n_resamples=1000, seed=0, groups=None, metrics=("auroc",),
-                     thresholds=None, net_benefit_at=None, memory_mb=256, threads=None):
+def bootstrap_models(y_true: npt.ArrayLike, scores: Sequence[npt.ArrayLike], *,
+                     n_resamples: int = 1000, seed: int = 0, groups: npt.ArrayLike | None = None,
+                     metrics: Sequence[str] = ("auroc",),
+                     thresholds: Sequence[npt.ArrayLike] | None = None,
+                     net_benefit_at: Sequence[npt.ArrayLike] | None = None, memory_mb: int = 256,
+                     threads: int | None = None) -> list[Bootstrap]:
     """Every metric of every model and label in every replicate, on the same resamples.
 
     Parameters
@@ -106,7 +131,7 @@ def bootstrap_models(y_true, scores, *, n_resamples=1000, seed=0, groups=None, m
         Whose images are drawn together: patients, say. As many groups are drawn, with replacement,
         as there are; the images of one person are not independent, and drawn singly (the paper's
         way, and the default) they make standard errors and p-values too small.
-    metrics : sequence of names from `ALL_METRICS`
+    metrics : sequence of names from `stats.metrics.METRICS`
     thresholds, net_benefit_at : sequences of M (L,) arrays, optional
         Scores from there on are predicted positive; NaN leaves a label undefined. By default at
         Youden's threshold, found anew in each resample, as the authors do. The net benefit needs
@@ -114,82 +139,146 @@ def bootstrap_models(y_true, scores, *, n_resamples=1000, seed=0, groups=None, m
     memory_mb : int
         Bound on what is held besides arguments and result, in MiB; one resample is the least.
     threads : int, optional
-        By default one a core. They change nothing in the result.
+        By default one per core. They change nothing in the result.
 
     Returns
     -------
     list of M Bootstrap
     """
     y = check_labels(y_true)
-    scores = [check_scores(s, y.shape, f"scores[{model}]") for model, s in enumerate(scores)]
-    unknown = sorted(set(metrics) - set(ALL_METRICS))
-    if unknown or not metrics:
-        raise ValueError(f"metrics: expected some of {', '.join(ALL_METRICS)}, "
-                         f"found {', '.join(unknown) or 'none'}")
-    net_benefit_at = thresholds if net_benefit_at is None else net_benefit_at
-    if "net_benefit" in metrics and net_benefit_at is None:
-        raise ValueError("net_benefit: expected a threshold probability, found no net_benefit_at")
-    if set(metrics) & set(PROBABILITY_METRICS) and any(((s < 0) | (s > 1)).any() for s in scores):
-        raise ValueError(f"scores: {', '.join(PROBABILITY_METRICS)} are of probabilities in [0, 1]")
-    thresholds, net_benefit_at = (
-        [[None] * y.shape[1]] * len(scores) if at is None else
-        [np.broadcast_to(np.asarray(t, float), y.shape[1:]) for t in at]
-        for at in (thresholds, net_benefit_at))
-    if n_resamples < 1:
-        raise ValueError(f"n_resamples: expected at least 1, found {n_resamples}")
-    if hasattr(os, "sysconf"):
-        needed = 8 * n_resamples * y.shape[1] * len(metrics) * len(scores) / 2**30
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
-        if needed > memory:
-            raise ValueError(f"n_resamples: {n_resamples:,} replicates would take {needed:,.0f} "
-                             f"GiB; this machine has {memory:,.0f}")
-    members = None
+    checked = [check_scores(s, y.shape, f"scores[{model}]") for model, s in enumerate(scores)]
+    treat_at = thresholds if net_benefit_at is None else net_benefit_at
+    chosen = _check_metrics(metrics, checked, has_treatment_thresholds=treat_at is not None)
+    _check_size(n_resamples, values=y.shape[1] * len(metrics) * len(checked))
+    members = None  # the group of each image, as a number
+    units = len(y)
     if groups is not None:
-        if np.shape(groups) != (len(y),):
-            raise ValueError(f"groups: expected shape ({len(y)},), found {np.shape(groups)}")
-        names, members = np.unique(groups, return_inverse=True)
-        if len(names) < 2:
-            raise ValueError(f"groups: expected at least 2, found only {str(names[0])!r}: "
-                             "nothing to resample")
-    units = len(y) if groups is None else len(names)
+        members, units = _number_groups(groups, len(y))
+    call_at = _per_model(thresholds, len(checked), y.shape[1])
+    treat_from = _per_model(treat_at, len(checked), y.shape[1])
 
     reasons = undefined_reasons(y)
-    values = [{metric: np.full((n_resamples + 1, y.shape[1]), np.nan) for metric in metrics}
-              for _ in scores]
+    values = [{name: np.full((n_resamples + 1, y.shape[1]), np.nan) for name in metrics}
+              for _ in checked]  # the first row is of the test set itself
     threads = threads or os.cpu_count() or 1
     width, held = _plan(len(y), n_resamples + 1, memory_mb * 2**20, threads)
-
     with ThreadPoolExecutor(threads) as pool:
         for start in range(-1, n_resamples, held):  # -1: the test set itself
             stop = min(start + held, n_resamples)
             drawn = _draw(pool, y, seed, start, stop, width, units, members)
-            tasks = {(model, label): pool.submit(
-                _metrics, y[:, label], s[:, label], drawn, label, metrics,
-                thresholds[model][label], net_benefit_at[model][label])
-                for model, s in enumerate(scores)
-                for label, reason in enumerate(reasons) if reason is None}
-            for (model, label), task in tasks.items():
-                for metric, column in task.result().items():
-                    values[model][metric][start + 1:stop + 1, label] = column
-            del drawn  # before the next are drawn
+            tasks = []
+            for model, s in enumerate(checked):
+                for label, reason in enumerate(reasons):
+                    if reason is None:
+                        tasks.append((model, label, pool.submit(
+                            _score_label, y[:, label], s[:, label], drawn, label, chosen,
+                            call_at[model][label], treat_from[model][label])))
+            for model, label, task in tasks:
+                for name, column in task.result().items():
+                    values[model][name][start + 1:stop + 1, label] = column
+            del drawn, tasks  # before the next are drawn
+
+    classes = _count_units(y, members)
+    results = []
+    for of_model in values:
+        if "auroc" in of_model:
+            _round_to_pairs(of_model["auroc"][0], y)
+        results.append(Bootstrap({name: v[1:] for name, v in of_model.items()},
+                                 {name: v[0] for name, v in of_model.items()}, reasons, classes))
+    return results
+
+
+def _check_metrics(names: Sequence[str], scores: list[np.ndarray], *,
+                   has_treatment_thresholds: bool) -> list[Metric]:
+    """The records of metrics that can be computed from what there is, or ValueError."""
+    unknown = sorted(set(names) - set(METRICS))
+    if unknown or not names:
+        raise ValueError(f"metrics: expected some of {', '.join(METRICS)}, "
+                         f"found {', '.join(unknown) or 'none'}")
+    chosen = [METRICS[name] for name in names]
+    of_probabilities = []
+    for metric in chosen:
+        if metric.needs == "treatment threshold" and not has_treatment_thresholds:
+            raise ValueError(f"{metric.name}: expected a threshold probability, found no "
+                             "net_benefit_at")
+        if metric.needs in ("treatment threshold", "probabilities"):
+            of_probabilities.append(metric.name)
+    if of_probabilities:
+        for s in scores:
+            if ((s < 0) | (s > 1)).any():
+                raise ValueError(f"scores: {', '.join(of_probabilities)} are of probabilities in "
+                                 "[0, 1]")
+    return chosen
+
+
+def _check_size(n_resamples: int, values: int) -> None:
+    """Refuse what this machine cannot hold; `values` are the numbers of one replicate."""
+    if n_resamples < 1:
+        raise ValueError(f"n_resamples: expected at least 1, found {n_resamples}")
+    if not hasattr(os, "sysconf"):
+        return
+    needed = 8 * n_resamples * values / 2**30
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    if needed > memory:
+        raise ValueError(f"n_resamples: {n_resamples:,} replicates would take {needed:,.0f} "
+                         f"GiB; this machine has {memory:,.0f}")
+
+
+def _number_groups(groups: npt.ArrayLike, size: int) -> tuple[np.ndarray, int]:
+    """The number of each image's group (N,), and how many groups there are."""
+    if np.shape(groups) != (size,):
+        raise ValueError(f"groups: expected shape ({size},), found {np.shape(groups)}")
+    names, members = np.unique(groups, return_inverse=True)
+    if len(names) < 2:
+        raise ValueError(f"groups: expected at least 2, found only {str(names[0])!r}: "
+                         "nothing to resample")
+    return members, len(names)
+
+
+def _per_model(thresholds: Sequence[npt.ArrayLike] | None, models: int,
+               labels: int) -> list[Sequence[np.float64 | None]]:
+    """A threshold for each model and label; None for each where none is given.
+
+    NumPy's own numbers: with Python's, float32 scores would be compared in float32.
+    """
+    if thresholds is None:
+        return [[None] * labels] * models
+    per_model = []
+    for of_labels in thresholds:
+        broadcast = np.broadcast_to(np.asarray(of_labels, np.float64), (labels,))
+        per_model.append(list(broadcast))
+    return per_model
+
+
+def _round_to_pairs(area: np.ndarray, y: np.ndarray) -> None:
+    """Make areas (L,) on the test set what `auroc` has to the last bit: whole half pairs."""
     half_pairs = 2 * np.maximum(1, (y == 1).sum(axis=0) * (y == 0).sum(axis=0))
-    for of_model in values if "auroc" in metrics else ():  # to the last bit as `auroc` has it
-        of_model["auroc"][0] = np.rint(of_model["auroc"][0] * half_pairs) / half_pairs
-    together = np.flatnonzero if members is None else lambda of: np.unique(members[of])
-    classes = np.array([[len(together(of_label == value)) for of_label in y.T] for value in (1, 0)])
-    return [Bootstrap({metric: v[1:] for metric, v in of_model.items()},
-                      {metric: v[0] for metric, v in of_model.items()}, reasons, classes)
-            for of_model in values]
+    area[:] = np.rint(area * half_pairs) / half_pairs
 
 
-def bootstrap(y_true, y_score, *, thresholds=None, **options):
+def _count_units(y: np.ndarray, members: np.ndarray | None) -> np.ndarray:
+    """How many images, or groups that have one, are of each class of each label: (2, L)."""
+    counts = np.zeros((2, y.shape[1]), dtype=int)
+    for row, value in enumerate((1, 0)):
+        for label, of_label in enumerate(y.T):
+            units = np.flatnonzero(of_label == value)
+            if members is not None:
+                units = np.unique(members[units])
+            counts[row, label] = len(units)
+    return counts
+
+
+def bootstrap(y_true: npt.ArrayLike, y_score: npt.ArrayLike, *,
+              thresholds: npt.ArrayLike | None = None, **options: Any) -> Bootstrap:
     """One model's `Bootstrap`: as `bootstrap_models` for (N, L) scores and (L,) thresholds."""
-    thresholds = None if thresholds is None else [thresholds]
-    return bootstrap_models(y_true, [y_score], thresholds=thresholds, **options)[0]
+    if thresholds is not None:
+        options["thresholds"] = [thresholds]
+    return bootstrap_models(y_true, [y_score], **options)[0]
 
 
-def paired_bootstrap(y_true, y_score_a, y_score_b, *, n_resamples=1000, metric="auroc",
-                     alternative="two-sided", **options):
+def paired_bootstrap(y_true: npt.ArrayLike, y_score_a: npt.ArrayLike, y_score_b: npt.ArrayLike, *,
+                     n_resamples: int = 1000, metric: str = "auroc",
+                     alternative: Alternative = "two-sided", **options: Any) -> PairedBootstrap:
     """Is model a better than model b? Both are scored on the same resamples.
 
     Parameters
@@ -221,59 +310,74 @@ def paired_bootstrap(y_true, y_score_a, y_score_b, *, n_resamples=1000, metric="
     return compare(a, b, metric, alternative)
 
 
-def _draw(pool, y, seed, start, stop, width, units, members):
-    """The resamples start to stop - 1 in chunks: list of Resamples."""
+def _draw(pool: ThreadPoolExecutor, y: np.ndarray, seed: int, start: int, stop: int, width: int,
+          units: int, members: np.ndarray | None) -> list[Resamples]:
+    """The resamples start to stop - 1, in chunks of `width`."""
     chunks = {first: np.empty((len(y), min(width, stop - first)), np.uint8)
               for first in range(start, stop, width)}
 
-    def fill(piece):
-        first, column = piece
+    def fill(batch: tuple[int, int]) -> None:
+        first, column = batch
         last = min(column + BATCH, chunks[first].shape[1])
         chunks[first][:, column:last] = resample_counts(seed, first + column, first + last, units,
                                                         members)
 
-    list(pool.map(fill, [(first, column) for first, chunk in chunks.items()
-                         for column in range(0, chunk.shape[1], BATCH)]))
+    batches = []
+    for first, chunk in chunks.items():
+        batches += [(first, column) for column in range(0, chunk.shape[1], BATCH)]
+    list(pool.map(fill, batches))  # waits for all, and raises what a thread raised
     return list(pool.map(lambda counts: Resamples(counts, y), chunks.values()))
 
 
-def _metrics(y, score, chunks, label, metrics, threshold, net_benefit_at):
-    """One label's and model's metrics in the resamples of `_draw`: dict of metric -> (B,) array."""
-    precise = "average_precision" in metrics
-    youden = threshold is None and bool({*METRICS[1:]} & {*metrics})
-    segments = roc_segments(y, score, precise)
-
-    def predicted_positive(counts, threshold):
-        """True and false positives at a fixed threshold, each (B,); NaN where the threshold is."""
-        called = [np.flatnonzero((y == value) & (score >= threshold)) for value in (1, 0)]
-        return [sum_rows(counts, rows) + (np.nan if np.isnan(threshold) else 0) for rows in called]
-
+def _score_label(y: np.ndarray, score: np.ndarray, chunks: list[Resamples], label: int,
+                 metrics: list[Metric], threshold: np.float64 | None,
+                 treat_at: np.float64 | None) -> dict[str, np.ndarray]:
+    """One label's and model's metrics in the resamples of `_draw`: dict of metric -> (B,)."""
+    needs = {metric.needs for metric in metrics}
+    precision = "precision-recall curve" in needs
+    youden = threshold is None and "threshold" in needs
+    segments = roc_segments(y, score, precision)
     parts = []
     for drawn in chunks:
         positives, negatives = drawn.totals[:, label]
-        area, precision, tp, fp = weighted_roc(drawn, segments, positives, negatives,
-                                               youden=youden, precision=precise)
-        if threshold is not None:
-            tp, fp = predicted_positive(drawn.counts, threshold)
-        found = {"auroc": area, "average_precision": precision,
-                 **rates(tp, fp, positives, negatives)}
-        if set(metrics) & set(PROBABILITY_METRICS):
-            found |= probability_metrics(y, score, drawn.counts, positives, negatives, metrics)
-        if "net_benefit" in metrics:
-            tp, fp = predicted_positive(drawn.counts, net_benefit_at)
-            with np.errstate(invalid="ignore", divide="ignore"):
-                harm = net_benefit_at / (1 - net_benefit_at)
-                found["net_benefit"] = (tp - fp * harm) / (positives + negatives)
-        missing = np.where((positives > 0) & (negatives > 0), 0.0, np.nan)
-        parts.append([found[metric] + missing for metric in metrics])
-    return dict(zip(metrics, np.concatenate(parts, axis=1)))
+        area, average_precision, tp, fp = weighted_roc(
+            drawn, segments, positives, negatives, youden=youden, precision=precision)
+        inputs: dict[str, Any] = {"roc curve": Ranking(area, average_precision)}
+        inputs["precision-recall curve"] = inputs["roc curve"]
+        if youden:  # the threshold is another in each resample
+            inputs["threshold"] = Confusion(tp, fp, positives, negatives, math.nan)
+        elif "threshold" in needs and threshold is not None:
+            inputs["threshold"] = _confusion(y, score, drawn, label, threshold)
+        if "treatment threshold" in needs and treat_at is not None:
+            inputs["treatment threshold"] = _confusion(y, score, drawn, label, treat_at)
+        if "probabilities" in needs:
+            inputs["probabilities"] = WeightedProbabilities(y, score, drawn.counts, positives,
+                                                            negatives)
+        has_both = np.where((positives > 0) & (negatives > 0), 0.0, np.nan)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            parts.append([metric.function(inputs[metric.needs]) + has_both for metric in metrics])
+    names = [metric.name for metric in metrics]
+    return dict(zip(names, np.concatenate(parts, axis=1)))
 
 
-def _plan(size, n_resamples, memory, threads):
+def _confusion(y: np.ndarray, score: np.ndarray, drawn: Resamples, label: int,
+               threshold: np.float64) -> Confusion:
+    """The counts at a fixed threshold in each resample; NaN where the threshold is."""
+    undefined = np.nan if np.isnan(threshold) else 0.0
+    is_called = score >= threshold
+    tp = sum_rows(drawn.counts, np.flatnonzero((y == 1) & is_called)) + undefined
+    fp = sum_rows(drawn.counts, np.flatnonzero((y == 0) & is_called)) + undefined
+    positives, negatives = drawn.totals[:, label]
+    return Confusion(tp, fp, positives, negatives, threshold)
+
+
+def _plan(size: int, n_resamples: int, memory: int, threads: int) -> tuple[int, int]:
     """How many resamples to weigh at once, and to hold as counts, for so many images and bytes."""
-    weighing = 64 * CHUNK * threads  # bytes a resample: sums and curve of a chunk of segments
+    weighing = 64 * CHUNK * threads  # bytes per resample: sums and curve of a chunk of segments
     drawing = (BATCH + 16) * size * threads
     most_held = max(1, (memory * 3 // 4 - drawing) // size)
-    held = -(-n_resamples // -(-n_resamples // most_held))  # as few rounds as can be, of one size
-    width = max(1, min(memory // 4 // weighing, WIDTH))
-    return -(-held // -(-held // width)), held
+    rounds = math.ceil(n_resamples / most_held)
+    held = math.ceil(n_resamples / rounds)  # as few rounds as can be, of one size
+    most_weighed = max(1, min(memory // 4 // weighing, WIDTH))
+    chunks = math.ceil(held / most_weighed)
+    return math.ceil(held / chunks), held

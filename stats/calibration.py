@@ -6,63 +6,103 @@ predictive analytics", BMC Med 17 (2019)) ask for them: with x the logit of the 
 slope b of logit P(y = 1) = a + b x, and the intercept a where b is held at 1. Ideal are 1 and 0.
 """
 
+from functools import cached_property
+
 import numpy as np
 
 from stats.resampling import sum_groups
 
-PROBABILITY_METRICS = ("brier", "calibration_slope", "calibration_intercept", "ece", "net_benefit")
 BINS = 10  # of the expected calibration error, of equal width, closed on the right
 CELLS, NODES = 40, 10  # of the logits' range; of the polynomial in each
 SMALLEST = 1e-7  # probabilities are clipped to it, and to 1 less it, where logits are taken
 
 
-def probability_metrics(y, score, counts, positives, negatives, metrics):
-    """Those of `metrics` that are computed here, of one label (N,): dict of metric -> (B,) array.
+class WeightedProbabilities:
+    """One label's probabilities in B resamples; sums that metrics share are taken once.
 
-    Brier score and expected calibration error (the bins' |observed share - mean probability|,
-    weighted by their size: Naeini et al., AAAI 2015) are exact; of the two fits, the eleventh
-    digit or so is not. A fit that does not converge is NaN: the classes do not overlap.
+    Parameters
+    ----------
+    y, probability : (N,) arrays
+        The label in {0, 1, NaN}; NaN is left out.
+    counts : (N, B) uint8 array
+        How often each image is drawn.
+    positives, negatives : (B,) arrays
+        How many of each class are drawn.
     """
-    rows = np.flatnonzero(~np.isnan(y))
-    y, score = y[rows].astype(np.float64), score[rows].astype(np.float64)
-    found = {}
-    if {"brier", "ece"} & set(metrics):
-        bins = np.searchsorted(np.linspace(0, 1, BINS + 1)[1:-1], score)
-        residual = y - score
-        sums = sum_groups(counts, rows, bins, np.stack([residual, residual**2], axis=1))
-        found["ece"] = np.abs(sums[:, 0]).sum(axis=0) / (positives + negatives)
-        found["brier"] = sums[:, 1].sum(axis=0) / (positives + negatives)
-    fits = [name for name in ("slope", "intercept") if f"calibration_{name}" in metrics]
-    if fits:
-        clipped = np.clip(score, SMALLEST, 1 - SMALLEST)
+
+    def __init__(self, y: np.ndarray, probability: np.ndarray, counts: np.ndarray,
+                 positives: np.ndarray, negatives: np.ndarray):
+        self.rows = np.flatnonzero(~np.isnan(y))
+        self.y = y[self.rows].astype(np.float64)
+        self.probability = probability[self.rows].astype(np.float64)
+        self.counts, self.positives, self.negatives = counts, positives, negatives
+
+    @cached_property
+    def residuals(self) -> np.ndarray:
+        """Sums of y - p and of its square in each bin of p: (BINS, 2, B)."""
+        bins = np.searchsorted(np.linspace(0, 1, BINS + 1)[1:-1], self.probability)
+        residual = self.y - self.probability
+        return sum_groups(self.counts, self.rows, bins, np.stack([residual, residual**2], axis=1))
+
+    @cached_property
+    def nodes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Stand-ins for all images: logits (K,), their counts (K, B), and sums of y x logit (B,).
+
+        In each of CELLS intervals a smooth function of the logit is a polynomial through NODES
+        points to a relative 1e-11, so that its sum over images is one over the nodes, with these
+        counts.
+        """
+        clipped = np.clip(self.probability, SMALLEST, 1 - SMALLEST)
         logit = np.log(clipped / (1 - clipped))
-        x, mass, moment = _at_nodes(logit, y, counts, rows)
-        for name in fits:
-            found[f"calibration_{name}"] = _fit(x, mass, positives, moment, name == "slope")
-    return found
+        low = logit.min()
+        width = (np.ptp(logit) or 1.0) / CELLS
+        cell = np.minimum(((logit - low) / width).astype(int), CELLS - 1)
+        position = 2 * ((logit - low) / width - cell) - 1  # in its cell, from -1 to 1
+        chebyshev = np.polynomial.chebyshev
+        points = chebyshev.chebpts1(NODES)
+        at_points = chebyshev.chebvander(points, NODES - 1)
+        basis = chebyshev.chebvander(position, NODES - 1) @ np.linalg.inv(at_points)
+        weights = np.column_stack([basis, self.y * logit])
+        sums = sum_groups(self.counts, self.rows, cell, weights)
+        x = low + width * (np.arange(len(sums))[:, None] + (points + 1) / 2)
+        mass = sums[:, :NODES].reshape(x.size, -1)
+        moment = sums[:, NODES].sum(axis=0)
+        return x.ravel(), mass, moment
 
 
-def _at_nodes(logit, y, counts, rows):
-    """Stand-ins for all images: logits (K,), their counts (K, B), and the sum of y x logit (B,).
+def brier_score(p: WeightedProbabilities) -> np.ndarray:
+    """The mean of (y - p)^2 in each resample (B,)."""
+    return p.residuals[:, 1].sum(axis=0) / (p.positives + p.negatives)
 
-    In each of CELLS intervals a smooth function of the logit is a polynomial through NODES points
-    to a relative 1e-11, so that its sum over images is one over the nodes, with these counts.
+
+def expected_calibration_error(p: WeightedProbabilities) -> np.ndarray:
+    """The bins' |observed share - mean probability|, weighted by their size (B,).
+
+    Naeini et al., "Obtaining well calibrated probabilities using Bayesian binning", AAAI 2015.
     """
-    low, width = logit.min(), (np.ptp(logit) or 1.0) / CELLS
-    cell = np.minimum(((logit - low) / width).astype(int), CELLS - 1)
-    chebyshev = np.polynomial.chebyshev
-    nodes = chebyshev.chebpts1(NODES)
-    place = 2 * ((logit - low) / width - cell) - 1  # in its cell, from -1 to 1
-    basis = chebyshev.chebvander(place, NODES - 1) @ np.linalg.inv(
-        chebyshev.chebvander(nodes, NODES - 1))
-    sums = sum_groups(counts, rows, cell, np.column_stack([basis, y * logit]))
-    x = low + width * (np.arange(len(sums))[:, None] + (nodes + 1) / 2)
-    return x.ravel(), sums[:, :NODES].reshape(x.size, -1), sums[:, NODES].sum(axis=0)
+    return np.abs(p.residuals[:, 0]).sum(axis=0) / (p.positives + p.negatives)
 
 
-def _fit(x, mass, positives, moment, with_slope):
-    """Newton's method for logit P = a + b x in each resample: b, or a where b is 1 (B,)."""
-    a, b = np.zeros_like(positives), np.full_like(positives, 0.0 if with_slope else 1.0)
+def slope(p: WeightedProbabilities) -> np.ndarray:
+    """b of logit P(y = 1) = a + b logit p in each resample (B,)."""
+    return _fit(*p.nodes, p.positives, with_slope=True)
+
+
+def intercept(p: WeightedProbabilities) -> np.ndarray:
+    """a of logit P(y = 1) = a + logit p in each resample (B,)."""
+    return _fit(*p.nodes, p.positives, with_slope=False)
+
+
+def _fit(x: np.ndarray, mass: np.ndarray, moment: np.ndarray, positives: np.ndarray, *,
+         with_slope: bool) -> np.ndarray:
+    """Newton's method for logit P = a + b x in each resample: b, or a where b is 1 (B,).
+
+    Good to about the eleventh digit. A fit that does not converge is NaN: the classes do not
+    overlap, or for a slope all x are the same.
+    """
+    a, b = np.zeros_like(positives), np.ones_like(positives)
+    if with_slope:
+        b = np.zeros_like(positives)
     x = x[:, None]
     with np.errstate(all="ignore"):
         for _ in range(60):
@@ -73,6 +113,8 @@ def _fit(x, mass, positives, moment, with_slope):
                 error_x = moment - (x * expected).sum(axis=0)
                 first, second = (x * spread).sum(axis=0), (x * x * spread).sum(axis=0)
                 determinant = weight * second - first**2
+                is_constant = determinant <= 1e-13 * weight * second  # all x are one, but rounding
+                determinant = np.where(is_constant, np.nan, determinant)
                 step_a = (second * error - first * error_x) / determinant
                 step_b = (weight * error_x - first * error) / determinant
             else:

@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 
+from stats.metrics import METRICS
+
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(200)
 _LGAMMA, _ERFC = (np.vectorize(f, otypes=[float]) for f in (math.lgamma, math.erfc))
 
@@ -59,14 +61,17 @@ def sd_and_ci(values, level=0.95):
     return sd.reshape(values.shape[1:]), ci.reshape(*values.shape[1:], 2)
 
 
-def largest_count(metric, positives, negatives):
-    """How many independent trials a share may count for: what `score_interval` calls `most`.
+def largest_count(metric: str, positives: np.ndarray, negatives: np.ndarray) -> np.ndarray:
+    """The most independent trials that a share may count for, in `score_interval`.
 
     docs/statistics.md has the coverage. `positives` and `negatives` count what is drawn.
     """
-    if metric == "auroc":
+    denominator = METRICS[metric].denominator
+    if denominator == "rarer class":
         return 3 * np.minimum(positives, negatives)
-    return {"accuracy": positives + negatives, "specificity": negatives}.get(metric, positives)
+    if denominator == "both":
+        return positives + negatives
+    return negatives if denominator == "negatives" else positives
 
 
 def score_interval(value, variance, most, df=np.inf, level=0.95):

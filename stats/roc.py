@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from stats.metrics import Confusion, metrics_that_need
+
 
 @dataclass(frozen=True)
 class RocCurve:
@@ -27,8 +29,7 @@ class OperatingPoint:
     """What a threshold per label does: (L,) float64 arrays, NaN where undefined.
 
     tp, fp, tn, fn : counts of images
-    accuracy : (tp + tn) / all;  sensitivity : tp / (tp + fn);  specificity : tn / (tn + fp)
-    f1 : 2 tp / (2 tp + fp + fn)
+    metrics : by name, those of `stats.metrics.METRICS` that need a threshold
     """
 
     threshold: np.ndarray
@@ -36,10 +37,23 @@ class OperatingPoint:
     fp: np.ndarray
     tn: np.ndarray
     fn: np.ndarray
-    accuracy: np.ndarray
-    sensitivity: np.ndarray
-    specificity: np.ndarray
-    f1: np.ndarray
+    metrics: dict[str, np.ndarray]
+
+    @property
+    def accuracy(self) -> np.ndarray:
+        return self.metrics["accuracy"]
+
+    @property
+    def sensitivity(self) -> np.ndarray:
+        return self.metrics["sensitivity"]
+
+    @property
+    def specificity(self) -> np.ndarray:
+        return self.metrics["specificity"]
+
+    @property
+    def f1(self) -> np.ndarray:
+        return self.metrics["f1"]
 
 
 def check_labels(y_true, one=False):
@@ -168,17 +182,6 @@ def youden(y_true, y_score, *, midway=False):
     return threshold
 
 
-def rates(tp, fp, positives, negatives):
-    """Accuracy, sensitivity, specificity and F1 from counts; NaN where one divides by zero."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return {
-            "accuracy": (tp + negatives - fp) / (positives + negatives),
-            "sensitivity": tp / positives,
-            "specificity": (negatives - fp) / negatives,
-            "f1": 2 * tp / (tp + fp + positives),
-        }
-
-
 def operating_point(y_true, y_score, threshold):
     """The `OperatingPoint` where each label is predicted positive from its threshold on (`>=`).
 
@@ -190,7 +193,12 @@ def operating_point(y_true, y_score, threshold):
     threshold = np.broadcast_to(np.asarray(threshold, dtype=np.float64), y.shape[1:])
     unknown = np.where(np.isnan(threshold), np.nan, 0.0)  # added to a count, it makes NaN of it
     predicted = s >= threshold
-    positives, negatives = ((y == value).sum(axis=0) + unknown for value in (1, 0))
-    tp, fp = (((y == value) & predicted).sum(axis=0) + unknown for value in (1, 0))
-    return OperatingPoint(threshold, tp, fp, negatives - fp, positives - tp,
-                          **rates(tp, fp, positives, negatives))
+    positives = (y == 1).sum(axis=0) + unknown
+    negatives = (y == 0).sum(axis=0) + unknown
+    tp = ((y == 1) & predicted).sum(axis=0) + unknown
+    fp = ((y == 0) & predicted).sum(axis=0) + unknown
+    confusion = Confusion(tp, fp, positives, negatives, threshold)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        metrics = {metric.name: metric.function(confusion)
+                   for metric in metrics_that_need("threshold")}
+    return OperatingPoint(threshold, tp, fp, confusion.tn, confusion.fn, metrics)

@@ -12,10 +12,11 @@ from typing import Literal
 
 import numpy as np
 
-from stats.bootstrap import METRICS, PROBABILITY_METRICS, Bootstrap, bootstrap_models
+from stats.bootstrap import Bootstrap, bootstrap_models
 from stats.delong import delong_test
 from stats.families import benjamini_hochberg, max_t
 from stats.intervals import largest_count, nanmean, score_interval, sd_and_ci
+from stats.metrics import DEFAULT_METRICS, METRICS
 from stats.predictions import Predictions, patients_of
 from stats.results import (
     Comparison,
@@ -40,7 +41,7 @@ def study(corpus: str, models: Sequence[Predictions], *, synthetic: bool = False
           left_out: Sequence[str] = (), n_resamples: int = 1000, seed: int = 0,
           resample: Literal["image", "patient"] = "image",
           thresholds: Literal["test", "val"] = "test", alternative: str = "two-sided",
-          min_count: int = 15, metrics: Sequence[str] = METRICS,
+          min_count: int = 15, metrics: Sequence[str] = DEFAULT_METRICS,
           net_benefit_at: float | None = None, margin: float | None = None,
           threads: int | None = None) -> Study:
     """Score every init and compare every pair; `adjust` then gives the adjusted p-values.
@@ -68,9 +69,10 @@ def study(corpus: str, models: Sequence[Predictions], *, synthetic: bool = False
     if thresholds == "val":
         fixed = [_validation_thresholds(m, "use --thresholds test") for m in models]
     benefit_at = None
-    if "net_benefit" in metrics and net_benefit_at is not None:
+    needs_treatment = any(METRICS[name].needs == "treatment threshold" for name in metrics)
+    if needs_treatment and net_benefit_at is not None:
         benefit_at = [np.full(len(labels), net_benefit_at)] * len(models)
-    elif "net_benefit" in metrics:
+    elif needs_treatment:
         benefit_at = [_validation_thresholds(m, "its net benefit needs --net-benefit-at")
                       for m in models]
 
@@ -161,7 +163,7 @@ def _reasons_not_to_test(metric: str, reasons: Sequence[str | None],
                          too_few: Sequence[str | None],
                          net_benefit_at: float | None) -> list[str | None]:
     """Why a metric's difference is not tested: of each label, then of the mean over labels."""
-    if metric == "net_benefit" and net_benefit_at is None:
+    if METRICS[metric].needs == "treatment threshold" and net_benefit_at is None:
         return ["the models' thresholds differ"] * (len(reasons) + 1)
     of_labels = [reason or few for reason, few in zip(reasons, too_few)]
     of_mean = None if None in of_labels else "no label has enough positives and negatives"
@@ -242,7 +244,7 @@ def _estimates(group: RunGroup, metric: str) -> list[Estimate]:
     """A metric of each label, then of the mean over labels."""
     inference = infer_runs(group.values[metric])
     intervals = inference.ci
-    if metric not in PROBABILITY_METRICS:
+    if METRICS[metric].is_share:
         intervals = score_interval(inference.value, inference.se**2, group.trials[metric],
                                    inference.df)
     sd_between_runs = None

@@ -13,6 +13,7 @@ from sklearn.calibration import calibration_curve
 from sklearn.linear_model import LogisticRegression
 
 from stats import (
+    DEFAULT_METRICS,
     METRICS,
     auroc,
     bootstrap,
@@ -24,7 +25,6 @@ from stats import (
     paired_bootstrap,
     youden,
 )
-from stats.calibration import PROBABILITY_METRICS
 from stats.intervals import sd_and_ci
 from stats.resampling import resample_counts
 
@@ -69,14 +69,14 @@ def check_against_scikit_learn(values, y, s, counts, threshold=None):
 def test_every_replicate_equals_scikit_learn(decimals, fixed):
     y, s, _, _ = problem(1, decimals=decimals)
     threshold = np.array([0.5, 0, 1, -1.0]) if fixed else None
-    found = bootstrap(y, s, n_resamples=12, seed=5, metrics=METRICS, thresholds=threshold)
+    found = bootstrap(y, s, n_resamples=12, seed=5, metrics=DEFAULT_METRICS, thresholds=threshold)
     check_against_scikit_learn(found.values, y, s, resample_counts(5, 0, 12, len(y)), threshold)
 
 
 def test_every_replicate_of_patients_equals_scikit_learn():
     y, s, _, patient = problem(2)
     names = np.array([f"patient {p}" for p in patient])
-    found = bootstrap(y, s, n_resamples=12, groups=names, metrics=METRICS)
+    found = bootstrap(y, s, n_resamples=12, groups=names, metrics=DEFAULT_METRICS)
     known, members = np.unique(names, return_inverse=True)
     counts = resample_counts(0, 0, 12, len(known), members)
     check_against_scikit_learn(found.values, y, s, counts)
@@ -89,7 +89,7 @@ def test_long_runs_equal_scikit_learn():
     rng = np.random.default_rng(0)
     y = (np.arange(3000) % 500 == 7).astype(np.float32)[:, None]
     for s in (rng.random((3000, 1)), np.round(rng.random((3000, 1)), 1), np.zeros((3000, 1))):
-        found = bootstrap(y, s, n_resamples=5, metrics=METRICS)
+        found = bootstrap(y, s, n_resamples=5, metrics=DEFAULT_METRICS)
         check_against_scikit_learn(found.values, y, s, resample_counts(0, 0, 5, 3000))
 
 
@@ -98,10 +98,10 @@ def test_curves_of_many_segments_equal_scikit_learn(decimals):
     """More segments than are worked on at once, and more resamples than are weighed at once."""
     y, s, _, _ = problem(7, n=3000, labels=2, decimals=decimals)
     y[:, 1] = np.random.default_rng(0).random(3000) < 0.5
-    found = bootstrap(y, s, n_resamples=7, metrics=METRICS)
+    found = bootstrap(y, s, n_resamples=7, metrics=DEFAULT_METRICS)
     check_against_scikit_learn(found.values, y, s, resample_counts(0, 0, 7, 3000))
-    again = bootstrap(y, s, n_resamples=1030, metrics=METRICS)
-    for metric in METRICS:
+    again = bootstrap(y, s, n_resamples=1030, metrics=DEFAULT_METRICS)
+    for metric in DEFAULT_METRICS:
         np.testing.assert_array_equal(again.values[metric][:7], found.values[metric])
     check_against_scikit_learn(
         {m: v[1024:] for m, v in again.values.items()}, y, s, resample_counts(0, 1024, 1030, 3000)
@@ -112,7 +112,7 @@ def test_youden_of_a_long_curve_at_chance_equals_scikit_learn():
     """The best point is anywhere, and somewhere else in each resample."""
     rng = np.random.default_rng(0)
     y, s = (rng.random((20_000, 1)) < 0.5).astype(np.float32), rng.random((20_000, 1))
-    found = bootstrap(y, s, n_resamples=20, metrics=METRICS)
+    found = bootstrap(y, s, n_resamples=20, metrics=DEFAULT_METRICS)
     check_against_scikit_learn(found.values, y, s, resample_counts(0, 0, 20, 20_000))
 
 
@@ -151,7 +151,7 @@ def test_every_replicate_of_probabilities_equals_scikit_learn(decimals):
     """To 1e-12; the two fits of calibration to 1e-6 of scikit-learn's and SciPy's."""
     y, s = probabilities(decimals, decimals=decimals)
     patient = np.random.default_rng(1).integers(200, size=len(y))
-    wanted = ("average_precision", *PROBABILITY_METRICS)
+    wanted = tuple(name for name in METRICS if name not in DEFAULT_METRICS)
     at = np.array([0.3, 0.1, 0.9])
     found = bootstrap(y, s, n_resamples=5, metrics=wanted, groups=patient, net_benefit_at=[at])
     members = np.unique(patient, return_inverse=True)[1]
@@ -196,8 +196,8 @@ def test_calibration_is_undefined_where_the_classes_do_not_overlap():
 
 def test_a_perfect_model_has_an_interval():
     y = np.arange(200) < 20
-    found = bootstrap(y, y.astype(float), n_resamples=100, metrics=METRICS)
-    for metric in METRICS:
+    found = bootstrap(y, y.astype(float), n_resamples=100, metrics=DEFAULT_METRICS)
+    for metric in DEFAULT_METRICS:
         assert found.value[metric][0] == 1
         low, high = found.ci(metric)[0]
         assert 0.8 < low < 0.99 and high == pytest.approx(1)
@@ -216,10 +216,10 @@ def test_resamples_are_draws_with_replacement():
 
 def test_memory_threads_and_further_resamples_change_nothing():
     y, a, _, patient = problem(3)
-    few = bootstrap(y, a, n_resamples=40, metrics=METRICS)
-    many = bootstrap(y, a, n_resamples=70, metrics=METRICS, memory_mb=1, threads=3)
-    small = bootstrap(y, a, n_resamples=70, metrics=METRICS, memory_mb=0, threads=1)
-    for metric in METRICS:
+    few = bootstrap(y, a, n_resamples=40, metrics=DEFAULT_METRICS)
+    many = bootstrap(y, a, n_resamples=70, metrics=DEFAULT_METRICS, memory_mb=1, threads=3)
+    small = bootstrap(y, a, n_resamples=70, metrics=DEFAULT_METRICS, memory_mb=0, threads=1)
+    for metric in DEFAULT_METRICS:
         np.testing.assert_array_equal(few.values[metric], many.values[metric][:40])
         np.testing.assert_array_equal(small.values[metric], many.values[metric])
 
@@ -229,7 +229,7 @@ def test_memory_stays_within_the_budget():
     y = (rng.random((20_000, 3)) < 0.5).astype(np.float32)
     s = rng.random(y.shape, dtype=np.float32)
     tracemalloc.start()
-    bootstrap(y, s, n_resamples=2000, metrics=METRICS, memory_mb=24, threads=2)
+    bootstrap(y, s, n_resamples=2000, metrics=DEFAULT_METRICS, memory_mb=24, threads=2)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 24 * 2**20  # 2,000 resamples of 20,000 counts would be 38 MiB
@@ -307,10 +307,10 @@ def test_a_resample_of_everything_once_is_the_test_set_itself(monkeypatch):
         "resample_counts",
         lambda seed, first, last, size, groups: np.ones((size, last - first), np.uint8),
     )
-    found = bootstrap(y, s, n_resamples=2, metrics=METRICS)
+    found = bootstrap(y, s, n_resamples=2, metrics=DEFAULT_METRICS)
     point = operating_point(y, s, youden(y, s))
     np.testing.assert_allclose(found.values["auroc"][1], auroc(y, s), atol=1e-15)
-    for metric in METRICS[1:]:
+    for metric in DEFAULT_METRICS[1:]:
         np.testing.assert_allclose(found.values[metric][1], getattr(point, metric), atol=1e-15)
 
 

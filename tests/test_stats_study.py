@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from stats import ALL_METRICS, bootstrap, p_values, paired_bootstrap
+from stats import METRICS, bootstrap, p_values, paired_bootstrap
 from stats.predictions import Predictions
 from stats.study import adjust, study
 
@@ -34,13 +34,13 @@ PAIR = [predictions("a", 1, 1.2), predictions("b", 2)]
 
 def test_every_metric_is_scored_and_its_difference_tested():
     found = study(
-        "x", PAIR, n_resamples=99, metrics=ALL_METRICS, thresholds="val", net_benefit_at=0.2
+        "x", PAIR, n_resamples=99, metrics=list(METRICS), thresholds="val", net_benefit_at=0.2
     )
-    assert found.metrics == ALL_METRICS
+    assert found.metrics == tuple(METRICS)
     (found,) = adjust([found], "comparison")
     (c,) = found.comparisons
-    assert tuple(c.further) == ALL_METRICS[1:] and c.replicates is None
-    for metric in ALL_METRICS:
+    assert ["auroc", *c.further] == list(METRICS) and c.replicates is None
+    for metric in METRICS:
         options = {"n_resamples": 99, "metrics": (metric,), "net_benefit_at": [0.2]}
         drawn = [
             bootstrap(m.y_true, m.y_score, thresholds=m.meta["thresholds"], **options) for m in PAIR

@@ -33,7 +33,7 @@ def checklist(studies, settings, answers, cautions, method):
         "imbalance": ["each label's positives are weighted in the loss"] if chosen else [],
         "software": [f"{name} {version}" for name, version in versions],
         "training": [f"{name} {value}" for name, value in chosen],
-        "metrics": [show.METRICS[x] for x in models[0].mean],
+        "metrics": [show.metric_title(x) for x in models[0].mean],
         "external": [show.corpus(s) for s in studies if s.trained_on],
         "groups": [f"subgroups of {row.attribute} in report.md" for s in studies
                    if s.subgroups for row in s.subgroups.groups],

@@ -33,7 +33,7 @@ def interval_plots(studies):
                       {name: of[metric] for name, of in row.models.items() if metric in of}
                       for row in s.subgroups.groups}
             if any(groups.values()):
-                panel = f"{show.corpus(s)}: {show.METRICS[metric]}", _groups(groups), None
+                panel = f"{show.corpus(s)}: {show.metric_title(metric)}", _groups(groups), None
                 drawn.setdefault(f"subgroups-{s.name}", []).append(panel)
     for r in scores(studies):
         if r["metric"] == "auroc" and r["Label"] == MEAN:

@@ -86,5 +86,5 @@ def _difference(s: Study, c: Comparison, label: str, metric: str, test: Test) ->
 def _row(s: Study, label: str, metric: str) -> Row:
     return {"study": s.name, "corpus": s.corpus, "metric": metric,
             "label": "mean over labels" if label == MEAN else label, "Label": label,
-            "Corpus": show.corpus(s), "Metric": show.METRICS[metric],
+            "Corpus": show.corpus(s), "Metric": show.metric_title(metric),
             "Trained on": s.trained_on_title or s.corpus_title, "Tested on": s.corpus_title}

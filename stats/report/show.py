@@ -4,11 +4,15 @@ import math
 import tomllib
 from pathlib import Path
 
-from stats.calibration import PROBABILITY_METRICS
+from stats.metrics import METRICS
 from stats.results import Comparison, Estimate, Study, Test
 
 WORDS = tomllib.loads(Path(__file__).with_name("words.toml").read_text(encoding="utf-8"))
-METRICS = WORDS["metrics"]
+
+
+def metric_title(name: str) -> str:
+    """A metric's name as it is printed."""
+    return METRICS[name].title if name in METRICS else WORDS["subgroup_metrics"][name]
 
 
 def corpus(s: Study) -> str:
@@ -38,7 +42,8 @@ def number(value: float, metric: str = "auroc", sign: str = "-") -> str:
     """A share in percent, another metric as it is; "–" where undefined."""
     if math.isnan(value):
         return "–"
-    shown = f"{value:{sign}.3f}" if metric in PROBABILITY_METRICS else f"{100 * value:{sign}.2f}"
+    is_share = metric not in METRICS or METRICS[metric].is_share  # so is what subgroups add
+    shown = f"{100 * value:{sign}.2f}" if is_share else f"{value:{sign}.3f}"
     return shown.replace("-", "−")
 
 

@@ -160,10 +160,11 @@ def subgroup_tables(s):
     found, corpus = s.subgroups, show.corpus(s)
     cells = [{"Group": f"{row.attribute}: {row.group}", "Radiographs": f"{row.images:,}",
               "Patients": "–" if row.patients is None else f"{row.patients:,}",
-              "Model": show.model(name), "Metric": show.METRICS[x], "metric": x, "Estimate": cell}
+              "Model": show.model(name), "Metric": show.metric_title(x), "metric": x,
+              "Estimate": cell}
              for row in found.groups for name, of in row.models.items()
              for x, cell in of.items()]
-    tests = [([f"{gap.attribute}: {gap.high} − {gap.low}", show.METRICS[gap.metric],
+    tests = [([f"{gap.attribute}: {gap.high} − {gap.low}", show.metric_title(gap.metric),
                show.model(gap.model)], gap.test) for gap in found.gaps]
     tests += [([f"{pair.attribute}: {pair.group} − the rest", "ROC-AUC", show.pair(pair)],
                pair.test) for pair in found.interactions]
