@@ -516,12 +516,16 @@ def test_a_signal_while_writing_leaves_nothing(run, monkeypatch, capsys, number,
     assert names(run) == ["best.pt"]
 
 
-def test_constant_images_of_validation_are_passed_over(run, checkpoint, corpus, tmp_path, capsys):
+def test_images_of_one_intensity_are_bad_ones_here_as_in_training(
+        run, checkpoint, corpus, tmp_path, capsys):
     root = tmp_path / "phantom"
     shutil.copytree(corpus["root"], root)
     val = data.from_config(corpus | dict(root=str(root), cache_dir=str(tmp_path / "cache")), "val")
     for i in (0, 7):
         Image.new("L", (80, 80)).save(val.path(i))
+    assert main([str(run), "--root", str(root), "--precision", "int8"]) == 2
+    assert "holds one intensity only (bad images: 2)" in capsys.readouterr().err
+    save_checkpoint(run / "best.pt", checkpoint | dict(config=corpus | dict(on_bad="skip")))
     assert main([str(run), "--root", str(root), "--precision", "int8"]) == 0
     assert f"on {len(val) - 2} radiographs of val" in capsys.readouterr().out
 
