@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data.limits import MAX_BYTES, check_size, giant_turns
+from data.limits import MAX_BYTES, check_size, count_inflated, giant_turns
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -116,10 +116,11 @@ def read_dataset(data: bytes) -> "Dataset":
 
 def _inflate(compressed: bytes) -> bytes:
     """Inflate a data set (raw deflate, RFC 1951), not beyond `MAX_BYTES`."""
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    inflated = inflater.decompress(compressed, MAX_BYTES + 1)
-    if len(inflated) > MAX_BYTES:
+    size = count_inflated(compressed, MAX_BYTES + 1, -zlib.MAX_WBITS)
+    if size > MAX_BYTES:
         raise ValueError(f"DICOM: deflated, inflates to more than {MAX_BYTES:,} bytes")
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    inflated = inflater.decompress(compressed, size + 1)
     if not inflater.eof:
         raise ValueError("truncated: the deflated data set has no end")
     return inflated

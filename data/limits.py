@@ -1,18 +1,38 @@
 """What a radiograph may take: limits held before memory is taken, and turns for giants."""
 
 import threading
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 MAX_PIXELS = 2**26  # 8192 x 8192; the largest radiographs are about 4000 x 5000
 MAX_BYTES = 2**29  # of a file, and of what it inflates to; a raw 16-bit image is at most 2**27
 GIANT_BYTES = 2**28  # of memory to decode an image; the largest radiographs stay below
+PIECE = 2**20  # bytes inflated at a time where they are only counted
 
 
 def check_size(width: int, height: int) -> None:
     """Refuse an image of no or of too many pixels, before it is decoded."""
     if not 1 <= width * height <= MAX_PIXELS:
         raise ValueError(f"{width} x {height} pixels; expected 1 to {MAX_PIXELS:,}")
+
+
+def count_inflated(compressed: bytes, limit: int, window_bits: int = zlib.MAX_WBITS) -> int:
+    """Bytes that a zlib stream inflates to, counted no further than `limit` and not kept.
+
+    `window_bits` is negative for raw deflate, see `zlib.decompressobj`.
+    """
+    inflater = zlib.decompressobj(window_bits)
+    view = memoryview(compressed)
+    count = 0
+    for start in range(0, len(view), PIECE):
+        waiting: bytes | memoryview = view[start : start + PIECE]
+        while len(waiting) and count < limit:
+            count += len(inflater.decompress(waiting, PIECE))
+            waiting = inflater.unconsumed_tail
+        if count >= limit:
+            return limit
+    return min(limit, count + len(inflater.flush()))
 
 
 class Turns:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import ExifTags, Image
 
-from data.limits import check_size, giant_turns
+from data.limits import check_size, count_inflated, giant_turns
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 JPEG_SIGNATURE = b"\xff\xd8"
@@ -21,7 +21,6 @@ ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (
 # how it is stored.
 PLAIN_PNG = {(8, 0): ("L", "L"), (16, 0): ("I;16", "I;16B"), (8, 6): ("RGBA", "RGBA")}
 COLOR_BYTES = 5  # of memory per pixel of any other picture: four in Pillow, one of gray
-PIECE = 2**20  # bytes inflated at a time where they are only counted
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ def decode_png(data: bytes) -> np.ndarray:
         else:
             bits = depth * CHANNELS.get(color, 0)
             expected = _inflated_bytes(width, height, bits, bool(interlaced))
-            if not _inflates_to(chunks.pixels, expected):  # Pillow would fill it up
+            if count_inflated(chunks.pixels, expected) < expected:  # Pillow would fill it up
                 raise ValueError(f"truncated: fewer than {height} rows")
             with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
                 image = _to_gray(picture)
@@ -93,21 +92,6 @@ def _inflated_bytes(width: int, height: int, bits_per_pixel: int, interlaced: bo
             filter_byte = 1
             total += rows * (filter_byte + (columns * bits_per_pixel + 7) // 8)
     return total
-
-
-def _inflates_to(compressed: bytes, expected: int) -> bool:
-    """Whether a zlib stream holds at least so many bytes; they are counted, not kept."""
-    inflater = zlib.decompressobj()
-    view = memoryview(compressed)
-    count = 0
-    for start in range(0, len(view), PIECE):
-        waiting: bytes | memoryview = view[start : start + PIECE]
-        while len(waiting) and count < expected:
-            count += len(inflater.decompress(waiting, PIECE))
-            waiting = inflater.unconsumed_tail
-        if count >= expected:
-            return True
-    return count + len(inflater.flush()) >= expected
 
 
 def decode_jpeg(data: bytes) -> np.ndarray:
