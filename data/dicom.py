@@ -13,6 +13,9 @@ from data.limits import MAX_BYTES, check_size, count_inflated, giant_turns
 if TYPE_CHECKING:
     from pydicom import Dataset
 
+# Part of every cache's key. Raise it whenever a file could come out as other pixels than before;
+# `test_dicom.py` fails until then.
+DECODING_VERSION = 1
 INSTALL = "pip install -r requirements-optional.txt"
 PIXEL_DATA = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 # Elements that pydicom would take for a value where they are there and empty.

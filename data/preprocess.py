@@ -1,12 +1,14 @@
-"""From raw gray intensities to the paper's image: resize, min-max scale, equalize (no torch)."""
+"""From raw gray intensities to the paper's image: resize, min-max scale, equalize (no torch).
+
+`export/graph.py` does the same a second time, as operators of an exported model. Who changes the
+one changes the other: the export compares them and refuses where they differ. Caches need nothing:
+their key has a fingerprint of what is done here (`data.cache.fingerprint`).
+"""
 
 from functools import lru_cache
 
 import numpy as np
 from PIL import Image
-
-# Part of every cache's key. Raise it whenever a file could come out as other pixels than before.
-PREPROCESSING_VERSION = 3
 
 
 def to_float32(image):

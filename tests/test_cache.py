@@ -11,7 +11,9 @@ from PIL import Image
 
 from data.cache.__main__ import main
 from data.cache.build import build_cache, open_cache
+from data.cache.fingerprint import pattern_files
 from data.cache.store import Store, merge_caches
+from data.decode import decode_image
 from data.files import stat_files
 from data.preprocess import preprocess
 
@@ -115,6 +117,33 @@ def test_bad_images_are_named_and_the_good_ones_kept(corpus):
     assert all(str(root / name) in reason for name, reason in cache.bad)
     write(root, names[1], 1)
     assert build(names[:4]).filled == 1
+
+
+@pytest.mark.parametrize("name, change", [
+    ("data.preprocess._equalize", lambda levels: levels),
+    ("data.preprocess.resize", lambda image, size: np.asarray(Image.fromarray(
+        image.astype(np.float32)).resize((size, size), Image.BICUBIC))),
+    ("data.raster._turn_upright", lambda image, exif: image),
+    ("data.raster._to_gray", lambda picture: np.asarray(picture.convert("RGB"))[..., 1]),
+    ("data.cache.fingerprint.DECODING_VERSION", 0)])
+def test_other_preprocessing_has_another_cache(corpus, monkeypatch, name, change):
+    root, names, build = corpus
+    before = build()
+    monkeypatch.setattr(name, change)
+    after = build()
+    assert after.folder != before.folder and after.filled == len(names)
+    monkeypatch.undo()
+    assert build().folder == before.folder and build().filled == 0
+
+
+def test_the_fingerprint_is_far_from_where_a_machine_could_round_it_otherwise():
+    for file in pattern_files():
+        image = decode_image(file, "pattern").astype(np.float32)
+        resized = np.asarray(Image.fromarray(image).resize((16, 16), Image.BILINEAR), float)
+        levels = 255 * (resized - resized.min()) / np.ptp(resized) + 0.5
+        inner = levels[(levels > 0.6) & (levels < 255.4)]  # the ends are exact
+        assert len(np.unique(np.floor(levels))) > 100
+        assert np.abs(inner - np.round(inner)).min() > 0.02
 
 
 def test_an_image_of_one_intensity_is_a_bad_one(corpus):

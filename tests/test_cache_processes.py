@@ -129,14 +129,12 @@ def test_two_processes_filling_one_cache(tmp_path):
 
 def test_a_killed_worker_is_an_error_not_a_hang(tmp_path, monkeypatch):
     root, names = many(tmp_path, 200)
-    for i in range(100, 200):  # opening a pipe that nobody writes to holds a worker for good
-        (root / f"{i}.png").unlink()
-        os.mkfifo(root / f"{i}.png")
     started = []
     start = fill._start_worker
 
     def start_and_keep(*place):
         started.append(start(*place))
+        started[-1].send_signal(signal.SIGSTOP)  # as one that waits for a dead disk
         return started[-1]
 
     monkeypatch.setattr(fill, "_start_worker", start_and_keep)

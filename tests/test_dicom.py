@@ -1,5 +1,6 @@
 """DICOM reading, against pydicom's own processing and against arrays written into files by hand."""
 
+import hashlib
 import io
 import struct
 import warnings
@@ -9,6 +10,7 @@ import pytest
 
 from data.cache.fill import load_bytes
 from data.decode import read_image
+from data.dicom import DECODING_VERSION
 from data.preprocess import preprocess
 
 pydicom = pytest.importorskip("pydicom")
@@ -328,6 +330,26 @@ def test_rescale_and_window_of_an_enhanced_image(tmp_path):
     write(tmp_path / "b", SMOOTH, RescaleSlope=1, RescaleIntercept=-1024, WindowCenter=500,
           WindowWidth=800)
     assert np.array_equal(read_image(tmp_path / "a"), read_image(tmp_path / "b"))
+
+
+def test_who_changes_what_becomes_of_dicom_raises_its_version(tmp_path):
+    """Caches are known by `DECODING_VERSION`: new code must not meet pixels that old code made.
+
+    If this fails and the change is meant, raise the version and write the new hash beside it.
+    """
+    grid = np.add.outer(np.arange(40) * 90, np.arange(30) * 11).astype(np.uint16)
+    lut = table(100, range(4000, 0, -2), 12)
+    digest = hashlib.sha256()
+    for photometric in ("MONOCHROME1", "MONOCHROME2"):
+        for elements in ({}, {"PixelPaddingValue": 0}, {"WindowCenter": 2000, "WindowWidth": 1500},
+                         {"RescaleSlope": 2, "RescaleIntercept": -100}, {"VOILUTSequence": lut},
+                         {"ModalityLUTSequence": lut}, {"WindowCenter": 1, "WindowWidth": 0.5},
+                         {"PixelPaddingValue": 11, "PixelPaddingRangeLimit": 99},
+                         {"PresentationIntentType": "FOR PROCESSING",
+                          "PixelIntensityRelationshipSign": 1}):
+            path = write(tmp_path / "x", grid, stored=12, photometric=photometric, **elements)
+            digest.update(read_image(path).astype("<f8").tobytes())
+    assert {DECODING_VERSION: digest.hexdigest()[:16]} == {1: "a4a967878bb64ad8"}
 
 
 def test_a_deflated_bomb_is_refused_before_it_is_inflated(tmp_path, monkeypatch):

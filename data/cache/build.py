@@ -1,11 +1,11 @@
 """Preprocess a corpus once, in parallel, and open it as one memory-mapped array.
 
 The folder is `<cache_dir>/<corpus>-<size>-<key>/` (see `data.cache.store`), its key made of the
-release's image names, the image size and `PREPROCESSING_VERSION`: every cohort, split and limit of
-a release shares it. Each time it is opened, the records of the wanted rows are held against the
-size and time of their files; where those differ, against the content hash; and where that differs,
-the image is done again. An interrupted build goes on where it was. Several processes share a cache
-by POSIX file locks (`fcntl`): it runs on Linux and macOS.
+release's image names, the image size and a fingerprint of the preprocessing: every cohort, split
+and limit of a release shares it. Each time it is opened, the records of the wanted rows are held
+against the size and time of their files; where those differ, against the content hash; and where
+that differs, the image is done again. An interrupted build goes on where it was. Several processes
+share a cache by POSIX file locks (`fcntl`): it runs on Linux and macOS.
 """
 
 import errno
@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 
 from data.cache.fill import available_cores, fill_rows
+from data.cache.fingerprint import preprocessing_fingerprint
 from data.cache.store import BATCH, RECORD, Store
 from data.console import Progress, check_whole
 from data.files import stat_files
-from data.preprocess import PREPROCESSING_VERSION
 
 SMALL = 64  # so few images are done in this process
 SECONDS = 5.0  # at most between two flushes: what a kill can cost
@@ -127,7 +127,7 @@ def _find_rows(names, wanted, corpus, size, cache_dir):
     if unknown is not None:
         raise ValueError(f"{unknown} is not among the {len(names):,} images of {corpus}")
     meta = {"corpus": corpus, "size": size, "images": len(names),
-            "preprocessing": PREPROCESSING_VERSION,
+            "preprocessing": preprocessing_fingerprint(),
             "names_sha256": hashlib.sha256("\n".join(names).encode()).hexdigest()}
     key = hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()[:12]
     caches = Path(cache_dir or os.environ.get("CXR_CACHE") or "cache")
