@@ -36,7 +36,7 @@ from export.batch import expand, predictions
 from export.card import card, weak_labels
 from export.dicom import UIDS
 from export.explain import INFERENCES, write_sheet
-from export.runtime import Predictor, cuda_problem
+from export.runtime import Predictor
 from export.verify import differences
 
 COLUMNS = ("image", "label", "probability", "threshold", "positive", "calibration", "model",
@@ -190,8 +190,7 @@ def predict(args):
         paths = left
     why = ""
     if args.provider == "auto" and model.provider == "cpu":
-        problem = cuda_problem() or "onnxruntime found no usable GPU"
-        why = f" (no CUDA: {problem.partition(';')[0]})"
+        why = f" (no CUDA: {model.cuda_problem.partition(';')[0]})"
     cost = f"; --explain takes {INFERENCES} inferences an image" if args.explain else ""
     note(f"{len(paths)} images on {model.provider}{why}{cost}")
 

@@ -9,6 +9,7 @@
 
 import ctypes
 import os
+import re
 from itertools import islice
 from pathlib import Path
 
@@ -25,6 +26,9 @@ ort.disable_telemetry_events()  # some builds would send usage events
 BATCH_BYTES = 2**28  # of pixels in one inference
 NOT_A_NUMBER = "the model gave a probability that is not a number"
 MAX_REASON = 2000  # characters of an error of onnxruntime
+# TF32 has 10 bits of mantissa; who prefers speed to digits takes the fp16 file.
+CUDA_FIRST = [("CUDAExecutionProvider", {"use_tf32": "0"}), "CPUExecutionProvider"]
+OUT_OF_MEMORY = re.compile("out of memory|failed to allocate|ALLOC_FAILED", re.IGNORECASE)
 MIN_SIDE = 16  # pixels; no radiograph is smaller
 
 
@@ -49,12 +53,15 @@ class Predictor:
         Everything that travels with the model, see `export.metadata`; the sha256 of its bytes.
     provider : {"cuda", "cpu"}
         The one in use.
+    cuda_problem : str or None
+        Why "auto" did not take CUDA.
     """
 
     def __init__(self, path, provider="auto", threads=None):
         name = "model" if isinstance(path, bytes) else path
         content = read_verified(path, name)
-        self.session, self.provider = open_session(content, provider, threads, name)
+        self.session, self.provider, self.cuda_problem = open_session(content, provider, threads,
+                                                                      name)
         self.metadata = decode_metadata(name, self.session)
         self.labels, self.thresholds = self.metadata["labels"], self.metadata["thresholds"]
         self.calibration = [one["method"] for one in self.metadata["calibration"]]
@@ -144,7 +151,10 @@ class Predictor:
                 try:
                     [probability[batch]] = self.session.run(["probability"], {"image": pixels})
                 except Exception as error:  # onnxruntime's exceptions share no narrower public base
-                    reason = first_line(error)
+                    reason = reason_of(error)
+                    if OUT_OF_MEMORY.search(str(error)) and len(batch) == 1:  # no image's fault
+                        raise OSError(f"not enough memory for one image ({reason}); on a full GPU "
+                                      "use --provider cpu") from None
                     raise ValueError(f"onnxruntime failed ({reason})") from None
         if not np.isfinite(probability).all():
             raise ValueError(NOT_A_NUMBER)
@@ -156,37 +166,60 @@ class Predictor:
         return np.where(np.isnan(cuts), None, probability >= cuts)
 
 
-def open_session(model, provider="auto", threads=None, name="model"):
-    """An onnxruntime session of a file or bytes, and the name of the provider that it took."""
+def open_session(model: str | os.PathLike | bytes, provider: str = "auto",
+                 threads: int | None = None, name: str | os.PathLike = "model",
+                 ) -> tuple[ort.InferenceSession, str, str | None]:
+    """An onnxruntime session of a file or its bytes, which errors call `name`.
+
+    Returns
+    -------
+    session : onnxruntime.InferenceSession
+    provider : {"cuda", "cpu"}
+        The one in use.
+    problem : str or None
+        Why "auto" did not take CUDA.
+    """
     if provider not in ("auto", "cuda", "cpu"):
         raise ValueError(f"provider {provider!r}: expected auto, cuda or cpu")
-    problem = None if provider == "cpu" else cuda_problem()
-    if provider == "cuda" and problem:
+    problem = None
+    if provider != "cpu":
+        problem = cuda_problem()
+        if problem is None:
+            try:
+                session = create_session(model, CUDA_FIRST, threads)
+                if session.get_providers()[0] == "CUDAExecutionProvider":
+                    return session, "cuda", None
+                problem = "no usable NVIDIA GPU; check nvidia-smi, or use --provider cpu"
+            except Exception as error:  # onnxruntime's exceptions share no narrower public base
+                problem = reason_of(error)
+    try:
+        session = create_session(model, ["CPUExecutionProvider"], threads)
+    except Exception as error:  # what the CPU cannot read either is the file's fault
+        raise ValueError(f"{name}: onnxruntime cannot read it ({reason_of(error)})") from None
+    if provider == "cuda":
         raise ValueError(f"provider cuda: onnxruntime would run on the CPU: {problem}")
+    return session, "cpu", problem
+
+
+def create_session(model: str | os.PathLike | bytes, providers: list,
+                   threads: int | None) -> ort.InferenceSession:
+    """An onnxruntime session on these providers, or an exception: it never tries others."""
     options = ort.SessionOptions()
     options.log_severity_level = 4  # what fails is raised, and said in one line
     options.intra_op_num_threads = threads or 0  # of the session's own choice
-    providers = ["CPUExecutionProvider"]
-    if provider != "cpu" and not problem:
-        # TF32 has 10 bits of mantissa; who prefers speed to digits takes the fp16 file
-        providers.insert(0, ("CUDAExecutionProvider", {"use_tf32": "0"}))
-    try:
-        session = ort.InferenceSession(model, options, providers=providers)
-    except Exception as error:
-        reason = first_line(error)
-        raise ValueError(f"{name}: onnxruntime cannot read it ({reason})") from None
+    # Its own fallback prints to stdout, which may be the output, and hides the reason.
+    session = ort.InferenceSession(model, options, providers=providers, enable_fallback=0)
     session.disable_fallback()  # else a run that fails on the GPU continues silently on the CPU
-    took = "cuda" if session.get_providers()[0] == "CUDAExecutionProvider" else "cpu"
-    if provider == "cuda" and took != "cuda":
-        raise ValueError("provider cuda: onnxruntime fell back to the CPU: no usable NVIDIA GPU; "
-                         "check nvidia-smi, or use --provider cpu")
-    return session, took
+    return session
 
 
-def first_line(error: Exception) -> str:
-    """onnxruntime's reason; its point may stand behind a long path of its own source."""
-    line = str(error).partition("\n")[0]
-    return line[:MAX_REASON]
+def reason_of(error: Exception) -> str:
+    """onnxruntime's reason in a line; its point may stand behind a long path of its own source."""
+    message = str(error)
+    cuda_failure = re.search(r"(CUDA|CUDNN|CUBLAS) failure \d+: [^;\n]*", message)
+    if cuda_failure:
+        return cuda_failure[0].strip()
+    return message.partition("\n")[0][:MAX_REASON]
 
 
 def cuda_problem():
