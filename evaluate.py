@@ -16,7 +16,7 @@ p-values then hold for the init, and not for two trained models alone.
 import argparse
 import difflib
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +24,10 @@ import numpy as np
 from data.console import Parser, Progress, check_whole, run_command
 from data.labels import MIMIC_OVERLAP, TABLE3
 from models.init_catalog import INITS
-from models.settings import Config
+from models.settings import MAY_CHANGE, Config
 from stats import DEFAULT_METRICS, METRICS
-from stats.comparable import comparison_groups, keep_labels, merged
 from stats.files import sha256
+from stats.grouping import comparison_groups, keep_labels, merged
 from stats.predictions import Predictions, load_predictions, save_predictions, select, with_truth
 from stats.read_csv import read_columns
 from stats.report import show
@@ -36,12 +36,17 @@ from stats.report.write import write_report
 from stats.study import adjust, study
 from stats.subgroups import group_of, subgroups
 
-# Of a run's configuration, what makes it a run of another kind; see also its init, arch and labels.
-RECIPE = ("uncertain", "cohort", "image_size", "normalize", "freeze", "probe", "epochs",
-          "batch_size", "lr", "weight_decay", "schedule", "warmup_epochs", "layer_decay", "clip",
-          "ema")
-SETTINGS = (*RECIPE, "val_fraction", "split_seed", "keep_head", "drop_last", "augment", "keep",
-            "weights_sha256")  # in these the paper and its authors' code differ, or say nothing
+# Settings in which runs may differ and still be runs of one kind: the seed, where files lie, the
+# machine, and what is compared by itself. Any other, a new one too, tells runs of an init apart.
+SAME_KIND = MAY_CHANGE - {"patience"} | {
+    "seed", "data", "name", "labels", "init", "init_name", "arch", "on_missing", "on_bad", "amp",
+    "deterministic"}
+SETTINGS = (*(field.name for field in fields(Config) if field.name not in SAME_KIND),
+            "weights_sha256")
+# In these the paper and its authors' code differ, or say nothing.
+OPEN = {"val_fraction", "split_seed", "keep_head", "drop_last", "augment", "keep", "patience",
+        "weights_sha256"}
+RECIPE = tuple(name for name in SETTINGS if name not in OPEN)
 CORPUS_TITLES = {
     "vindr": "VinDr-CXR", "cxr14": "ChestX-ray14", "chexpert": "CheXpert", "mimic": "MIMIC-CXR",
     "ukacxr": "UKA-CXR", "padchest": "PadChest", "phantom": "Phantom (synthetic)"}
@@ -299,7 +304,8 @@ def predict_on(corpus, folder, model, checkpoint, config, args):
             "split_hash": test_set.split_hash, "checkpoint_sha256": sha256(folder / "best.pt"),
             "thresholds": checkpoint["thresholds"],
             "thresholds_from": "Youden's on the validation set",
-            "seed": config.get("seed"), "epoch": checkpoint.get("epoch"), "limit": args.limit,
+            "seed": config.get("seed"), "images_train": config.get("images_train"),
+            "labels_trained": labels, "epoch": checkpoint.get("epoch"), "limit": args.limit,
             "settings": settings,
             "versions": {key: config.get(key) for key in ("git", "numpy", "python", "torch")},
             "synthetic": test_set.synthetic or bool(config.get("synthetic")),

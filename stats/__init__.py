@@ -1,6 +1,6 @@
 """Statistics for multi-label classifiers, on anybody's predictions: pure NumPy.
 
-In the order of their use: `predictions` (files), `comparable` (which are compared with which),
+In the order of their use: `predictions` (files), `grouping` (which are compared with which),
 `roc`, `calibration`, `metrics` (the table of them), `resampling` and `bootstrap`, `intervals`,
 `delong`, `runs`, `families`; `results` has the types of what is found; `study` puts one corpus's
 numbers together, beside the paper's, `subgroups` those of groups of patients; `report/` presents

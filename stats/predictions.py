@@ -221,10 +221,11 @@ def _load_npz(path):
 
 
 META = {  # of these the type is looked at, here alone
-    str: ("a text", "run", "name", "corpus", "trained_on", "init", "arch", "split_hash",
-          "checkpoint_sha256"),
-    bool: ("true or false", "synthetic", "paper_init"), int: ("a number", "missing", "bad", "seed"),
-    list: ("a list", "thresholds", "pretrained_on"), dict: ("an object", "versions", "settings")}
+    str: ("a text", "run", "name", "corpus", "corpus_title", "trained_on", "trained_on_title",
+          "init", "arch", "split_hash", "checkpoint_sha256"),
+    bool: ("true or false", "synthetic", "paper_init"),
+    int: ("a number", "missing", "bad", "seed", "images_train"),
+    list: ("a list", "thresholds", "pretrained_on", "labels_trained"), dict: ("an object", "versions", "settings")}
 
 
 def _check_meta(path, text, labels):

@@ -46,7 +46,7 @@ def study(corpus: str, models: Sequence[Predictions], *, synthetic: bool = False
           threads: int | None = None) -> Study:
     """Score every init and compare every pair; `adjust` then gives the adjusted p-values.
 
-    The arguments up to `left_out` are those of a `stats.comparable.Group`: of its `models`, those
+    The arguments up to `left_out` are those of a `stats.grouping.Group`: of its `models`, those
     of the same `meta["name"]` are runs of one init. The paper's numbers are not set beside those of
     `synthetic` images.
 

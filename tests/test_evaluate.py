@@ -15,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 
 import evaluate
 from data.labels import MIMIC_OVERLAP, TABLE3
-from stats.comparable import comparison_groups, keep_labels
+from stats.grouping import comparison_groups, keep_labels
 from stats.predictions import Predictions, load_predictions, save_predictions
 
 REPOSITORY = Path(__file__).resolve().parent.parent

@@ -1,0 +1,215 @@
+"""Which predictions are compared with each other, and under which names."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from stats.predictions import Predictions, align
+
+SHARED = "labels shared with MIMIC-CXR"
+FIRST_INITS = ("dinov2", "imagenet", "mimic")  # the paper's, in its order
+Labels = Sequence[str]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Models that are compared on the same images and labels, aligned and with `meta["name"]`.
+
+    `trained_on` is their corpus where it is not that of the images; `variant` says which labels
+    these are where they are not all of the corpus's, `label_set` which of the paper's tables is
+    about them: "all" (none), "table3" or "mimic-overlap"; `left_out` are labels that some lack.
+    """
+
+    corpus: str
+    synthetic: bool
+    trained_on: str | None
+    variant: str | None
+    label_set: str
+    models: list[Predictions]
+    left_out: list[str]
+
+
+def comparison_groups(predictions: Sequence[Predictions], table3: Mapping[str, Labels],
+                      overlap: Mapping[str, Labels], *, by_labels: bool,
+                      only_shared: bool = False) -> list[Group]:
+    """Sort `Predictions` into `Group`s of the same test set.
+
+    `table3` and `overlap` are dicts of corpus -> labels: all of the paper's corpora, and those that
+    they share with MIMIC-CXR. `by_labels` compares models of the same labels only, rather than on
+    the labels that they have in common; `only_shared` keeps those shared with MIMIC-CXR alone. If
+    models were tested on another corpus than their own, the labels that all corpora have are kept.
+    """
+    kept: Mapping[str, Labels] | None = overlap if only_shared else None  # None: all labels
+    if any(p.meta.get("trained_on") for p in predictions):
+        common = [label for label in merged(predictions[0].labels)
+                  if all(label in merged(p.labels) for p in predictions)]
+        kept = {p.meta["corpus"]: common for p in predictions}
+    groups = []
+    for (corpus, synthetic, trained_on), models in _test_sets(predictions, list(table3)).items():
+        variants: dict[str | None, list[Predictions]] = {None: models}
+        if by_labels and kept is None:
+            variants = _by_labels(models, table3.get(corpus, models[0].labels),
+                                  overlap.get(corpus, models[0].labels))
+        for variant, members in variants.items():
+            members = _named(members)
+            if kept is not None:
+                if corpus not in kept:
+                    raise ValueError("--labels mimic-overlap: "
+                                     f"{members[0].meta['name']} is of no known corpus")
+                members = [keep_labels(m, kept[corpus]) for m in members]
+            members, missing = align(members)
+            left_out = set(missing)
+            for m in members:
+                left_out |= set(m.meta.get("labels_left_out", ()))
+            label_set = "table3"
+            expected = table3.get(corpus, ())
+            if kept is not None or variant == SHARED:
+                label_set, expected = "mimic-overlap", overlap.get(corpus, ())
+            if set(members[0].labels) != set(expected) or not _whole_test_set(members):
+                label_set = "all"
+            groups.append(Group(corpus, synthetic, trained_on, variant, label_set, members,
+                                sorted(left_out)))
+    return groups
+
+
+def _test_sets(predictions: Sequence[Predictions],
+               order: Sequence[str]) -> dict[tuple[str, bool, str | None], list[Predictions]]:
+    """Predictions by corpus, whether it is synthetic, and where they were trained."""
+    def position(p: Predictions) -> int:
+        corpus = p.meta["corpus"]
+        return order.index(corpus) if corpus in order else len(order)
+
+    test_sets: dict[tuple[str, bool, str | None], list[Predictions]] = {}
+    for p in sorted(_with_corpus(predictions), key=position):
+        key = p.meta["corpus"], bool(p.meta.get("synthetic")), p.meta.get("trained_on")
+        test_sets.setdefault(key, []).append(p)
+    return test_sets
+
+
+def _whole_test_set(models: Sequence[Predictions]) -> bool:
+    """Whether this is all of a corpus's own test set, which the paper's tables are about."""
+    for m in models:
+        if any(m.meta.get(key) for key in ("trained_on", "truth", "excluded", "limit")):
+            return False
+    return True
+
+
+def _by_labels(models: Sequence[Predictions], table3: Labels,
+               overlap: Labels) -> dict[str | None, list[Predictions]]:
+    """Models of the same labels: dict of variant -> models, those of all the labels first."""
+    variant_of: dict[frozenset[str], str | None] = {frozenset(table3): None}
+    variant_of.setdefault(frozenset(overlap), SHARED)  # where these are not all
+    others = sorted({frozenset(m.labels) for m in models} - set(variant_of), key=sorted)
+    for number, labels in enumerate(others, 1):
+        variant_of[labels] = f"other labels {number}"
+    variants = {}
+    for labels, variant in variant_of.items():
+        members = [m for m in models if frozenset(m.labels) == labels]
+        if members:
+            variants[variant] = members
+    return variants
+
+
+def _with_corpus(predictions: Sequence[Predictions]) -> Iterator[Predictions]:
+    """With `meta["corpus"]`: files that do not say it have that of a file of the same images."""
+    known = {frozenset(p.image_id.tolist()): p.meta for p in predictions if p.meta.get("corpus")}
+    for p in predictions:
+        source: Mapping[str, Any] = p.meta
+        if not p.meta.get("corpus"):
+            source = known.get(frozenset(p.image_id.tolist()), {"corpus": "predictions"})
+        keys = ("corpus", "corpus_title", "synthetic")
+        yield replace(p, meta=p.meta | {key: source.get(key) for key in keys})
+
+
+def _named(models: Sequence[Predictions]) -> list[Predictions]:
+    """With `meta["name"]`, which runs of one init share; the paper's inits come first.
+
+    A name that was given stays. Else it is the init, with everything in which runs of that init
+    differ and that makes them runs of another kind; or the run, where the init is not known.
+    """
+    def position(m: Predictions) -> int:
+        init = m.meta.get("init")
+        return FIRST_INITS.index(init) if init in FIRST_INITS else len(FIRST_INITS)
+
+    models = sorted(models, key=position)
+    kinds = _kinds(models)
+    named: list[Predictions] = []
+    seen: dict[tuple[str, str | bytes], Any] = {}  # the run of each name and network
+    for m, kind in zip(models, kinds):
+        init, run, name = (m.meta.get(key) for key in ("init", "run", "name"))
+        if not name:
+            same_init = [other for o, other in zip(models, kinds)
+                         if init and o.meta.get("init") == init]
+            name = ", ".join([str(init or run), *_differences(kind, same_init)])
+            if not init and any(o.meta["name"] == name for o in named):
+                raise ValueError(f"two predictions of the same name: {name}; name them by "
+                                 "NAME=FILE, or give runs of one init as NAME=FILE,FILE")
+        key = name, m.meta.get("checkpoint_sha256") or m.y_score.tobytes()
+        if key in seen:
+            raise ValueError(f"{name}: {seen[key]} and {run} are one and the same run")
+        seen[key] = run
+        named.append(replace(m, meta=m.meta | {"name": name}))
+    return named
+
+
+def _kinds(models: Sequence[Predictions]) -> list[dict[str, Any]]:
+    """What makes each model a run of another kind: runs that differ in any of it are not pooled."""
+    label_sets = [frozenset(m.meta.get("labels_trained") or m.labels) for m in models]
+    in_all = frozenset.intersection(*label_sets)
+    kinds = []
+    for m, labels in zip(models, label_sets):
+        shown = str(len(labels))
+        same_size = {other for other in label_sets if len(other) == len(labels)}
+        if len(same_size) > 1:  # their number does not tell them apart
+            shown += f" ({', '.join(sorted(labels - in_all))})"
+        kind = {"arch": m.meta.get("arch"), "labels": shown, **(m.meta.get("settings") or {})}
+        kind["training images"] = m.meta.get("images_train")
+        kinds.append(kind)
+    return kinds
+
+
+def _differences(kind: Mapping[str, Any], others: Iterable[Mapping[str, Any]]) -> list[str]:
+    """What tells one kind from any of the others, in words."""
+    others = list(others)
+    words = []
+    for key, value in kind.items():
+        if any(other.get(key) != value for other in others):
+            words.append(f"{key} {value}")
+    return words
+
+
+def merged(labels: Labels) -> list[str]:
+    """The names of labels without their sides: UKA-CXR has "Pneumonia right" and "... left"."""
+    return list(dict.fromkeys(x.removesuffix(" right").removesuffix(" left") for x in labels))
+
+
+def keep_labels(model: Predictions, wanted: Labels) -> Predictions:
+    """Some of a model's labels; "X" is made of "X right" and "X left" where it has these.
+
+    The score is the larger of the two; the truth is positive if either side is, else unknown if
+    either is, else negative. A label made so has no threshold. Wanted labels that the model lacks
+    are passed over; ValueError if it has none.
+    """
+    columns: dict[str, list[int]] = {}
+    for label in wanted:
+        names = [label] if label in model.labels else [f"{label} right", f"{label} left"]
+        if set(names) <= set(model.labels):
+            columns[label] = [model.labels.index(name) for name in names]
+    if not columns:
+        raise ValueError(f"{model.meta.get('name') or model.meta.get('run')} has none of "
+                         f"{', '.join(wanted) or 'the labels that all corpora share'}")
+    meta = dict(model.meta)
+    truths, scores, thresholds = [], [], []
+    for sides in columns.values():
+        truth = model.y_true[:, sides]
+        is_positive = (truth == 1).any(axis=1)
+        truths.append(np.where(is_positive, 1, truth.max(axis=1)))  # NaN is the largest
+        scores.append(model.y_score[:, sides].max(axis=1))
+        if meta.get("thresholds") is not None:
+            thresholds.append(meta["thresholds"][sides[0]] if len(sides) == 1 else None)
+    if meta.get("thresholds") is not None:
+        meta["thresholds"] = thresholds
+    return replace(model, labels=list(columns), meta=meta, y_true=np.stack(truths, axis=1),
+                   y_score=np.stack(scores, axis=1))

@@ -1,0 +1,59 @@
+"""Which runs are pooled as runs of one init, and which are told apart by name."""
+
+import numpy as np
+import pytest
+
+from models.settings import Config
+from stats.grouping import comparison_groups
+from stats.predictions import Predictions
+
+IMAGES = np.array(["a", "b", "c"])
+
+
+def run(seed, labels=("Edema", "Mass"), **meta):
+    rng = np.random.default_rng(seed)
+    y = np.zeros((3, len(labels)))
+    settings = {"epochs": 10, "limit": None} | meta.pop("settings", {})
+    return Predictions(IMAGES, None, list(labels), y, rng.random(y.shape), {
+        "run": f"run{seed}", "corpus": "x", "init": "dinov2", "arch": "vit_base",
+        "settings": settings, "images_train": 900} | meta)
+
+
+def names(*runs, **options):
+    options = {"by_labels": False} | options
+    (group,) = comparison_groups(runs, {}, {"x": ["Edema"]}, **options)
+    return [m.meta["name"] for m in group.models]
+
+
+def test_runs_of_other_seeds_are_one_init():
+    assert names(run(0), run(1)) == ["dinov2", "dinov2"]
+
+
+@pytest.mark.parametrize("changes, told", [
+    ({"settings": {"limit": 40}}, "limit 40"),
+    ({"images_train": 40}, "training images 40"),
+    ({"settings": {"epochs": 3}}, "epochs 3"),
+    ({"settings": {"invented_later": True}}, "invented_later True"),
+    ({"arch": "vit_small"}, "arch vit_small"),
+])
+def test_runs_of_another_kind_are_told_apart(changes, told):
+    first, second = names(run(0), run(1, **changes))
+    assert second == f"dinov2, {told}" and first != second
+
+
+def test_label_sets_are_told_apart_by_their_names_and_not_their_number():
+    first, second, third = names(run(0), run(1, ["Edema", "Nodule"]), run(2, ["Edema"]),
+                                 only_shared=True)
+    assert first == "dinov2, labels 2 (Mass)" and second == "dinov2, labels 2 (Nodule)"
+    assert third == "dinov2, labels 1"
+    first, second = names(run(0, ["Edema"], labels_trained=["Edema", "Mass"]),
+                          run(1, ["Edema"], labels_trained=["Edema", "Nodule"]))
+    assert first == "dinov2, labels 2 (Mass)" and second == "dinov2, labels 2 (Nodule)"
+
+
+def test_every_setting_of_a_run_tells_runs_apart_unless_it_is_said_not_to():
+    import evaluate
+
+    assert "limit" in evaluate.SETTINGS and "patience" in evaluate.SETTINGS
+    assert set(evaluate.SETTINGS) - {"weights_sha256"} | evaluate.SAME_KIND == {
+        field for field in Config.__dataclass_fields__}
