@@ -2,9 +2,9 @@
 
 In the order of their use: `predictions` (files), `grouping` (which are compared with which),
 `roc`, `calibration`, `metrics` (the table of them), `resampling` and `bootstrap`, `intervals`,
-`delong`, `runs`, `families`; `results` has the types of what is found; `study` puts one corpus's
-numbers together, beside the paper's, `subgroups` those of groups of patients; `report/` presents
-them. `curves` draws a training run's log.
+`delong`, `runs`, `multiple_testing`; `results` has the types of what is found; `study` puts one
+corpus's numbers together, beside the paper's, `subgroups` those of groups of patients; `report/`
+presents them. `curves` draws a training run's log.
 """
 
 from stats.bootstrap import (
@@ -17,8 +17,8 @@ from stats.bootstrap import (
     paired_bootstrap,
 )
 from stats.delong import DeLong, delong_test
-from stats.families import benjamini_hochberg
 from stats.metrics import DEFAULT_METRICS, METRICS, Metric
+from stats.multiple_testing import benjamini_hochberg
 from stats.roc import (
     OperatingPoint,
     RocCurve,

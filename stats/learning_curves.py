@@ -31,8 +31,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from stats.families import benjamini_hochberg
 from stats.intervals import t_quantile, t_test
+from stats.multiple_testing import benjamini_hochberg
 from stats.runs import infer_runs
 
 MIN_SIZES = 2  # a slope needs two; a test of it through two points is that of their difference

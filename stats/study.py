@@ -14,9 +14,9 @@ import numpy as np
 
 from stats.bootstrap import Bootstrap, bootstrap_models
 from stats.delong import delong_test
-from stats.families import benjamini_hochberg, max_t
 from stats.intervals import largest_count, nanmean, score_interval, sd_and_ci
 from stats.metrics import DEFAULT_METRICS, METRICS
+from stats.multiple_testing import benjamini_hochberg, max_t
 from stats.predictions import Predictions, patients_of
 from stats.results import (
     Comparison,

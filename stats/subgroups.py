@@ -17,8 +17,8 @@ from functools import partial
 import numpy as np
 
 from stats.bootstrap import Bootstrap, bootstrap_models
-from stats.families import benjamini_hochberg
 from stats.intervals import largest_count, nanmean, score_interval
+from stats.multiple_testing import benjamini_hochberg
 from stats.predictions import Predictions, patients_of
 from stats.results import Estimate, Gap, GroupScores, Interaction, Subgroups, Test
 from stats.roc import youden

@@ -139,7 +139,7 @@ def test_bad_input_is_named(y, s, message):
         auroc(np.array(y, dtype=float), np.array(s, dtype=float))
 
 
-@pytest.mark.parametrize("module", ["bootstrap", "families", "roc"])
+@pytest.mark.parametrize("module", ["bootstrap", "multiple_testing", "roc"])
 def test_examples_in_docstrings(module):
     module = importlib.import_module(f"stats.{module}")
     found = doctest.testmod(module, extraglobs=vars(module))

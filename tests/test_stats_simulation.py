@@ -9,7 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from stats import benjamini_hochberg, bootstrap, p_values, paired_bootstrap  # noqa: E402
-from stats.families import max_t  # noqa: E402
+from stats.multiple_testing import max_t  # noqa: E402
 
 pytestmark = pytest.mark.long
 SIMULATIONS, AT_ONCE = 2000, 100

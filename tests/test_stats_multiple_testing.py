@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import false_discovery_control, norm
 
 from stats import benjamini_hochberg
-from stats.families import max_t
+from stats.multiple_testing import max_t
 
 
 @pytest.mark.parametrize("seed", range(20))
