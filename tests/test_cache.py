@@ -12,7 +12,7 @@ from PIL import Image
 from data.cache.__main__ import main
 from data.cache.build import build_cache, open_cache
 from data.cache.fingerprint import pattern_files
-from data.cache.store import Store, merge_caches
+from data.cache.store import Store
 from data.decode import decode_image
 from data.files import stat_files
 from data.preprocess import preprocess
@@ -303,63 +303,23 @@ def test_no_room_is_said_before_the_work(corpus, monkeypatch):
         build()
 
 
-def test_shards_fill_one_cache(corpus):
-    _, names, build = corpus
-    parts = [build(shard=(i, 4)) for i in range(4)]
-    assert sum(part.filled for part in parts) == 9 and {part.filled for part in parts} == {2, 3}
-    assert sum((part.rows >= 0).sum() for part in parts) == 9
-    whole = build()
-    assert whole.filled == 0 and np.array_equal(content(whole), expected(names))
-    for shard in [(4, 4), (-1, 2), (0, 0)]:
-        with pytest.raises(ValueError, match="shard"):
-            build(shard=shard)
-
-
-def test_merge_makes_the_cache_of_one_machine(corpus, tmp_path, capsys):
-    _, names, build = corpus
-    parts = [build(shard=(i, 2), cache_dir=tmp_path / str(i)) for i in range(2)]
-    whole = build(cache_dir=tmp_path / "whole")
-    damage(parts[1], parts[1].rows[parts[1].rows >= 0][0])
-    target = tmp_path / "merged" / whole.folder.name
-    assert merge_caches(target, [parts[0].folder, parts[1].folder]) == (8, 1)
-    assert merge_caches(target, [parts[0].folder]) == (0, 0)
-    # the folder of caches serves as a target too
-    assert main(["--merge", str(tmp_path / "caches"), str(target)]) == 0
-    assert (tmp_path / "caches" / whole.folder.name / "images.npy").exists()
-    merged = build(cache_dir=tmp_path / "merged")
-    assert merged.filled == 1 and np.array_equal(merged.images, whole.images)
-    other = build(size=16)
-    with pytest.raises(ValueError, match="is a cache of"):
-        merge_caches(target, [other.folder])
-    assert main(["--merge", str(target),
-                 str(other.folder)]) == 2 and not (target / other.folder.name).exists()
-    with pytest.raises(ValueError, match="is not a cache"):
-        merge_caches(target, [tmp_path])
-    assert main(["--merge", str(target)]) == 2
-    assert "expected a target and at least one source" in capsys.readouterr().err
-
-
 def test_the_command_on_the_official_layout(tmp_path, capsys, real_cxr14):
     arguments = ["cxr14", "--root", str(real_cxr14), "--image-size", "32", "--cache-dir",
                  str(tmp_path / "a")]
-    assert main(arguments + ["--shard", "1/2"]) == 0
+    assert main(arguments) == 0
     assert main(arguments + ["--verify"]) == 0
     out = capsys.readouterr().out.splitlines()
     folder = Path(out[-1].split(": ")[0])
     assert "images ready: 1,236" in out[-1] and "not on disk: 110,884" in out[-1]
     assert json.loads((folder / "meta.json").read_text())["images"] == 112120
-    assert main(["--merge", str(tmp_path / "b"), str(folder)]) == 0
-    assert capsys.readouterr().out.endswith(
-        "images copied: 1,236, damaged and left out: 0; it has 1,236 of the release's 112,120 "
-        "images now\n")
     with open(folder / "images.npy", "r+b") as file:
-        file.seek(Store(folder).offset(int(np.flatnonzero(Store(folder).read_index()["bytes"])[7])))
+        row = int(np.flatnonzero(Store(folder).read_index()["bytes"])[7])
+        file.seek(Store(folder).pixel_file(file).offset + row * 32 * 32)
         file.write(b"\x01\x02\x03")
     assert main(arguments + ["--verify"]) == 0
     assert "1 preprocessed now, 1 damaged done again" in capsys.readouterr().out
     nothing = str(tmp_path / "none")
-    for wrong in (["cxr14", "--root", nothing], ["cxr14", "--shard", "3/2"],
-                  ["--merge", nothing, "x"], ["cxr14", "--cohort", "x"],
+    for wrong in (["cxr14", "--root", nothing], [], ["cxr14", "--cohort", "x"],
                   arguments + ["--workers", "0"], arguments + ["--image-size", "-1"]):
         assert main(wrong) == 2
         assert capsys.readouterr().err.count("\n") == 1

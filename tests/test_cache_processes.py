@@ -1,6 +1,5 @@
 """Caches filled by several processes: killed, interrupted, out of disk, at the same time."""
 
-import os
 import resource
 import signal
 import subprocess
@@ -15,8 +14,8 @@ from PIL import Image
 
 from data.cache import fill
 from data.cache.build import build_cache
-from data.cache.fill import fill_rows
-from data.cache.store import RECORD, Store
+from data.cache.fill import Job, fill_rows
+from data.cache.store import ENTRY, PixelFile, Store
 from data.phantom.layouts import make_phantom
 from data.preprocess import preprocess
 
@@ -167,9 +166,9 @@ def test_a_full_disk_is_one_error_and_what_was_written_stays(tmp_path, processes
     assert process.communicate()[0] == "100\n"
     folder = next((tmp_path / "cache").iterdir())
     index = np.load(folder / "index.npy")
-    index[40:] = np.zeros((), RECORD)
+    index[40:] = np.zeros((), ENTRY)
     np.save(folder / "index.npy", index)
-    limit = Store(folder).offset(60) + 100
+    limit = Store(folder).images.offset + 60 * SIZE * SIZE + 100
     process = start_build(root, tmp_path / "cache", 100, processes,
                         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE,
                                                               (limit, limit)))
@@ -183,6 +182,6 @@ def test_a_full_disk_is_one_error_and_what_was_written_stays(tmp_path, processes
 
 
 def test_an_error_while_working_is_raised_and_nothing_hangs(tmp_path):
-    jobs = [{"row": i, "path": str(tmp_path / f"{i}.png"), "known": None} for i in range(40)]
+    jobs = [Job(i, str(tmp_path / f"{i}.png"), None, 0) for i in range(40)]
     with open(tmp_path / "images.npy", "w+b") as file, pytest.raises(OSError, match="No such file"):
-        list(fill_rows(file.fileno(), 0, SIZE, jobs, 2))
+        list(fill_rows(PixelFile(file.fileno(), 0, SIZE), jobs, 2))

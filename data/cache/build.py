@@ -2,7 +2,7 @@
 
 The folder is `<cache_dir>/<corpus>-<size>-<key>/` (see `data.cache.store`), its key made of the
 release's image names, the image size and a fingerprint of the preprocessing: every cohort, split
-and limit of a release shares it. Each time it is opened, the records of the wanted rows are held
+and limit of a release shares it. Each time it is opened, the entries of the wanted rows are held
 against the size and time of their files; where those differ, against the content hash; and where
 that differs, the image is done again. An interrupted build goes on where it was. Several processes
 share a cache by POSIX file locks (`fcntl`): it runs on Linux and macOS.
@@ -14,14 +14,16 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
-from data.cache.fill import available_cores, fill_rows
+from data.cache.fill import FilledRow, Job, available_cores, fill_rows
 from data.cache.fingerprint import preprocessing_fingerprint
-from data.cache.store import BATCH, RECORD, Store
+from data.cache.store import BATCH, ENTRY, Store
 from data.console import Progress, check_whole
 from data.files import stat_files
 
@@ -30,99 +32,136 @@ SECONDS = 5.0  # at most between two flushes: what a kill can cost
 SPOT_CHECKS = 512  # rows held against their checksum at each opening: 26 MB, some 10 ms
 
 
-@dataclass
+@dataclass(frozen=True)
 class Cache:
     """An opened cache."""
 
     folder: Path
-    images: np.ndarray  # memmap, uint8, (N, size, size), read-only
-    rows: np.ndarray  # the row of each wanted image; -1 for a bad one, and one of another shard
-    bad: list  # of (name, reason)
+    images: np.memmap  # uint8, (N, size, size), read-only
+    rows: np.ndarray  # the row of each wanted image; -1 for a bad one, or one that is not there
+    bad: list[tuple[str, str]]  # (name, reason)
     filled: int  # images preprocessed now
     damaged: int  # rows whose pixels did not match their checksum; they were done again
 
 
-def build_cache(root, names, wanted, *, corpus, files=None, size=224, cache_dir=None, workers=None,
-                on_bad="error", shard=(0, 1), verify=False, progress=True):
+@dataclass(frozen=True)
+class CacheKey:
+    """Which cache is meant, and which of its rows."""
+
+    folder: Path
+    meta: dict[str, Any]  # the content of meta.json
+    names: list[str]  # of all images of the release, in the order of the rows
+    rows: np.ndarray  # (n,) int64: the row of each wanted image
+
+
+@dataclass(frozen=True)
+class Filling:
+    """What came of bringing rows up to date."""
+
+    bad: dict[int, str]  # why a row could not be filled
+    filled: int  # images preprocessed
+
+
+def build_cache(root: str | Path, names: Sequence[str], wanted: Sequence[str], *, corpus: str,
+                files: Sequence[str] | None = None, size: int = 224,
+                cache_dir: str | Path | None = None, workers: int | None = None,
+                on_bad: Literal["error", "skip"] = "error", verify: bool = False,
+                progress: bool = True) -> Cache:
     """Bring the cached rows of `wanted` up to date and open the cache.
 
-    `names` are those of all images of the release, before any cohort, split or limit: each is a
-    row. `wanted` are needed now; `files` are their paths below `root`, by default their names.
-    `size` is the height and width of a row's image, `cache_dir` by default $CXR_CACHE or ./cache,
-    `workers` one for each core. Of bad images the first is an error, or with `on_bad` "skip" they
-    are listed; either way the good ones are kept. `shard` (i, n) fills only the i-th of n equal
-    ranges of rows, i from 0. `verify` holds all wanted rows against their checksums, not just 512.
+    Parameters
+    ----------
+    root : path-like
+        Folder of the images.
+    names : sequence of str
+        All images of the release, before any cohort, split or limit: each is a row.
+    wanted : sequence of str
+        Those of `names` that are needed now, in any order.
+    corpus : str
+        Part of the cache's name.
+    files : sequence of str, optional
+        The paths of `wanted` below `root`; by default their names.
+    size : int
+        Height and width of a row's image.
+    cache_dir : path-like, optional
+        Folder of caches; by default $CXR_CACHE or ./cache.
+    workers : int, optional
+        Processes; by default one for each core.
+    on_bad : {"error", "skip"}
+        The first bad image is an error, or bad ones are listed; the good ones are kept either way.
+    verify : bool
+        Hold all wanted rows against their checksums, not just 512.
+    progress : bool
+        Show how far it is.
 
     Raises ValueError for a path that leads out of `root`, a name that is not of the release, or a
     bad image; FileNotFoundError for absent images; OSError for a full disk, a cache that lacks
     images and is read-only, and a worker that was killed.
     """
-    part, parts = shard
-    if not 0 <= part < parts:
-        raise ValueError(f"shard: expected (i, n) with 0 <= i < n, found {shard}")
-    workers = available_cores() if workers is None else workers
+    if workers is None:
+        workers = available_cores()
     check_whole(image_size=size, workers=workers)
-    names, rows, *place = _find_rows(names, wanted, corpus, size, cache_dir)
-    files = wanted if files is None else files
-    found = stat_files(root, files)
-    store = Store.create(*place)
+    key = find_cache(names, wanted, corpus, size, cache_dir)
+    rows = key.rows
+    if files is None:
+        files = wanted
+    file_stats = stat_files(root, files)
+    paths = [os.path.join(root, file) for file in files]
+    store = Store.create(key.folder, key.meta)
 
-    start, stop = len(names) * part // parts, len(names) * (part + 1) // parts
-    mine = (start <= rows) & (rows < stop)
     index = store.read_index()
-    damaged = _spot_check(store, index, rows[mine & _fresh(index[rows], found)], verify)
-    bad, filled = {}, 0
-    if damaged or not _fresh(index[rows[mine]], found[mine]).all():
-        with store.lock(start, stop):
+    fresh = _are_fresh(index[rows], file_stats)
+    damaged = _find_damaged(store, index, rows[fresh], verify)
+    filling = Filling({}, 0)
+    if damaged or not fresh.all():
+        with store.lock():
             index = store.read_index()  # another process may have filled rows while we waited
             index["mtime_ns"][damaged] = -1
-            todo = np.flatnonzero(mine & ~_fresh(index[rows], found))
-            todo = todo[np.unique(rows[todo], return_index=True)[1]]
-            jobs = []
-            for at, row in zip(todo.tolist(), rows[todo].tolist()):
-                size_of, checksum, _, content = index[row].item()
-                jobs.append({"row": row, "path": os.path.join(root, files[at]),
-                             "known": (content.hex(), checksum) if size_of else None})
+            jobs = _jobs(index, rows, paths, file_stats)
             try:
-                bad, filled = _fill(store, index, jobs, workers, progress)
+                filling = _fill(store, index, jobs, workers, progress)
             except OSError as error:
                 if store.writable:
                     raise
                 raise PermissionError(f"{store.folder}: is read-only, and lacks some of the "
                                       f"{len(rows):,} wanted images or has other versions of "
                                       "them") from error
-    if bad and on_bad == "error":
-        more = f" (bad images: {len(bad):,})" if len(bad) > 1 else ""
-        raise ValueError(next(iter(bad.values())) + more)
-    rows = np.where(mine & ~np.isin(rows, list(bad)), rows, -1)
-    bad = [(names[row], reason) for row, reason in bad.items()]
-    return Cache(store.folder, store.images, rows, bad, filled, len(damaged))
+    if filling.bad and on_bad == "error":
+        reason = next(iter(filling.bad.values()))
+        if len(filling.bad) > 1:
+            reason += f" (bad images: {len(filling.bad):,})"
+        raise ValueError(reason)
+    rows = np.where(np.isin(rows, list(filling.bad)), -1, rows)
+    bad = [(key.names[row], reason) for row, reason in filling.bad.items()]
+    return Cache(store.folder, store.images, rows, bad, filling.filled, len(damaged))
 
 
-def open_cache(names, wanted, *, corpus, size=224, cache_dir=None):
+def open_cache(names: Sequence[str], wanted: Sequence[str], *, corpus: str, size: int = 224,
+               cache_dir: str | Path | None = None) -> Cache:
     """Open a cache without the images that it was made of; parameters as in `build_cache`.
 
     A row is -1 where the image is not in the cache. An image that has changed since is not noticed.
     Raises FileNotFoundError if there is no such cache, ValueError for a wrong checksum.
     """
-    _, rows, folder, _ = _find_rows(names, wanted, corpus, size, cache_dir)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such cache; fill it with `python -m data.cache "
+    key = find_cache(names, wanted, corpus, size, cache_dir)
+    if not key.folder.is_dir():
+        raise FileNotFoundError(f"{key.folder}: no such cache; fill it with `python -m data.cache "
                                 f"{corpus}` where the images are, and copy the folder here")
-    store = Store(folder)
+    store = Store(key.folder)
     index = store.read_index()
-    rows = np.where(index["bytes"][rows] > 0, rows, -1)
-    damaged = _spot_check(store, index, rows[rows >= 0], False)
+    rows = np.where(index["bytes"][key.rows] > 0, key.rows, -1)
+    damaged = _find_damaged(store, index, rows[rows >= 0], verify=False)
     if damaged:
-        raise ValueError(f"{folder}: images that do not match their checksums: {len(damaged):,}; "
-                         "copy the cache again")
-    return Cache(folder, store.images, rows, [], 0, 0)
+        raise ValueError(f"{key.folder}: images that do not match their checksums: "
+                         f"{len(damaged):,}; copy the cache again")
+    return Cache(key.folder, store.images, rows, [], 0, 0)
 
 
-def _find_rows(names, wanted, corpus, size, cache_dir):
-    """The names in the order of the cache's rows, the wanted rows, its folder and meta.json."""
+def find_cache(names: Sequence[str], wanted: Sequence[str], corpus: str, size: int,
+               cache_dir: str | Path | None) -> CacheKey:
+    """Where the cache of a release is, and the rows of the wanted images."""
     names = sorted(set(names))
-    row_of = dict(zip(names, range(len(names))))
+    row_of = {name: row for row, name in enumerate(names)}
     unknown = next((name for name in wanted if name not in row_of), None)
     if unknown is not None:
         raise ValueError(f"{unknown} is not among the {len(names):,} images of {corpus}")
@@ -131,52 +170,94 @@ def _find_rows(names, wanted, corpus, size, cache_dir):
             "names_sha256": hashlib.sha256("\n".join(names).encode()).hexdigest()}
     key = hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()[:12]
     caches = Path(cache_dir or os.environ.get("CXR_CACHE") or "cache")
-    rows = np.fromiter(map(row_of.get, wanted), np.int64, len(wanted))
-    return names, rows, caches / f"{corpus}-{size}-{key}", meta
+    rows = np.array([row_of[name] for name in wanted], np.int64)
+    return CacheKey(caches / f"{corpus}-{size}-{key}", meta, names, rows)
 
 
-def _spot_check(store, index, rows, verify):
+def _find_damaged(store: Store, index: np.ndarray, rows: np.ndarray, verify: bool) -> list[int]:
     """Damaged ones of these rows: of some of them, of all if one of these is or with `verify`."""
     spots = rows[:: max(len(rows) // SPOT_CHECKS, 1)]
-    return store.damaged(index, rows) if verify or store.damaged(index, spots) else []
+    if verify or store.damaged(index, spots):
+        return store.damaged(index, rows)
+    return []
 
 
-def _fresh(records, found):
-    """Whether each record is of a file of this size and time."""
-    size, time = found.T
-    return (records["bytes"] > 0) & (records["bytes"] == size) & (records["mtime_ns"] == time)
+def _are_fresh(entries: np.ndarray, file_stats: np.ndarray) -> np.ndarray:
+    """Whether each entry is of a file of this size and time."""
+    file_bytes, mtime_ns = file_stats.T
+    filled = entries["bytes"] > 0
+    return filled & (entries["bytes"] == file_bytes) & (entries["mtime_ns"] == mtime_ns)
 
 
-def _fill(store, index, jobs, workers, progress):
-    """Do the jobs; returns the bad rows with their reasons, and how many were preprocessed."""
-    new = sum(job["known"] is None for job in jobs)
-    free, needed = shutil.disk_usage(store.folder).free, new * store.shape[1] * store.shape[2]
-    if store.writable and free < needed:
-        raise OSError(errno.ENOSPC, f"{store.folder}: {new:,} images need {needed / 1e9:.1f} GB, "
-                                    f"{free / 1e9:.1f} GB are free")
-    # If killed between a row's new pixels and their record, the old record must not fit them.
-    stale = {job["row"]: index[job["row"]] for job in jobs if job["known"]}
-    for record in stale.values():
-        record["mtime_ns"] = -1
-    store.mark(stale)
+def _jobs(index: np.ndarray, rows: np.ndarray, paths: list[str],
+          file_stats: np.ndarray) -> list[Job]:
+    """A job for each row, once, that is not fresh."""
+    stale = np.flatnonzero(~_are_fresh(index[rows], file_stats))
+    _, first = np.unique(rows[stale], return_index=True)
+    jobs = []
+    for position in stale[first].tolist():
+        row = int(rows[position])
+        file_bytes, checksum, _, content_hash = index[row].item()
+        known_hash = content_hash.hex() if file_bytes else None
+        jobs.append(Job(row, paths[position], known_hash, checksum))
+    return jobs
 
+
+def _fill(store: Store, index: np.ndarray, jobs: list[Job], workers: int,
+          progress: bool) -> Filling:
+    """Do the jobs, and write their entries every few seconds."""
+    _check_room(store, jobs)
+    _forget(store, index, jobs)
     if len(jobs) < SMALL:
         workers, progress = 1, False
     shown = Progress(f"preprocessing {store.meta['corpus']}", len(jobs), enabled=progress)
-    bad, records, filled, marked = {}, {}, 0, time.monotonic()
-    with store.open_images() as file:
-        answers = fill_rows(file.fileno(), store.offset(0), store.shape[1], jobs, workers)
+    bad: dict[int, str] = {}
+    entries: dict[int, np.ndarray] = {}
+    filled = 0
+    marked = time.monotonic()
+    with store.open_images() as images:
+        results = fill_rows(store.pixel_file(images), jobs, workers)
         try:
-            for row, answer in shown.over(answers):
-                if isinstance(answer, str):
-                    bad[row] = answer
+            for result in shown.over(results):
+                if result.reason is not None:
+                    bad[result.row] = result.reason
                 else:
-                    *fields, digest, is_new = answer
-                    records[row] = np.array((*fields, bytes.fromhex(digest)), RECORD)
-                    filled += is_new
-                if len(records) >= BATCH or time.monotonic() - marked > SECONDS:
-                    store.mark(records)
-                    records, marked = {}, time.monotonic()
+                    entries[result.row] = _entry(result)
+                    filled += result.is_new
+                if len(entries) >= BATCH or time.monotonic() - marked > SECONDS:
+                    store.mark(entries)
+                    entries = {}
+                    marked = time.monotonic()
         finally:
-            store.mark(records)
-    return bad, filled
+            store.mark(entries)
+    return Filling(bad, filled)
+
+
+def _check_room(store: Store, jobs: list[Job]) -> None:
+    """OSError where the disk has no room for the rows that are still holes in the file."""
+    new = sum(job.known_hash is None for job in jobs)
+    needed = new * store.shape[1] * store.shape[2]
+    free = shutil.disk_usage(store.folder).free
+    if store.writable and free < needed:
+        raise OSError(errno.ENOSPC, f"{store.folder}: {new:,} images need {needed / 1e9:.1f} GB, "
+                                    f"{free / 1e9:.1f} GB are free")
+
+
+def _forget(store: Store, index: np.ndarray, jobs: list[Job]) -> None:
+    """Take the time out of the entries of rows that will be written.
+
+    If killed between a row's new pixels and their entry, the old entry must not fit them.
+    """
+    stale = {}
+    for job in jobs:
+        if job.known_hash is not None:
+            entry = index[job.row]
+            entry["mtime_ns"] = -1
+            stale[job.row] = entry
+    store.mark(stale)
+
+
+def _entry(result: FilledRow) -> np.ndarray:
+    """The index's entry of a row that is filled."""
+    content_hash = bytes.fromhex(result.hash)
+    return np.array((result.bytes, result.checksum, result.mtime_ns, content_hash), ENTRY)
