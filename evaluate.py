@@ -232,7 +232,7 @@ def find_runs(folders):
 def predict_run(folder, args):
     """A run's `Predictions` on its whole test set, and on those of --on."""
     from models.checkpoint import load_checkpoint, restore_model  # imports torch: files need none
-    from models.inference import use_device
+    from models.inference import out_of_memory_in_one_line, use_device
     from models.run_folder import say_if_unfinished
 
     path = folder / "best.pt"
@@ -258,9 +258,10 @@ def predict_run(folder, args):
         model.head.load_state_dict(trained.head.state_dict())
         print(f"note: {folder} was trained at {trained.config['img_size']} px and is scored at "
               f"{size}", file=sys.stderr)
-    model.to(use_device(args.device))
-    return [predict_on(corpus, folder, model, checkpoint, config, args)
-            for corpus in dict.fromkeys([config["data"], *args.on])]
+    with out_of_memory_in_one_line("a smaller --batch-size takes less"):
+        model.to(use_device(args.device))
+        return [predict_on(corpus, folder, model, checkpoint, config, args)
+                for corpus in dict.fromkeys([config["data"], *args.on])]
 
 
 def predict_on(corpus, folder, model, checkpoint, config, args):

@@ -57,7 +57,7 @@ def use_device(name: str) -> torch.device:
         name = default_device()
     try:
         device = torch.device(name)
-        if device.type == "cuda":
+        if device.type == "cuda" and device.index is not None:  # "cuda" is the current one
             torch.cuda.set_device(device)
         device = torch.empty(0, device=device).device  # with its number, where there are several
     except (RuntimeError, AssertionError) as error:
@@ -92,6 +92,19 @@ def autocast(amp: Amp, device: torch.device) -> contextlib.AbstractContextManage
     if amp == "off":
         return contextlib.nullcontext()
     return torch.autocast(device.type, torch.bfloat16 if amp == "bf16" else torch.float16)
+
+
+@contextlib.contextmanager
+def out_of_memory_in_one_line(advice: str) -> Iterator[None]:
+    """Make what PyTorch raises when memory is exhausted a ValueError that ends with advice."""
+    try:
+        yield
+    except RuntimeError as error:
+        is_gpu = isinstance(error, torch.OutOfMemoryError)
+        if not is_gpu and "can't allocate memory" not in str(error):
+            raise
+        reason = str(error).partition(". ")[0] if is_gpu else "out of memory"
+        raise ValueError(f"{reason}: {advice}") from None
 
 
 @contextlib.contextmanager

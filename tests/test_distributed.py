@@ -7,7 +7,8 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from models import create_model
+import evaluate
+from models import VisionTransformer, create_model
 from models.distributed import join_processes
 from models.inference import use_device
 
@@ -23,6 +24,8 @@ def test_the_named_card_is_made_the_current_one_before_it_is_used(monkeypatch):
 
     monkeypatch.setattr(torch, "empty", allocate)
     use_device("cuda:1")
+    assert made_current == [torch.device("cuda:1")]
+    use_device("cuda")  # is the current one, and `set_device` wants a number
     assert made_current == [torch.device("cuda:1")]
 
 
@@ -62,3 +65,21 @@ def test_gradients_have_the_layout_of_their_parameters(tmp_path, batch_size, sha
             network(torch.rand(batch_size, 3, 32, 32)).sum().backward()
     finally:
         dist.destroy_process_group()
+
+
+GPU_FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB. GPU 0 has 8 GiB.")
+CPU_FULL = RuntimeError("[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: "
+                        "can't allocate memory: you tried to allocate 9 bytes.")
+
+
+@pytest.mark.parametrize("error, message", [
+    (GPU_FULL, "CUDA out of memory: a smaller --batch-size"),
+    (CPU_FULL, "out of memory: a smaller --batch-size")])
+def test_evaluation_out_of_memory_is_one_line(unstopped, monkeypatch, capsys, error, message):
+    def forward(model, images):
+        raise error
+
+    monkeypatch.setattr(VisionTransformer, "forward", forward)
+    assert evaluate.main([str(unstopped), "--device", "cpu"]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert message in errors[-1] and not any("Traceback" in line for line in errors)
