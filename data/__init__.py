@@ -10,7 +10,7 @@ In the order in which data flow:
     custom             anybody's images, with a table of labels; ukacxr, which is such a table
     ahead, batches     an epoch's batches, augmented, ahead of the step that needs them
     cohort             `python -m data.cohort`: counts, beside those of the paper (paper_cohorts)
-    phantom/           synthetic radiographs in every layout; `python -m data.phantom`
+    phantom/           synthetic radiographs; `python -m data.phantom`
     console            what the commands share: options, errors in one line, progress
 """
 

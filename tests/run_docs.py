@@ -160,7 +160,7 @@ def prepare(folder):
                   "pretrain_mimic.py"):
         (folder / entry).symlink_to(REPOSITORY / entry)
     for corpus in CORPORA:
-        subprocess.run([sys.executable, "-m", "data.phantom", "--layout", corpus, "--out",
+        subprocess.run([sys.executable, "tests/phantom_layouts.py", "--layout", corpus, "--out",
                         f"trees/{corpus}", "--patients", "40", "--size", "64"], cwd=folder,
                        check=True, stdout=subprocess.DEVNULL)
     shutil.copytree(folder / "trees/phantom", folder / "trees/custom")

@@ -7,12 +7,12 @@ import pytest
 import timm
 import torch
 from layouts import dinov2_state, randomize
+from phantom_layouts import main as draw
 
 import evaluate
 import train
 from adopt import AUTHORS, main
 from data.labels import TABLE3
-from data.phantom.__main__ import main as draw
 from export.to_onnx import main as to_onnx
 from models import create_model, load_pretrained
 from models.checkpoint import load_checkpoint, restore_model

@@ -6,12 +6,12 @@ import re
 import numpy as np
 import pytest
 import test_mimic
+from phantom_layouts import main as phantom_main
 
 from data import CORPORA
 from data.cohort import compare, count, main
 from data.labels import TABLE3
 from data.paper_cohorts import NOT_EXPECTED, PAPER
-from data.phantom.__main__ import main as phantom_main
 from data.phantom.layouts import make_phantom
 from data.tables import Table
 

@@ -12,6 +12,8 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from phantom_layouts import draw_layout
+from phantom_layouts import main as phantom_main
 from PIL import Image
 
 import evaluate
@@ -20,8 +22,7 @@ from data import CORPORA, default_root, from_config
 from data.cohort import main as cohort_main
 from data.decode import read_image
 from data.files import find_elsewhere
-from data.phantom.__main__ import main as phantom_main
-from data.phantom.layouts import make_layout, make_phantom
+from data.phantom.layouts import make_phantom
 from data.preprocess import preprocess
 from data.splits import SPLITS, assign, check_disjoint, draw_patients, read_split, split_hash
 from data.tables import read_csv
@@ -309,7 +310,7 @@ def test_missing_images_whose_names_repeat_are_found_by_their_folders():
 def test_an_image_of_another_patient_is_no_missing_one(tmp_path):
     """One image is gone; all others have its name, and rows of their own."""
     root = tmp_path / "chexpert"
-    make_layout(root, "chexpert", patients=12, seed=0, size=64)
+    draw_layout(root, "chexpert", patients=12, size=64)
     gone = sorted(root.rglob("train/**/view1_frontal.jpg"))[0]
     gone.rename(tmp_path / "taken.jpg")
     with pytest.raises(FileNotFoundError) as caught:

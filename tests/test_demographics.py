@@ -8,11 +8,11 @@ import test_chexpert
 import test_cxr14
 import test_mimic
 import test_ukacxr
+from phantom_layouts import main as phantom
 
 import evaluate
 import train
 from data import CORPORA
-from data.phantom.__main__ import main as phantom
 from data.tables import read_age, read_sex
 from stats.predictions import align, load_predictions
 

@@ -706,7 +706,7 @@ def test_a_last_image_alone_is_predicted(here):
 @pytest.fixture(scope="module")
 def hospitals(tmp_path_factory):
     """Synthetic radiographs in the layouts of two corpora, one of which names sides."""
-    from data.phantom.__main__ import main
+    from phantom_layouts import main
 
     folder = tmp_path_factory.mktemp("hospitals")
     for corpus in ("cxr14", "ukacxr"):

@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+from phantom_layouts import draw_layout
 
 from data.labels import (
     MIMIC_OVERLAP,
@@ -77,10 +78,10 @@ def test_words_for_labels():
 
 def test_whatever_reads_tables_needs_no_torch(tmp_path):
     """The corpora, their tables, and the commands around them start without PyTorch."""
+    draw_layout(tmp_path / "p", "padchest", patients=10, size=64)
     code = ("import sys; import data, data.cache.__main__, data.cohort, data.custom; "
-            "from data.phantom.__main__ import main; "
-            f"main(['--layout', 'padchest', '--out', {str(tmp_path / 'p')!r}, '--patients', '10', "
-            "'--size', '64']); classes = list(data.CORPORA.values()); assert len(classes) == 8; "
+            "import data.phantom.__main__; "
+            "classes = list(data.CORPORA.values()); assert len(classes) == 8; "
             f"classes[5]({str(tmp_path / 'p')!r}, tables_only=True); "
             "assert 'torch' not in sys.modules")
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -25,6 +25,7 @@ ALLOWED = [
     ("data/splits.py", {"data.files"}),
     ("data/tables.py", {"data.files", "data.splits"}),
     ("data/phantom/render.py", set()),
+    ("data/phantom/studies.py", {"data.phantom.render"}),
     ("data/cache/__main__.py", {"data"}),
     ("data/cache/", {"data.cache", "data.decode", "data.dicom", "data.limits", "data.preprocess",
                      "data.files", "data.console"}),

@@ -16,13 +16,13 @@ import sklearn.metrics
 import torch
 from conftest import REPOSITORY
 from layouts import augreg_arrays, dinov2_state
+from phantom_layouts import main as draw
 from runs import assert_same_run
 
 import data
 import evaluate
 import train
 from data.batches import epoch_batches, prefetch
-from data.phantom.__main__ import main as draw
 from data.splits import SPLITS
 from export import predict as exported
 from export import to_onnx

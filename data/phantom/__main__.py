@@ -3,22 +3,22 @@
     python -m data.phantom --layout mimic --out DIR --patients 40
 """
 
+import argparse
 import sys
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 
 from data.console import Parser, check_whole, run_command
-from data.labels import TABLE3
-from data.phantom.layouts import SIZE, make_layout, make_phantom
+from data.phantom.layouts import SIZE, make_mimic, make_phantom
 
 
-def build_parser():
+def build_parser() -> Parser:
     """The command line."""
     parser = Parser(prog="python -m data.phantom", description=(
-        "Write synthetic radiographs in the tree, tables and file formats of a release. No image "
-        "shows a person."))
+        "Write synthetic radiographs: the phantom corpus, or the tree, tables and file formats of "
+        "MIMIC-CXR. No image shows a person."))
     add = parser.add_argument
-    add("--layout", required=True, choices=list(TABLE3), help="whose release to imitate")
+    add("--layout", required=True, choices=["phantom", "mimic"], help="whose release to imitate")
     add("--out", required=True, type=Path, help="a folder that is absent or empty")
     add("--patients", type=int, default=40, help="at least 10 (default %(default)s)")
     add("--seed", type=int, default=0, help="the same seed writes the same files (default 0)")
@@ -26,18 +26,18 @@ def build_parser():
     return parser
 
 
-def draw(args):
+def draw(args: argparse.Namespace) -> None:
     """Write the files, all of them or none."""
     check_whole(10, patients=args.patients)
     check_whole(64, size=args.size)
     check_whole(0, seed=args.seed)
-    make = make_phantom if args.layout == "phantom" else partial(make_layout, corpus=args.layout)
+    make = make_mimic if args.layout == "mimic" else make_phantom
     make(args.out, patients=args.patients, seed=args.seed, size=args.size)
     print(f"{args.out}: {args.patients} synthetic patients in the layout of {args.layout}; next: "
           f"python train.py --data {args.layout} --root {args.out} --plan")
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     return run_command(build_parser(), draw, argv)
 

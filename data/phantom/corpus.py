@@ -5,7 +5,7 @@ from pathlib import Path
 
 from data.corpus import Corpus
 from data.labels import TABLE3
-from data.phantom.layouts import IMAGES_A_PATIENT, PATIENTS, make_phantom
+from data.phantom.layouts import IMAGES_PER_PATIENT, PATIENTS, make_phantom
 from data.tables import BINARY, Rows, find_table, read_codes, read_csv
 
 
@@ -25,7 +25,7 @@ class Phantom(Corpus):
     def prepare_root(cls, root):
         root = Path(root)
         if not root.exists() or root.is_dir() and not any(root.iterdir()):
-            print(f"drawing {PATIENTS * IMAGES_A_PATIENT} synthetic radiographs in {root}",
+            print(f"drawing {PATIENTS * IMAGES_PER_PATIENT} synthetic radiographs in {root}",
                   file=sys.stderr)
             try:
                 make_phantom(root)
