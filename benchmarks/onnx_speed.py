@@ -127,21 +127,20 @@ def contenders(folder, arch):
     """Name -> (function of raw images, note), the baseline first."""
     model = create_model(arch, 14, LABELS, layer_scale=True).eval()
     state = {name: value.numpy() for name, value in model.state_dict().items()}
-    for operators, suffix in (("standard", ""), ("onnxruntime", ", fused")):
-        with torch.inference_mode():
-            smoothed, linear = int8(model, state, torch.rand(8, 3, 224, 224), operators)
-        for name, weights, how in (
-            ("fp32", state, {}),
-            ("fp16", state, dict(dtype=np.float16)),
-            ("int8", smoothed, dict(block_linear=linear)),
-        ):
-            proto = classifier(weights, model.config, operators=operators, **how)
-            (folder / f"{name}{suffix}.onnx").write_bytes(proto.SerializeToString())
+    with torch.inference_mode():
+        smoothed, linear = int8(model, state, torch.rand(8, 3, 224, 224))
+    for name, weights, options in (
+        ("fp32", state, {}),
+        ("fp16", state, dict(dtype=np.float16)),
+        ("int8", smoothed, dict(block_linear=linear)),
+    ):
+        proto = classifier(weights, model.config, **options)
+        (folder / f"{name}.onnx").write_bytes(proto.SerializeToString())
 
     found = {"PyTorch eager": (pytorch(model), "")}
     found["dense products alone, NumPy"] = products(model), "the floor of float32"
     found["timm, torch.onnx.export"] = timm_export(folder, arch), ""
-    for name in ("fp32", "fp32, fused", "int8", "int8, fused"):
+    for name in ("fp32", "int8"):
         found[f"{name}, CPU"] = started(folder / f"{name}.onnx", "cpu")
     problem = cuda_problem() if torch.cuda.is_available() else "no GPU"
     if problem:
@@ -150,7 +149,7 @@ def contenders(folder, arch):
     gpu = create_model(arch, 14, LABELS, layer_scale=True).eval().to("cuda", torch.float16)
     found["PyTorch eager fp16, CUDA"] = pytorch(gpu, "cuda", torch.float16), ""
     found["torch.compile fp16, CUDA"] = pytorch(torch.compile(gpu), "cuda", torch.float16), ""
-    for name in ("fp32", "fp32, fused", "fp16", "fp16, fused"):
+    for name in ("fp32", "fp16"):
         found[f"{name}, CUDA"] = started(folder / f"{name}.onnx", "cuda")
     return found
 

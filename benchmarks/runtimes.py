@@ -148,7 +148,7 @@ def main(argv=None):
     pictures = [resize(models[0].check(read_image(file)), size) for file in files]
     images, expected = np.stack(pictures)[:, None], [model.predict(pictures) for model in models]
     decided = sum(t is not None for t in models[0].thresholds)
-    names = [f"{one.metadata['precision']}, {one.metadata['operators']}" for one in models]
+    names = [one.metadata["precision"] for one in models]
     print(
         f"Beside onnxruntime {onnxruntime.__version__} on the CPU: the largest difference of a "
         f"probability, and how many of {decided} decisions an image changed.\n"

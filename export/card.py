@@ -20,19 +20,18 @@ def card(metadata):
         "fine-tuned on": corpus, "cohort rule": metadata["cohort"],
         "label set": metadata["label_set"], "thresholds": metadata["thresholds_from"],
         "calibration": calibration, "precision": metadata["precision"],
-        "operators": metadata["operators"], "precision check": check and describe_check(check),
+        "precision check": check and describe_check(check),
         "checkpoint, sha256": metadata["checkpoint_sha256"],
         "versions": ", ".join(f"{name} {number}" for name, number in metadata["versions"].items()),
         "preprocessing": f"in the model: resize to {size} x {size}, min-max, equalization"}
-    intensities = "8-bit range, 0 to 255" if metadata["input_type"] == "uint8" else "any range"
     whose = " of the PyTorch fp32 checkpoint before calibration, not of this file," * changed
     lines = [
         f"# {metadata['corpus']}-{metadata['init']}: chest radiograph to probabilities", "",
         f"**Intended use.** {metadata['intended_use']}", "",
         *["**Trained on synthetic phantoms: nothing it says is about patients.**", ""] * synthetic,
         "| | |", "|---|---|", *(f"| {name} | {text} |" for name, text in table.items() if text), "",
-        f"**Input** `image`: (N, 1, H, W) {metadata['input_type']}, raw gray intensities, dense "
-        f"tissue bright; {intensities}; any N, H and W.",
+        "**Input** `image`: (N, 1, H, W) float32, raw gray intensities, dense tissue bright; any "
+        "range; any N, H and W.",
         "**Output** `probability`: (N, labels), in the order below.", "",
         f"AUC{whose} on the test set ({auroc['images']} images) with its 95 % CI "
         f"({auroc['method']})." if auroc else "Not scored on a test set before the export.", "",

@@ -43,10 +43,8 @@ def occlusion(model, image, batch_size=8):
     windows = grid(size)  # (n, S, S)
     hidden = [small + window * (level - small)
               for level in (small.mean(), np.percentile(small, DARK)) for window in windows]
-    pictures = [picture.round().astype(np.uint8) if model.input_dtype == np.uint8 else picture
-                for picture in (small, *hidden)]
-    odds = log_odds(model.predict(pictures, batch_size), 1e-6)
-    slopes = np.array([one["slope"] or 1 for one in model.metadata["calibration"]])
+    odds = log_odds(model.predict([small, *hidden], batch_size), 1e-6)
+    slopes = np.array([one["slope"] for one in model.metadata["calibration"]])
     fall = np.maximum(odds[0] - odds[1:], 0) / slopes
     fall = fall.reshape(2, len(windows), -1).mean(0)  # (n, L)
     weights = windows.reshape(len(windows), -1)

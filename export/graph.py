@@ -17,20 +17,18 @@ from onnx import TensorProto, checker, helper, numpy_helper
 
 OPSET = 20  # the first with Gelu; onnxruntime reads it since 1.17
 IR_VERSION = 9
-OPERATORS = ("standard", "onnxruntime")
 
 
 class Graph:
     """An ONNX graph under construction: calling it adds a node and gives the name of its output."""
 
     def __init__(self):
-        self.nodes, self.weights, self.domains = [], [], {"": OPSET}
+        self.nodes, self.weights = [], []
 
-    def __call__(self, op, *inputs, domain="", **attributes):
+    def __call__(self, op, *inputs, **attributes):
         names = [x if isinstance(x, str) else self.weight(x) for x in inputs]
         output = f"{op}_{len(self.nodes)}"
-        self.domains.setdefault(domain, 1)
-        self.nodes.append(helper.make_node(op, names, [output], name=output, domain=domain,
+        self.nodes.append(helper.make_node(op, names, [output], name=output, domain="",
                                            **attributes))
         return output
 
@@ -44,9 +42,8 @@ class Graph:
         """The finished and checked `onnx.ModelProto`."""
         graph = helper.make_graph(self.nodes, "radiograph_to_probability", inputs, outputs,
                                   self.weights)
-        opsets = [helper.make_opsetid(domain, version) for domain, version in self.domains.items()]
-        model = helper.make_model(graph, ir_version=IR_VERSION, opset_imports=opsets,
-                                  producer_name="export.to_onnx")
+        model = helper.make_model(graph, ir_version=IR_VERSION, producer_name="export.to_onnx",
+                                  opset_imports=[helper.make_opsetid("", OPSET)])
         checker.check_model(model)
         return model
 
@@ -62,8 +59,7 @@ def add_bias(g, x, bias):
     return x if bias is None else g("Add", x, bias[None])
 
 
-def classifier(state, config, *, mean=None, std=None, input_type="float32",
-               operators="standard", block_linear=linear, dtype=np.float32):
+def classifier(state, config, *, mean=None, std=None, block_linear=linear, dtype=np.float32):
     """The graph of a fine-tuned model with its preprocessing.
 
     `state` holds the float32 weights of a `models.VisionTransformer` by its state dict's names,
@@ -76,15 +72,13 @@ def classifier(state, config, *, mean=None, std=None, input_type="float32",
     intensities (each image is scaled by its range), to `probability` (N, L).
     """
     g = Graph()
-    image = g("Cast", "image", to=TensorProto.FLOAT) if input_type == "uint8" else "image"
-    levels = preprocessing(g, image, config["img_size"])
+    levels = preprocessing(g, "image", config["img_size"])
     state = fold(state, config, mean, std)
-    attend = fused_attention if operators == "onnxruntime" else attention
-    logits = transformer(g, levels, state, config, block_linear, attend, np.dtype(dtype))
+    logits = transformer(g, levels, state, config, block_linear, np.dtype(dtype))
     g.nodes.append(helper.make_node("Sigmoid", [logits], ["probability"]))
-    value, kind = helper.make_tensor_value_info, helper.np_dtype_to_tensor_dtype
-    return g.model([value("image", kind(np.dtype(input_type)), ["N", 1, "H", "W"])],
-                   [value("probability", TensorProto.FLOAT, ["N", config["num_classes"]])])
+    tensor = helper.make_tensor_value_info
+    return g.model([tensor("image", TensorProto.FLOAT, ["N", 1, "H", "W"])],
+                   [tensor("probability", TensorProto.FLOAT, ["N", config["num_classes"]])])
 
 
 def preprocessing(g, image, size):
@@ -171,7 +165,7 @@ def fold_layer_scale(state):
     return state
 
 
-def transformer(g, levels, state, config, block_linear, attend, dtype):
+def transformer(g, levels, state, config, block_linear, dtype):
     """The logits (N, num_classes) of equalized levels; `state` is folded."""
     width, eps = config["embed_dim"], config.get("norm_eps", 1e-6)
     patches = g("Conv", levels, state["patch_embed.proj.weight"], state["patch_embed.proj.bias"],
@@ -194,14 +188,14 @@ def transformer(g, levels, state, config, block_linear, attend, dtype):
         x = g("Cast", x, to=TensorProto.FLOAT16)
     for n in range(config["depth"]):
         weights = {k: v.astype(dtype) for k, v in state.items() if k.startswith(f"blocks.{n}.")}
-        x = block(g, x, weights, f"blocks.{n}", config["num_heads"], eps, block_linear, attend,
-                  rope, class_token_only=n == config["depth"] - 1)
+        x = block(g, x, weights, f"blocks.{n}", config["num_heads"], eps, block_linear, rope,
+                  class_token_only=n == config["depth"] - 1)
     x = g("Cast", g("Squeeze", x, [1]), to=TensorProto.FLOAT)
     return linear(g, layer_norm(g, x, state, "norm", eps), state["head.weight"],
                   state["head.bias"], "head")
 
 
-def block(g, x, weights, name, heads, eps, linear, attend, rope, class_token_only):
+def block(g, x, weights, name, heads, eps, linear, rope, class_token_only):
     """A pre-normalized block, (N, T, D) to (N, T, D), or to (N, 1, D) for the class token alone."""
     def dense(x, layer, rows=slice(None), biased=True):
         layer = f"{name}.{layer}"
@@ -220,24 +214,18 @@ def block(g, x, weights, name, heads, eps, linear, attend, rope, class_token_onl
         key = rotate(g, key, heads, width // heads, rope)
         if not class_token_only:  # which has no place
             query = rotate(g, query, heads, width // heads, rope)
-    x = g("Add", x, dense(attend(g, query, key, value, heads), "attn.proj"))
+    x = g("Add", x, dense(attention(g, query, key, value, heads), "attn.proj"))
     y = layer_norm(g, x, weights, f"{name}.norm2", eps)
     return g("Add", x, dense(g("Gelu", dense(y, "mlp.fc1")), "mlp.fc2"))
 
 
 def attention(g, query, key, value, heads):
-    """Attention of queries that are already scaled, all (N, T, D), in standard operators."""
+    """Attention of queries that are already scaled, all (N, T, D)."""
     query, key, value = (
         g("Transpose", g("Reshape", x, [0, 0, heads, -1]), perm=axes)
         for x, axes in ((query, [0, 2, 1, 3]), (key, [0, 2, 3, 1]), (value, [0, 2, 1, 3])))
     mixed = g("MatMul", g("Softmax", g("MatMul", query, key), axis=-1), value)  # (N, heads, T, D')
     return g("Reshape", g("Transpose", mixed, perm=[0, 2, 1, 3]), [0, 0, -1])
-
-
-def fused_attention(g, query, key, value, heads):
-    """`attention` as one operator of onnxruntime."""
-    return g("MultiHeadAttention", query, key, value, num_heads=heads, scale=1.0,
-             domain="com.microsoft")
 
 
 def rotation(periods, side, count):

@@ -15,14 +15,13 @@ from data.labels import check_label_names
 from export.external_data import external_tensor
 
 FORMAT = "radiograph-to-probability/2"
-FORMATS = ("radiograph-to-probability/1", FORMAT)
 CHECKSUM = "file_sha256"
 # text as it is, all else as JSON
 TEXT_FIELDS = ("format", "intended_use", "corpus", "init", "architecture", "cohort", "label_set",
-               "thresholds_from", "precision", "operators", "input_type", "checkpoint_sha256")
+               "thresholds_from", "precision", "checkpoint_sha256")
 JSON_FIELDS = ("labels", "thresholds", "calibration", "image_size", "synthetic", "versions",
                "val_auroc", "test_auroc", "precision_check", "reference")
-INPUTS = {"float32": "tensor(float)", "uint8": "tensor(uint8)"}
+INPUT_TYPE = "tensor(float)"  # onnxruntime's word for float32
 UNCALIBRATED = dict(method="none", slope=1.0, offset=0.0)
 CALIBRATION_METHODS = ("platt", "prior", "none")
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 16, 4096  # pixels a side of what a model may take
@@ -95,21 +94,18 @@ def decode_metadata(name: str | os.PathLike, session: Any) -> dict[str, Any]:
         stored = session.get_modelmeta().custom_metadata_map
     except UnicodeDecodeError as error:
         raise ValueError(f"{name}: its metadata are not text ({error})") from None
-    if stored.get("format") not in FORMATS:
-        raise ValueError(f"{name}: not a model of this project (format {stored.get('format')!r}; "
-                         f"expected one of {FORMATS})")
-    first = stored["format"] == FORMATS[0]
-    as_text = (*TEXT_FIELDS, CHECKSUM, *(["calibration"] if first else []))
-    try:
-        metadata = {key: text if key in as_text else json.loads(text)
-                    for key, text in stored.items()}
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{name}: its metadata are not JSON ({error})") from None
-    if first:
-        metadata = _from_format_1(metadata)
-    absent = [key for key in (*TEXT_FIELDS, *JSON_FIELDS) if key not in metadata]
+    if stored.get("format") != FORMAT:
+        raise ValueError(f"{name}: not a model of this project, or one of its earlier days (format "
+                         f"{stored.get('format')!r}, expected {FORMAT}; export it again)")
+    absent = [field for field in (*TEXT_FIELDS, *JSON_FIELDS, CHECKSUM) if field not in stored]
     if absent:
         raise ValueError(f"{name}: its metadata lack {', '.join(absent)}; export it again")
+    metadata = {field: stored[field] for field in (*TEXT_FIELDS, CHECKSUM)}
+    for field in JSON_FIELDS:
+        try:
+            metadata[field] = json.loads(stored[field])
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{name}: its metadata are not JSON ({field}: {error})") from None
     try:
         check_metadata(metadata)
         _check_graph(session, metadata)
@@ -123,9 +119,8 @@ def _check_graph(session: Any, metadata: dict[str, Any]) -> None:
     inputs, outputs = session.get_inputs(), session.get_outputs()
     if len(inputs) != 1 or len(outputs) != 1 or not outputs[0].shape:
         raise ValueError(f"{len(inputs)} inputs and {len(outputs)} outputs; expected one of each")
-    if inputs[0].type != INPUTS[metadata["input_type"]]:
-        raise ValueError(f"input_type {metadata['input_type']!r}: the graph takes "
-                         f"{inputs[0].type}")
+    if inputs[0].type != INPUT_TYPE:
+        raise ValueError(f"it takes {inputs[0].type}, expected {INPUT_TYPE}")
     count = len(metadata["labels"])
     if outputs[0].shape[-1] != count:
         raise ValueError(f"{count} labels: the graph has {outputs[0].shape[-1]} outputs")
@@ -135,7 +130,6 @@ def check_metadata(metadata: dict[str, Any]) -> None:
     """Raise ValueError for a field that is not what its readers expect, with what they expect."""
     for field in TEXT_FIELDS:
         _expect(metadata, field, _is_text(metadata[field]), "printable text")
-    _expect(metadata, "input_type", metadata["input_type"] in INPUTS, " or ".join(INPUTS))
     size = metadata["image_size"]
     _expect(metadata, "image_size", _is_whole(size, MIN_IMAGE_SIZE, MAX_IMAGE_SIZE),
             f"a whole number from {MIN_IMAGE_SIZE} to {MAX_IMAGE_SIZE}")
@@ -241,24 +235,4 @@ def _is_calibration(value: object) -> bool:
     """Whether a value is one label's calibration."""
     if not isinstance(value, dict) or value.get("method") not in CALIBRATION_METHODS:
         return False
-    slope, offset = value.get("slope"), value.get("offset")
-    if slope is None and offset is None:  # of a file of the first format
-        return True
-    return _is_number(slope, 1e-6) and _is_number(offset, -1e6)
-
-
-def _from_format_1(metadata):
-    """Metadata of the first format in the words of the present one."""
-    mark = " (phantoms in its layout)"  # stood behind the corpus's name
-    corpus, check = metadata.get("corpus", ""), metadata.pop("gate", None)
-    names = dict(label_fall="largest_auroc_loss", mean_fall="mean_auroc_loss", calls="decisions",
-                 change="largest_change", changed_calls="changed_decisions", judged_on="device",
-                 unjudged="unchecked")
-    mapped = metadata.pop("calibration", "").partition(" labels: ")[2].split(", ")
-    platt = dict(method="platt", slope=None, offset=None)
-    return metadata | dict(
-        calibration=[platt if label in mapped else UNCALIBRATED
-                     for label in metadata.get("labels", ())],
-        operators="onnxruntime", val_auroc=None, corpus=corpus.removesuffix(mark),
-        synthetic=corpus == "phantom" or corpus.endswith(mark),
-        precision_check=check and {names.get(key, key): value for key, value in check.items()})
+    return _is_number(value.get("slope"), 1e-6) and _is_number(value.get("offset"), -1e6)

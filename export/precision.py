@@ -23,7 +23,7 @@ from stats.intervals import score_interval
 MAX_FP16 = 65504.0
 MAX_LABEL_LOSS, MAX_MEAN_LOSS = 0.005, 0.002  # of AUC
 MAX_RATE_LOSS = 0.1  # of sensitivity or specificity at the threshold
-MAX_CHANGE = 0.2  # of any probability; int8 of a trained ViT-Ti reaches 0.16 (docs/deployment.md)
+MAX_CHANGE = 0.2  # of any probability; docs/deployment.md has what int8 of a trained ViT-Ti reaches
 MIN_PATIENTS = 5  # with a label, and without, for its AUC to be compared
 SMALL_CHANGE = 0.01  # of a probability: one decision that turns so is no loss
 REDUCED = 1e-2  # of a probability: what processors differ by in fp16

@@ -14,11 +14,11 @@ CALIBRATION_IMAGES = 64
 SMOOTHING = 0.5  # SmoothQuant's alpha
 
 
-def int8(model, state, images, operators="standard"):
+def int8(model, state, images):
     """The smoothed state, and `block_linear`, which `export.graph.classifier` needs for int8.
 
-    `images` (n, 3, S, S) are training images as the model takes them. Standard operators are a
-    MatMul behind DequantizeLinear, which runtimes fuse; onnxruntime has an integer product.
+    `images` (n, 3, S, S) are training images as the model takes them. A product is a MatMul behind
+    DequantizeLinear, which runtimes fuse into one of integers.
     """
     ranges, state = {}, dict(state)
 
@@ -48,9 +48,6 @@ def int8(model, state, images, operators="standard"):
         weight_step = np.maximum(np.abs(weight).max(1), 1e-12) / 127  # (out,)
         levels = np.round(weight / weight_step[:, None]).astype(np.int8).T
         weight_step, symmetric = weight_step.astype(np.float32), np.zeros(len(weight), np.int8)
-        if operators == "onnxruntime":
-            return g("MatMulIntegerToFloat", quantized[g, x], levels, step, weight_step, zero,
-                     symmetric, *[] if bias is None else [bias], domain="com.microsoft")
         x = g("DequantizeLinear", quantized[g, x], step, zero)
         weight = g("DequantizeLinear", levels, weight_step, symmetric, axis=1)
         return add_bias(g, g("MatMul", x, weight), bias)

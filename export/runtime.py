@@ -66,7 +66,6 @@ class Predictor:
         self.labels, self.thresholds = self.metadata["labels"], self.metadata["thresholds"]
         self.calibration = [one["method"] for one in self.metadata["calibration"]]
         self.checksum = self.metadata.pop(CHECKSUM)
-        self.input_dtype = np.dtype(self.metadata["input_type"])
 
     def __call__(self, images, batch_size=8):
         """Probabilities of radiographs.
@@ -118,8 +117,6 @@ class Predictor:
                              f"{MIN_SIDE} x {MIN_SIDE} pixels")
         if image.dtype.kind not in "uif":
             raise ValueError(f"{name}: type {image.dtype}; expected numbers")
-        if self.input_dtype == np.uint8 and image.dtype != np.uint8:
-            raise ValueError(f"{name}: type {image.dtype}; this model takes 8-bit images")
         with np.errstate(invalid="ignore", over="ignore"):
             image = to_float32(image)
             low, high = np.float32(image.min()), np.float32(image.max())
@@ -131,11 +128,8 @@ class Predictor:
         return image
 
     def shrink(self, image):
-        """An image of `check` at the model's size, so that those of all sizes share batches.
-
-        A model of 8-bit input takes it as it is, since the digits would be lost.
-        """
-        return image if self.input_dtype == np.uint8 else resize(image, self.metadata["image_size"])
+        """An image of `check` at the model's size, so that those of all sizes share batches."""
+        return resize(image, self.metadata["image_size"])
 
     def predict(self, images, batch_size=8):
         """Probabilities (N, L) of images that `check` or `shrink` returned."""
@@ -147,7 +141,7 @@ class Predictor:
             size = min(batch_size, max(1, BATCH_BYTES // (4 * height * width)))
             for start in range(0, len(rows), size):
                 batch = rows[start:start + size]
-                pixels = np.stack([images[i][None] for i in batch], dtype=self.input_dtype)
+                pixels = np.stack([images[i][None] for i in batch], dtype=np.float32)
                 try:
                     [probability[batch]] = self.session.run(["probability"], {"image": pixels})
                 except Exception as error:  # onnxruntime's exceptions share no narrower public base

@@ -41,8 +41,8 @@ from data.labels import check_label_names
 from export.batch import expand, predictions
 from export.calibrate import calibrate, draw
 from export.card import INTENDED_USE, card
-from export.graph import OPERATORS, classifier
-from export.metadata import CHECKSUM, FORMAT, INPUTS, UNCALIBRATED, checksum_place, serialize
+from export.graph import classifier
+from export.metadata import CHECKSUM, FORMAT, UNCALIBRATED, checksum_place, serialize
 from export.precision import REMEDY, check_fp16, check_fp16_weights, check_precision
 from export.quantize import CALIBRATION_IMAGES, int8
 from export.runtime import NOT_A_NUMBER, Predictor
@@ -67,11 +67,6 @@ def build_parser():
     add("run", type=Path, help="run folder (its best.pt is taken) or a checkpoint file")
     add("--precision", default="fp32", choices=["fp32", "fp16", "int8"],
         help="fp16 for GPUs, int8 for CPUs; preprocessing stays in fp32 (default: fp32)")
-    add("--operators", default="standard", choices=list(OPERATORS),
-        help="standard runs in every runtime; onnxruntime has fused operators of its own, a few "
-        "percent faster there (default: standard)")
-    add("--input-type", default="float32", choices=list(INPUTS),
-        help="of the graph's input; float32 takes 8 bit, 16 bit and DICOM (default: float32)")
     add("--calibrate", action="store_true", help="fit a logistic (Platt) map per label on "
         "validation, or take the class weight of the training back where that has too few "
         "patients, and put it into the graph; writes reliability.png too")
@@ -118,7 +113,7 @@ def export(args):
                               for t in metadata["thresholds"]]
 
     state = {name: value.numpy() for name, value in model.state_dict().items()}
-    options = dict(input_type=args.input_type, operators=args.operators)
+    options = {}
     if reduced:
         split = dataset("train")
         training = to_input(split.batch(spaced(len(split), CALIBRATION_IMAGES))[0], **norm)
@@ -126,7 +121,7 @@ def export(args):
         check_fp16_weights(state, model.config, **norm)
         options["dtype"] = np.float16
     elif args.precision == "int8":
-        state, options["block_linear"] = int8(model, state, training, args.operators)
+        state, options["block_linear"] = int8(model, state, training)
     proto = classifier(state, model.config, **norm, **options)
 
     files, levels = parity_images(validation, args.images, model.config["img_size"])
@@ -187,9 +182,8 @@ def describe(path, checkpoint, args, model):
         calibration=[UNCALIBRATED] * len(labels),
         thresholds_from="Youden's index on the validation set" if chosen
         else "none, so that nothing is called positive",
-        precision=args.precision, operators=args.operators, input_type=args.input_type,
-        checkpoint_sha256=digest,
-        labels=labels, thresholds=thresholds, image_size=model.config["img_size"],
+        precision=args.precision, checkpoint_sha256=digest, labels=labels, thresholds=thresholds,
+        image_size=model.config["img_size"],
         versions=dict(python=platform.python_version(), torch=str(torch.__version__),
                       onnx=onnx.__version__, onnxruntime=onnxruntime.__version__),
         precision_check=None, val_auroc=checkpoint.get("val_auroc"),

@@ -11,7 +11,7 @@ import numpy as np
 
 from data.decode import read_image
 
-# height, width, kind; the first two are those of the first format
+# height, width, kind
 PATTERNS = ((1024, 1024, "plain"), (513, 380, "plain"), (640, 512, "dark"), (300, 420, "bright"),
             (448, 448, "spots"), (227, 331, "dark"))
 FORMULA = ("In integers, with y and x counted from 0 and // rounding down: "
@@ -73,24 +73,22 @@ def golden(metadata):
 def differences(model, paths=()):
     """How far a Predictor is from its reference; yields (name, difference, tolerance), each float.
 
-    They are log-odds (of a model of the first format, probabilities) of the label whose difference
-    is largest beside its tolerance. ValueError where none of the files `paths` is a reference.
+    They are log-odds of the label whose difference is largest beside its tolerance. ValueError
+    where none of the files `paths` is a reference.
     """
     known = model.metadata["reference"]
     wanted = known["radiographs"]
     found = [(path, wanted[digest]) for path in paths if (digest := sha256(path)) in wanted]
     if paths and not found:
         raise ValueError(f"none of the {len(paths)} files is a reference radiograph of this model")
-    first = model.metadata["format"].endswith("/1")
-    if len(known["patterns"]) != (2 if first else len(PATTERNS)):
+    if len(known["patterns"]) != len(PATTERNS):
         raise ValueError(f"the model's metadata hold {len(known['patterns'])} reference patterns, "
                          f"expected {len(PATTERNS)}")
-    scale = np.asarray if first else log_odds
     tolerance = np.broadcast_to(known["tolerance"], len(model.labels))
     for image, expected in [*zip(PATTERNS, known["patterns"]), *found]:
         made = isinstance(image, tuple)
         name = "pattern {} x {} {}".format(*image) if made else str(image)
         probability = model([pattern(*image) if made else read_image(image)])[0]
-        difference = np.abs(scale(probability) - scale(np.float32(expected)))
+        difference = np.abs(log_odds(probability) - log_odds(np.float32(expected)))
         worst = int(np.argmax(difference / tolerance))
         yield name, float(difference[worst]), float(tolerance[worst])

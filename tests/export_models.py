@@ -4,11 +4,13 @@ from functools import lru_cache
 
 import numpy as np
 import onnx
+import onnxruntime
 import torch
 import torch.nn.functional as F
+from onnx import TensorProto, helper
 
 from export.card import INTENDED_USE
-from export.graph import classifier
+from export.graph import Graph, classifier
 from export.metadata import CHECKSUM, FORMAT, UNCALIBRATED, add_checksum, encode_metadata, serialize
 from export.runtime import Predictor
 from export.verify import reference
@@ -26,8 +28,6 @@ METADATA = dict(
     label_set="table3",
     thresholds_from="Youden's index on the validation set",
     precision="fp32",
-    operators="standard",
-    input_type="float32",
     checkpoint_sha256="0" * 64,
     calibration=[UNCALIBRATED] * 5,
     labels=LABELS,
@@ -74,25 +74,22 @@ def random_model(layer_scale=True, patch_size=16, seed=0, embed_dim=48, **kind):
 
 
 @lru_cache
-def graph_and_reference(input_type, radiographs):
+def graph_and_reference(radiographs):
     model, state = random_model()
-    proto = classifier(state, model.config, input_type=input_type)
-    content = serialize(proto, METADATA | dict(input_type=input_type))
+    content = serialize(classifier(state, model.config), METADATA)
     spread = [radiograph(90, 80, seed).astype(np.uint8) for seed in range(6)]
     predictor = Predictor(content, "cpu")
     return content, reference(predictor, radiographs, predictor(spread))
 
 
-def write_model(
-    path, *, drop=(), radiographs=(), input_type="float32", stored=None, rehashed=False, **metadata
-):
+def write_model(path, *, drop=(), radiographs=(), stored=None, rehashed=False, **metadata):
     """An exported file of `random_model` with `METADATA`, with fields changed, dropped or `stored`.
 
     Changes by keyword count in the checksum; those of `stored` do not, unless `rehashed`.
     """
-    content, known = graph_and_reference(input_type, tuple(radiographs))
+    content, known = graph_and_reference(tuple(radiographs))
     proto = onnx.load_from_string(content)
-    fields = METADATA | dict(input_type=input_type, reference=known) | metadata
+    fields = METADATA | dict(reference=known) | metadata
     found = {name: value for name, value in encode_metadata(fields).items() if name not in drop}
     if rehashed:
         found |= stored or {}
@@ -106,3 +103,23 @@ def write_model(
         content = proto.SerializeToString()
     path.write_bytes(content)
     return path
+
+
+@lru_cache
+def int8_is_exact():
+    """Whether onnxruntime's products of uint8 and int8 are exact here.
+
+    On a processor without VNNI, two neighbors that add up to more than 16 bits saturate.
+    """
+    g = Graph()
+    one, zero = np.float32(1), np.uint8(0)
+    x = g("DequantizeLinear", g("QuantizeLinear", "image", one, zero), one, zero)
+    weight = g("DequantizeLinear", np.full((64, 16), 127, np.int8), np.ones(16, np.float32),
+               np.zeros(16, np.int8), axis=1)
+    product = g("MatMul", x, weight)
+    proto = g.model([helper.make_tensor_value_info("image", TensorProto.FLOAT, [2, 64])],
+                    [helper.make_tensor_value_info(product, TensorProto.FLOAT, [2, 16])])
+    session = onnxruntime.InferenceSession(proto.SerializeToString(),
+                                           providers=["CPUExecutionProvider"])
+    [result] = session.run(None, {"image": np.full((2, 64), 255, np.float32)})
+    return bool((result == 255 * 127 * 64).all())

@@ -5,13 +5,13 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from export_models import radiograph, random_model
+from export_models import int8_is_exact, radiograph, random_model
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 from PIL import Image
 
 from data.preprocess import preprocess
-from export.graph import OPERATORS, Graph, classifier, preprocessing
+from export.graph import Graph, classifier, preprocessing
 from export.precision import largest_values
 from export.quantize import int8
 from models.inference import to_input
@@ -110,17 +110,16 @@ def test_a_faint_image_on_a_large_offset_keeps_its_levels(levels):
 NORM = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
 
-@pytest.mark.parametrize("operators", OPERATORS)
 @pytest.mark.parametrize("layer_scale, norm", [(False, {}), (True, {}), (True, NORM)])
 @pytest.mark.parametrize("dtype, tolerance", [(np.float32, 5e-4), (np.float16, 2e-2)])
-def test_probabilities_are_those_of_pytorch(operators, layer_scale, norm, dtype, tolerance):
+def test_probabilities_are_those_of_pytorch(layer_scale, norm, dtype, tolerance):
     model, state = random_model(layer_scale)
     images = np.stack([radiograph(150, 170, seed) for seed in range(4)])
     with torch.inference_mode():
         pictures = np.stack([preprocess(image, 64) for image in images])[:, None]
         inputs = to_input(torch.from_numpy(pictures), **norm)
         expected = model(inputs).sigmoid().numpy()
-    s = session(classifier(state, model.config, **norm, dtype=dtype, operators=operators))
+    s = session(classifier(state, model.config, **norm, dtype=dtype))
     found = s.run(["probability"], {"image": images[:, None].astype(np.float32)})[0]
     assert expected.std(0).max() > 0.02  # the images are told apart, or the test would say nothing
     assert np.abs(found - expected).max() < tolerance
@@ -134,23 +133,23 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("operators", OPERATORS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_registers_and_rotary_positions_in_three_precisions(kind, operators):
+def test_registers_and_rotary_positions_in_three_precisions(kind):
     model, state = random_model(**KINDS[kind])
     images = np.stack([radiograph(150, 170, seed) for seed in range(4)])
     inputs = to_input(torch.from_numpy(np.stack([preprocess(x, 64) for x in images])[:, None]))
     with torch.inference_mode():
         expected = model(inputs).sigmoid().numpy()
-        smoothed, linear = int8(model, state, inputs, operators)
+        smoothed, linear = int8(model, state, inputs)
         values = largest_values(model, inputs)
     files = dict(
-        fp32=classifier(state, model.config, operators=operators),
-        fp16=classifier(state, model.config, operators=operators, dtype=np.float16),
-        int8=classifier(smoothed, model.config, operators=operators, block_linear=linear),
+        fp32=classifier(state, model.config),
+        fp16=classifier(state, model.config, dtype=np.float16),
+        int8=classifier(smoothed, model.config, block_linear=linear),
     )
     feed = {"image": images[:, None].astype(np.float32)}
-    found = {name: session(file).run(None, feed)[0] for name, file in files.items()}
+    found = {name: session(files[name]).run(None, feed)[0] for name in ("fp32", "fp16")}
+    found["int8"] = ReferenceEvaluator(files["int8"]).run(None, feed)[0]  # exact on any processor
     assert expected.std(0).max() > 0.02  # the images are told apart
     for precision, tolerance in (("fp32", 1e-4), ("fp16", 5e-3), ("int8", 3e-2)):
         assert np.abs(found[precision] - expected).max() < tolerance
@@ -167,17 +166,6 @@ def test_the_norms_epsilon_is_the_models():
         assert len(found) == 7 and np.allclose(found, eps, rtol=1e-6, atol=0)
     old = {name: value for name, value in model.config.items() if name != "norm_eps"}
     assert classifier(state, old) == proto  # of a checkpoint from before there was a choice
-
-
-def test_uint8_input_gives_what_float_input_gives():
-    model, state = random_model(True)
-    image = radiograph(90, 80)[None, None]
-    eight_bit = session(classifier(state, model.config, input_type="uint8"))
-    found = eight_bit.run(None, {"image": image.astype(np.uint8)})[0]
-    expected = session(classifier(state, model.config)).run(
-        None, {"image": image.astype(np.float32)}
-    )[0]
-    assert np.array_equal(found, expected)
 
 
 def test_weights_of_the_caller_are_left_alone():
@@ -217,7 +205,7 @@ def portable():
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_the_default_graph_is_of_standard_operators_alone(portable, precision):
+def test_the_graph_is_of_standard_operators_alone(portable, precision):
     proto = portable[0][precision]
     assert {node.domain for node in proto.graph.node} == {""}
     assert [opset.domain for opset in proto.opset_import] == [""]
@@ -228,6 +216,8 @@ def test_the_default_graph_is_of_standard_operators_alone(portable, precision):
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_onnx_s_reference_evaluator_agrees(portable, precision):
+    if precision == "int8" and not int8_is_exact():
+        pytest.skip("onnxruntime's integer products saturate on this processor (no VNNI)")
     files, images, expected = portable
     found = ReferenceEvaluator(files[precision]).run(None, {"image": images})[0]
     assert np.abs(found - expected[precision]).max() < (1e-5 if precision == "fp32" else 1e-2)
@@ -245,12 +235,6 @@ def test_openvino_in_float32_agrees(portable, precision, tolerance):
     )
     found = compiled({"image": images})[0]
     assert np.abs(found - expected[precision]).max() < tolerance
-
-
-def test_only_the_fused_graph_needs_onnxruntime():
-    model, state = random_model()
-    proto = classifier(state, model.config, operators="onnxruntime")
-    assert {node.domain for node in proto.graph.node} == {"", "com.microsoft"}
 
 
 def test_any_length_is_resized_as_pillow_does_it(levels):

@@ -300,8 +300,10 @@ def test_a_gpu_that_is_full_is_no_fault_of_the_image(folder, monkeypatch, capsys
 
 
 def test_a_failure_of_onnxruntime_is_one_line(model, monkeypatch):
-    monkeypatch.setattr(model, "input_dtype", np.float64)  # which the graph does not take
-    with pytest.raises(ValueError, match="onnxruntime failed .*double") as caught:
+    run = model.session.run
+    misnamed = SimpleNamespace(run=lambda names, feed: run(names, {"picture": feed["image"]}))
+    monkeypatch.setattr(model, "session", misnamed)
+    with pytest.raises(ValueError, match="onnxruntime failed .*image") as caught:
         model([radiograph(20, 20)])
     assert "\n" not in str(caught.value)
 

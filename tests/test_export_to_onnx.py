@@ -13,7 +13,6 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from conftest import REPOSITORY
 from export_models import radiograph, random_model
 from PIL import Image
 from scipy.stats import binomtest
@@ -229,9 +228,9 @@ def test_the_precision_is_checked_where_it_was_asked_for(run, corpus, monkeypatc
 def test_int8_sees_training_images_alone(run, corpus, monkeypatch):
     seen, train = [], data.from_config(corpus, "train")
 
-    def watched(model, state, images, operators):
+    def watched(model, state, images):
         seen.append(images)
-        return int8(model, state, images, operators)
+        return int8(model, state, images)
 
     monkeypatch.setattr(to_onnx, "int8", watched)
     assert main([str(run), "--precision", "int8"]) == 0
@@ -260,14 +259,14 @@ def test_the_interval_on_the_card_is_by_patient(run, checkpoint, capsys):
         assert high - low > 2 * np.sqrt(variance / (n1 * (20 - n1)))
 
 
-def spoiled(model, state, images, operators):
+def spoiled(model, state, images):
     """int8 of a model whose last block is noise."""
     rng = np.random.default_rng(0)
     state = {
         k: rng.standard_normal(v.shape).astype(v.dtype) if "blocks.2.mlp" in k else v
         for k, v in state.items()
     }
-    return int8(model, state, images, operators)
+    return int8(model, state, images)
 
 
 def test_a_reduced_model_that_lost_too_much_is_not_written(run, monkeypatch, capsys):
@@ -276,27 +275,6 @@ def test_a_reduced_model_that_lost_too_much_is_not_written(run, monkeypatch, cap
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "AUC of" in error and "fell by" in error
     assert names(run) == ["best.pt"]
-
-
-def test_a_run_of_an_earlier_version_is_exported(tmp_path, capsys):
-    """run-v1 was trained by the version before on a phantom corpus that is made again here."""
-    old = REPOSITORY / "tests" / "fixtures" / "run-v1"
-    shutil.copytree(old, tmp_path / "run")
-    make_phantom(tmp_path / "phantom", patients=20, size=64)
-    checkpoint = to_onnx.load_checkpoint(tmp_path / "run" / "best.pt")
-    config = checkpoint["config"] | dict(
-        root=str(tmp_path / "phantom"), cache_dir=str(tmp_path / "cache")
-    )
-    save_checkpoint(tmp_path / "run" / "best.pt", checkpoint | dict(config=config))
-    assert main([str(tmp_path / "run"), "--out", str(tmp_path / "new.onnx")]) == 0
-    new, before = Predictor(tmp_path / "new.onnx", "cpu"), Predictor(old / "model.onnx", "cpu")
-    files = [radiograph(90, 70, seed) for seed in range(4)]
-    assert np.allclose(new(files), before(files), atol=1e-5)
-    assert (
-        new.thresholds == pytest.approx(before.thresholds, abs=1e-7)
-        if None not in new.thresholds
-        else ([t is None for t in new.thresholds] == [t is None for t in before.thresholds])
-    )
 
 
 @pytest.mark.parametrize("key", ["rehearsal", "synthetic"])

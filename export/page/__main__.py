@@ -48,9 +48,6 @@ def build_parser():
 def write_page(args):
     """Write the folder; gives the exit code."""
     model = Predictor(args.model, "cpu")
-    if model.metadata["input_type"] != "float32":
-        raise ValueError(f"{args.model}: takes 8-bit images alone; export it with --input-type "
-                         "float32")
     libraries = {}
     files = {"model.onnx": args.model.read_bytes(),
              "model.json": json.dumps(model.metadata | dict(file_sha256=model.checksum)).encode()}

@@ -227,7 +227,7 @@ async function main() {
   const { metadata } = page;
   $("title").textContent = `${metadata.corpus}-${metadata.init}: chest radiograph to probabilities`;
   $("synthetic").hidden = !metadata.synthetic;
-  const shown = ["intended_use", "corpus", "init", "architecture", "precision", "operators", "thresholds_from",
+  const shown = ["intended_use", "corpus", "init", "architecture", "precision", "thresholds_from",
     "checkpoint_sha256", "file_sha256"];
   for (const key of shown) $("card").append(element("dt", key.replaceAll("_", " ")), element("dd", metadata[key]));
   let queue = Promise.resolve();
