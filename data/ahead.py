@@ -1,12 +1,19 @@
 """Work ahead on threads, so that what comes next is ready when it is asked for (no torch)."""
 
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
-def map_ahead(function, items, workers, count):
+def map_ahead(function: Callable[[Item], Result], items: Iterable[Item], workers: int,
+              count: int) -> Iterator[Result]:
     """``map(function, items)`` on threads, with `count` results at most waiting to be taken."""
-    pool, pending = ThreadPoolExecutor(workers), deque()
+    pool = ThreadPoolExecutor(workers)
+    pending: deque[Future[Result]] = deque()
     try:
         for item in items:
             pending.append(pool.submit(function, item))

@@ -6,7 +6,7 @@ from pathlib import Path
 from data.corpus import Corpus
 from data.labels import TABLE3
 from data.phantom.layouts import IMAGES_PER_PATIENT, PATIENTS, make_phantom
-from data.tables import BINARY, Rows, find_table, read_codes, read_csv
+from data.tables import BINARY, Release, Rows, find_table, read_codes, read_csv
 
 
 class Phantom(Corpus):
@@ -22,7 +22,7 @@ class Phantom(Corpus):
     access = "The phantom is drawn there when the folder is absent or empty."
 
     @classmethod
-    def prepare_root(cls, root):
+    def prepare_root(cls, root: str | Path) -> Path:
         root = Path(root)
         if not root.exists() or root.is_dir() and not any(root.iterdir()):
             print(f"drawing {PATIENTS * IMAGES_PER_PATIENT} synthetic radiographs in {root}",
@@ -35,7 +35,7 @@ class Phantom(Corpus):
         return super().prepare_root(root)
 
     @classmethod
-    def read(cls, root, cohort):
+    def read(cls, root: Path, cohort: str) -> Release:
         labels = TABLE3["phantom"]
         table = find_table(root, "phantom.csv")
         rows = Rows(table)

@@ -192,8 +192,8 @@ def _pick_spot(chest: _Chest, rng: np.random.Generator, right: bool, low: float,
 def _effusion(chest: _Chest, rng: np.random.Generator, right: bool) -> np.ndarray:
     """Fluid in the costophrenic angle: dense, with a meniscus that climbs the chest wall."""
     depth = rng.uniform(0.20, 0.45)
-    level = chest.anatomy["base"] + chest.breath + 0.12 - depth
-    level = level - 1.6 * np.clip(chest.side - 0.40, 0, None) ** 2
+    middle = chest.anatomy["base"] + chest.breath + 0.12 - depth
+    level = middle - 1.6 * np.clip(chest.side - 0.40, 0, None) ** 2
     fluid = _step(chest.y - level, 0.03) * chest.cage * _step(chest.side - 0.10, 0.03)
     return fluid * (chest.right == right) * _step(chest.dome + 0.25 - chest.y, 0.05)
 
