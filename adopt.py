@@ -10,18 +10,20 @@ run's. Thresholds come from the validation patients where the corpus is at hand.
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 import data
 from data.console import Parser, run_command
+from data.files import sha256
 from data.labels import MIMIC_OVERLAP, TABLE3
-from models import run_folder
-from models.checkpoint import atomic_write, save_checkpoint, sha256
+from models.checkpoint import save_checkpoint
 from models.inference import predict, use_device
 from models.init_catalog import INITS
 from models.inits import own_name
+from models.run_files import write_config
+from models.run_lock import lock
+from models.training_run import finite_or_none
 from models.vit import ARCHITECTURES, build
 from models.weights import fill, read_encoder
 from stats import auroc, youden
@@ -108,13 +110,12 @@ def adopt(args):
     else:
         scored = predict(model.to(device := use_device(args.device)), val_set, device=device,
                          mean=mean, std=std)
-        thresholds = run_folder.finite_or_none(youden(*scored, midway=True))
-        val_auroc = run_folder.finite_or_none(auroc(*scored))
+        thresholds = finite_or_none(youden(*scored, midway=True))
+        val_auroc = finite_or_none(auroc(*scored))
         config |= dict(split_hash=val_set.split_hash, synthetic=val_set.synthetic)
 
-    with run_folder.lock(folder):
-        with atomic_write(folder / "config.json") as file:
-            file.write(json.dumps(config, indent=2).encode())
+    with lock(folder):
+        write_config(folder, config)
         save_checkpoint(folder / "best.pt", dict(
             model=model.state_dict(), model_config=model.config, labels=labels, config=config,
             epoch=None, step=None, input_mean=mean, input_std=std, thresholds=thresholds,

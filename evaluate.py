@@ -233,7 +233,7 @@ def predict_run(folder, args):
     """A run's `Predictions` on its whole test set, and on those of --on."""
     from models.checkpoint import load_checkpoint, restore_model  # imports torch: files need none
     from models.inference import out_of_memory_in_one_line, use_device
-    from models.run_folder import say_if_unfinished
+    from models.run_messages import warn_if_unfinished
 
     path = folder / "best.pt"
     checkpoint = load_checkpoint(path)
@@ -248,7 +248,7 @@ def predict_run(folder, args):
                          "patients that it knows; leave out that run or that corpus")
     if config.get("caveat"):
         print(f"note: {folder}: {config['caveat']}", file=sys.stderr)
-    say_if_unfinished(folder, config.get("epochs"), checkpoint.get("epoch"))
+    warn_if_unfinished(folder, config.get("epochs"), checkpoint.get("epoch"))
     model, size = restore_model(checkpoint), args.image_size
     if size and size != model.config["img_size"]:
         from models import VisionTransformer, load_pretrained

@@ -13,29 +13,29 @@ Its mean AUC on the labels that ChestX-ray14 shares with MIMIC-CXR is 78.7 % (Ta
 
 import sys
 
-from data.console import Parser
 from data.labels import MIMIC_OVERLAP
 from models.init_catalog import INITS
 from models.settings import Config, build_parser
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = build_parser(
-        __doc__, Parser, data=dict(default="mimic", choices=["mimic"]),
-        labels=dict(default="mimic-overlap", choices=["mimic-overlap"],
-                    help="those that the target shares with MIMIC-CXR"),
-        init=dict(default="imagenet", choices=[name for name in INITS if name != "mimic"]),
-        out=dict(help="run folder (default: weights/mimic-<target>)"))
-    parser.add_argument("--target", required=True,
-                        choices=[corpus for corpus in MIMIC_OVERLAP if corpus != "mimic"],
-                        help="the corpus that will be fine-tuned on: decides the labels")
-    args = vars(parser.parse_args(argv))
+        Config, __doc__,
+        data={"default": "mimic", "choices": ["mimic"]},
+        labels={"default": "mimic-overlap", "choices": ["mimic-overlap"],
+                "help": "Those that the target shares with MIMIC-CXR."},
+        init={"default": "imagenet", "choices": [name for name in INITS if name != "mimic"]},
+        out={"help": "The run folder (default: weights/mimic-<target>)."})
+    targets = [corpus for corpus in MIMIC_OVERLAP if corpus != "mimic"]
+    parser.add_argument("--target", required=True, choices=targets,
+                        help="The corpus that will be fine-tuned on: it decides the labels.")
+    settings = vars(parser.parse_args(argv))
+    target = settings.pop("target")
+    settings["out"] = settings["out"] or f"weights/mimic-{target}"
+    settings["labels"] = list(MIMIC_OVERLAP[target])
     import train  # here, so that a typo is answered before torch loads
-    target = args.pop("target")
-    args["out"] = args["out"] or f"weights/mimic-{target}"
-    args["labels"] = list(MIMIC_OVERLAP[target])
-    return train.run(Config(**args))
+    return train.run_safely(Config(**settings))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ It has what PyTorch's DataLoader asks of a Dataset. PyTorch itself is imported w
 so that whatever reads tables alone starts fast.
 """
 
+from collections import Counter
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -238,6 +239,31 @@ class Corpus:
         positive, negative = ((self.table.y == code).sum(axis=0) for code in (1, 0))
         ratio = np.where(positive * negative > 0, negative / np.maximum(positive, 1), 1)
         return ratio.astype(np.float32)
+
+    def first_patients(self, n_images: int, seed: int) -> np.ndarray:
+        """The rows of the first patients in an order that a seed draws: `n_images` or a few more.
+
+        Patients come whole. With one seed, a smaller number is part of a larger one.
+        """
+        patients = self.table.patient_id
+        if n_images > len(patients):
+            raise ValueError(f"--train-images {n_images}: the {self.split} split of {self.corpus} "
+                             f"has {len(patients):,} images")
+        images_of = Counter(patients.tolist())
+        chosen = set()
+        images_left = n_images
+        for patient in rank(f"train-images:{seed}", list(images_of)):
+            if images_left <= 0:
+                break
+            chosen.add(patient)
+            images_left -= images_of[patient]
+        return np.flatnonzero([patient in chosen for patient in patients.tolist()])
+
+    def keep(self, rows: np.ndarray) -> None:
+        """Keep these rows of the split alone."""
+        self.table = self.table.take(rows)
+        if hasattr(self, "_cache_rows"):  # not with `tables_only`
+            self._cache_rows = self._cache_rows[rows]
 
     @cached_property
     def _images(self):

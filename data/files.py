@@ -1,6 +1,7 @@
 """Files written whole or not at all; what lies on disk under a corpus's root, never outside it."""
 
 import errno
+import hashlib
 import os
 import re
 import secrets
@@ -75,6 +76,12 @@ def _why_not_written(error: OSError, part: Path) -> str | None:
     if error.strerror and error.filename in (None, str(part)):
         return error.strerror
     return None
+
+
+def sha256(path: Path | str) -> str:
+    """The hex digest of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

@@ -4,40 +4,23 @@ A checkpoint is a dict of tensors and plain Python values: `model` (state dict),
 (constructor arguments), `labels`, `config` (what `config.json` holds), `epoch`, `step`,
 `thresholds` and `val_auroc` (one a label, None where undefined), `input_mean` and `input_std`
 (None, or three numbers). `last.pt` also has what training needs to go on: `progress` (a
-`models.run_folder.TrainState`), `optimizer`, `scaler` and `ema`.
+`models.training_run.TrainState`, made plain), `optimizer`, `scaler` and `ema`.
 """
 
-import contextlib
-import hashlib
-import os
 import pickle
 import warnings
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from data.files import atomic_write
 from models.vit import VisionTransformer
 
-OLD_NAMES = {("config", "rehearsal"): "synthetic", ("progress", "loss"): "loss_sum",
-             ("progress", "best"): "best_auroc", ("progress", "stale"): "epochs_since_best"}
 
-
-@contextlib.contextmanager
-def atomic_write(path):
-    """`with atomic_write(path) as file:` a binary file that replaces `path` if all goes well."""
-    path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with open(part, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())  # a full disk must not leave an empty file behind
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def save_checkpoint(path, state):
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write a checkpoint so that a reader, or a crash, sees the old file or the new one whole."""
     try:
         with atomic_write(path) as file:
@@ -48,7 +31,44 @@ def save_checkpoint(path, state):
         raise
 
 
-def load_checkpoint(path):
+class CheckpointWriter:
+    """Writes checkpoints in the background, one after the other, while training goes on.
+
+    A checkpoint is copied to the CPU's memory before `save` returns. What goes wrong in writing is
+    raised by the next `wait`.
+    """
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, "checkpoint")
+        self._pending: list[Future[None]] = []
+
+    def save(self, path: Path, state: dict[str, Any]) -> None:
+        """Write a checkpoint as `save_checkpoint` does, after those that are being written."""
+        self._pending.append(self._thread.submit(save_checkpoint, path, copy_to_cpu(state)))
+
+    def then(self, work: Callable[[], None]) -> None:
+        """Do something after the checkpoints: draw a figure, say."""
+        self._pending.append(self._thread.submit(work))
+
+    def wait(self) -> None:
+        """Return when all is written; raise what went wrong."""
+        pending, self._pending = self._pending, []
+        for task in pending:
+            task.result()
+
+
+def copy_to_cpu(state: Any) -> Any:
+    """The same dicts, lists and plain values, each tensor a copy of its own on the CPU."""
+    if isinstance(state, torch.Tensor):
+        return state.detach().to("cpu", copy=True)
+    if isinstance(state, dict):
+        return {key: copy_to_cpu(value) for key, value in state.items()}
+    if isinstance(state, (list, tuple)):
+        return [copy_to_cpu(value) for value in state]
+    return state
+
+
+def load_checkpoint(path: Path | str) -> dict[str, Any]:
     """Read a checkpoint of this project into a dict, see the module; all tensors on the CPU.
 
     FileNotFoundError or ValueError where it is absent, damaged, something else, or would run code.
@@ -58,14 +78,10 @@ def load_checkpoint(path):
               if not isinstance(state, dict) or key not in state]
     if absent:
         raise ValueError(f"{path}: not a checkpoint of this project (no {', '.join(absent)})")
-    for part in ("config", "progress"):  # names of the first version
-        if isinstance(state.get(part), dict):
-            state[part] = {OLD_NAMES.get((part, key), key): value
-                           for key, value in state[part].items()}
     return state
 
 
-def restore_model(checkpoint):
+def restore_model(checkpoint: dict[str, Any]) -> VisionTransformer:
     """The VisionTransformer of a checkpoint, in eval mode; ValueError if its parts do not fit."""
     try:
         model = VisionTransformer(**checkpoint["model_config"])
@@ -79,7 +95,7 @@ def restore_model(checkpoint):
     return model.eval()
 
 
-def read_torch(path):
+def read_torch(path: Path | str) -> Any:
     """Tensors and plain values of a `torch.save` file; a pickle of more is not executed."""
     path = Path(path)
     if not path.is_file():
@@ -96,12 +112,7 @@ def read_torch(path):
                          ) from None
 
 
-def first_line(error):
+def first_line(error: BaseException) -> str:
     """The first line of an exception's message, or its type."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
-
-def sha256(path):
-    """The hex digest of a file's bytes."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -6,7 +6,8 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.checkpoint import atomic_write, first_line, load_checkpoint, sha256
+from data.files import atomic_write, sha256
+from models.checkpoint import first_line, load_checkpoint
 from models.init_catalog import INITS, family, find_init
 from models.vit import ARCHITECTURES, VisionTransformer, build, create_model
 from models.weights import LoadReport, describe, fill, read_encoder

@@ -1,55 +1,93 @@
 """What a run would do and what it would take: `train.py --plan`."""
 
 import time
+from collections.abc import Mapping
 from datetime import timedelta
 
 import torch
 
+from models.distributed import Processes
 from models.inference import autocast
 from models.inits import initialize
-from models.run_folder import peak_memory, plural
-from models.training import create_optimizer, multilabel_loss
+from models.run_files import plural
+from models.run_messages import peak_memory
+from models.settings import Config
+from models.training import LabeledImages, create_optimizer, multilabel_loss
+from models.vit import VisionTransformer
 
 
-def print_plan(cfg, sets, on, amp):
+def print_plan(cfg: Config, sets: Mapping[str, LabeledImages], processes: Processes,
+               amp: str) -> None:
     """Print what a run takes, its time from one measured step; `sets` has a corpus by split."""
-    n, n_labels = len(sets["train"]), len(sets["train"].labels)
-    passes = 1 if cfg.features_once else cfg.epochs  # over the images
-    start = initialize(cfg, sets["train"].labels, download=False)
-    size = -(-cfg.batch_size // (on.world * cfg.accumulate))
-    if on.device.type != "cuda":  # where a step of 32 takes long enough to guess from 4
-        size = min(size, 4)
-    seconds = measure_step(start.model, cfg, size, on.device, amp)
-    seconds *= cfg.batch_size / (on.world * size)
+    device = processes.device
+    train_set = sets["train"]
+    n_images = len(train_set)
+    initialization = initialize(cfg, train_set.labels, download=False)
+    model = initialization.model
+    size = images_to_measure(cfg, processes)
+    seconds = measure_step(model, cfg, size, device, amp)
+    seconds *= cfg.batch_size / (processes.world * size)
+    total = timedelta(seconds=round(cfg.steps(n_images) * seconds))
 
-    parameters = sum(p.numel() for p in start.model.parameters())
-    copies = 4 + 2 * (cfg.ema is not None)  # best.pt; last.pt with two moments; the averages
-    pixels = sum(map(len, sets.values())) * cfg.image_size**2
-    held = not cfg.resume and any((cfg.folder / name).exists() for name in ("last.pt", "best.pt"))
-    images = ", ".join(f"{len(of_split):,} {split}" for split, of_split in sets.items())
-    which = f" {start.report or start.weights}" if start.report or start.weights else ""
-    place = "GPU" if on.device.type == "cuda" else "process"
+    parameters = sum(p.numel() for p in model.parameters())
+    copies = 4 if cfg.ema is None else 6  # best.pt; last.pt with two moments; the averages
+    pixels = sum(len(images) for images in sets.values()) * cfg.image_size**2
+    is_held = (cfg.folder / "last.pt").exists() or (cfg.folder / "best.pt").exists()
+    counts = ", ".join(f"{len(images):,} {split}" for split, images in sets.items())
+    counted = "on disk" if cfg.on_missing == "skip" else "as tabled"
+    weights = initialization.report or initialization.weights or ""
     rows = {
-        "run folder": f"{cfg.folder}{', which holds a run: --resume goes on with it' * held}",
-        "corpus": f"{cfg.data} in {cfg.root}: {images} images "
-                  f"({'on disk' if cfg.on_missing == 'skip' else 'as tabled'})",
-        "labels": f"{n_labels}: {', '.join(sets['train'].labels)}",
-        "model": f"{cfg.arch}/{start.model.config['patch_size']} at {cfg.image_size} px, "
-                 f"{parameters / 1e6:.1f} M parameters, {cfg.init}{which}",
-        "steps": f"{plural(cfg.epochs, 'epoch')} of {plural(cfg.steps(n, 1), 'step')} of "
-                 f"{plural(cfg.batch_size, 'image')} = {cfg.steps(n):,}",
-        "time": f"{timedelta(seconds=round(cfg.steps(n, passes) * seconds))} at {seconds:.3g} s a "
-                f"step ({amp} on {on.device}, measured on {size} images), without validation"
-                f"{', for one pass; the head alone then takes little' * cfg.features_once}",
-        "memory": f"{peak_memory(on.device):.1f} GiB at {size} images ({place}, measured)",
+        "run folder": str(cfg.folder),
+        "corpus": f"{cfg.data} in {cfg.root}: {counts} images ({counted})",
+        "labels": f"{len(train_set.labels)}: {', '.join(train_set.labels)}",
+        "model": f"{cfg.arch}/{model.config['patch_size']} at {cfg.image_size} px, "
+                 f"{parameters / 1e6:.1f} M parameters, {cfg.init} {weights}".rstrip(),
+        "steps": f"{plural(cfg.epochs, 'epoch')} of {plural(cfg.steps(n_images, 1), 'step')} of "
+                 f"{plural(cfg.batch_size, 'image')} = {cfg.steps(n_images):,}",
+        "time": f"{total} at {seconds:.3g} s per step ({amp} on {device}, measured on {size} "
+                "images), without validation",
+        "curve": f"{curve_time(cfg, n_images, seconds)} for --train-images "
+                 f"{', '.join(f'{size:,}' for size in curve_sizes(n_images))} and all",
+        "memory": f"{peak_memory(device):.1f} GiB at {size} images "
+                  f"({'GPU' if device.type == 'cuda' else 'process'}, measured)",
         "disk": f"{pixels / 2**30:.2f} GiB of cache, {parameters * 4 * copies / 2**30:.2f} GiB of "
                 "checkpoints",
     }
-    print("\n".join(f"{name:<12}{text}" for name, text in rows.items()))
+    if is_held and not cfg.resume:
+        rows["run folder"] += ", which holds a run: --resume goes on with it"
+    if cfg.train_images is not None or not curve_sizes(n_images):
+        del rows["curve"]
+    for name, text in rows.items():
+        print(f"{name:<12}{text}")
 
 
-def measure_step(model, cfg, size, device, amp):
-    """Seconds of one training step of `size` images (float)."""
+def images_to_measure(cfg: Config, processes: Processes) -> int:
+    """How many images a measured step has: those of a process's piece of a batch."""
+    share = -(-cfg.batch_size // (processes.world * cfg.accumulate))  # rounded up
+    if processes.device.type == "cuda":
+        return share
+    return min(share, 4)  # a step of 32 takes long enough on a CPU to guess it from 4
+
+
+def curve_sizes(n_images: int) -> list[int]:
+    """The sizes of a learning curve below all images: 1,000, 3,000, 10,000 and so on."""
+    sizes = []
+    for power in range(3, 6):
+        for leading in (1, 3):
+            if leading * 10**power < n_images:
+                sizes.append(leading * 10**power)
+    return sizes
+
+
+def curve_time(cfg: Config, n_images: int, seconds: float) -> timedelta:
+    """The time of a run at each of `curve_sizes` and on all images, at so many seconds per step."""
+    steps = sum(cfg.steps(size) for size in [*curve_sizes(n_images), n_images])
+    return timedelta(seconds=round(steps * seconds))
+
+
+def measure_step(model: VisionTransformer, cfg: Config, size: int, device: torch.device,
+                 amp: str) -> float:
+    """Seconds of one training step of `size` images."""
     model.to(device).train()
     optimizer = create_optimizer(model, lr=cfg.lr, layer_decay=cfg.layer_decay, freeze=cfg.freeze)
     scaler = torch.amp.GradScaler(device.type, enabled=amp == "fp16")

@@ -1,164 +1,439 @@
-"""The settings of a training run, and its command line (no torch: a typo is answered at once)."""
+"""The settings of a run and the command lines made of them (no torch: a typo is answered at once).
+
+One field says all about a setting; the command line, its help, the check, the rule for `--resume`
+and the question which runs are runs of one kind are read off the fields. A new setting is one field
+more. What is not said of it is the safe answer: a resumed run may not change it, and runs that
+differ in it are told apart.
+"""
 
 import argparse
-from dataclasses import dataclass, field, fields
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
+from data.console import Parser
 from models.init_catalog import INITS
 
+GROUPS = {  # in the order of --help
+    "data": "the corpus",
+    "init": "the initialization",
+    "recipe": "the recipe, by default the paper's",
+    "run": "the run",
+    "machine": "the machine",
+}
 
-def option(default, text, **how):
-    """A field of `Config`: its default, its help text, and what else argparse should know."""
-    return field(default=default, metadata=dict(help=text, **how))
+
+@dataclass(frozen=True)
+class Limits:
+    """The numbers that a setting may have; None is no limit."""
+
+    at_least: float | None = None
+    more_than: float | None = None
+    at_most: float | None = None
+    less_than: float | None = None
+
+    def allow(self, value: float) -> bool:
+        """Whether a number lies within; NaN never does."""
+        if self.at_least is not None and not value >= self.at_least:
+            return False
+        if self.more_than is not None and not value > self.more_than:
+            return False
+        if self.at_most is not None and not value <= self.at_most:
+            return False
+        return self.less_than is None or value < self.less_than
+
+    def __str__(self) -> str:
+        words = []
+        for name in ("at_least", "more_than", "at_most", "less_than"):
+            limit = getattr(self, name)
+            if limit is not None:
+                words.append(f"{name.replace('_', ' ')} {limit:g}")
+        return ", ".join(words)
+
+
+COUNT = Limits(at_least=1)
+NOT_NEGATIVE = Limits(at_least=0)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is known of a setting beside its name, type and default."""
+
+    help: str  # a sentence for --help
+    group: str  # a key of `GROUPS`
+    choices: tuple[str, ...] | None = None
+    limits: Limits | None = None
+    takes_several: bool = False  # words on the command line
+    is_basic: bool = False  # shown by --help; --help-all shows the rest as well
+    may_change: bool = False  # at --resume, since it moves no step that was done
+    tells_runs_apart: bool = True  # runs that differ in it are not runs of one init
+    is_papers: bool = True  # with another value than the default, a run is not the paper's arm
+
+
+def setting(default: Any, help: str, group: str, **known: Any) -> Any:
+    """A dataclass field that carries its `Setting`; `known` are further fields of that."""
+    return field(default=default, metadata={"setting": Setting(help, group, **known)})
 
 
 @dataclass
-class Config:
-    """Every setting of a run; the defaults are the paper's. Written to config.json."""
+class SharedSettings:
+    """What fine-tuning (`Config`) and a linear probe (`ProbeConfig`) have in common."""
 
-    # the corpus
-    data: str = option("phantom", "corpus")
-    root: str = option(None, "its release (default: $CXR_ROOT/<corpus>, else datasets/<corpus>)")
-    table: str = option(None, "CSV of a custom corpus (default: labels.csv in its folder)")
-    name: str = option(None, "what a custom corpus is called in tables and figures")
-    labels: str = option("table3", "the paper's labels, those shared with MIMIC-CXR "
-                         "(mimic-overlap, Table 5), all, or any names", nargs="+")
-    uncertain: str = option("zeros", "uncertain labels: negative (paper), positive, or masked",
-                            choices=["zeros", "ones", "ignore"])
-    cohort: str = option("paper", "which images of the release, see the corpus's module")
-    val_fraction: float = option(0.05, "share of the training patients kept for validation; "
-                                 "0 (the authors' code) needs --keep last")
-    split_seed: int = option(0, "of the splits; leave it, so that runs share their test set")
-    split_file: str = option(None, "take the splits from this file")
-    limit: int = option(None, "use at most so many images of each split")
-    on_missing: str = option("error", "images that are not on disk", choices=["error", "skip"])
-    on_bad: str = option("error", "images that cannot be read", choices=["error", "skip"])
-    cache_dir: str = option(None, "preprocessed images (default: $CXR_CACHE, else ./cache)")
-    cache_only: bool = option(False, "take the images from the cache alone: of the release, the "
-                              "tables suffice; changed images are not noticed")
-    workers: int = option(None, "processes that preprocess (default: one a core)")
-    # the initialization
-    init: str = option("random", "initial weights", choices=list(INITS))
-    weights: str = option(None, "weight file (default: the official one, downloaded to ./weights)")
-    init_name: str = option(None, "what --weights that are no init's own are called (default: as "
-                            "their file)")
-    keep_head: bool = option(False, "with --init mimic, keep its classifier too (the authors' "
-                             "code); both must have the same labels in the same order")
-    arch: str = option("vit_base", "size of the transformer", choices=[
-        "vit_micro", "vit_tiny", "vit_small", "vit_base", "vit_large"])
-    image_size: int = option(224, "side of the input in pixels")
-    normalize: str = option(None, "'pretrain' subtracts the mean and SD that the init was trained "
-                            "with (paper: neither)", choices=["pretrain"])
-    freeze: bool = option(False, "train the head alone; with --augment none on features that are "
-                          "computed once")
-    probe: bool = option(False, "fit the head alone, by logistic regression on such features: "
-                         "minutes in place of hours")
-    # the recipe
-    epochs: int = option(100, "the authors' code; the paper does not say")
-    batch_size: int = option(32, "images in a step, over all processes")
-    drop_last: bool = option(False, "leave out an epoch's last, partial batch (authors' code)")
-    accumulate: int = option(1, "pieces of a process's part of a batch; more need less memory")
-    augment: str = option("paper", "rotate by 0 to 8 degrees, then flip (paper); flip, then "
-                          "rotate by -7 to 7 degrees (authors' code); or nothing",
-                          choices=["paper", "authors", "none"])
-    lr: float = option(1e-5, "AdamW's learning rate")
-    weight_decay: float = option(0.0, "the authors' code; the paper does not say")
-    schedule: str = option("constant", "of the learning rate", choices=["constant", "cosine"])
-    warmup_epochs: float = option(0.0, "linear warm-up of the learning rate")
-    layer_decay: float = option(1.0, "how much slower than the next a layer learns; 0.65 to 0.9 "
-                                "is common")
-    clip: float = option(None, "clip the gradient's norm to this")
-    ema: float = option(None, "validate and keep a moving average of the weights, e.g. 0.999")
-    keep: str = option("best", "the epoch in best.pt: of the best validation AUC, or the last "
-                       "(authors' code)", choices=["best", "last"])
-    patience: int = option(None, "stop after so many epochs without a better validation AUC")
-    seed: int = option(0, "fixes initial head, order and augmentation")
-    # the machine
-    device: str = option("auto", "cuda, cpu, mps, cuda:1, ...")
-    amp: str = option("auto", "mixed precision", choices=["auto", "bf16", "fp16", "off"])
-    compile: bool = option(False, "torch.compile: a minute at the start for faster steps")
-    deterministic: bool = option(False, "bitwise repeatable on CUDA, a little slower")
-    # the run folder
-    out: str = option(None, "run folder (default: runs/<data>-<init>, with -seedN for --seed N)")
-    checkpoint_minutes: float = option(30.0, "write last.pt this often inside an epoch")
-    log_seconds: float = option(60.0, "in a log file, a line of progress this often")
-    resume: bool = option(False, "go on with the run in the run folder, or start it")
-    plan: bool = option(False, "print what the run would do and take, and do nothing")
+    data: str | None = setting(
+        None, "The corpus; 'phantom' draws synthetic images to try things out.", "data",
+        is_basic=True, tells_runs_apart=False)  # runs are compared within a corpus anyway
+    root: str | None = setting(
+        None, "The folder of its release (default: $CXR_ROOT/<corpus>, else datasets/<corpus>).",
+        "data", is_basic=True, may_change=True, tells_runs_apart=False)
+    table: str | None = setting(
+        None, "The CSV file of a custom corpus (default: labels.csv in its folder).", "data",
+        may_change=True, tells_runs_apart=False)  # its split and labels are compared by hash
+    name: str | None = setting(
+        None, "What tables, figures and folders call a custom corpus.", "data",
+        tells_runs_apart=False)
+    labels: str | list[str] = setting(
+        "table3", "The labels to train: the paper's (table3), those shared with MIMIC-CXR "
+        "(mimic-overlap, its Table 5), all, or any by name.", "data", takes_several=True,
+        is_basic=True, tells_runs_apart=False)  # runs are compared on labels of the same names
+    uncertain: str = setting(
+        "zeros", "Takes uncertain labels for negative (zeros, the paper), for positive (ones), or "
+        "leaves them out (ignore).", "data", choices=("zeros", "ones", "ignore"))
+    cohort: str = setting(
+        "paper", "Which images of the release to take: see docs/corpora.md.", "data")
+    val_fraction: float = setting(
+        0.05, "The share of the training patients that is kept for validation; 0 (the authors' "
+        "code) needs --keep last.", "data", limits=Limits(at_least=0, less_than=1),
+        is_papers=False)
+    split_seed: int = setting(
+        0, "Draws the splits; leave it, so that all runs share their test set.", "data",
+        limits=NOT_NEGATIVE, is_papers=False)
+    split_file: str | None = setting(
+        None, "Takes the splits from this file.", "data", may_change=True,
+        tells_runs_apart=False)  # the split's hash does
+    limit: int | None = setting(
+        None, "Uses at most so many images of each split, to try things out.", "data",
+        limits=COUNT, is_basic=True)
+    train_images: int | None = setting(
+        None, "Trains on so many images: the patients in an order that --seed draws. Validation "
+        "and test stay whole. For learning curves.", "data", limits=COUNT)
+    on_missing: str = setting(
+        "error", "What to do about images that are not on disk.", "data",
+        choices=("error", "skip"), tells_runs_apart=False)  # the number of images does
+    on_bad: str = setting(
+        "error", "What to do about images that cannot be read.", "data",
+        choices=("error", "skip"), tells_runs_apart=False)
+    cache_dir: str | None = setting(
+        None, "The folder of preprocessed images (default: $CXR_CACHE, else ./cache).", "data",
+        may_change=True, tells_runs_apart=False)
+    cache_only: bool = setting(
+        False, "Takes the images from the cache alone: of the release, the tables suffice. "
+        "Changed images are not noticed.", "data", may_change=True, tells_runs_apart=False)
+    init: str = setting(
+        "random", "The initial weights.", "init", choices=tuple(INITS), is_basic=True,
+        tells_runs_apart=False)  # it is what is compared
+    weights: str | None = setting(
+        None, "The weight file (default: the official one, downloaded to ./weights).", "init",
+        is_basic=True, may_change=True, tells_runs_apart=False)  # its sha256 does
+    init_name: str | None = setting(
+        None, "What to call --weights that are no init's own (default: as their file).", "init",
+        may_change=True, tells_runs_apart=False)
+    arch: str = setting(
+        "vit_base", "The size of the transformer.", "init",
+        choices=("vit_micro", "vit_tiny", "vit_small", "vit_base", "vit_large"), is_basic=True)
+    image_size: int = setting(
+        224, "The side of the input in pixels.", "init", limits=COUNT)
+    normalize: str | None = setting(
+        None, "'pretrain' subtracts the mean and divides by the SD that the init was trained with "
+        "(the paper does neither).", "init", choices=("pretrain",))
+    seed: int = setting(
+        0, "Fixes the initial head, the order of the images and the augmentation. Another seed is "
+        "another training run of the init, in a folder of its own.", "run", limits=NOT_NEGATIVE,
+        is_basic=True, tells_runs_apart=False, is_papers=False)
+    out: str | None = setting(
+        None, "The run folder (default: runs/<data>-<init>[-nN][-seedN]).", "run",
+        is_basic=True, may_change=True, tells_runs_apart=False)
+    log_seconds: float = setting(
+        60.0, "In a log file, writes a line of progress this often.", "run",
+        limits=NOT_NEGATIVE, may_change=True, tells_runs_apart=False)
+    resume: bool = setting(
+        False, "Goes on with the run in the run folder, or starts it; of a run that has ended it "
+        "says so and does nothing.", "run", is_basic=True, may_change=True,
+        tells_runs_apart=False)
+    device: str = setting(
+        "auto", "Where to compute: auto, cuda, cuda:1, mps, cpu.", "machine", is_basic=True,
+        tells_runs_apart=False, may_change=True)
+    workers: int | None = setting(
+        None, "Processes that preprocess images (default: one per core).", "machine",
+        limits=COUNT, may_change=True, tells_runs_apart=False)
 
     @property
-    def folder(self):
-        """The run folder (Path)."""
-        name = "-".join((self.name or self.data).split())
-        kind = "-probe" * self.probe + (f"-seed{self.seed}" if self.seed else "")
-        return Path(self.out or f"runs/{name}-{self.init_name or self.init}{kind}")
+    def corpus_name(self) -> str:
+        """What files and folders call the corpus: letters, digits and dashes."""
+        name = self.name or self.data or ""
+        return "-".join("".join(c if c.isalnum() or c in "._+" else " " for c in name).split())
+
+    def folder_of(self, kind: str) -> Path:
+        """The run folder for a kind of training ("" or "-probe")."""
+        if self.out:
+            return Path(self.out)
+        parts = [f"{self.corpus_name}-{self.init_name or self.init}{kind}"]
+        if self.train_images is not None:
+            parts.append(f"n{self.train_images}")
+        if self.seed:
+            parts.append(f"seed{self.seed}")
+        return Path("runs") / "-".join(parts)
+
+
+@dataclass
+class Config(SharedSettings):
+    """Every setting of fine-tuning; the defaults are the paper's. Written to config.json."""
+
+    keep_head: bool = setting(
+        False, "With --init mimic, keeps its classifier too (the authors' code); both must have "
+        "the same labels in the same order.", "init", is_papers=False)
+    freeze: bool = setting(
+        False, "Trains the head alone. probe.py does so much faster, by logistic regression on "
+        "features that are computed once.", "init")
+    epochs: int = setting(
+        100, "Passes over the training images (the authors' code; the paper does not say).",
+        "recipe", limits=COUNT, is_basic=True)
+    batch_size: int = setting(
+        32, "Images per step, over all processes.", "recipe", limits=COUNT)
+    drop_last: bool = setting(
+        False, "Leaves out an epoch's last, partial batch (the authors' code).", "recipe",
+        is_papers=False)
+    accumulate: int = setting(
+        1, "Splits a process's part of a batch into so many pieces; more need less memory.",
+        "recipe", limits=COUNT, may_change=True, tells_runs_apart=False)
+    augment: str = setting(
+        "paper", "Rotates by 0 to 8 degrees, then flips (paper); flips, then rotates by -7 to 7 "
+        "degrees (authors, their code); or does nothing (none).", "recipe",
+        choices=("paper", "authors", "none"), is_papers=False)
+    lr: float = setting(1e-5, "AdamW's learning rate.", "recipe", limits=NOT_NEGATIVE)
+    weight_decay: float = setting(
+        0.0, "AdamW's weight decay (the authors' code; the paper does not say).", "recipe",
+        limits=NOT_NEGATIVE)
+    schedule: str = setting(
+        "constant", "How the learning rate goes on after the warm-up.", "recipe",
+        choices=("constant", "cosine"))
+    warmup_epochs: float = setting(
+        0.0, "Raises the learning rate linearly over so many epochs.", "recipe",
+        limits=NOT_NEGATIVE)
+    layer_decay: float = setting(
+        1.0, "How much slower than the next one a layer learns; 0.65 to 0.9 is common.", "recipe",
+        limits=Limits(more_than=0, at_most=1))
+    clip: float | None = setting(
+        None, "Clips the gradient's norm to this.", "recipe", limits=Limits(more_than=0))
+    ema: float | None = setting(
+        None, "Validates and keeps a moving average of the weights, with this decay, e.g. 0.999.",
+        "recipe", limits=Limits(at_least=0, less_than=1))
+    keep: str = setting(
+        "best", "Which epoch best.pt holds: that of the best validation AUC, or the last (the "
+        "authors' code).", "recipe", choices=("best", "last"), is_papers=False)
+    patience: int | None = setting(
+        None, "Stops after so many epochs without a better validation AUC.", "recipe",
+        limits=COUNT, may_change=True)
+    amp: str = setting(
+        "auto", "The mixed precision of matrix products.", "machine",
+        choices=("auto", "bf16", "fp16", "off"), tells_runs_apart=False)
+    compile: bool = setting(
+        False, "Calls torch.compile: a minute at the start for faster steps.", "machine",
+        may_change=True, tells_runs_apart=False)
+    deterministic: bool = setting(
+        False, "Makes training on CUDA bitwise repeatable, and a little slower.", "machine",
+        tells_runs_apart=False)
+    checkpoint_minutes: float = setting(
+        30.0, "Writes last.pt this often inside an epoch.", "run", limits=NOT_NEGATIVE,
+        may_change=True, tells_runs_apart=False)
+    plan: bool = setting(
+        False, "Prints what the run would do and take, and does nothing.", "run", is_basic=True,
+        may_change=True, tells_runs_apart=False)
+
+    method: typing.ClassVar[str] = "fine-tuning"
 
     @property
-    def features_once(self):
-        """Whether an image goes through the network once: what the head sees never changes."""
-        return self.freeze and self.augment == "none"
+    def folder(self) -> Path:
+        """The run folder."""
+        return self.folder_of("")
 
-    def steps(self, n_images, epochs=None):
+    def steps(self, n_images: int, epochs: float | None = None) -> int:
         """Optimizer steps in so many epochs (default: all), which need not be a whole number."""
-        full, partial = divmod(n_images, self.batch_size)
-        per_epoch = full + (partial > 0 and not self.drop_last)
+        per_epoch = n_images // self.batch_size
+        if n_images % self.batch_size and not self.drop_last:
+            per_epoch += 1
         return round((self.epochs if epochs is None else epochs) * per_epoch)
 
 
-# What a resumed run may change: it moves no step that was done.
-MAY_CHANGE = set("root table split_file cache_dir cache_only workers weights init_name accumulate "
-                 "patience device compile out checkpoint_minutes log_seconds resume plan".split())
-RANGES = (
-    ("epochs batch_size accumulate image_size patience limit workers", lambda x: x >= 1,
-     "at least 1"),
-    ("lr weight_decay warmup_epochs seed split_seed checkpoint_minutes log_seconds",
-     lambda x: x >= 0, "at least 0"),
-    ("clip", lambda x: x > 0, "more than 0"),
-    ("layer_decay", lambda x: 0 < x <= 1, "more than 0, at most 1"),
-    ("ema val_fraction", lambda x: 0 <= x < 1, "at least 0, less than 1"),
-)
+@dataclass
+class ProbeConfig(SharedSettings):
+    """Every setting of a linear probe."""
+
+    method: typing.ClassVar[str] = "linear probe"
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return self.folder_of("-probe")
 
 
-def build_parser(description, parser_class=argparse.ArgumentParser, **changed):
-    """The command line of `Config`; `changed`, by setting, is what argparse is told otherwise."""
-    parser = parser_class(description=description, usage="%(prog)s [--option value ...]",
-                          formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-    for f in fields(Config):
-        how = dict(default=f.default) | f.metadata | changed.get(f.name, {})
-        is_flag = f.type is bool
-        shown = "" if how["default"] is None or is_flag else " (default: %(default)s)"
-        how["help"] = how["help"].replace("%", "%%") + shown
-        how |= dict(action="store_true") if is_flag else dict(type=f.type)
-        parser.add_argument("--" + f.name.replace("_", "-"), **how)
+# Facts that config.json has beside the settings. A resumed run may change none of the first; runs
+# that differ in one of the second are told apart.
+FIXED_FACTS = ("labels_trained", "labels_hash", "split_hash", "weights_sha256", "images_train")
+TELLING_FACTS = ("method", "weights_sha256")
+
+
+def settings_of(config: type) -> dict[str, Setting]:
+    """The `Setting` of each field of a settings class."""
+    return {f.name: f.metadata["setting"] for f in fields(config)}
+
+
+def defaults_of(config: type) -> dict[str, Any]:
+    """The default of each field of a settings class."""
+    return {f.name: f.default for f in fields(config) if f.default is not MISSING}
+
+
+def kind_of_run(run_config: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes a run one of a kind, of a config.json: settings and facts that tell runs apart.
+
+    Runs of an init that agree in all of these are its training runs, and are pooled. `images_train`
+    is the size that was asked for, or where none was, what there was: with `--train-images` the
+    number that whole patients make differs a little from seed to seed.
+    """
+    kind = {}
+    for name, known in settings_of(Config).items():
+        if known.tells_runs_apart:
+            kind[name] = run_config.get(name, defaults_of(Config)[name])
+    for name in TELLING_FACTS:
+        kind[name] = run_config.get(name)
+    kind["method"] = run_config.get("method", Config.method)
+    kind["images_train"] = run_config.get("train_images") or run_config.get("images_train")
+    return kind
+
+
+def departs_from_paper(run_config: Mapping[str, Any]) -> list[str]:
+    """The settings by which a run is not an arm of the paper, whatever its weights."""
+    departing = []
+    for name, known in settings_of(Config).items():
+        if not known.tells_runs_apart or not known.is_papers or name == "arch":
+            continue
+        default = defaults_of(Config)[name]
+        if run_config.get(name, default) != default:
+            departing.append(name)
+    if run_config.get("method", Config.method) != Config.method:
+        departing.append("method")
+    return departing
+
+
+def build_parser(config: type, description: str | None, *, show_all: bool = False,
+                 **changed: dict[str, Any]) -> Parser:
+    """The command line of a settings class.
+
+    `changed`, by setting, is what argparse is told otherwise. `--help` shows the basic settings,
+    with `show_all` or by `--help-all` the others too.
+    """
+    parser = Parser(description=description, usage="%(prog)s [--option value ...]", add_help=False,
+                    formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    known_settings = settings_of(config)
+    hints = typing.get_type_hints(config)
+    groups = {}
+    for key, title in GROUPS.items():
+        if any(known.group == key for known in known_settings.values()):
+            groups[key] = parser.add_argument_group(title)
+    groups["run"].add_argument("-h", "--help", action="help",
+                               help="Shows the options that most runs need.")
+    groups["run"].add_argument("--help-all", action=_HelpAll, nargs=0,
+                               build=lambda: build_parser(config, description, show_all=True,
+                                                          **changed),
+                               help="Shows all options.")
+    for name, default in defaults_of(config).items():
+        known = known_settings[name]
+        options: dict[str, Any] = {"default": default, "help": known.help}
+        if known.choices:
+            options["choices"] = known.choices
+        if known.takes_several:
+            options["nargs"] = "+"
+        options |= changed.get(name, {})
+        is_flag = hints[name] is bool
+        if is_flag:
+            options["action"] = "store_true"
+        else:
+            options["type"] = _scalar_type(hints[name])
+        options["help"] = options["help"].replace("%", "%%")
+        if options["default"] is not None and not is_flag:
+            options["help"] += " Default: %(default)s."
+        if not (show_all or known.is_basic):
+            options["help"] = argparse.SUPPRESS
+        groups[known.group].add_argument("--" + name.replace("_", "-"), **options)
     return parser
 
 
-def check_config(cfg):
-    """Raise a ValueError that names the flag of a setting no run can have."""
-    for names, holds, expected in RANGES:
-        for name in names.split():
-            value = getattr(cfg, name)
-            if value is not None and not holds(value):  # NaN holds nothing
-                raise ValueError(f"--{name.replace('_', '-')} {value}: expected {expected}")
-    if cfg.labels in (["table3"], ["mimic-overlap"], ["all"]):
-        cfg.labels = cfg.labels[0]
-    if cfg.probe:  # one pass over the images as they are
-        cfg.epochs, cfg.augment, cfg.freeze, cfg.keep = 1, "none", True, "best"
-        if cfg.ema is not None or cfg.keep_head:
-            raise ValueError("--probe: fits a new head at once; leave out --ema and --keep-head")
-    if cfg.val_fraction == 0 and not cfg.split_file and (cfg.keep == "best" or cfg.patience):
-        raise ValueError("--val-fraction 0: without validation there is no best epoch; " + (
-            "--probe needs some" if cfg.probe else "add --keep last, without --patience"))
-    if cfg.keep_head and cfg.init != "mimic":
-        raise ValueError(f"--keep-head: --init {cfg.init} has no classifier of these labels")
+class _HelpAll(argparse.Action):
+    """`--help-all`: prints the help of a parser that shows all options."""
+
+    def __init__(self, option_strings: list[str], dest: str, build: typing.Callable[[], Parser],
+                 **options: Any) -> None:
+        super().__init__(option_strings, dest, default=argparse.SUPPRESS, **options)
+        self.build = build
+
+    def __call__(self, parser: argparse.ArgumentParser, *ignored: Any) -> None:
+        self.build().print_help()
+        parser.exit()
 
 
-def check_resumed(before, now, path):
+def _scalar_type(hint: Any) -> type:
+    """What turns a word of the command line into a value of this type: that without its None."""
+    if isinstance(hint, types.UnionType):
+        return next(kind for kind in typing.get_args(hint) if kind in (int, float, str))
+    return hint
+
+
+def check_limits(config: SharedSettings) -> None:
+    """Raise a ValueError that names the flag of a number that no run can have."""
+    for name, known in settings_of(type(config)).items():
+        value = getattr(config, name)
+        if value is None or known.limits is None or known.limits.allow(value):
+            continue
+        raise ValueError(f"--{name.replace('_', '-')} {value}: expected {known.limits}")
+    if config.name is not None and not config.corpus_name:
+        raise ValueError(f"--name {config.name!r}: has no letter or digit to call a folder by")
+
+
+def check_config(config: Config) -> None:
+    """Raise a ValueError for settings of fine-tuning that no run can have, or that contradict."""
+    check_limits(config)
+    needs_validation = config.keep == "best" or config.patience is not None
+    if config.val_fraction == 0 and not config.split_file and needs_validation:
+        raise ValueError("--val-fraction 0: without validation there is no best epoch; add --keep "
+                         "last, without --patience")
+    if config.keep_head and config.init != "mimic":
+        raise ValueError(f"--keep-head: --init {config.init} has no classifier of these labels")
+
+
+def check_resumed(before: Mapping[str, Any], now: Mapping[str, Any], path: Path,
+                  config: type) -> None:
     """Raise a ValueError that lists how the config of the checkpoint at `path` differs from now."""
-    default = {f.name: f.default for f in fields(Config)}  # of a setting that is new
-    fixed = [*default.keys() - MAY_CHANGE, "split_hash", "weights_sha256", "images_train"]
-    before = default | before
-    differ = [f"{name} was {before.get(name)!r} and is {now.get(name)!r}"
-              for name in sorted(fixed) if before.get(name) != now.get(name)
-              and not (name == "epochs" and now["schedule"] == "constant")]
-    if differ:
-        raise ValueError(f"{path}: cannot resume with other settings: {'; '.join(differ)}")
+    defaults = defaults_of(config)
+    differing = []
+    for name, known in sorted(settings_of(config).items()):
+        if known.may_change or (name == "epochs" and now["schedule"] == "constant"):
+            continue  # more epochs of the same learning rate move no step that was done
+        if before.get(name, defaults[name]) != now.get(name):
+            differing.append(f"{name} was {before.get(name, defaults[name])!r} and is "
+                             f"{now.get(name)!r}")
+    for name in FIXED_FACTS:
+        if name in before and before[name] != now.get(name):
+            differing.append(_changed_fact(name, before[name], now.get(name)))
+    if differing:
+        raise ValueError(f"{path}: cannot resume with other settings: {'; '.join(differing)}")
+
+
+def _changed_fact(name: str, before: Any, now: Any) -> str:
+    """How a fact of a run changed, in words."""
+    if name == "labels_hash":
+        return "the images' labels have changed"
+    if name == "labels_trained":
+        return f"the labels were {', '.join(before)} and are {', '.join(now)}"
+    return f"{name} was {before!r} and is {now!r}"

@@ -1,41 +1,86 @@
 """A training run's log as a picture."""
 
 import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from stats.files import atomic_write
 from stats.palette import look
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
-def plot_curves(rows, path):
+MAX_LABEL = 40  # characters of a label in a legend; the rest is an ellipsis
+
+
+def plot_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> str | None:
     """Draw loss and validation AUC over the epochs of `rows`, those of `log.csv`, as a PNG.
 
-    Returns what to install where matplotlib is absent, and None otherwise.
+    Returns why there is no picture, in words, or None. It raises nothing: a picture is no reason
+    for a training run to end.
     """
     try:
+        import matplotlib
         from matplotlib.figure import Figure
     except ImportError:
         return "no curves.png: pip install matplotlib"
-    epochs = [row["epoch"] for row in rows]
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
-    loss, auc = figure.subplots(1, 2)
-    for key, label, at in (("train_loss", "training", 0), ("val_loss", "validation", 3)):
-        loss.plot(epochs, [row[key] for row in rows], "o-", ms=3, label=label,
-                  color=look(at)["color"])
-    loss.set(xlabel="epoch", ylabel="weighted binary cross-entropy")
-    looks = {key: look(at) | {"linewidth": 1}
-             for at, key in enumerate(key for key in rows[0] if key.startswith("auroc "))}
-    for key, of in (looks | {"val_auroc": {"linewidth": 2.5, "color": "black"}}).items():
-        auc.plot(epochs, [math.nan if row[key] is None else row[key] for row in rows], marker="o",
-                 ms=3, label="mean" if key == "val_auroc" else key.removeprefix("auroc "), **of)
-    auc.axhline(0.5, color="0.6", lw=0.8, label="chance")
-    best = max(rows, key=lambda row: -1 if row["val_auroc"] is None else row["val_auroc"])
-    if best["val_auroc"] is not None:
-        auc.plot(best["epoch"], best["val_auroc"], "*", ms=14, color="black", zorder=5,
-                 label=f"highest mean: epoch {best['epoch']}")
-    auc.set(xlabel="epoch", ylabel="validation ROC-AUC")
-    for axes in (loss, auc):
-        axes.grid(alpha=0.3)
-        axes.xaxis.get_major_locator().set_params(integer=True)
-    loss.legend(frameon=False)
-    auc.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    figure.savefig(path, dpi=120)
+    try:
+        with matplotlib.rc_context({"text.parse_math": False}):  # a label may hold a dollar sign
+            figure = Figure(figsize=(11, 4.2), layout="constrained")
+            loss_axes, auc_axes = figure.subplots(1, 2)
+            draw_losses(loss_axes, rows)
+            draw_aucs(auc_axes, rows)
+            with atomic_write(path) as file:
+                figure.savefig(file, format="png", dpi=120)
+    except Exception as error:  # whatever matplotlib finds
+        return f"no curves.png: {type(error).__name__}: {error}"
     return None
+
+
+def draw_losses(axes: "Axes", rows: Sequence[Mapping[str, Any]]) -> None:
+    """Training and validation loss over the epochs."""
+    epochs = [row["epoch"] for row in rows]
+    axes.plot(epochs, _numbers(rows, "train_loss"), "o-", ms=3, label="training",
+              color=look(0)["color"])
+    axes.plot(epochs, _numbers(rows, "val_loss"), "o-", ms=3, label="validation",
+              color=look(3)["color"])
+    axes.set(xlabel="epoch", ylabel="weighted binary cross-entropy")
+    _finish(axes)
+    axes.legend(frameon=False)
+
+
+def draw_aucs(axes: "Axes", rows: Sequence[Mapping[str, Any]]) -> None:
+    """The validation AUC of each label and their mean over the epochs, the best epoch marked."""
+    epochs = [row["epoch"] for row in rows]
+    columns = [key for key in rows[0] if key.startswith("auroc ")]
+    for number, column in enumerate(columns):
+        axes.plot(epochs, _numbers(rows, column), marker="o", ms=3, linewidth=1,
+                  label=shortened(column.removeprefix("auroc ")), **look(number))
+    means = _numbers(rows, "val_auroc")
+    axes.plot(epochs, means, marker="o", ms=3, linewidth=2.5, color="black", label="mean")
+    axes.axhline(0.5, color="0.6", lw=0.8, label="chance")
+    defined = [(mean, -epoch) for mean, epoch in zip(means, epochs) if not math.isnan(mean)]
+    if defined:
+        mean, minus_epoch = max(defined)  # of equal means the first epoch
+        axes.plot(-minus_epoch, mean, "*", ms=14, color="black", zorder=5,
+                  label=f"highest mean: epoch {-minus_epoch}")
+    axes.set(xlabel="epoch", ylabel="validation ROC-AUC")
+    _finish(axes)
+    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+
+def shortened(text: str, length: int = MAX_LABEL) -> str:
+    """A text that fits into a figure. A leading underscore would hide it from a legend."""
+    text = text if len(text) <= length else text[:length - 1] + "…"
+    return f" {text}" if text.startswith("_") else text
+
+
+def _numbers(rows: Sequence[Mapping[str, Any]], column: str) -> list[float]:
+    """A column's numbers, NaN where it is undefined."""
+    return [math.nan if row[column] is None else row[column] for row in rows]
+
+
+def _finish(axes: "Axes") -> None:
+    axes.grid(alpha=0.3)
+    axes.xaxis.get_major_locator().set_params(integer=True)

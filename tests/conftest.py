@@ -48,6 +48,7 @@ def arguments(phantom, tmp_path):
     def build(out="run", **changes):
         options = (
             dict(
+                data="phantom",
                 root=phantom,
                 out=tmp_path / out,
                 cache_dir=phantom.parent / "cache",
@@ -78,6 +79,8 @@ def unstopped(phantom, tmp_path_factory):
     out = tmp_path_factory.mktemp("unstopped") / "run"
     process = start(
         [
+            "--data",
+            "phantom",
             "--root",
             str(phantom),
             "--out",
