@@ -1,8 +1,8 @@
 """What an init's features are worth as they are: a linear probe, in minutes in place of hours.
 
-    python probe.py --data cxr14 --root DIR --init dinov2                    # runs/cxr14-dinov2-probe
+    python probe.py --data cxr14 --root DIR --init dinov2            # runs/cxr14-dinov2-probe
     python probe.py --data cxr14 --root DIR --init dinov2 --train-images 1000 --seed 1
-    python evaluate.py                                                        # as of any runs
+    python evaluate.py                                               # as of any runs
 
 Each image goes through the network once; the class tokens are kept in the cache. The head is fitted
 to them by logistic regression, with the L2 penalty that is best on the validation set. The run
@@ -34,8 +34,8 @@ import torch
 from models.checkpoint import save_checkpoint
 from models.distributed import Processes
 from models.features import Encoder, LinearFit, compute_features, fit_heads
-from models.inference import choose_device
-from models.inits import Initialization, initialize
+from models.inference import use_device
+from models.inits import Initialization, initialize, run_name
 from models.run_files import (
     plural,
     run_facts,
@@ -43,11 +43,10 @@ from models.run_files import (
     write_skipped,
     write_table,
 )
-from models.run_lock import StopRequest, lock, stop_signals
+from models.run_lock import INTERRUPTED, StopRequest, lock, stop_signals
 from models.training import LabeledImages, validation_loss
 from models.training_run import EpochRow, Validation, finite_or_none
 from stats import auroc, youden
-from train import INTERRUPTED, resolved
 
 STRENGTHS = [10.0**power for power in range(-6, 1)]  # of the L2 penalty, as scikit-learn's C
 
@@ -68,7 +67,7 @@ def probe(cfg: ProbeConfig) -> int:
             raise ValueError(f"{cfg.folder}: holds a run already; --out or --seed starts another")
         print(f"{cfg.folder}: it had ended already")
         return 0
-    device = choose_device(cfg.device)
+    device = use_device(cfg.device)
     with lock(cfg.folder), stop_signals() as stop:
         run_config = asdict(cfg) | {"method": cfg.method}
         tables = data.from_config(run_config, "train", tables_only=True)
@@ -167,7 +166,8 @@ def main(argv: list[str] | None = None) -> int:
         check_limits(cfg)
         if cfg.val_fraction == 0 and not cfg.split_file:
             raise ValueError("--val-fraction 0: the penalty is chosen on a validation set")
-        return probe(resolved(cfg))
+        return probe(cfg.completed(data.default_root(cfg.data),
+                                   run_name(cfg.init, cfg.weights, cfg.init_name)))
     except (ValueError, OSError) as error:
         code, problem = 2, str(error)
     except torch.OutOfMemoryError as error:

@@ -20,7 +20,7 @@ import copy
 import os
 import sys
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import data
@@ -48,7 +48,7 @@ from models.inference import autocast, choose_amp, to_input
 from models.inits import Initialization, initialize, run_name
 from models.plan import print_plan
 from models.run_files import run_facts
-from models.run_lock import StopRequest, lock, stop_signals
+from models.run_lock import INTERRUPTED, StopRequest, lock, stop_signals
 from models.run_messages import epoch_line, headline, print_lines, summary
 from models.training import (
     LabeledImages,
@@ -67,7 +67,6 @@ from stats import auroc, youden
 from stats.curves import plot_curves
 
 CONTINUE, SAVE, STOP = range(3)  # what a process may ask of all after a step
-INTERRUPTED = 75  # exit code of a run that was stopped and can go on (EX_TEMPFAIL)
 MAX_SKIPPED = 30  # fp16: steps in a row without a finite gradient, until the run is given up
 
 
@@ -100,7 +99,7 @@ def build_run(cfg: Config, processes: distributed.Processes) -> TrainingRun:
         # The tables give the labels, and the weights are looked at before the images: a wrong file
         # should not be found out after hours of preprocessing.
         tables = data.from_config(run_config, "train", tables_only=True)
-        initialization = initialize(cfg, tables.labels)
+        initialization = initialize(cfg, tables.labels, keep_head=cfg.keep_head)
         train_set = data.from_config(run_config, "train")
         val_set = data.from_config(run_config, "val") if train_set.splits["val"] else None
         return train_set, val_set, initialization
@@ -371,23 +370,12 @@ def plan(cfg: Config) -> int:
     return 0
 
 
-def resolved(cfg: Config) -> Config:
-    """The settings with what they leave to the defaults filled in: names and the root."""
-    if cfg.data is None:
-        raise ValueError(f"--data: give a corpus ({', '.join(data.CORPORA)}); --data phantom draws "
-                         "synthetic images to try things out")
-    labels = cfg.labels
-    if labels in (["table3"], ["mimic-overlap"], ["all"]):
-        labels = labels[0]
-    return replace(cfg, labels=labels, root=str(cfg.root or data.default_root(cfg.data)),
-                   init_name=run_name(cfg.init, cfg.weights, cfg.init_name))
-
-
 def run_safely(cfg: Config) -> int:
     """Train, or print the plan; problems become one line on stderr and an exit code."""
     try:
         check_config(cfg)
-        cfg = resolved(cfg)
+        cfg = cfg.completed(data.default_root(cfg.data),
+                            run_name(cfg.init, cfg.weights, cfg.init_name))
         return plan(cfg) if cfg.plan else train(cfg)
     except (ValueError, OSError) as error:
         code, problem = 2, str(error)

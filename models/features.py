@@ -106,24 +106,28 @@ def fit_logistic(x: torch.Tensor, y: torch.Tensor,
     cross-entropy plus ||weight||^2 / 2C. x (N, D) should be standardized; unknown labels of
     y (N, L), NaN, are left out.
     """
-    n_images, n_labels = y.shape
-    weight, bias = torch.zeros(n_labels, x.shape[1]), torch.zeros(n_labels)
+    fit = LinearFit(0.0, torch.zeros(y.shape[1], x.shape[1]), torch.zeros(y.shape[1]))
     for strength in strengths:  # from a strong penalty to a weak one, each from the last solution
-        # Makes weights as steep as biases, for LBFGS's sake.
-        unit = (1 + 4 / (strength * n_images)) ** -0.5
-        scaled = (weight / unit).requires_grad_()
-        offset = bias.clone().requires_grad_()
-        optimizer = torch.optim.LBFGS([scaled, offset], max_iter=200, history_size=10,
-                                      tolerance_grad=1e-6, line_search_fn="strong_wolfe")
+        fit = fit_one(x, y, strength, fit)
+        yield fit
 
-        def closure() -> torch.Tensor:
-            optimizer.zero_grad()
-            weight = scaled * unit
-            loss = multilabel_loss(F.linear(x, weight, offset), y, torch.ones(n_labels))
-            loss = (loss + weight.square().sum() / (2 * strength)) / n_images
-            loss.backward()
-            return loss
 
-        optimizer.step(closure)
-        weight, bias = (scaled * unit).detach(), offset.detach()
-        yield LinearFit(strength, weight, bias)
+def fit_one(x: torch.Tensor, y: torch.Tensor, strength: float, start: LinearFit) -> LinearFit:
+    """The logistic regression of one strength, found from another fit by LBFGS."""
+    n_images, n_labels = y.shape
+    unit = (1 + 4 / (strength * n_images)) ** -0.5  # makes weights as steep as biases
+    scaled = (start.weight / unit).requires_grad_()
+    bias = start.bias.clone().requires_grad_()
+    optimizer = torch.optim.LBFGS([scaled, bias], max_iter=200, history_size=10,
+                                  tolerance_grad=1e-6, line_search_fn="strong_wolfe")
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        weight = scaled * unit
+        loss = multilabel_loss(F.linear(x, weight, bias), y, torch.ones(n_labels))
+        loss = (loss + weight.square().sum() / (2 * strength)) / n_images
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    return LinearFit(strength, (scaled * unit).detach(), bias.detach())

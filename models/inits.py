@@ -26,8 +26,8 @@ class Initialization:
     synthetic: bool = False  # trained on synthetic images in a corpus's layout
 
 
-def initialize(cfg, labels, download=True):
-    """The `Initialization` that a `models.settings.Config` asks for, its head one of `labels`.
+def initialize(cfg, labels, download=True, keep_head=False):
+    """The `Initialization` that `models.settings.SharedSettings` ask for, its head one of `labels`.
 
     Weights are those of `cfg.weights`, else the init's official file, downloaded once into
     `weights/`, or what pretrain_mimic.py wrote there; random ones with `--init random`, and without
@@ -68,7 +68,7 @@ def initialize(cfg, labels, download=True):
                          f"It looks like {describe(encoder.config)}")
     start.model = build(encoder.config | sizes, cfg.seed)
     start.report = fill(start.model, encoder, f" ({init})")
-    if cfg.keep_head:  # with --init mimic alone
+    if keep_head:  # with --init mimic alone
         if list(checkpoint["labels"]) != list(labels):
             raise ValueError(f"--keep-head: {start.weights} has the labels "
                              f"{', '.join(checkpoint['labels'])}; expected {', '.join(labels)}")

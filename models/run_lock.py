@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+INTERRUPTED = 75  # exit code of a run that was stopped and can go on (EX_TEMPFAIL)
+
 
 @contextlib.contextmanager
 def lock(folder: Path) -> Iterator[None]:

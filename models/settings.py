@@ -10,9 +10,9 @@ import argparse
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from data.console import Parser
 from models.init_catalog import INITS
@@ -174,6 +174,13 @@ class SharedSettings:
         """What files and folders call the corpus: letters, digits and dashes."""
         name = self.name or self.data or ""
         return "-".join("".join(c if c.isalnum() or c in "._+" else " " for c in name).split())
+
+    def completed(self, root: Path, init_name: str) -> Self:
+        """These settings with what they leave to defaults: the root, the name of the init."""
+        labels = self.labels
+        if isinstance(labels, list) and labels in (["table3"], ["mimic-overlap"], ["all"]):
+            labels = labels[0]
+        return replace(self, labels=labels, root=self.root or str(root), init_name=init_name)
 
     def folder_of(self, kind: str) -> Path:
         """The run folder for a kind of training ("" or "-probe")."""
@@ -391,7 +398,10 @@ def _scalar_type(hint: Any) -> type:
 
 
 def check_limits(config: SharedSettings) -> None:
-    """Raise a ValueError that names the flag of a number that no run can have."""
+    """Raise a ValueError that names the flag of a setting that no run can have."""
+    if config.data is None:
+        raise ValueError("--data: give a corpus; --data phantom draws synthetic images to try "
+                         "things out, --help lists the others")
     for name, known in settings_of(type(config)).items():
         value = getattr(config, name)
         if value is None or known.limits is None or known.limits.allow(value):

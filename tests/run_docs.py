@@ -149,7 +149,7 @@ def run_folder(words):
     from models.settings import Config, build_parser
     try:
         with contextlib.redirect_stderr(io.StringIO()):
-            return Config(**vars(build_parser("").parse_args(shlex.split(words)))).folder
+            return Config(**vars(build_parser(Config, "").parse_args(shlex.split(words)))).folder
     except SystemExit:
         return None
 
@@ -157,7 +157,7 @@ def run_folder(words):
 def prepare(folder):
     """Lay the checkout and what the commands speak of into a folder."""
     for entry in ("data", "models", "stats", "export", "docs", "tests", "train.py", "evaluate.py",
-                  "pretrain_mimic.py"):
+                  "pretrain_mimic.py", "probe.py", "adopt.py"):
         (folder / entry).symlink_to(REPOSITORY / entry)
     for corpus in CORPORA:
         subprocess.run([sys.executable, "tests/phantom_layouts.py", "--layout", corpus, "--out",

@@ -11,8 +11,9 @@ import pytest
 import torch
 from conftest import REPOSITORY
 
+from data.files import atomic_write, sha256
 from models import create_model
-from models.checkpoint import atomic_write, load_checkpoint, restore_model, save_checkpoint, sha256
+from models.checkpoint import load_checkpoint, restore_model, save_checkpoint
 
 
 def checkpoint(**changes):

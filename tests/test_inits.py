@@ -12,8 +12,8 @@ from layouts import SIZES, augreg_arrays, dinov2_state
 from PIL import Image
 from test_weights import checkpoint_of
 
+from data.files import sha256
 from models import create_model, inits
-from models.checkpoint import sha256
 from models.init_catalog import INITS, WeightFile, find_init
 from models.inits import fetch, run_name
 from models.settings import Config
@@ -28,8 +28,9 @@ def tiny_is_one_block(monkeypatch):
     monkeypatch.setitem(SIZES, "vit_tiny", (64, 1, 1))
 
 
-def initialize(init, arch, labels, **settings):
-    return inits.initialize(Config(init=init, arch=arch, **settings), labels)
+def initialize(init, arch, labels, keep_head=False, **settings):
+    settings = Config(data=settings.pop("data", "phantom"), init=init, arch=arch, **settings)
+    return inits.initialize(settings, labels, keep_head=keep_head)
 
 
 def test_no_network_says_where_the_file_is_had(tmp_path, monkeypatch):

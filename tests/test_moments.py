@@ -110,7 +110,7 @@ def test_ctrl_c_before_the_first_step_is_one_line(arguments, monkeypatch, capsys
 
     def stop(*_):
         raise KeyboardInterrupt
-    monkeypatch.setattr(train, "build", stop)
+    monkeypatch.setattr(train, "build_run", stop)
     assert train.main(arguments()) == 130
     assert "interrupted before the first step" in capsys.readouterr().err
 

@@ -29,7 +29,7 @@ from export import to_onnx
 from models import create_model
 from models.checkpoint import load_checkpoint, restore_model
 from models.inference import choose_amp, predict
-from models.settings import Config
+from models.settings import Config, ProbeConfig, settings_of
 from models.training import create_optimizer, learning_rate, multilabel_loss
 from models.vit import ARCHITECTURES
 
@@ -393,8 +393,10 @@ def test_plan_does_nothing(arguments, tmp_path, capsys):
     (dict(warmup_epochs=-1), "--warmup-epochs -1"),
     (dict(seed=-1), "--seed -1"),
     (dict(ema=1), "--ema 1"),
-    (dict(ema=0.9, probe=True), "--probe: fits a new head at once; leave out --ema"),
-    (dict(init="mimic", keep_head=True, probe=True), "leave out --ema and --keep-head"),
+    (dict(data=None), "--data: give a corpus"),
+    (dict(train_images=0), "--train-images 0"),
+    (dict(train_images=43), "--train-images 43: the train split of phantom has 42 images"),
+    (dict(name="///"), "--name '///': has no letter"),
     (dict(val_fraction=0, keep="last", patience=3), "without --patience"),
     (dict(init_name="mine"), "--init-name mine"),
     (dict(lr="nan"), "--lr nan"),
@@ -488,7 +490,16 @@ def test_a_seed_has_a_run_folder_of_its_own():
     assert str(Config(data="cxr14", init="dinov2").folder) == "runs/cxr14-dinov2"
     assert str(Config(data="cxr14", init="dinov2", seed=2).folder) == "runs/cxr14-dinov2-seed2"
     assert str(Config(out="x", seed=2).folder) == "x"
-    assert str(Config(init="dinov2", init_name="w", probe=True).folder) == "runs/phantom-w-probe"
+    probe = ProbeConfig(data="phantom", init="dinov2", init_name="w", train_images=1000, seed=1)
+    assert str(probe.folder) == "runs/phantom-w-probe-n1000-seed1"
+
+
+@pytest.mark.parametrize("name, folder", [
+    ("My hospital", "My-hospital-random"), ("Herz/Lunge", "Herz-Lunge-random"),
+    ("..", "..-random"), ("a\\b\nc", "a-b-c-random"), ("Klinik für X", "Klinik-für-X-random")])
+def test_a_name_makes_one_folder_under_runs(name, folder):
+    """evaluate.py looks for runs/*/best.pt: a slash would hide the run from it."""
+    assert Config(data="custom", name=name).folder == Path("runs") / folder
 
 
 def test_weights_that_are_no_inits_own_give_the_run_their_name(arguments, tmp_path, monkeypatch):
@@ -523,7 +534,7 @@ def test_a_wrong_value_is_no_mistyped_option(capsys):
 
 
 def test_the_help_text_knows_every_architecture():
-    assert Config.__dataclass_fields__["arch"].metadata["choices"] == list(ARCHITECTURES)
+    assert list(settings_of(Config)["arch"].choices) == list(ARCHITECTURES)
 
 
 def test_a_typo_is_answered_without_loading_torch():
