@@ -16,7 +16,7 @@ p-values then hold for the init, and not for two trained models alone.
 import argparse
 import difflib
 import sys
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ import numpy as np
 from data.console import Parser, Progress, check_whole, run_command
 from data.labels import MIMIC_OVERLAP, TABLE3
 from models.init_catalog import INITS
-from models.settings import MAY_CHANGE, Config
+from models.settings import departs_from_paper, kind_of_run
 from stats import DEFAULT_METRICS, METRICS
 from stats.files import sha256
 from stats.grouping import comparison_groups, keep_labels, merged
@@ -36,17 +36,6 @@ from stats.report.write import write_report
 from stats.study import adjust, study
 from stats.subgroups import group_of, subgroups
 
-# Settings in which runs may differ and still be runs of one kind: the seed, where files lie, the
-# machine, and what is compared by itself. Any other, a new one too, tells runs of an init apart.
-SAME_KIND = MAY_CHANGE - {"patience"} | {
-    "seed", "data", "name", "labels", "init", "init_name", "arch", "on_missing", "on_bad", "amp",
-    "deterministic"}
-SETTINGS = (*(field.name for field in fields(Config) if field.name not in SAME_KIND),
-            "weights_sha256")
-# In these the paper and its authors' code differ, or say nothing.
-OPEN = {"val_fraction", "split_seed", "keep_head", "drop_last", "augment", "keep", "patience",
-        "weights_sha256"}
-RECIPE = tuple(name for name in SETTINGS if name not in OPEN)
 CORPUS_TITLES = {
     "vindr": "VinDr-CXR", "cxr14": "ChestX-ray14", "chexpert": "CheXpert", "mimic": "MIMIC-CXR",
     "ukacxr": "UKA-CXR", "padchest": "PadChest", "phantom": "Phantom (synthetic)"}
@@ -298,21 +287,22 @@ def predict_on(corpus, folder, model, checkpoint, config, args):
     y_true, y_score = (np.concatenate(arrays) for arrays in zip(*parts))
 
     init = config.get("init_name") or config["init"]  # a file of one's own has its own name
-    settings = {key: config.get(key, getattr(Config, key, None)) for key in sorted(SETTINGS)}
+    settings = kind_of_run(config)
+    images_train = settings.pop("images_train")
     settings |= {"image_size": args.image_size} if args.image_size else {}
     meta = {"run": folder.resolve().name, "corpus": corpus if other else own,
             "trained_on": own if other else None, "init": init, "arch": config["arch"],
             "split_hash": test_set.split_hash, "checkpoint_sha256": sha256(folder / "best.pt"),
             "thresholds": checkpoint["thresholds"],
             "thresholds_from": "Youden's on the validation set",
-            "seed": config.get("seed"), "images_train": config.get("images_train"),
+            "seed": config.get("seed"), "images_train": images_train,
             "labels_trained": labels, "epoch": checkpoint.get("epoch"), "limit": args.limit,
             "settings": settings,
             "versions": {key: config.get(key) for key in ("git", "numpy", "python", "torch")},
             "synthetic": test_set.synthetic or bool(config.get("synthetic")),
             "missing": len(test_set.skipped["missing"]), "bad": len(test_set.skipped["bad"]),
             "pretrained_on": list(INITS[init].pretrained_on) if init in INITS else [],
-            "paper_init": is_papers(INITS.get(init), config["arch"], settings)}
+            "paper_init": is_papers(INITS.get(init), config)}
     table = test_set.with_people(test_set.table)
     p = Predictions(table.image_id, table.patient_id, labels, y_true if not other else
                     np.full(y_score.shape, np.nan), y_score, meta, table.sex, table.age, table.view)
@@ -327,10 +317,11 @@ def predict_on(corpus, folder, model, checkpoint, config, args):
     return with_truth(p, folder, args.truth, paths=table.path) if args.truth else p
 
 
-def is_papers(init, arch, settings):
+def is_papers(init, config):
     """Whether a run of an init of `INITS` (or None) has the paper's weights and recipe."""
-    return bool(init and init.is_paper(arch, settings["weights_sha256"]) and all(
-        settings[key] == getattr(Config, key) for key in RECIPE))
+    if init is None or not init.is_paper(config["arch"], config.get("weights_sha256")):
+        return False
+    return not departs_from_paper(config)
 
 
 def leave_out(found, path):

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from models.settings import Config
 from stats.grouping import comparison_groups
 from stats.predictions import Predictions
 
@@ -49,11 +48,3 @@ def test_label_sets_are_told_apart_by_their_names_and_not_their_number():
     first, second = names(run(0, ["Edema"], labels_trained=["Edema", "Mass"]),
                           run(1, ["Edema"], labels_trained=["Edema", "Nodule"]))
     assert first == "dinov2, labels 2 (Mass)" and second == "dinov2, labels 2 (Nodule)"
-
-
-def test_every_setting_of_a_run_tells_runs_apart_unless_it_is_said_not_to():
-    import evaluate
-
-    assert "limit" in evaluate.SETTINGS and "patience" in evaluate.SETTINGS
-    assert set(evaluate.SETTINGS) - {"weights_sha256"} | evaluate.SAME_KIND == {
-        field for field in Config.__dataclass_fields__}
