@@ -287,7 +287,7 @@ def predict_on(corpus, folder, model, checkpoint, config, args):
     y_true, y_score = (np.concatenate(arrays) for arrays in zip(*parts))
 
     init = config.get("init_name") or config["init"]  # a file of one's own has its own name
-    settings = kind_of_run(config)
+    settings = dict(sorted(kind_of_run(config).items()))  # as the file has them
     images_train = settings.pop("images_train")
     settings |= {"image_size": args.image_size} if args.image_size else {}
     meta = {"run": folder.resolve().name, "corpus": corpus if other else own,

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from stats import calibration
+import stats.calibration as calibration
 
 
 @dataclass(frozen=True)

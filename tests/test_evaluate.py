@@ -619,12 +619,12 @@ def test_the_papers_p_of_none_of_a_hundred(here, capsys):
 
 
 def test_a_run_that_is_still_training_is_named(here, phantom, capsys):
-    from models import run_folder
+    from models.run_lock import lock
 
     make_run(here / "runs" / "one", phantom, "dinov2", 0, epochs=10)
     (here / "runs" / "one" / "log.csv").write_text("epoch\n1\n2\n3\n")
     quick = ["--bootstrap", "100", "--device", "cpu"]
-    with run_folder.lock(here / "runs" / "one"):
+    with lock(here / "runs" / "one"):
         assert evaluate.main(quick) == 0
         said = "note: runs/one is still training, after 3 of 10 epochs; its best.pt of epoch 1 is"
         assert said in capsys.readouterr().err
@@ -915,15 +915,15 @@ def test_subgroups_of_a_csv_and_of_covariates(here, capsys):
 
 def test_the_papers_numbers_stand_only_beside_its_own_weights_and_recipe():
     from models.init_catalog import INITS
-    from models.settings import Config
 
-    recipe = {key: getattr(Config, key) for key in evaluate.RECIPE} | {
-        "weights_sha256": INITS["dinov2"].files["vit_base"].sha256, "augment": "authors"}
+    recipe = {"weights_sha256": INITS["dinov2"].files["vit_base"].sha256, "augment": "authors",
+              "arch": "vit_base"}
 
-    def is_papers(init="dinov2", arch="vit_base", **changes):
-        return evaluate.is_papers(INITS.get(init), arch, recipe | changes)
+    def is_papers(init="dinov2", **changes):
+        return evaluate.is_papers(INITS.get(init), recipe | changes)
 
-    assert is_papers() and is_papers(keep="last", epochs=100) and not is_papers(probe=True)
+    assert is_papers() and is_papers(keep="last", epochs=100)
+    assert not is_papers(method="linear probe") and not is_papers(train_images=1000)
     for changes in ({"weights_sha256": "0" * 64}, {"arch": "vit_small"}, {"lr": 1e-4},
                     {"freeze": True}, {"image_size": 448}, {"init": "rad-dino"}, {"init": "mine"}):
         assert not is_papers(**changes), changes
