@@ -41,7 +41,7 @@ def test_equals_torchvisions_rotation_and_flip(dtype, flip_first):
 
 @pytest.mark.parametrize("recipe, low, high", [("paper", 0, 8), ("authors", -7, 7)])
 def test_draws_are_uniform_in_the_recipes_range_and_half_are_flipped(recipe, low, high):
-    theta = random_affine(np.random.default_rng(0), 20000, **RECIPES[recipe]).double()
+    theta = random_affine(np.random.default_rng(0), 20000, **vars(RECIPES[recipe])).double()
     flipped = theta[:, 0, 0] < 0
     sine = theta[:, 1, 0] if recipe == "authors" else -theta[:, 0, 1]
     angle = torch.asin(sine) * 180 / math.pi
