@@ -48,5 +48,5 @@ $python -m export.predict runs/phantom-mimic/model.onnx datasets/phantom/images/
     --explain maps
 
 step "The answer: does pretraining on radiographs help, and is the difference real?"
-$python ../evaluate.py --resample patient
+$python ../evaluate.py
 printf '\nThe report, with figures and tables, is demo/reports/report.html\n'

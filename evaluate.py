@@ -3,7 +3,7 @@
     python evaluate.py --bootstrap 1000                            # every run under runs/
     python evaluate.py runs/cxr14-dinov2 runs/cxr14-imagenet
     python evaluate.py runs/cxr14-* --on padchest vindr            # on other hospitals' test sets
-    python evaluate.py --predictions runs/*/predictions.npz --resample patient  # scored otherwise
+    python evaluate.py --predictions runs/*/predictions.npz --thresholds val    # scored otherwise
     python evaluate.py --predictions A.csv B.csv --truth truth.csv # anybody's; needs no PyTorch
     python evaluate.py --predictions new=a0.csv,a1.csv old=b0.csv,b1.csv --truth truth.csv
 
@@ -41,16 +41,19 @@ CORPUS_TITLES = {
     "ukacxr": "UKA-CXR", "padchest": "PadChest", "phantom": "Phantom (synthetic)"}
 OPTIONS = {  # how to score: the default, what --protocol paper has, argparse's choices, help
     "bootstrap": (1000, 1000, None, "number of resamples"),
-    "resample": ("image", "image", ("image", "patient"), "what is drawn: radiographs (the paper) "
-                 "or patients with all of theirs, which is better"),
+    "resample": (None, "image", ("image", "patient"), "what is drawn: patients with all of their "
+                 "radiographs, which is the default where patients are known, or radiographs "
+                 "singly (the paper)"),
     "thresholds": ("test", "test", ("test", "val"), "Youden's threshold of the test set, anew in "
                    "each resample (the paper), or of validation"),
-    "p-value": ("two-sided", "paper", ("two-sided", "paper"), "two-sided, or the paper's "
-                "one-sided proportion"),
+    "positive": ("from", "above", ("from", "above"), "predicted positive are scores from the "
+                 "threshold on, or only those above it (the authors' code)"),
+    "p-value": ("two-sided", "paper", ("two-sided", "paper"), "two-sided, or the authors' "
+                "proportion of the direction that wins"),
     "family": ("comparison", "comparison", ("comparison", "report"), "adjust the labels' p-values "
                "over the labels of each comparison, or of the whole report"),
-    "adjust": ("bh", "bh", ("bh", "max-t"),
-               "Benjamini and Hochberg, or Westfall and Young's max-T"),
+    "adjust": ("bh", "none", ("bh", "max-t", "none"), "Benjamini and Hochberg, Westfall and "
+               "Young's max-T, or each p for itself (the authors' code)"),
     "min-count": (15, 1, None, "labels with fewer positives or negatives are scored, but neither "
                   "tested nor part of the mean"),
 }
@@ -81,8 +84,8 @@ def build_parser():
     add("--protocol", choices=("paper",), help="as the paper evaluates: " + " ".join(
         f"--{name} {paper}" for name, (_, paper, *_) in OPTIONS.items()))
     for name, (default, _, choices, text) in OPTIONS.items():
-        add(f"--{name}", choices=choices, type=type(default), metavar=None if choices else "N",
-            help=f"{text} (default: {default})")
+        kind = {"choices": choices} if choices else {"type": int, "metavar": "N"}
+        add(f"--{name}", help=text if default is None else f"{text} (default: {default})", **kind)
     add("--seed", type=int, default=0, help="of the resamples (default: 0)")
     add("--metrics", nargs="+", default=[], metavar="NAME",
         choices=["all", *(name for name in METRICS if name not in DEFAULT_METRICS)],
@@ -356,7 +359,8 @@ def study_group(g, args, covariates):
     """The study of one group of comparable models."""
     s = study(
         **vars(g), n_resamples=args.bootstrap, seed=args.seed, resample=args.resample,
-        thresholds=args.thresholds, alternative=args.p_value, min_count=args.min_count,
+        thresholds=args.thresholds, call_equal=args.positive == "from",
+        alternative=args.p_value, min_count=args.min_count,
         metrics=list(dict.fromkeys([*DEFAULT_METRICS, *args.metrics])), threads=args.threads,
         net_benefit_at=args.net_benefit_at, margin=args.margin and args.margin / 100)
     seen = {m.meta["name"]: "pretrained on " + ", ".join(
@@ -367,7 +371,7 @@ def study_group(g, args, covariates):
     if args.subgroups:
         by_group = subgroups(
             g.models, {name: group_of(g.models, name, covariates) for name in args.subgroups},
-            s.labels_in_mean, min_count=args.min_count, n_resamples=args.bootstrap,
+            s.labels_in_mean["auroc"], min_count=args.min_count, n_resamples=args.bootstrap,
             seed=args.seed, threads=args.threads)
         s = replace(s, subgroups=by_group)
         if by_group.too_small:
@@ -378,9 +382,10 @@ def study_group(g, args, covariates):
 
 def report(groups, studies, args):
     """Write the report, print the answers and where the rest is."""
-    settings = {"n_resamples": args.bootstrap, "alternative": args.p_value} | {
+    drawn = " or ".join(sorted({s.resample for s in studies}))
+    settings = {"n_resamples": args.bootstrap, "alternative": args.p_value, "resample": drawn} | {
         key: getattr(args, key) for key in (
-            "seed", "resample", "thresholds", "family", "adjust", "labels", "min_count", "metrics",
+            "seed", "thresholds", "positive", "family", "adjust", "labels", "min_count", "metrics",
             "margin", "net_benefit_at", "limit", "cache_only", "subgroups", "protocol")}
     files = write_report(args.out, studies, settings, [g.models for g in groups])
     if "figure3.png" not in files:

@@ -29,6 +29,7 @@ from stats.resampling import (
 )
 from stats.roc import check_labels, check_scores, undefined_reasons
 
+FEW_GROUPS = 30  # a sample of fewer patients does not stand for all
 WIDTH, BATCH = 1024, 32  # resamples: weighed at once, drawn at once
 Alternative = Literal["two-sided", "greater", "less", "paper"]
 
@@ -79,7 +80,8 @@ def p_values(difference: npt.ArrayLike, alternative: Alternative = "two-sided",
     and Hinkley, "Bootstrap Methods and their Application" (1997), 4.2) keep it from being 0: it
     cannot be below 2 / (B + 1). Replicates that are NaN do not count toward B; without any other,
     p is NaN. "greater" and "less" are one-sided: (k + 1) / (B + 1), with k the replicates that are
-    not above, or not below, the null. "paper" is the authors' k / B of the first, which can be 0.
+    not above, or not below, the null. "paper" is what the authors' code does: k / B of the
+    direction that wins (they test the second where the first fails), which can be 0.
 
     Examples
     --------
@@ -97,7 +99,7 @@ def p_values(difference: npt.ArrayLike, alternative: Alternative = "two-sided",
     elif alternative == "less":
         p = (not_below + 1) / (defined + 1)
     elif alternative == "paper":
-        p = not_above / np.maximum(defined, 1)
+        p = np.minimum(not_above, not_below) / np.maximum(defined, 1)
     else:
         raise ValueError("alternative: expected one of two-sided, greater, less, paper, found "
                          f"{alternative!r}")
@@ -116,7 +118,8 @@ def bootstrap_models(y_true: npt.ArrayLike, scores: Sequence[npt.ArrayLike], *,
                      n_resamples: int = 1000, seed: int = 0, groups: npt.ArrayLike | None = None,
                      metrics: Sequence[str] = ("auroc",),
                      thresholds: Sequence[npt.ArrayLike] | None = None,
-                     net_benefit_at: Sequence[npt.ArrayLike] | None = None, memory_mb: int = 256,
+                     net_benefit_at: Sequence[npt.ArrayLike] | None = None,
+                     call_equal: bool = True, memory_mb: int = 256,
                      threads: int | None = None) -> list[Bootstrap]:
     """Every metric of every model and label in every replicate, on the same resamples.
 
@@ -136,6 +139,9 @@ def bootstrap_models(y_true: npt.ArrayLike, scores: Sequence[npt.ArrayLike], *,
         Scores from there on are predicted positive; NaN leaves a label undefined. By default at
         Youden's threshold, found anew in each resample, as the authors do. The net benefit needs
         fixed ones, probabilities: its own, or else `thresholds`.
+    call_equal : bool
+        Whether a score that equals Youden's or a fixed threshold is predicted positive. It is not
+        in the authors' code, which loses the radiograph that the threshold was found at.
     memory_mb : int
         Bound on what is held besides arguments and result, in MiB; one resample is the least.
     threads : int, optional
@@ -172,13 +178,13 @@ def bootstrap_models(y_true: npt.ArrayLike, scores: Sequence[npt.ArrayLike], *,
                     if reason is None:
                         tasks.append((model, label, pool.submit(
                             _score_label, y[:, label], s[:, label], drawn, label, chosen,
-                            call_at[model][label], treat_from[model][label])))
+                            call_at[model][label], treat_from[model][label], call_equal)))
             for model, label, task in tasks:
                 for name, column in task.result().items():
                     values[model][name][start + 1:stop + 1, label] = column
             del drawn, tasks  # before the next are drawn
 
-    classes = _count_units(y, members)
+    classes = count_units(y, members)
     results = []
     for of_model in values:
         if "auroc" in of_model:
@@ -256,14 +262,14 @@ def _round_to_pairs(area: np.ndarray, y: np.ndarray) -> None:
     area[:] = np.rint(area * half_pairs) / half_pairs
 
 
-def _count_units(y: np.ndarray, members: np.ndarray | None) -> np.ndarray:
-    """How many images, or groups that have one, are of each class of each label: (2, L)."""
+def count_units(y: np.ndarray, groups: np.ndarray | None) -> np.ndarray:
+    """How many images, or `groups` (N,) that have one, are of each class of each label: (2, L)."""
     counts = np.zeros((2, y.shape[1]), dtype=int)
     for row, value in enumerate((1, 0)):
         for label, of_label in enumerate(y.T):
             units = np.flatnonzero(of_label == value)
-            if members is not None:
-                units = np.unique(members[units])
+            if groups is not None:
+                units = np.unique(groups[units])
             counts[row, label] = len(units)
     return counts
 
@@ -292,7 +298,10 @@ def paired_bootstrap(y_true: npt.ArrayLike, y_score_a: npt.ArrayLike, y_score_b:
     Returns
     -------
     PairedBootstrap
-        With fewer than 100 resamples a warning says how small p can get. The p-values are not
+        With fewer than 100 resamples a warning says how small p can get, and with fewer than
+        FEW_GROUPS groups that the bootstrap does not hold (Cameron, Gelbach and Miller,
+        "Bootstrap-based improvements for inference with clustered errors", Rev Econ Stat 90
+        (2008)). The p-values are not
         adjusted: `stats.benjamini_hochberg` does that, over the family you declare.
 
     Examples
@@ -302,6 +311,12 @@ def paired_bootstrap(y_true: npt.ArrayLike, y_score_a: npt.ArrayLike, y_score_b:
     >>> bool(pair.p_value[0] < 0.01)
     True
     """
+    groups = options.get("groups")
+    if groups is not None:
+        n_groups = len(np.unique(groups))
+        if n_groups < FEW_GROUPS:
+            warnings.warn(f"only {n_groups} groups: with fewer than {FEW_GROUPS} the bootstrap's "
+                          "intervals are too short and its p-values too small", stacklevel=2)
     if n_resamples < 100 and alternative == "two-sided":
         warnings.warn(f"with {n_resamples} resamples no p-value can go under "
                       f"{2 / (n_resamples + 1):.2g}", stacklevel=2)
@@ -331,7 +346,7 @@ def _draw(pool: ThreadPoolExecutor, y: np.ndarray, seed: int, start: int, stop: 
 
 def _score_label(y: np.ndarray, score: np.ndarray, chunks: list[Resamples], label: int,
                  metrics: list[Metric], threshold: np.float64 | None,
-                 treat_at: np.float64 | None) -> dict[str, np.ndarray]:
+                 treat_at: np.float64 | None, call_equal: bool) -> dict[str, np.ndarray]:
     """One label's and model's metrics in the resamples of `_draw`: dict of metric -> (B,)."""
     needs = {metric.needs for metric in metrics}
     precision = "precision-recall curve" in needs
@@ -340,16 +355,19 @@ def _score_label(y: np.ndarray, score: np.ndarray, chunks: list[Resamples], labe
     parts = []
     for drawn in chunks:
         positives, negatives = drawn.totals[:, label]
-        area, average_precision, tp, fp = weighted_roc(
-            drawn, segments, positives, negatives, youden=youden, precision=precision)
-        inputs: dict[str, Any] = {"roc curve": Ranking(area, average_precision)}
+        curve = weighted_roc(drawn, segments, positives, negatives, youden=youden,
+                             precision=precision, call_equal=call_equal)
+        inputs: dict[str, Any] = {"roc curve": Ranking(curve.area, curve.average_precision)}
         inputs["precision-recall curve"] = inputs["roc curve"]
         if youden:  # the threshold is another in each resample
-            inputs["threshold"] = Confusion(tp, fp, positives, negatives, math.nan)
+            inputs["threshold"] = Confusion(curve.tp, curve.fp, positives, negatives, math.nan)
         elif "threshold" in needs and threshold is not None:
-            inputs["threshold"] = _confusion(y, score, drawn, label, threshold)
+            inputs["threshold"] = _confusion(y, drawn, label, threshold,
+                                             score >= threshold if call_equal else
+                                             score > threshold)
         if "treatment threshold" in needs and treat_at is not None:
-            inputs["treatment threshold"] = _confusion(y, score, drawn, label, treat_at)
+            inputs["treatment threshold"] = _confusion(y, drawn, label, treat_at,
+                                                       score >= treat_at)
         if "probabilities" in needs:
             inputs["probabilities"] = WeightedProbabilities(y, score, drawn.counts, positives,
                                                             negatives)
@@ -360,11 +378,10 @@ def _score_label(y: np.ndarray, score: np.ndarray, chunks: list[Resamples], labe
     return dict(zip(names, np.concatenate(parts, axis=1)))
 
 
-def _confusion(y: np.ndarray, score: np.ndarray, drawn: Resamples, label: int,
-               threshold: np.float64) -> Confusion:
+def _confusion(y: np.ndarray, drawn: Resamples, label: int, threshold: np.float64,
+               is_called: np.ndarray) -> Confusion:
     """The counts at a fixed threshold in each resample; NaN where the threshold is."""
     undefined = np.nan if np.isnan(threshold) else 0.0
-    is_called = score >= threshold
     tp = sum_rows(drawn.counts, np.flatnonzero((y == 1) & is_called)) + undefined
     fp = sum_rows(drawn.counts, np.flatnonzero((y == 0) & is_called)) + undefined
     positives, negatives = drawn.totals[:, label]

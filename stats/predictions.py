@@ -225,7 +225,8 @@ META = {  # of these the type is looked at, here alone
           "init", "arch", "split_hash", "checkpoint_sha256"),
     bool: ("true or false", "synthetic", "paper_init"),
     int: ("a number", "missing", "bad", "seed", "images_train"),
-    list: ("a list", "thresholds", "pretrained_on", "labels_trained"), dict: ("an object", "versions", "settings")}
+    list: ("a list", "thresholds", "pretrained_on", "labels_trained"),
+    dict: ("an object", "versions", "settings")}
 
 
 def _check_meta(path, text, labels):

@@ -49,6 +49,7 @@ class Segments(NamedTuple):
     """
 
     rows: np.ndarray  # (n,) indices of images
+    scores: np.ndarray  # (n,) theirs, descending
     starts: np.ndarray  # (R,) where in `rows` each run of one class begins
     segment: np.ndarray  # (R,) the segment of each run
     positive: np.ndarray  # (R,) its class
@@ -72,7 +73,7 @@ def roc_segments(y, s, each_score=False):
     new_segment[:1] = True
     segment = np.cumsum(new_segment) - 1
     starts = np.flatnonzero(new_segment | np.append(True, positive[1:] != positive[:-1]))
-    return Segments(rows, starts, segment[starts], positive[starts], mixed[new_segment])
+    return Segments(rows, s[rows], starts, segment[starts], positive[starts], mixed[new_segment])
 
 
 def sum_runs(drawn, rows, starts, out, to):
@@ -131,11 +132,23 @@ def sum_groups(counts, rows, group, weights):
     return sums
 
 
-def weighted_roc(drawn, segments, positives, negatives, *, youden=False, precision=False):
-    """Area under the ROC curve, average precision, and tp and fp at Youden's point: (B,) float64.
+class WeightedRoc(NamedTuple):
+    """What a label's ROC curve gives in each resample, (B,) float64; 0 what was not asked for."""
+
+    area: np.ndarray
+    average_precision: np.ndarray
+    tp: np.ndarray  # at Youden's point, as is the next
+    fp: np.ndarray
+
+
+def weighted_roc(drawn: Resamples, segments: Segments, positives: np.ndarray,
+                 negatives: np.ndarray, *, youden: bool = False, precision: bool = False,
+                 call_equal: bool = True) -> WeightedRoc:
+    """The area under the ROC curve and what else is asked for, in each resample.
 
     `positives` and `negatives` (B,) are this label's in each resample; one that lacks a class is
-    NaN. The average precision needs segments of each score; what is not asked for is 0.
+    NaN. The average precision needs segments of each score. Without `call_equal`, images that score
+    exactly Youden's threshold are not among its tp and fp.
     """
     n_resamples = drawn.counts.shape[1]
     sums, scratch = np.empty((2, 2, CHUNK, n_resamples))
@@ -143,6 +156,7 @@ def weighted_roc(drawn, segments, positives, negatives, *, youden=False, precisi
     # lost: pairs in which the negative is above, half of the ties
     tp_before, fp_before, lost, gained = np.zeros((4, n_resamples))
     best, best_tp, best_fp = np.zeros((3, n_resamples))  # 0: no positive predictions
+    best_segment = np.full(n_resamples, -1)
     # The last row of `fp` is for the negatives of the last segment.
     for first in range(0, len(segments.tied), CHUNK - 1):
         last = min(first + CHUNK - 1, len(segments.tied))
@@ -174,10 +188,33 @@ def weighted_roc(drawn, segments, positives, negatives, *, youden=False, precisi
             index -= np.divide(fp, negatives, out=fpr)
         better = np.flatnonzero(index.max(axis=0) > best)
         place = index.argmax(axis=0)[better] if len(better) else better
-        best[better], best_tp[better], best_fp[better] = (x[place, better] for x in (index, tp, fp))
+        best[better] = index[place, better]
+        best_tp[better], best_fp[better] = tp[place, better], fp[place, better]
+        best_segment[better] = first + place
+    if youden and not call_equal:
+        _leave_out_equal(drawn, segments, best_segment, best_tp, best_fp)
     with np.errstate(invalid="ignore"):
         area, missing = 1 - lost / (positives * negatives), np.where(negatives > 0, 0.0, np.nan)
-        return area, gained / positives + missing, best_tp, best_fp
+        return WeightedRoc(area, gained / positives + missing, best_tp, best_fp)
+
+
+def _leave_out_equal(drawn: Resamples, segments: Segments, best_segment: np.ndarray,
+                     tp: np.ndarray, fp: np.ndarray) -> None:
+    """Take the images that score exactly Youden's threshold out of tp and fp (B,), in place.
+
+    The threshold is the score of the last positive of the best segment that was drawn.
+    """
+    ends = np.append(segments.starts[1:], len(segments.rows))  # of each run of one class
+    for b in np.flatnonzero(best_segment >= 0):
+        run = np.searchsorted(segments.segment, best_segment[b])  # its positives
+        own = slice(segments.starts[run], ends[run])
+        times = drawn.counts[segments.rows[own], b].astype(int)
+        scores = segments.scores[own]
+        threshold = scores[np.flatnonzero(times)[-1]]
+        tp[b] -= times[scores == threshold].sum()
+        if segments.tied[best_segment[b]]:  # its negatives score the same
+            tied = slice(segments.starts[run + 1], ends[run + 1])
+            fp[b] -= drawn.counts[segments.rows[tied], b].sum(dtype=int)
 
 
 def _accumulate(x):

@@ -78,12 +78,19 @@ class Test:
     mean_over_replicates: float
     sd_over_replicates: float  # due to the test patients alone
     p_value: float  # NaN where nothing is tested: see `reason`
-    p_floor: float  # the least p that so many replicates allow; 0 for Student's t
+    # The least p that so many defined replicates allow, two-sided; 0 for Student's t and for the
+    # paper's proportion
+    p_floor: float
     reason: str | None = None  # why nothing is tested, in words
     # The part of the variance that more runs would make smaller; None of single runs
     share_of_runs: float | None = None
-    p_noninferior: float | None = None  # one-sided; None without a margin, as the next
+    # With a margin, else None. One-sided: a is worse than b by less than the margin; b is worse
+    # than a by less; the difference is less than the margin to both sides
+    p_noninferior: float | None = None
+    p_noninferior_b: float | None = None
     p_equivalent: float | None = None
+    p_floor_one_sided: float = 0.0  # the least of these three
+    interval_90: Interval | None = None  # inside the margin where p_equivalent is below 0.05
     delong_p: float | None = None  # of a label's ROC-AUC; None over several runs, as the next
     delong_interval: Interval | None = None
     p_adjusted: float | None = None  # None before `stats.study.adjust`, as the next
@@ -112,7 +119,7 @@ class GroupScores:
     group: str
     images: int
     patients: int | None  # None where patients are not known
-    labels: tuple[str, ...]  # of the means
+    labels: tuple[str, ...]  # of the means; the same for all groups of an attribute
     models: dict[str, dict[str, Estimate]]  # by the init's name and metric
 
 
@@ -162,11 +169,12 @@ class Study:
     variant: str | None  # which labels these are where they are not all of the corpus's
     label_set: str  # which of the paper's tables is of them: "table3", "mimic-overlap", or "all"
     labels: tuple[str, ...]
-    labels_in_mean: tuple[str, ...]
+    labels_in_mean: dict[str, tuple[str, ...]]  # by metric
     labels_left_out: tuple[str, ...]  # that not all of the models have
     metrics: tuple[str, ...]  # ROC-AUC first
     margin: float | None  # of equivalence, in ROC-AUC
     net_benefit_at: float | None  # the threshold probability; None is each model's own
+    resample: str  # what was drawn: "patient" or "image"
     images: int
     patients: int | None  # None where patients are not known
     positives: tuple[int, ...]  # images, by label

@@ -8,6 +8,7 @@ has no ROC curve: its numbers are NaN, and `undefined_reasons` says why.
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from stats.metrics import Confusion, metrics_that_need
 
@@ -182,9 +183,11 @@ def youden(y_true, y_score, *, midway=False):
     return threshold
 
 
-def operating_point(y_true, y_score, threshold):
+def operating_point(y_true: npt.ArrayLike, y_score: npt.ArrayLike, threshold: npt.ArrayLike, *,
+                    call_equal: bool = True) -> OperatingPoint:
     """The `OperatingPoint` where each label is predicted positive from its threshold on (`>=`).
 
+    Without `call_equal` a score that equals the threshold is negative, as in the authors' code.
     `threshold` (L,), or one for all; NaN, as `youden` gives it for a label with one class, makes
     that label's numbers NaN.
     """
@@ -192,7 +195,7 @@ def operating_point(y_true, y_score, threshold):
     s = check_scores(y_score, y.shape)
     threshold = np.broadcast_to(np.asarray(threshold, dtype=np.float64), y.shape[1:])
     unknown = np.where(np.isnan(threshold), np.nan, 0.0)  # added to a count, it makes NaN of it
-    predicted = s >= threshold
+    predicted = s >= threshold if call_equal else s > threshold
     positives = (y == 1).sum(axis=0) + unknown
     negatives = (y == 0).sum(axis=0) + unknown
     tp = ((y == 1) & predicted).sum(axis=0) + unknown

@@ -32,6 +32,13 @@ class RunsInference:
     p_value: np.ndarray
     share_of_runs: np.ndarray | None
 
+    def interval(self, level: float) -> np.ndarray:
+        """Interval (L, 2): percentiles of single runs, Student's t of several."""
+        if self.share_of_runs is None:
+            return sd_and_ci(self.replicates, level)[1]
+        width = self.se * t_quantile(level, self.df)
+        return np.stack([self.value - width, self.value + width], axis=-1)
+
     def p_one_sided(self, alternative, null):
         """P-values (L,) of the value being "greater" or "less" than `null`."""
         if self.share_of_runs is None:

@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from stats.bootstrap import Bootstrap, bootstrap_models
+from stats.bootstrap import Bootstrap, bootstrap_models, count_units
 from stats.delong import delong_test
 from stats.intervals import largest_count, nanmean, score_interval, sd_and_ci
 from stats.metrics import DEFAULT_METRICS, METRICS
@@ -28,7 +28,7 @@ from stats.results import (
     Study,
     Test,
 )
-from stats.roc import OperatingPoint, operating_point, youden
+from stats.roc import OperatingPoint, operating_point, undefined_reasons, youden
 from stats.runs import RunsInference, infer_runs
 
 # The paper's, in percent: {corpus: {init: {metric, label or "mean": [mean, SD]}}}
@@ -39,9 +39,10 @@ TABLE4, TABLE5 = tomllib.loads(
 def study(corpus: str, models: Sequence[Predictions], *, synthetic: bool = False,
           trained_on: str | None = None, variant: str | None = None, label_set: str = "all",
           left_out: Sequence[str] = (), n_resamples: int = 1000, seed: int = 0,
-          resample: Literal["image", "patient"] = "image",
-          thresholds: Literal["test", "val"] = "test", alternative: str = "two-sided",
-          min_count: int = 15, metrics: Sequence[str] = DEFAULT_METRICS,
+          resample: Literal["image", "patient"] | None = None,
+          thresholds: Literal["test", "val"] = "test", call_equal: bool = True,
+          alternative: Literal["two-sided", "paper"] = "two-sided", min_count: int = 15,
+          metrics: Sequence[str] = DEFAULT_METRICS,
           net_benefit_at: float | None = None, margin: float | None = None,
           threads: int | None = None) -> Study:
     """Score every init and compare every pair; `adjust` then gives the adjusted p-values.
@@ -50,18 +51,21 @@ def study(corpus: str, models: Sequence[Predictions], *, synthetic: bool = False
     of the same `meta["name"]` are runs of one init. The paper's numbers are not set beside those of
     `synthetic` images.
 
-    `resample` "image" draws images singly, "patient" a patient's together. `thresholds` "test" is
-    Youden's, anew in each resample (the paper), "val" that of the model's `meta["thresholds"]`. A
-    label with fewer than `min_count` positives or negatives (patients that have one, if patients
-    are drawn) is scored, but not tested nor part of the mean over labels. At `net_benefit_at`, a
-    threshold probability, net benefits are compared; at the models' own they are only scored. To
-    differ by less than `margin`, in ROC-AUC, is to be no worse, or equivalent. For the rest see
-    `bootstrap_models` and `p_values`.
+    `resample` "image" draws images singly, "patient" a patient's together, which is the default
+    where patients are known. `thresholds` "test" is Youden's, anew in each resample (the paper),
+    "val" that of the model's `meta["thresholds"]`. A label with fewer than `min_count` positives or
+    negatives (patients that have one, where patients are known, however they are drawn) is scored,
+    but not tested nor part of the mean over labels. At `net_benefit_at`, a threshold probability,
+    net benefits are compared; at the models' own they are only scored. To differ by less than
+    `margin`, in ROC-AUC, is to be no worse, or equivalent. For the rest see `bootstrap_models` and
+    `p_values`.
     """
     first = models[0]
     y_true, labels = first.y_true, first.labels
     metrics = ["auroc", *(metric for metric in metrics if metric != "auroc")]
     patients = patients_of(models)
+    if resample is None:
+        resample = "image" if patients is None else "patient"
     if resample == "patient" and patients is None:
         raise ValueError(f"{corpus}: resampling by patient needs patient_id, and "
                          f"{first.meta['name']} has none")
@@ -76,21 +80,23 @@ def study(corpus: str, models: Sequence[Predictions], *, synthetic: bool = False
         benefit_at = [_validation_thresholds(m, "its net benefit needs --net-benefit-at")
                       for m in models]
 
-    drawn = bootstrap_models(
-        y_true, [m.y_score for m in models], n_resamples=n_resamples, seed=seed, metrics=metrics,
-        groups=patients if resample == "patient" else None, thresholds=fixed,
-        net_benefit_at=benefit_at, threads=threads)
-    reasons = drawn[0].reasons
-    unit = "s" if resample == "image" else " patients"
-    too_few = [_too_few(counts, min_count, unit) for counts in drawn[0].classes.T]
+    # Which labels are tested and averaged is settled before anything is drawn.
+    reasons = undefined_reasons(y_true)
+    unit = "s" if patients is None else " patients"
+    too_few = [_too_few(counts, min_count, unit) for counts in count_units(y_true, patients).T]
     is_scored = np.array([reason is None for reason in reasons])
     is_tested = is_scored & np.array([words is None for words in too_few])
     in_mean = is_tested if is_tested.any() else is_scored
     if synthetic or (in_mean < is_scored).any():  # the paper's mean is over all labels
         label_set = "all"
 
-    groups = _group_runs(models, _operating_points(models, fixed, threads), drawn,
-                         _labels_of_means(metrics, drawn, in_mean))
+    drawn = bootstrap_models(
+        y_true, [m.y_score for m in models], n_resamples=n_resamples, seed=seed, metrics=metrics,
+        groups=patients if resample == "patient" else None, thresholds=fixed,
+        net_benefit_at=benefit_at, call_equal=call_equal, threads=threads)
+    of_mean = _labels_of_means(metrics, drawn, in_mean)
+    points = _operating_points(models, fixed, call_equal, threads)
+    groups = _group_runs(models, points, drawn, of_mean)
     scores = [_init_scores(group, corpus, labels, label_set) for group in groups]
     not_tested = {metric: _reasons_not_to_test(metric, reasons, too_few, net_benefit_at)
                   for metric in metrics}
@@ -104,8 +110,10 @@ def study(corpus: str, models: Sequence[Predictions], *, synthetic: bool = False
         corpus=corpus, corpus_title=first.meta.get("corpus_title") or corpus, synthetic=synthetic,
         trained_on=trained_on, trained_on_title=trained_on_title,
         variant=variant, label_set=label_set, labels=tuple(labels),
-        labels_in_mean=tuple(np.array(labels)[in_mean].tolist()), labels_left_out=tuple(left_out),
-        metrics=tuple(metrics), margin=margin, net_benefit_at=net_benefit_at,
+        labels_in_mean={metric: tuple(np.array(labels)[is_averaged].tolist())
+                        for metric, is_averaged in of_mean.items()},
+        labels_left_out=tuple(left_out),
+        metrics=tuple(metrics), margin=margin, net_benefit_at=net_benefit_at, resample=resample,
         images=len(y_true), patients=None if patients is None else len(np.unique(patients)),
         positives=tuple((y_true == 1).sum(axis=0).tolist()),
         negatives=tuple((y_true == 0).sum(axis=0).tolist()),
@@ -132,13 +140,13 @@ def _too_few(counts: np.ndarray, min_count: int, unit: str) -> str | None:
     return " and ".join(rare) or None
 
 
-def _operating_points(models: Sequence[Predictions], fixed: list | None,
+def _operating_points(models: Sequence[Predictions], fixed: list | None, call_equal: bool,
                       threads: int | None) -> list[OperatingPoint]:
     """Each model's counts on the test set, at fixed thresholds or at Youden's."""
     def point(number: int) -> OperatingPoint:
         m = models[number]
         threshold = youden(m.y_true, m.y_score) if fixed is None else fixed[number]
-        return operating_point(m.y_true, m.y_score, threshold)
+        return operating_point(m.y_true, m.y_score, threshold, call_equal=call_equal)
 
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(point, range(len(models))))
@@ -321,7 +329,8 @@ def _comparison(a: RunGroup, b: RunGroup, labels: Sequence[str],
     by_metric = {}
     for metric, reasons in not_tested.items():
         inference = infer_runs(a.values[metric], b.values[metric], alternative)
-        *of_labels, of_mean = _tests(inference, reasons, margin if metric == "auroc" else None)
+        *of_labels, of_mean = _tests(inference, reasons, margin if metric == "auroc" else None,
+                                     has_floor=alternative != "paper")
         by_metric[metric] = Comparison(
             a.name, b.name, (len(a.models), len(b.models)), dict(zip(labels, of_labels)), of_mean,
             replicates=inference.replicates)
@@ -336,28 +345,33 @@ def _comparison(a: RunGroup, b: RunGroup, labels: Sequence[str],
     return replace(primary, further=by_metric)
 
 
-def _tests(inference: RunsInference, reasons: Sequence[str | None],
-           margin: float | None) -> list[Test]:
+def _tests(inference: RunsInference, reasons: Sequence[str | None], margin: float | None, *,
+           has_floor: bool) -> list[Test]:
     """The tests of a difference (L + 1,), NaN where there is a reason not to test it."""
     is_tested = np.array([reason is None for reason in reasons])
     p_value = np.where(is_tested, inference.p_value, np.nan)
-    floor = 0.0
-    if inference.share_of_runs is None:
-        floor = 2 / (len(inference.replicates) + 1)  # see `p_values`
-    p_noninferior = p_equivalent = None
+    floor_one_sided = np.zeros(len(reasons))
+    if inference.share_of_runs is None:  # from the replicates: see `p_values`
+        defined = (~np.isnan(inference.replicates)).sum(axis=0)
+        floor_one_sided = np.where(is_tested, 1 / (defined + 1), 0)
+    floor = 2 * floor_one_sided if has_floor else np.zeros(len(reasons))
+    p_noninferior = p_noninferior_b = p_equivalent = interval_90 = None
     if margin is not None:
-        above = inference.p_one_sided("greater", -margin)
-        below = inference.p_one_sided("less", margin)
-        p_noninferior = np.where(is_tested, above, np.nan)
-        p_equivalent = np.where(is_tested, np.maximum(above, below), np.nan)
+        p_noninferior = np.where(is_tested, inference.p_one_sided("greater", -margin), np.nan)
+        p_noninferior_b = np.where(is_tested, inference.p_one_sided("less", margin), np.nan)
+        p_equivalent = np.maximum(p_noninferior, p_noninferior_b)
+        interval_90 = inference.interval(0.90)
     tests = []
     for column, reason in enumerate(reasons):
         mean = nanmean(inference.replicates[:, column], axis=0)
         tests.append(Test(
             float(inference.value[column]), _pair(inference.ci[column]),
             float(inference.se[column]), float(mean), float(inference.sd[column]),
-            float(p_value[column]), floor, reason, _entry(inference.share_of_runs, column),
-            _entry(p_noninferior, column), _entry(p_equivalent, column)))
+            float(p_value[column]), float(floor[column]), reason,
+            _entry(inference.share_of_runs, column), _entry(p_noninferior, column),
+            _entry(p_noninferior_b, column), _entry(p_equivalent, column),
+            float(floor_one_sided[column]),
+            None if interval_90 is None else _pair(interval_90[column])))
     return tests
 
 
@@ -366,13 +380,14 @@ def _entry(values: np.ndarray | None, column: int) -> float | None:
 
 
 def adjust(studies: Sequence[Study], family: Literal["comparison", "report"],
-           method: Literal["bh", "max-t"] = "bh") -> list[Study]:
+           method: Literal["bh", "max-t", "none"] = "bh") -> list[Study]:
     """The studies with every comparison's adjusted p-values, and without its replicates.
 
     The mean over labels is the primary endpoint of a comparison: it is adjusted over the means of
     all comparisons, and over these alone. The labels of a comparison, or with `family` "report" of
     all of them, are families of their own, and so is each metric. `method` "bh" is Benjamini and
-    Hochberg's, "max-t" Westfall and Young's over the joint replicates.
+    Hochberg's, "max-t" Westfall and Young's over the joint replicates; "none" takes each p for a
+    family of one, as the authors' code does.
     """
     comparisons = [c for s in studies for c in s.comparisons]
     metrics = dict.fromkeys(metric for s in studies for metric in s.metrics)
@@ -421,8 +436,8 @@ def _adjust_metric(comparisons: Sequence[Comparison], family: str,
 
 
 def _replicates(comparison: Comparison, method: str, column: int) -> np.ndarray | None:
-    """A test's replicates (B,), which Benjamini and Hochberg's way does without."""
-    if method == "bh":
+    """A test's replicates (B,), which max-T alone needs."""
+    if method != "max-t":
         return None
     if comparison.replicates is None:
         raise ValueError(f"{comparison.a} against {comparison.b}: adjusted before, and max-t needs "
@@ -435,6 +450,8 @@ def _adjust_family(tests: Sequence[Test], replicates: Sequence, method: str) -> 
     if not tests:
         return []
     p = [test.p_value for test in tests]
+    if method == "none":
+        return [replace(test, p_adjusted=test.p_value, family_size=1) for test in tests]
     if method == "bh":
         adjusted = benjamini_hochberg(p)
     else:

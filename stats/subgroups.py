@@ -16,7 +16,7 @@ from functools import partial
 
 import numpy as np
 
-from stats.bootstrap import Bootstrap, bootstrap_models
+from stats.bootstrap import Bootstrap, bootstrap_models, count_units
 from stats.intervals import largest_count, nanmean, score_interval
 from stats.multiple_testing import benjamini_hochberg
 from stats.predictions import Predictions, patients_of
@@ -65,11 +65,13 @@ def subgroups(models: Sequence[Predictions], columns: dict[str, np.ndarray],
 
     `models` are aligned `Predictions`, those of the same `meta["name"]` being runs of one init;
     `columns` a dict of attribute -> group of each radiograph (N,), "" where it is not known;
-    `labels` those to average over, where a group has `min_count` of both classes (patients, if
-    known); the rest is as in `stats.bootstrap_models`.
+    `labels` those to average over; the rest is as in `stats.bootstrap_models`.
 
-    Sensitivity and specificity are at the validation threshold, or at Youden's of the whole test
-    set. p-values are adjusted over the groups.
+    A group is left out if fewer than half of the labels have `min_count` of both classes (patients,
+    if known) inside and outside of it. Means are over the labels that all groups of the attribute
+    that are left have enough of: the same ones for all of them. Sensitivity and specificity are at
+    the validation threshold, or at Youden's of the whole test set. p-values are adjusted over the
+    groups.
     """
     patients = patients_of(models)
     draw = partial(bootstrap_models, metrics=METRICS, groups=patients, n_resamples=n_resamples,
@@ -82,19 +84,16 @@ def subgroups(models: Sequence[Predictions], columns: dict[str, np.ndarray],
                              f"found {len(names)}: {', '.join(names[:3])}, ...")
         if not names:
             too_small.append(f"{attribute}: not known")
-        for name in names:
+        kept, averaged, left_out = _choose(models[0], patients, values, labels, min_count)
+        too_small += [f"{attribute} {words}" for words in left_out]
+        for name in kept:
             inside = values == name
             outside = ~inside & (values != "")
-            sides = _score(models, inside, outside, labels, min_count, draw)
-            if not sides.labels:
-                too_small.append(
-                    f"{attribute} {name}: {inside.sum():,} radiographs, no label with "
-                    f"{min_count} positives and negatives in the group and outside of it")
-                continue
+            sides = _score(models, inside, outside, averaged, min_count, draw)
             groups.append(_group_scores(attribute, name, inside, patients, sides))
-            if len(names) == 2 and name == names[1]:
+            if kept == names and len(names) == 2 and name == names[1]:
                 continue  # its gap is the first's
-            rest = names[1] if len(names) == 2 else "all others"
+            rest = names[1] if kept == names and len(names) == 2 else "all others"
             for model, metrics in sides.inside.items():
                 for metric, values_inside in metrics.items():
                     gap = values_inside - sides.outside[model][metric]
@@ -106,6 +105,31 @@ def subgroups(models: Sequence[Predictions], columns: dict[str, np.ndarray],
     return Subgroups(tuple(groups), tuple(_adjust(gaps, lambda gap: (gap.model, gap.metric))),
                      tuple(_adjust(interactions, lambda test: (test.a, test.b))),
                      tuple(too_small))
+
+
+def _choose(first: Predictions, patients: np.ndarray | None, values: np.ndarray,
+            labels: Sequence[str], min_count: int) -> tuple[list[str], np.ndarray, list[str]]:
+    """The groups that are large enough; the labels (L,) of their means; the others, in words."""
+    wanted = np.isin(first.labels, labels)
+    averaged, kept, left_out = wanted, [], []
+    for name in sorted(set(values.tolist()) - {""}):
+        inside = values == name
+        has_enough = wanted.copy()
+        for side in (inside, ~inside & (values != "")):
+            counts = count_units(np.where(side[:, None], first.y_true, np.nan), patients)
+            has_enough &= (counts >= min_count).all(axis=0)
+        if 2 * has_enough.sum() >= wanted.sum() and has_enough.any():
+            kept.append(name)
+            averaged = averaged & has_enough
+        else:
+            left_out.append(
+                f"{name}: {inside.sum():,} radiographs; {min_count} positives and negatives, in "
+                f"the group and outside of it, have {has_enough.sum()} of {wanted.sum()} labels")
+    if kept and not averaged.any():
+        left_out.append(f"{', '.join(kept)}: no label has {min_count} positives and negatives in "
+                        "each of them")
+        kept = []
+    return kept, averaged, left_out
 
 
 def _thresholds(model: Predictions) -> np.ndarray:
@@ -130,19 +154,15 @@ class _Sides:
 
 
 def _score(models: Sequence[Predictions], inside: np.ndarray, outside: np.ndarray,
-           labels: Sequence[str], min_count: int,
+           averaged: np.ndarray, min_count: int,
            draw: Callable[..., list[Bootstrap]]) -> _Sides:
-    """Means over the labels that have enough of both classes inside and outside of a group."""
+    """Means over the labels `averaged` (L,), inside and outside of a group."""
     y_true, have = models[0].y_true, models[0].labels
     scores = [m.y_score for m in models]
     drawn_inside = draw(np.where(inside[:, None], y_true, np.nan), scores)
     drawn_outside = draw(np.where(outside[:, None], y_true, np.nan), scores)
     classes = np.minimum(drawn_inside[0].classes, drawn_outside[0].classes)  # (2, L)
-    averaged = np.isin(have, labels) & (classes >= min_count).all(axis=0)
     scored = tuple(np.array(have)[averaged].tolist())
-    if not scored:
-        return _Sides(scored, {}, {}, {})
-
     trials = {}
     for metric in METRICS:
         of_labels = largest_count(metric, *drawn_inside[0].classes)
@@ -199,9 +219,12 @@ def _test(a: np.ndarray, b: np.ndarray | None = None) -> Test:
     share = None
     if inference.share_of_runs is not None:
         share = float(inference.share_of_runs[0])
+    floor = 0.0
+    if share is None:  # from the replicates: see `p_values`
+        floor = 2 / (int((~np.isnan(inference.replicates)).sum()) + 1)
     return Test(float(inference.value[0]), (low, high), float(inference.se[0]),
                 float(nanmean(inference.replicates, axis=0)[0]), float(inference.sd[0]),
-                float(inference.p_value[0]), 0.0, None, share)
+                float(inference.p_value[0]), floor, None, share)
 
 
 def _adjust(rows: Sequence, family_of: Callable) -> list:

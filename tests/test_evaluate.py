@@ -72,13 +72,14 @@ def test_anybodys_predictions(here, capsys):
         )
     assert found["labels_left_out"] == ["Mass"]
     printed = capsys.readouterr().out
-    answer, caution, prefer, _, header, *rows = printed.strip().splitlines()
+    answer, caution, _, header, *rows = printed.strip().splitlines()
     mean = found["comparisons"][0]["mean"]
     points = f"{100 * mean['difference']:+.2f} points"
-    assert answer.startswith(f"A − B on predictions: {points} (95 % CI ")
+    estimand = "mean ROC-AUC over all 2 labels"
+    assert answer.startswith(f"A − B on predictions, {estimand}: {points} (95 % CI ")
     assert (here / "out" / "report.md").read_text().startswith(f"**{answer}.**\n")
     assert header.split()[2:] == ["A", "B", "Difference", "95", "%", "CI", "p,", "adjusted"]
-    assert "about these trained models alone" in caution and "--resample patient" in prefer
+    assert "about these trained models alone" in caution
     shown = {row.split("  ")[0]: row.split() for row in rows[:3]}
     assert shown["Edema"][1] == f"{100 * roc_auc_score(truth[:, 0], a[:, 0]):.2f}"
     assert f"{100 * mean['difference']:+.2f}" in shown["Mean over labels"]
@@ -123,13 +124,14 @@ def test_settings_change_what_they_say(here):
         return found["studies"][0]["comparisons"][0]["mean"]
 
     text, plain = report()
-    assert "200 bootstrap resamples with seed 0, radiographs drawn singly" in text
+    assert "200 bootstrap resamples with seed 0, patients drawn, each with all" in text
     assert "found anew in each resample" in text and "two-sided" in text
-    text, by_patient = report("--resample", "patient")
-    assert "patients drawn, each with all radiographs" in text
-    assert mean(by_patient)["sd_over_replicates"] != mean(plain)["sd_over_replicates"]
+    text, by_image = report("--resample", "image")
+    assert "radiographs drawn singly" in text
+    assert mean(by_image)["sd_over_replicates"] != mean(plain)["sd_over_replicates"]
     text, one_sided = report("--p-value", "paper")
-    assert "one-sided" in text
+    assert "the model that is better on the whole is not" in text
+    assert "called 22 % of null means" in text
     assert mean(one_sided)["p_value"] < mean(plain)["p_value"]
     _, other = report("--seed", "1")
     assert mean(other)["sd_over_replicates"] != mean(plain)["sd_over_replicates"]
@@ -615,7 +617,7 @@ def test_the_papers_p_of_none_of_a_hundred(here, capsys):
     mean = json.loads(Path("reports/report.json").read_text())["studies"][0]["comparisons"][0][
         "mean"
     ]
-    assert mean["p_value"] == 0 and "p ≤ 0.02," in capsys.readouterr().out
+    assert mean["p_value"] == mean["p_floor"] == 0 and "p < 0.001," in capsys.readouterr().out
 
 
 def test_a_run_that_is_still_training_is_named(here, phantom, capsys):
@@ -849,8 +851,9 @@ def test_the_papers_protocol_in_a_word(here, capsys):
         assert evaluate.main(["--predictions", "A.csv", "B.csv", *CSVS[3:5], *arguments]) == 0
         return json.loads(Path("reports/report.json").read_text())
 
-    flags = ["--bootstrap", "1000", "--resample", "image", "--thresholds", "test",
-             "--p-value", "paper", "--family", "comparison", "--min-count", "1"]
+    flags = ["--bootstrap", "1000", "--resample", "image", "--thresholds", "test", "--positive",
+             "above", "--p-value", "paper", "--family", "comparison", "--adjust", "none",
+             "--min-count", "1"]
     word, by_flags, default = report("--protocol", "paper"), report(*flags), report()
     assert word["studies"] == by_flags["studies"] != default["studies"]
     assert word["settings"]["protocol"] == "paper" and default["settings"]["protocol"] is None

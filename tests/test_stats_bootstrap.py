@@ -38,7 +38,7 @@ def problem(seed, n=250, labels=4, decimals=2, unknown=0.1):
     return y, a, b, rng.integers(n // 2, size=n)
 
 
-def check_against_scikit_learn(values, y, s, counts, threshold=None):
+def check_against_scikit_learn(values, y, s, counts, threshold=None, call_equal=True):
     """Every metric of every resample, drawn literally."""
     for b in range(counts.shape[1]):
         for label in range(y.shape[1]):
@@ -50,9 +50,8 @@ def check_against_scikit_learn(values, y, s, counts, threshold=None):
                 assert np.isnan(list(found.values())).all()
                 continue
             fpr, tpr, thresholds = metrics.roc_curve(truth, score, drop_intermediate=False)
-            predicted = score >= (
-                thresholds[np.argmax(tpr - fpr)] if threshold is None else threshold[label]
-            )
+            cut = thresholds[np.argmax(tpr - fpr)] if threshold is None else threshold[label]
+            predicted = score >= cut if call_equal else score > cut
             expected = {
                 "auroc": metrics.roc_auc_score(truth, score),
                 "accuracy": metrics.accuracy_score(truth, predicted),
@@ -71,6 +70,23 @@ def test_every_replicate_equals_scikit_learn(decimals, fixed):
     threshold = np.array([0.5, 0, 1, -1.0]) if fixed else None
     found = bootstrap(y, s, n_resamples=12, seed=5, metrics=DEFAULT_METRICS, thresholds=threshold)
     check_against_scikit_learn(found.values, y, s, resample_counts(5, 0, 12, len(y)), threshold)
+
+
+@pytest.mark.parametrize("decimals", [0, 1, 9])
+@pytest.mark.parametrize("fixed", [False, True])
+def test_the_authors_call_positive_what_is_above_the_threshold(decimals, fixed):
+    """Of many ties and none: the radiograph at which Youden's threshold is found is negative."""
+    y, s, _, patient = problem(1, decimals=decimals)
+    threshold = np.array([0.5, 0, 1, -1.0]) if fixed else None
+    found = bootstrap(y, s, n_resamples=12, seed=5, metrics=DEFAULT_METRICS, groups=patient,
+                      thresholds=threshold, call_equal=False)
+    members = np.unique(patient, return_inverse=True)[1]
+    counts = resample_counts(5, 0, 12, members.max() + 1, members)
+    check_against_scikit_learn(found.values, y, s, counts, threshold, call_equal=False)
+    point = operating_point(y, s, youden(y, s) if threshold is None else threshold,
+                            call_equal=False)
+    for metric in DEFAULT_METRICS[1:]:
+        np.testing.assert_allclose(found.value[metric], point.metrics[metric], atol=1e-12)
 
 
 def test_every_replicate_of_patients_equals_scikit_learn():
@@ -330,3 +346,19 @@ def test_bad_arguments_are_named(change, message):
     y, a, _, _ = problem(0)
     with pytest.raises(ValueError, match=message):
         bootstrap(y, a, **change)
+
+
+def test_the_authors_p_is_of_the_direction_that_wins():
+    difference = np.array([[0.2, -0.2], [0.1, -0.1], [0.3, -0.3], [-0.1, 0.1]])
+    assert p_values(difference, "paper").tolist() == [0.25, 0.25]
+    assert p_values(difference[:3], "paper").tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("groups, is_few", [(12, True), (40, False)])
+def test_few_groups_are_warned_of(groups, is_few, recwarn):
+    """A dozen patients, however many their radiographs, are no sample to resample."""
+    y, a, b, _ = problem(3, n=240)
+    paired_bootstrap(y, a, b, groups=np.arange(240) % groups, n_resamples=100)
+    words = [str(w.message) for w in recwarn if "groups" in str(w.message)]
+    assert bool(words) == is_few
+    assert not is_few or words[0].startswith("only 12 groups")

@@ -145,22 +145,30 @@ def test_six_corpora_print_forty_lines_at_most(inits):
 
 def test_equivalence_is_a_finding(tmp_path):
     (s,) = studies()[:1]
-    s = with_mean(s, p_noninferior=0.03, p_equivalent=0.02, p_adjusted=0.3, p_value=0.3)
+    s = with_mean(s, p_noninferior=0.03, p_noninferior_b=0.2, p_equivalent=0.02, p_adjusted=0.3,
+                  p_value=0.3, interval_90=(-0.003, 0.002), p_floor_one_sided=1 / 151)
+    first, *others = s.comparisons
+    labels = {label: replace(test, p_noninferior=0.03, p_noninferior_b=0.2, p_equivalent=0.2,
+                             interval_90=(-0.01, 0.01)) for label, test in first.labels.items()}
+    s = replace(s, comparisons=(replace(first, labels=labels), *others))
     found = [s]
     (said,) = answers(found, margin=0.5)
-    assert said.endswith("; no significant difference; equivalent within 0.5 points (p = 0.020)")
+    assert said.endswith("; no significant difference; equivalent within 0.5 points (90 % CI −0.30 "
+                         "to 0.20, p = 0.020)")
     write_report(tmp_path, found, SETTINGS | {"margin": 0.5})
     assert said in (tmp_path / "report.md").read_text().splitlines()[0]
     sentences = []
-    for p in (0.03, 2 / 151, 0.06):  # the second is as little as 150 resamples allow
+    for p in (0.02, 1 / 151, 0.03):  # the second is as little as 150 resamples allow
         s = with_mean(s, p_equivalent=0.2, p_noninferior=p)
         sentences += answers([s], margin=0.5)
-    assert "DINOv2 is not inferior by 0.5 points (p = 0.030)" in sentences[0]
-    assert "not inferior by 0.5 points (p ≤ 0.014)" in sentences[1]
+    assert "DINOv2 is not inferior by 0.5 points (one-sided p = 0.020, below" in sentences[0]
+    assert "not inferior by 0.5 points (one-sided p ≤ 0.0067, below 0.025)" in sentences[1]
     assert "neither equivalence nor non-inferiority within 0.5" in sentences[2]
     start = "ChestX-ray14: DINOv2 minus ImageNet-21k, ROC-AUC"
     columns = table(found, start, SETTINGS | {"margin": 0.5}).header
-    assert columns[5:] == ["p, adjusted", "p", "p, not inferior", "p, equivalent", "DeLong's p"]
+    assert columns[5:] == ["p, adjusted", "p", "p, DINOv2 not inferior",
+                           "p, ImageNet-21k not inferior", "p, equivalent", "90 % CI",
+                           "DeLong's p"]
 
 
 def further(found):
@@ -252,7 +260,7 @@ def test_training_and_test_corpora_are_a_matrix():
     assert not any(cell == "–" for row in matrix.rows for cell in row)
     assert matrix.rows[0][2].startswith(f"{100 * auc.value:.2f} (")
     assert "Edema, Mass & more_100%, No finding" in matrix.note
-    assert "on ChestX-ray14, trained on PadChest: " in answers(found)[1]
+    assert "on ChestX-ray14, trained on PadChest, mean ROC-AUC over 3 of 4" in answers(found)[1]
 
 
 def test_what_was_seen_replaced_or_left_out_is_said():

@@ -1,15 +1,18 @@
 """What a study says of its metrics, margins and families, beside the functions that compute it."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 
 from stats import METRICS, bootstrap, p_values, paired_bootstrap
 from stats.predictions import Predictions
-from stats.study import adjust, study
+from stats.study import adjust
+from stats.study import study as study_of
 
 LABELS = ["Edema", "Mass", "Hernia"]
+study = partial(study_of, resample="image")
 
 
 def predictions(name, seed, strength=1.0, n=400):
@@ -96,7 +99,7 @@ def test_a_mean_is_over_the_same_labels_of_every_model():
 def test_the_pooled_sd_is_of_the_labels_in_the_mean():
     found = study("x", PAIR, n_resamples=50)
     drawn = bootstrap(PAIR[0].y_true, PAIR[0].y_score, n_resamples=50)
-    assert found.labels_in_mean == ("Edema", "Mass")
+    assert found.labels_in_mean["auroc"] == ("Edema", "Mass")
     assert found.models[0].mean["auroc"].sd_over_replicates_and_labels == pytest.approx(
         drawn.values["auroc"][:, :2].std())
 
@@ -148,3 +151,37 @@ def test_max_t_is_never_above_bonferroni(several, family):
     assert studies[0].comparisons[0].mean.p_adjusted is None
     with pytest.raises(ValueError, match="a against b: adjusted before, and max-t needs the repl"):
         adjust(adjusted, family, "max-t")
+
+
+def test_what_is_averaged_does_not_depend_on_what_is_drawn():
+    """The set of labels is chosen from the test set, by patients where they are known."""
+    by_image, by_patient, by_default = (
+        study_of("x", PAIR, n_resamples=20, resample=drawn, min_count=100)
+        for drawn in ("image", "patient", None))
+    assert by_image.positives[0] == 113  # of fewer patients than 100
+    assert by_image.labels_in_mean == by_patient.labels_in_mean == by_default.labels_in_mean
+    assert by_image.too_few == by_patient.too_few and "positive patients" in by_image.too_few[0]
+    assert (by_image.resample, by_patient.resample) == ("image", "patient")
+    assert repr(by_default.comparisons) == repr(by_patient.comparisons)
+    unknown = [replace(m, patient_id=None) for m in PAIR]
+    assert study_of("x", unknown, n_resamples=20).resample == "image"
+
+
+def test_each_p_can_be_a_family_of_one():
+    c, = adjust([study("x", PAIR, n_resamples=99)], "report", "none")[0].comparisons
+    for test in (c.mean, c.labels["Edema"], c.labels["Mass"]):
+        assert test.p_adjusted == test.p_value and test.family_size == 1
+
+
+def test_a_floor_is_of_the_replicates_that_are_defined():
+    rare = np.zeros((400, 3))
+    rare[:2, 0] = rare[::3, 1:] = 1  # two positives of the first, which a resample may lack
+    models = [replace(m, y_true=rare) for m in PAIR]
+    found = study("x", models, n_resamples=99, min_count=1, margin=0.1)
+    undefined = found.models[0].labels["Edema"].undefined_replicates
+    assert undefined > 0
+    test = found.comparisons[0].labels["Edema"]
+    assert test.p_floor == 2 / (99 - undefined + 1)
+    assert test.p_floor_one_sided == 1 / (99 - undefined + 1)
+    paper = study("x", models, n_resamples=99, min_count=1, alternative="paper")
+    assert paper.comparisons[0].mean.p_floor == 0

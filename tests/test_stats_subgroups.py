@@ -48,7 +48,8 @@ def test_every_number_of_a_group_is_scikit_learns():
     groups = [(row.attribute, row.group) for row in found.groups]
     assert groups == [("sex", "F"), ("sex", "M"), ("site", "A"), ("site", "B"), ("site", "C")]
     (left_out,) = found.too_small
-    assert left_out.startswith(f"site tiny: {(site == 'tiny').sum()} radiographs, no label with 15")
+    assert left_out == (f"site tiny: {(site == 'tiny').sum()} radiographs; 15 positives and "
+                        "negatives, in the group and outside of it, have 0 of 3 labels")
     for row in found.groups:
         mask = {"sex": sex, "site": site}[row.attribute] == row.group
         assert row.images == mask.sum() and row.labels == tuple(LABELS)
@@ -171,3 +172,13 @@ def test_what_is_not_known_and_what_is_no_group():
     ages = age_groups(np.array([0, 39, 39.9, 40, 59, 60, 80, 101, np.nan]))
     assert ages.tolist() == ["0 to 39"] * 3 + ["40 to 59"] * 2 + ["60 to 79"] + [
         "80 and over"] * 2 + [""]
+
+
+def test_the_means_of_an_attribute_are_over_the_same_labels():
+    """One group has too few of a label: no group's mean has it, and the gaps neither."""
+    (a, _), _, site = example()
+    y = a.y_true.copy()
+    y[(site == "C"), 1] = 0  # nobody in C has a mass
+    found = subgroups([replace(a, y_true=y)], {"site": site}, LABELS, n_resamples=20)
+    assert [row.group for row in found.groups] == ["A", "B", "C"]
+    assert {row.labels for row in found.groups} == {("Edema", "No finding")}

@@ -1,70 +1,116 @@
 """What was found, in a sentence a comparison, and what has to be said with it."""
 
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from stats.report import show
 from stats.report.formats import to_text
 from stats.report.tables import Table, comparison_table
+from stats.results import Comparison, Study
 
 MOST = 24  # answers that are printed
+NAMED = 3  # labels that a sentence names
+EQUIVALENCE_LEVEL = 0.05  # of two one-sided tests, each
+NONINFERIORITY_LEVEL = 0.025  # one-sided, as CONSORT asks for
 
 
-def answers(studies, margin=None):
-    """A sentence for each comparison, or for a model that is compared with none: list of str.
+def answers(studies: Sequence[Study], margin: float | None = None) -> list[str]:
+    """A sentence for each comparison, or for a model that is compared with none.
 
     The points are of ROC-AUC, mean over labels; `margin`, that of equivalence, is in the same.
     """
-    adjusted = "adjusted " * (sum(len(s.comparisons) for s in studies) > 1)
-    words, found = show.WORDS["answers"], []
+    words = show.WORDS["answers"]
+    several = sum(len(s.comparisons) for s in studies) > 1
+    sentences = []
     for s in studies:
         for c in s.comparisons:
-            test, (a, b) = c.mean, c.runs
-            p = f"{adjusted}p {show.p_adjusted(test, equals='= ')}"
-            sentence = words["difference"].format(
-                pair=show.pair(c), corpus=show.corpus(s), ci=show.interval(test.interval),
-                value=show.number(test.difference, sign="+"),
-                p=words["untested"] if math.isnan(test.p_value) else p,
-                runs=f"{a} run{'s' * (a > 1)} each" if a == b else f"{a} and {b} runs")
-            if test.p_adjusted >= 0.05:
-                sentence += words["equal"]
-            if margin:
-                sentence += _margin(c, margin)
-            found.append(sentence)
+            sentences.append(_answer(s, c, margin, "adjusted p" if several else "p"))
         if not s.comparisons:
             m, = s.models
             auc = m.mean["auroc"]
-            found.append(words["alone"].format(
+            sentences.append(words["alone"].format(
                 model=show.model(m.name), corpus=show.corpus(s), ci=show.interval(auc.interval),
-                value=show.number(auc.value)))
-    return found
+                value=show.number(auc.value), estimand=estimand(s)))
+    return sentences
 
 
-def _margin(c, margin):
+def _answer(s: Study, c: Comparison, margin: float | None, p_name: str) -> str:
+    """What a comparison found."""
+    words, test = show.WORDS["answers"], c.mean
+    runs_a, runs_b = c.runs
+    runs = f"{runs_a} and {runs_b} runs"
+    if runs_a == runs_b:
+        runs = "1 run each" if runs_a == 1 else f"{runs_a} runs each"
+    p = f"{p_name} {show.p_adjusted(test, equals='= ')}"
+    if math.isnan(test.p_value):
+        p = words["untested"].format(reason=test.reason or "undefined")
+    sentence = words["difference"].format(
+        pair=show.pair(c), corpus=show.corpus(s), estimand=estimand(s), p=p, runs=runs,
+        value=show.number(test.difference, sign="+"), ci=show.interval(test.interval))
+    if test.p_adjusted is not None and test.p_adjusted >= 0.05:
+        sentence += words["equal"]
+    if margin:
+        sentence += _of_margin(c, margin)
+    return sentence
+
+
+def estimand(s: Study) -> str:
+    """Which ROC-AUC the answer is about: of which labels the mean is taken, and of which not."""
+    words, averaged = show.WORDS["estimand"], s.labels_in_mean["auroc"]
+    if len(s.labels) == 1:
+        return words["only"].format(s.labels[0])
+    if len(averaged) == len(s.labels):
+        return words["all"].format(len(averaged))
+    left_out = []
+    for label, reason, few in zip(s.labels, s.reasons, s.too_few):
+        if label not in averaged:
+            left_out.append(f"{label}: {reason or few}")
+    why = "; ".join(left_out)
+    if len(left_out) > NAMED:
+        why = words["many"].format(len(left_out))
+    if len(averaged) == 1:
+        return words["one"].format(averaged[0], labels=len(s.labels), why=why)
+    return words["some"].format(len(averaged), labels=len(s.labels), why=why)
+
+
+def _of_margin(c: Comparison, margin: float) -> str:
     """What a comparison says of equivalence and non-inferiority."""
     words, test = show.WORDS["answers"], c.mean
-    if test.p_equivalent < 0.05:
-        text, value = words["p_equivalent"], test.p_equivalent
-    elif test.p_noninferior < 0.05:
-        text, value = words["p_noninferior"], test.p_noninferior
-    else:
-        return words["neither"].format(margin=margin)
-    return text.format(margin=margin, model=show.model(c.a),
-                       p=show.p(value, test.p_floor, equals="= "))
+    if test.p_equivalent is None or test.p_noninferior is None or test.p_noninferior_b is None:
+        return ""
+    if test.p_equivalent < EQUIVALENCE_LEVEL and test.interval_90 is not None:
+        p = show.p(test.p_equivalent, test.p_floor_one_sided, equals="= ")
+        return words["p_equivalent"].format(margin=margin, p=p, ci=show.interval(test.interval_90))
+    shown = ""
+    for name, value in ((c.a, test.p_noninferior), (c.b, test.p_noninferior_b)):
+        if value < NONINFERIORITY_LEVEL:
+            p = show.p(value, test.p_floor_one_sided, equals="= ")
+            shown += words["p_noninferior"].format(margin=margin, model=show.model(name), p=p)
+    return shown or words["neither"].format(margin=margin)
 
 
-def caution(studies, settings):
-    """What has to be said on top of the answers: list of sentences."""
-    pairs = [c for s in studies for c in s.comparisons]
-    runs = [sorted(c.runs) for c in pairs]
-    sizes = [test.family_size * test.p_floor for c in pairs for test in c.labels.values()]
-    several = any((s.patients or s.images) < s.images for s in studies)
-    holds = {"single": [1, 1] in runs, "borrowed": any(few == 1 < many for few, many in runs),
-             "images": settings["resample"] == "image" and several,
-             "resamples": settings.get("adjust") != "max-t" and max(sizes, default=0) > 0.05}
+def caution(studies: Sequence[Study], settings: Mapping[str, Any]) -> list[str]:
+    """What has to be said on top of the answers: sentences."""
     words = show.WORDS["caution"]
-    return [words["seen"].format(show.model(name), show.corpus(s), why) for s in studies
-            for name, why in s.seen.items()] + [
-        words[name].format(**settings) for name, is_so in holds.items() if is_so]
+    sentences = []
+    for s in studies:
+        for name, why in s.seen.items():
+            sentences.append(words["seen"].format(show.model(name), show.corpus(s), why))
+    pairs = [c for s in studies for c in s.comparisons]
+    if any(c.runs == (1, 1) for c in pairs):
+        sentences.append(words["single"])
+    if any(min(c.runs) == 1 < max(c.runs) for c in pairs):
+        sentences.append(words["borrowed"])
+    if pairs and settings["alternative"] == "paper":
+        sentences.append(words["paper"])
+    if any(s.resample == "image" and s.patients and s.patients < s.images for s in studies):
+        sentences.append(words["images"])
+    needed = [test.family_size * test.p_floor for c in pairs for test in c.labels.values()
+              if test.family_size]
+    if settings.get("adjust") != "max-t" and max(needed, default=0) > 0.05:
+        sentences.append(words["resamples"].format(**settings))
+    return sentences
 
 
 def console(studies, settings, folder, files):

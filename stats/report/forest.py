@@ -11,7 +11,8 @@ from stats.report.records import MEAN, scores
 
 ROW = 0.17  # inches a line
 WIDTH = 7.2  # inches, two columns of a journal
-DIFFERENCE = "difference in ROC-AUC, points\n(right: 95 % CI, adjusted p; filled: p < 0.05)"
+DIFFERENCE = ("difference in ROC-AUC, points\n(right: 95 % CI, not adjusted; adjusted p; "
+              "filled: adjusted p < 0.05; light: not tested)")
 
 
 def interval_plots(studies):
@@ -50,10 +51,14 @@ def interval_plots(studies):
 
 def _test(name, test):
     """A row: its name, the values, what stands to the right, color, whether it is filled."""
-    found = test.p_adjusted < 0.05
-    p = "" if np.isnan(test.difference) else f"   {show.p_adjusted(test)}"
-    return (name, (test.difference, *test.interval), show.difference(test) + p,
-            look(0)["color"] if found else "0.35", found)
+    ends = test.difference, *test.interval
+    if np.isnan(test.difference):
+        return name, ends, show.difference(test), "0.35", False
+    if test.reason:
+        return name, ends, f"{show.difference(test)}   {test.reason}: not tested", "0.75", False
+    is_significant = test.p_adjusted < 0.05
+    color = look(0)["color"] if is_significant else "0.35"
+    return name, ends, f"{show.difference(test)}   {show.p_adjusted(test)}", color, is_significant
 
 
 def _groups(groups):

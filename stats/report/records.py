@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from stats.metrics import METRICS
 from stats.report import show
 from stats.results import Comparison, Estimate, InitScores, Study, Test
 
@@ -48,8 +49,23 @@ def differences(studies: Sequence[Study]) -> list[Row]:
         for c in s.comparisons:
             for metric, tests in by_metric(c).items():
                 for label, test in (tests.labels | {MEAN: tests.mean}).items():
-                    rows.append(_difference(s, c, label, metric, test))
+                    row = _difference(s, c, label, metric, test)
+                    needs_threshold = METRICS[metric].needs == "threshold"
+                    row["Other point"] = needs_threshold and is_other_point(c, label)
+                    rows.append(row)
     return rows
+
+
+def is_other_point(c: Comparison, label: str) -> bool:
+    """Whether one model has the higher sensitivity and the other the higher specificity."""
+    signs = []
+    for metric in ("sensitivity", "specificity"):
+        if metric not in c.further:
+            return False
+        tests = c.further[metric]
+        test = tests.mean if label == MEAN else tests.labels[label]
+        signs.append(test.difference)
+    return signs[0] * signs[1] < 0
 
 
 def by_metric(c: Comparison) -> dict[str, Comparison]:
@@ -71,8 +87,8 @@ def _difference(s: Study, c: Comparison, label: str, metric: str, test: Test) ->
     row = _row(s, label, metric) | {
         "value": test.difference, "mean": test.mean_over_replicates,
         "sd": test.sd_over_replicates, "p_floor": test.p_floor,
-        "share_of_runs": test.share_of_runs, "p": test.p_value}
-    for name in ("p_noninferior", "p_equivalent", "delong_p"):
+        "share_of_runs": test.share_of_runs, "p": test.p_value, "reason": test.reason}
+    for name in ("p_noninferior", "p_noninferior_b", "p_equivalent", "delong_p"):
         value = getattr(test, name)
         if value is not None:
             row[name] = value

@@ -83,6 +83,11 @@ def p(value: float | None, floor: float = 0.0, unadjusted: float | None = None,
     return "< 0.001" if value < 0.001 else f"{equals}{value:.3f}"
 
 
+def exact_p(value: float | None) -> str:
+    """A p-value of a formula, with two digits of its own."""
+    return "–" if value is None or math.isnan(value) else f"{value:.2g}"
+
+
 def p_adjusted(test: Test, equals: str = "") -> str:
     """A test's adjusted p."""
     return p(test.p_adjusted, test.p_floor, test.p_value, equals)

@@ -26,6 +26,15 @@ def table(name, header, rows, **facts):
     return Table(words["title"].format(**facts), header, rows, words["note"].format(**facts))
 
 
+def _printed_threshold(s, settings):
+    """Which thresholds a table prints."""
+    words = show.WORDS["printed"]
+    sentences = [words[settings["thresholds"]]]
+    if any(len(m.runs) > 1 for m in s.models):
+        sentences.append(words["runs"])
+    return " ".join(sentences)
+
+
 def _estimate(r):
     """A row's value on the test set with its interval."""
     return show.estimate(r["Estimate"], r["metric"])
@@ -45,16 +54,31 @@ def pivot(name, records, header, column, text=_estimate, **facts):
 
 def tests_table(name, header, tests, **facts):
     """Differences and their p-values; `tests` are pairs of a row's first cells and a test."""
-    columns = {key: words for key, words in show.WORDS["p"].items()
-               if any(getattr(test, key) is not None for _, test in tests)}
+    columns = {}
+    for key, words in show.WORDS["p"].items():
+        if any(getattr(test, key) is not None for _, test in tests):
+            columns[key] = words.format(**facts)
     rows = []
     for first, test in tests:
-        row = [*first, show.number(test.difference, sign="+"), show.interval(test.interval)]
-        for key in columns:
-            unadjusted = test.p_value if key == "p_adjusted" else None
-            row.append(show.p(getattr(test, key), test.p_floor, unadjusted))
-        rows.append(row)
+        ends = show.interval(test.interval)
+        if test.reason and ends != "–":
+            ends = f"({ends})"  # not to be read as a test
+        row = [*first, show.number(test.difference, sign="+"), ends]
+        rows.append(row + [_p_cell(test, key) for key in columns])
     return table(name, [*header, "Difference", "95 % CI", *columns.values()], rows, **facts)
+
+
+def _p_cell(test, key):
+    """A column of `tests_table`: a p-value with the digits that it has, or why there is none."""
+    if key == "p_adjusted":
+        return f"{test.reason}: not tested" if test.reason else show.p_adjusted(test)
+    if key == "interval_90":
+        return show.interval(test.interval_90)
+    if key == "p_value":
+        return show.p(test.p_value, test.p_floor)
+    if key == "delong_p":
+        return show.exact_p(test.delong_p)
+    return show.p(getattr(test, key), test.p_floor_one_sided)
 
 
 def all_tables(studies, settings):
@@ -77,7 +101,7 @@ def all_tables(studies, settings):
     if any(s.trained_on for s in studies):
         tables += pivot("transfer", [r for r in areas if r["Label"] == MEAN],
                         ["Model", "Trained on"], "Tested on",
-                        labels=", ".join(studies[0].labels_in_mean))
+                        labels=", ".join(studies[0].labels_in_mean["auroc"]))
     for s in studies:
         tables += study_tables(s, settings, threshold)
     chosen = [[name, ", ".join(value) if isinstance(value, list) else str(value)]
@@ -93,7 +117,7 @@ def study_tables(s, settings, threshold):
     tables = [runs_table(s)] * any(len(m.runs) > 1 for m in s.models)
     tables += pivot("labels", labels, ["Label", "Positive / negative", "Model", "Threshold"],
                     "Metric", corpus=corpus, images=s.images, patients=patients,
-                    threshold=show.WORDS["printed"][settings["thresholds"]])
+                    threshold=_printed_threshold(s, settings))
     tables += pivot("spread", [r for r in labels if r["metric"] in (*PAPER, "f1")],
                     ["Label", "Model"], "Metric", _spread, corpus=corpus, threshold=threshold)
     for c in s.comparisons:
@@ -109,8 +133,14 @@ def study_tables(s, settings, threshold):
 
 
 def _difference(r):
-    """A row's difference with its interval and adjusted p."""
+    """A row's difference with its interval and adjusted p.
+
+    A higher specificity at the price of sensitivity is no better model, but another point of the
+    curve: neither they nor what follows from them are said to be significant.
+    """
     shown = show.difference(r["Test"], r["metric"])
+    if r["Other point"]:
+        return f"{shown}, another point"
     p = show.p_adjusted(r["Test"], equals="= ")
     return shown if p == "–" else f"{shown}, p {p}"
 
@@ -150,6 +180,7 @@ def comparison_table(s, c, margin=None):
     return tests_table(
         "comparison", ["ROC-AUC, %", show.model(c.a), show.model(c.b)], tests,
         corpus=show.corpus(s), pair=show.pair(c, "minus"), means=c.mean.family_size,
+        a=show.model(c.a), b=show.model(c.b),
         labels=max(test.family_size for test in c.labels.values()),
         how=notes["single"] if share is None else notes["runs"].format(100 * share),
         margin=notes["margin"].format(margin) if margin else "")

@@ -28,7 +28,8 @@ def write_report(folder, studies, settings, aligned=()):
     with suppress(ImportError):  # the caller says so
         from stats.report.figures import draw_figures
         figures = draw_figures(folder, studies, aligned) if aligned else []
-    tables, method, tested = all_tables(studies, settings), describe(settings), differences(studies)
+    tables, method = all_tables(studies, settings), describe(studies, settings)
+    tested = differences(studies)
     said, careful = answers(studies, settings.get("margin")), caution(studies, settings)
     images = [f'<figure><img alt="{html.escape(name)}" src="data:image/svg+xml;base64,'
               + base64.b64encode((folder / name).read_bytes()).decode() + '"></figure>'
@@ -54,10 +55,26 @@ def write_report(folder, studies, settings, aligned=()):
     return [*files, *figures]
 
 
-def describe(settings):
+def describe(studies, settings):
     """How the numbers came about, in sentences."""
     words, floor = show.WORDS["method"], 2 / (settings["n_resamples"] + 1)
-    chosen = {"adjust": "bh"} | settings
-    chosen |= {name: of[chosen[name]].format(floor=floor) for name, of in words["of"].items()}
-    only = words["limit"].format(**settings) if settings.get("limit") else ""
-    return only + words["text"].format(**chosen)
+    chosen = {"adjust": "bh", "positive": "from"} | settings
+    facts = dict(chosen)
+    for name, choices in words["of"].items():
+        if name == "resample":  # both, where studies differ in it
+            parts = [choices[drawn] for drawn in chosen[name].split(" or ")]
+            facts[name] = " or ".join(parts)
+        elif name != "adjust":
+            facts[name] = choices[chosen[name]].format(floor=floor)
+    facts["adjust"] = words["of"]["adjust"][chosen["adjust"]].format(family=facts["family"])
+    by_runs = {max(c.runs) > 1 for s in studies for c in s.comparisons}
+    if not by_runs:  # none are compared
+        by_runs = {len(m.runs) > 1 for s in studies for m in s.models}
+    inference = words["both"]
+    if len(by_runs) == 1:
+        inference = words["runs"] if True in by_runs else words["single"]
+    facts["inference"] = inference.format(**facts)
+    sentences = words["text"].format(**facts)
+    if settings.get("limit"):
+        sentences = words["limit"].format(**settings) + sentences
+    return sentences
