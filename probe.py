@@ -16,7 +16,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import data
-from models.settings import ProbeConfig, build_parser, check_limits
+from data.files import sha256
+from models.settings import ProbeConfig, build_parser, changed_settings, check_limits
 
 
 def parse(argv: list[str] | None = None) -> ProbeConfig:
@@ -31,7 +32,7 @@ if __name__ == "__main__":  # a typo or --help is answered before torch loads, w
 import numpy as np
 import torch
 
-from models.checkpoint import save_checkpoint
+from models.checkpoint import load_checkpoint, save_checkpoint
 from models.distributed import Processes
 from models.features import Encoder, LinearFit, compute_features, fit_heads
 from models.inference import use_device
@@ -65,6 +66,7 @@ def probe(cfg: ProbeConfig) -> int:
     if (cfg.folder / "best.pt").exists():
         if not cfg.resume:
             raise ValueError(f"{cfg.folder}: holds a run already; --out or --seed starts another")
+        check_ended(cfg)
         print(f"{cfg.folder}: it had ended already")
         return 0
     device = use_device(cfg.device)
@@ -97,6 +99,19 @@ def probe(cfg: ProbeConfig) -> int:
     print(f"{cfg.folder}: validation AUC {fitted.validation.mean_auroc or float('nan'):.4f} with C "
           f"{fitted.fit.strength:g}; next: python evaluate.py {cfg.folder}")
     return 0
+
+
+def check_ended(cfg: ProbeConfig) -> None:
+    """Raise a ValueError where the run folder holds something else than this very probe."""
+    path = cfg.folder / "best.pt"
+    before = load_checkpoint(path)["config"]
+    differing = changed_settings(before, asdict(cfg), ProbeConfig)
+    if before.get("method") != cfg.method:
+        differing.insert(0, f"it is no {cfg.method}")
+    if cfg.weights and sha256(cfg.weights) != before.get("weights_sha256"):
+        differing.append(f"its weights are not those of {cfg.weights}")
+    if differing:
+        raise ValueError(f"{path}: is of another run: {'; '.join(differing)}; --out starts another")
 
 
 def open_features(cfg: ProbeConfig, initialization: Initialization, train_set: LabeledImages,

@@ -77,8 +77,11 @@ def train(cfg: Config) -> int:
     with lock(cfg.folder) if is_first else contextlib.nullcontext():
         run = build_run(cfg, processes)
         with stop_signals() as stop:
-            code = fit(run, stop)
-            run.writer.wait()
+            try:
+                code = fit(run, stop)
+                run.writer.wait()
+            finally:
+                run.writer.close()  # the folder stays locked until the last byte is written
         if code == INTERRUPTED:
             print_lines(run, f"stopped after step {run.state.step}; the same with --resume goes on")
     if processes.world > 1:
@@ -152,6 +155,7 @@ def fit(run: TrainingRun, stop: StopRequest) -> int:
     if cfg.compile:  # static shapes: a partial last batch gets a graph of its own
         net = torch.compile(net, dynamic=False)
 
+    watch = GradientWatch(run)
     total_steps = cfg.steps(len(run.train_set))
     with Progress("training", total_steps, unit="steps", start=state.step,
                   seconds=cfg.log_seconds, enabled=is_first) as bar:
@@ -160,7 +164,7 @@ def fit(run: TrainingRun, stop: StopRequest) -> int:
                 print_lines(run, "no better validation AUC for "
                                  f"{state.epochs_since_best} epochs")
                 break
-            train_loss = train_epoch(run, net, epoch, stop, bar)
+            train_loss = train_epoch(run, net, epoch, stop, watch, bar)
             if train_loss is None:
                 return INTERRUPTED
             validation = validate(run)
@@ -172,13 +176,14 @@ def fit(run: TrainingRun, stop: StopRequest) -> int:
                          keep=cfg.keep == "last" or is_best or state.best_auroc is None)
                 draw_curves(run, is_first_epoch=epoch == 0)
             bar.say(epoch_line(row, cfg.epochs, is_best))
+    watch.check_end()
     run.writer.wait()
     print_lines(run, summary(run, bar))
     return 0
 
 
 def train_epoch(run: TrainingRun, net: torch.nn.Module, epoch: int, stop: StopRequest,
-                bar: Progress) -> float | None:
+                watch: "GradientWatch", bar: Progress) -> float | None:
     """One pass over the training images; the mean loss, or None if asked to stop."""
     cfg, state, processes, device = run.cfg, run.state, run.processes, run.processes.device
     is_first = processes.rank == 0
@@ -203,7 +208,6 @@ def train_epoch(run: TrainingRun, net: torch.nn.Module, epoch: int, stop: StopRe
     if is_first:
         loss_sum += state.loss_sum * processes.world  # the loss of a process counts `world` times
     first_bad_step = torch.tensor(-1, device=device)  # whose loss was not finite
-    watch = GradientWatch(run)
     saved_at = time.monotonic()
     net.train()
     # theta: each image's rotation and flip as an affine map of the plane, (B, 2, 3).
@@ -283,6 +287,7 @@ class GradientWatch:
 
     def __init__(self, run: TrainingRun) -> None:
         self.run = run
+        self.first_step = run.state.step
         self.steps_taken = self.optimizer_steps()
         self.last_taken = run.state.step  # the last step at which the optimizer had moved
 
@@ -306,6 +311,15 @@ class GradientWatch:
             self.steps_taken, self.last_taken = self.optimizer_steps(), now
         elif now - self.last_taken > MAX_SKIPPED:
             self.fail(f"gradients in every step from {self.last_taken} to {now}, so that fp16 "
+                      "skipped them all")
+
+    def check_end(self) -> None:
+        """Look at a run that ends, however short it was: it must have taken one step at least."""
+        step = self.run.state.step
+        if not self.run.scaler.is_enabled() or step == self.first_step:
+            return
+        if self.optimizer_steps() == 0:
+            self.fail(f"gradients in every step from {self.first_step} to {step}, so that fp16 "
                       "skipped them all")
 
     def fail(self, what: str) -> None:

@@ -56,6 +56,10 @@ class CheckpointWriter:
         for task in pending:
             task.result()
 
+    def close(self) -> None:
+        """Return when all is written, whatever went wrong in it; nothing can be saved after."""
+        self._thread.shutdown(wait=True)
+
 
 def copy_to_cpu(state: Any) -> Any:
     """The same dicts, lists and plain values, each tensor a copy of its own on the CPU."""

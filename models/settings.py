@@ -425,6 +425,17 @@ def check_config(config: Config) -> None:
 def check_resumed(before: Mapping[str, Any], now: Mapping[str, Any], path: Path,
                   config: type) -> None:
     """Raise a ValueError that lists how the config of the checkpoint at `path` differs from now."""
+    differing = changed_settings(before, now, config)
+    for name in FIXED_FACTS:
+        if name in before and before[name] != now.get(name):
+            differing.append(_changed_fact(name, before[name], now.get(name)))
+    if differing:
+        raise ValueError(f"{path}: cannot resume with other settings: {'; '.join(differing)}")
+
+
+def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any],
+                     config: type) -> list[str]:
+    """How settings that a resumed run may not change differ, each in words."""
     defaults = defaults_of(config)
     differing = []
     for name, known in sorted(settings_of(config).items()):
@@ -433,11 +444,7 @@ def check_resumed(before: Mapping[str, Any], now: Mapping[str, Any], path: Path,
         if before.get(name, defaults[name]) != now.get(name):
             differing.append(f"{name} was {before.get(name, defaults[name])!r} and is "
                              f"{now.get(name)!r}")
-    for name in FIXED_FACTS:
-        if name in before and before[name] != now.get(name):
-            differing.append(_changed_fact(name, before[name], now.get(name)))
-    if differing:
-        raise ValueError(f"{path}: cannot resume with other settings: {'; '.join(differing)}")
+    return differing
 
 
 def _changed_fact(name: str, before: Any, now: Any) -> str:

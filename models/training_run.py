@@ -80,9 +80,12 @@ class TrainState:
 
     @classmethod
     def from_plain(cls, progress: dict[str, Any]) -> "TrainState":
-        """The state that `dataclasses.asdict` made plain for a checkpoint."""
-        rows = [EpochRow(**row) for row in progress["log"]]
-        return cls(**progress | {"log": rows})
+        """The state that `dataclasses.asdict` made plain; a ValueError for another version's."""
+        try:
+            rows = [EpochRow(**row) for row in progress["log"]]
+            return cls(**progress | {"log": rows})
+        except (TypeError, KeyError):
+            raise ValueError("its progress was written by another version of train.py") from None
 
 
 @dataclass
@@ -177,7 +180,10 @@ class TrainingRun:
             self.scaler.load_state_dict(checkpoint["scaler"])
             if self.average:
                 self.average.load_state_dict(checkpoint["ema"])
-            self.state = TrainState.from_plain(checkpoint["progress"])
+            try:
+                self.state = TrainState.from_plain(checkpoint["progress"])
+            except ValueError as error:
+                raise ValueError(f"{self.last_path}: {error}; --out starts another run") from None
         step = self.state.step
         if max_over_ranks(self.processes.cpu_group, step) != step:
             raise ValueError(
@@ -192,15 +198,27 @@ def read_resumable(folder: Path, resume: bool) -> dict[str, Any] | None:
         raise ValueError(f"{folder}: holds a run already; --resume goes on with it, --out starts "
                          "another, --seed 1 a second one beside it")
     if not last.exists():
-        if best.exists() and load_checkpoint(best).get("epoch", 0) is None:  # adopt.py's
-            raise ValueError(f"{folder}: holds a network that was trained elsewhere; --out starts "
-                             "another run")
+        if best.exists():
+            check_is_fine_tuned(folder, load_checkpoint(best))
         return None
     checkpoint = load_checkpoint(last)
-    if checkpoint["progress"]["log"] and not best.exists():
+    if "progress" not in checkpoint:
+        raise ValueError(f"{last}: has no progress to go on from, like a best.pt; --out starts "
+                         "another run")
+    if checkpoint["progress"].get("log") and not best.exists():
         raise ValueError(f"{best}: is missing, and {last.name} cannot make it again; --out starts "
                          "another run")
     return checkpoint
+
+
+def check_is_fine_tuned(folder: Path, best: dict[str, Any]) -> None:
+    """Raise a ValueError where the best.pt of a folder without last.pt is not train.py's."""
+    if best.get("epoch", 0) is None:  # adopt.py's
+        raise ValueError(f"{folder}: holds a network that was trained elsewhere; --out starts "
+                         "another run")
+    method = best["config"].get("method", Config.method)
+    if method != Config.method:
+        raise ValueError(f"{folder}: holds a {method}; --out starts another run")
 
 
 def finite_or_none(values: npt.ArrayLike) -> list[float | None]:
