@@ -108,7 +108,7 @@ def build_run(cfg: Config, processes: distributed.Processes) -> TrainingRun:
         return train_set, val_set, initialization
 
     # One process fills the cache and downloads, then the others find all there.
-    train_set, val_set, initialization = distributed.in_turn(
+    train_set, val_set, initialization = distributed.run_rank0_first(
         processes.cpu_group, open_data_and_model)
     if cfg.train_images is not None:
         train_set.keep(train_set.first_patients(cfg.train_images, cfg.seed))

@@ -15,7 +15,7 @@ from runs import STATE, assert_same_run, kill_at, same, start
 
 import train
 from models.checkpoint import load_checkpoint
-from models.run_folder import lock
+from models.run_lock import lock
 
 
 def test_same_seed_same_bits(arguments, tmp_path, unstopped):
@@ -74,13 +74,8 @@ def test_disk_full_is_one_line_and_resume_gives_the_same_bits(arguments, tmp_pat
     )
     assert process.returncode == 2 and "Traceback" not in process.stderr, process.stderr
     assert "last.pt" in process.stderr and "too large" in process.stderr
-    assert {path.name for path in (tmp_path / "run").iterdir()} == {
-        ".lock",
-        "config.json",
-        "split.json",
-        "log.csv",
-        "best.pt",
-    }
+    left = {path.name for path in (tmp_path / "run").iterdir()} - {"curves.png"}  # small enough
+    assert left == {".lock", "config.json", "split.json", "log.csv", "best.pt"}
     process = start(arguments(resume=True))
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
