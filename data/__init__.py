@@ -11,52 +11,84 @@ In the order in which data flow:
     ahead, batches     an epoch's batches, augmented, ahead of the step that needs them
     cohort             `python -m data.cohort`: counts, beside those of the paper (paper_cohorts)
     phantom/           synthetic radiographs; `python -m data.phantom`
+    settings           `DataSettings`: what is read of a corpus, typed, for `open_split`
     console            what the commands share: options, errors in one line, progress
 """
 
-import inspect
-import os
 import pkgutil
-from collections import UserDict
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any
+
+from data.settings import DataSettings, default_root
+
+if TYPE_CHECKING:
+    from data.corpus import Corpus
 
 
-class _Corpora(UserDict):
-    """Name -> Dataset class, imported when looked up: `data.labels`, say, needs none of them."""
+class _Corpora(Mapping[str, "type[Corpus]"]):
+    """Key -> Dataset class, imported when looked up: `data.labels`, say, needs none of them."""
 
-    def __getitem__(self, name):
-        return pkgutil.resolve_name(self.data[name])
+    def __init__(self, **locations: str) -> None:
+        self.locations = locations  # "module:class" by key
 
+    def __getitem__(self, key: str) -> "type[Corpus]":
+        return pkgutil.resolve_name(self.locations[key])
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.locations
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.locations)
+
+    def __len__(self) -> int:
+        return len(self.locations)
+
+
+__all__ = ["CORPORA", "DataSettings", "default_root", "open_split"]
 
 CORPORA = _Corpora(
-    vindr="data.vindr:VinDrCXR", cxr14="data.cxr14:ChestXray14", chexpert="data.chexpert:CheXpert",
-    mimic="data.mimic:MimicCXR", ukacxr="data.ukacxr:UkaCXR", padchest="data.padchest:PadChest",
-    custom="data.custom:Custom", phantom="data.phantom.corpus:Phantom")
+    vindr="data.vindr:VinDrCXR",
+    cxr14="data.cxr14:ChestXray14",
+    chexpert="data.chexpert:CheXpert",
+    mimic="data.mimic:MimicCXR",
+    ukacxr="data.ukacxr:UkaCXR",
+    padchest="data.padchest:PadChest",
+    custom="data.custom:Custom",
+    phantom="data.phantom.corpus:Phantom")
 
 
-def default_root(corpus):
-    """Where a corpus is looked for without --root: $CXR_ROOT/<corpus>, else datasets/<corpus>."""
-    return Path(os.environ.get("CXR_ROOT") or "datasets") / corpus
+def open_split(settings: DataSettings, split: str, *, tables_only: bool = False,
+               expected_split_hash: str | None = None, progress: bool = True) -> "Corpus":
+    """The Dataset of a split ("train", "val" or "test"), as the settings say.
 
-
-def from_config(config, split, **overrides):
-    """The Dataset of a split ("train", "val", "test") that a run's config.json describes.
-
-    `overrides` replace the config's arguments. Raises ValueError for a corpus that is unknown, or
-    not split as the config's "split_hash" says; FileNotFoundError if there is no such root.
+    `tables_only` touches no image: labels and tables are there, items are not. Raises ValueError
+    for an unknown corpus, or one that is not split as in training, where the split's hash of that
+    is expected; FileNotFoundError where the corpus, or an image of it, is absent.
     """
-    if config["data"] not in CORPORA:
-        raise ValueError(f"data: expected one of {', '.join(CORPORA)}, found {config['data']!r}")
-    if "root" in overrides and not os.path.isdir(overrides["root"]):  # no phantoms are drawn there
-        raise FileNotFoundError(f"{overrides['root']}: no such folder; expected the corpus that "
-                                "the run was trained on")
-    corpus = CORPORA[config["data"]]
-    names = inspect.signature(corpus).parameters
-    arguments = {name: config[name] for name in names if name in config} | {"split": split}
-    dataset = corpus(**arguments | overrides)
-    expected = config.get("split_hash")
-    if expected is not None and dataset.split_hash != expected:
+    if settings.corpus not in CORPORA:
+        raise ValueError(f"data: expected one of {', '.join(CORPORA)}, found {settings.corpus!r}")
+    dataset = CORPORA[settings.corpus](
+        settings.root, split, labels=settings.labels, uncertain=settings.uncertain,
+        cohort=settings.cohort, table=settings.table, image_size=settings.image_size,
+        val_fraction=settings.val_fraction, split_seed=settings.split_seed,
+        split_file=settings.split_file, limit=settings.limit, on_missing=settings.on_missing,
+        on_bad=settings.on_bad, cache_dir=settings.cache_dir, workers=settings.workers,
+        cache_only=settings.cache_only, tables_only=tables_only, progress=progress)
+    if expected_split_hash is not None and dataset.split_hash != expected_split_hash:
         raise ValueError(f"{dataset.root}: is not split as it was in training, so patients of its "
                          f"{split} set may have been trained on (split hash "
-                         f"{dataset.split_hash[:12]}, expected {str(expected)[:12]})")
+                         f"{dataset.split_hash[:12]}, expected {str(expected_split_hash)[:12]})")
     return dataset
+
+
+def from_config(config: Mapping[str, Any], split: str, *, tables_only: bool = False,
+                progress: bool = True, **changes: Any) -> "Corpus":
+    """`open_split` for a config that may lack settings; `changes` replace some by name."""
+    names = {field.name for field in fields(DataSettings)}
+    known = {name: value for name, value in config.items() if name in names}
+    settings = DataSettings(**known | {"corpus": config["data"]})
+    if "root" in changes:
+        settings = settings.moved_to(changes["root"])
+    return open_split(replace(settings, **changes), split, tables_only=tables_only,
+                      expected_split_hash=config.get("split_hash"), progress=progress)

@@ -31,6 +31,8 @@ class CheXpert(Corpus):
     """
 
     corpus = "chexpert"
+    title = "CheXpert"
+    in_paper = True
     access = ("CheXpert is at https://aimi.stanford.edu/datasets/chexpert-chest-x-rays after "
               "registration.")
     cohorts = ("paper", "all")

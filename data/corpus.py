@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from data import default_root
 from data.cache.build import build_cache, open_cache
 from data.console import check_whole
 from data.files import find_elsewhere, list_images, list_tree, locate
 from data.labels import RELEASE_NAMES, choose_labels, resolve_uncertain, select_labels
+from data.settings import default_root
 from data.splits import SPLITS, assign, rank, read_split, split_hash, write_split
 
 PHANTOM_MARK = "PHANTOM.txt"  # in the root of phantoms that have a corpus's layout
@@ -24,8 +24,8 @@ PHANTOM_MARK = "PHANTOM.txt"  # in the root of phantoms that have a corpus's lay
 class Corpus:
     """One split of a corpus as pairs of (image uint8 (1, S, S), labels float32 (L,)).
 
-    A subclass sets `corpus`, `access` and `cohorts`, and has a classmethod `read(root, cohort)`,
-    which reads the release's tables into a `data.tables.Release`.
+    A subclass sets `corpus`, `title`, `access` and `cohorts`, and has a classmethod
+    `read(root, cohort)`, which reads the release's tables into a `data.tables.Release`.
 
     Parameters
     ----------
@@ -63,9 +63,11 @@ class Corpus:
         With `tables_only`, all rows of the tables; whether these are phantoms in its layout.
     """
 
-    corpus = ""
-    access = ""
-    cohorts = ("paper",)
+    corpus = ""  # its key in `data.CORPORA`
+    title = ""  # as tables and figures print it
+    access = ""  # where to get it
+    in_paper = False  # whether Tayebi Arasteh et al. 2024 trained on it
+    cohorts: tuple[str, ...] = ("paper",)
 
     def __init__(self, root=None, split="train", *, labels="table3", uncertain="zeros",
                  cohort="paper", table=None, image_size=224, val_fraction=0.05, split_seed=0,

@@ -38,6 +38,8 @@ class Custom(Corpus):
     """
 
     corpus = "custom"
+    title = "custom"
+    in_paper = False
     access = "It holds your images and labels.csv; see data/custom.py."
     table_name = "labels.csv"
     required = ("image", "patient_id")

@@ -19,6 +19,8 @@ class ChestXray14(Corpus):
     """
 
     corpus = "cxr14"
+    title = "ChestX-ray14"
+    in_paper = True
     access = "ChestX-ray14 is at https://nihcc.app.box.com/v/ChestXray-NIHCC."
 
     @classmethod

@@ -29,6 +29,8 @@ class MimicCXR(Corpus):
     """
 
     corpus = "mimic"
+    title = "MIMIC-CXR"
+    in_paper = True
     access = "MIMIC-CXR-JPG is at https://physionet.org/content/mimic-cxr-jpg/ after credentialing."
     cohorts = ("paper", "all", "official")
 

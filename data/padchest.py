@@ -36,6 +36,8 @@ class PadChest(Corpus):
     """
 
     corpus = "padchest"
+    title = "PadChest"
+    in_paper = True
     access = "PadChest is at https://bimcv.cipf.es/bimcv-projects/padchest/ on request."
     cohorts = ("paper", "exact")
 

@@ -18,6 +18,8 @@ class UkaCXR(Custom):
     """
 
     corpus = "ukacxr"
+    title = "UKA-CXR"
+    in_paper = True
     access = "UKA-CXR is internal to University Hospital Aachen; docs/corpora.md has its table."
     table_name = "ukacxr.csv"
     required = ("image", "patient_id", "view")

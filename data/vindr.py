@@ -25,6 +25,8 @@ class VinDrCXR(Corpus):
     """
 
     corpus = "vindr"
+    title = "VinDr-CXR"
+    in_paper = True
     access = "VinDr-CXR is at https://physionet.org/content/vindr-cxr/1.0.0/ after credentialing."
 
     @classmethod

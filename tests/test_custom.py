@@ -209,7 +209,7 @@ class Toy(CORPORA["phantom"]):
 
 
 def test_a_new_corpus_is_a_file_and_a_line(own, tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(CORPORA.data, "toy", f"{__name__}:Toy")
+    monkeypatch.setitem(CORPORA.locations, "toy", f"{__name__}:Toy")
     monkeypatch.chdir(tmp_path)
     root = tmp_path / "toy"
     make_phantom(root, patients=20, size=64)

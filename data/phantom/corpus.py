@@ -19,6 +19,7 @@ class Phantom(Corpus):
     """
 
     corpus = "phantom"
+    title = "Phantom (synthetic)"
     access = "The phantom is drawn there when the folder is absent or empty."
 
     @classmethod
