@@ -21,6 +21,7 @@ PIXEL_DATA = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 # Elements that pydicom would take for a value where they are there and empty.
 OPTIONAL = ("RescaleSlope", "RescaleIntercept", "VOILUTFunction", "WindowCenter", "WindowWidth",
             "HighBit", "PixelPaddingValue", "PixelPaddingRangeLimit")
+META_BYTES = 2**16  # of a file, in which the meta header's transfer syntax stands
 RLE_UNCHECKED = 2**22  # bytes of an RLE frame, which at 64 times their number are harmless
 
 
@@ -98,22 +99,31 @@ def read_dataset(data: bytes) -> "Dataset":
         from pydicom import filereader, uid
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(f"reading DICOM needs pydicom: {INSTALL}") from error
-    file = io.BytesIO(data)
-    filereader.read_preamble(file, force=True)
-    meta = filereader.read_dataset(file, is_implicit_VR=False, is_little_endian=True,
-                                   stop_when=lambda tag, vr, length: tag.group != 2)
-    if meta.get("TransferSyntaxUID") == uid.DeflatedExplicitVRLittleEndian:
-        inflated = _inflate(data[file.tell():])
-        dataset = filereader.read_dataset(io.BytesIO(inflated), is_implicit_VR=False,
-                                          is_little_endian=True)
-        dataset.file_meta = pydicom.dataset.FileMetaDataset()
-        dataset.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
-        return dataset
+    deflated = uid.DeflatedExplicitVRLittleEndian
+    if deflated.encode() in data[:META_BYTES]:
+        file = io.BytesIO(data)
+        filereader.read_preamble(file, force=True)
+        meta = filereader.read_dataset(file, is_implicit_VR=False, is_little_endian=True,
+                                       stop_when=lambda tag, vr, length: tag.group != 2)
+        if meta.get("TransferSyntaxUID") == deflated:
+            return _read_deflated(data[file.tell():])
     dataset = pydicom.dcmread(io.BytesIO(data), force=True)
     if "TransferSyntaxUID" not in dataset.file_meta:  # a bare data set
-        implicit, _ = dataset.original_encoding
+        is_implicit, _ = dataset.original_encoding
         dataset.file_meta.TransferSyntaxUID = (
-            uid.ImplicitVRLittleEndian if implicit else uid.ExplicitVRLittleEndian)
+            uid.ImplicitVRLittleEndian if is_implicit else uid.ExplicitVRLittleEndian)
+    return dataset
+
+
+def _read_deflated(compressed: bytes) -> "Dataset":
+    """The dataset behind the meta header of a deflated file."""
+    from pydicom import filereader, uid
+    from pydicom.dataset import FileMetaDataset
+
+    dataset = filereader.read_dataset(io.BytesIO(_inflate(compressed)), is_implicit_VR=False,
+                                      is_little_endian=True)
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
     return dataset
 
 
@@ -179,12 +189,15 @@ def _check_header(header: "Dataset") -> None:
 def _lift_functional_groups(header: "Dataset") -> None:
     """Put an enhanced image's rescale and window where those of plain images are."""
     for groups in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
-        for group in (header.get(groups) or [])[:1]:
-            for macro in ("PixelValueTransformationSequence", "FrameVOILUTSequence"):
-                for item in (group.get(macro) or [])[:1]:
-                    for element in item:
-                        if element.tag not in header:
-                            header.add(element)
+        if not header.get(groups):
+            continue
+        of_first_frame = header[groups].value[0]
+        for macro in ("PixelValueTransformationSequence", "FrameVOILUTSequence"):
+            if not of_first_frame.get(macro):
+                continue
+            for element in of_first_frame[macro].value[0]:
+                if element.tag not in header:
+                    header.add(element)
 
 
 @dataclass(frozen=True)
@@ -245,9 +258,11 @@ def _check_rle(frame: bytes, pixels: int) -> None:
             if code < 128:  # that many bytes and one follow as they are
                 decoded += code + 1
                 start += code + 2
-            else:  # the next byte is repeated; 128 alone says nothing
-                decoded += (257 - code) % 129
-                start += 1 if code == 128 else 2
+            elif code == 128:  # says nothing
+                start += 1
+            else:  # the next byte is repeated
+                decoded += 257 - code
+                start += 2
             if decoded > 2 * pixels + 128:
                 raise ValueError(f"a run-length segment of more than {pixels:,} pixels")
 
@@ -255,39 +270,43 @@ def _check_rle(frame: bytes, pixels: int) -> None:
 def _stored_pixels(header: "Dataset") -> tuple[np.ndarray, np.ndarray | None]:
     """The stored values (H, W), and which of them are padding, None where none is."""
     padding = _padding_range(header)
+    if padding is None:
+        return _decode_frame(header), None
     allocated, stored = header.get("BitsAllocated"), header.get("BitsStored")
-    signed = header.get("PixelRepresentation") == 1
-    compressed = header.file_meta.TransferSyntaxUID.is_encapsulated
-    if padding is None or not stored or stored >= allocated or compressed:
+    is_compressed = header.file_meta.TransferSyntaxUID.is_encapsulated
+    if is_compressed or not stored or stored >= allocated:
         image = _decode_frame(header)
-        return image, _mask_if_any(padding, image)
+        mask = padding.mask(image)
+    else:
+        # Some devices pad beyond the stored bits, as with 65535 beside 12 bits. pydicom drops the
+        # upper bits, after which that were tissue: look at the whole cells first.
+        header.BitsStored, header.HighBit = allocated, allocated - 1
+        cells = _decode_frame(header)
+        header.BitsStored, header.HighBit = stored, stored - 1
+        unused = allocated - stored
+        image = (cells << unused) >> unused
+        mask = padding.mask(image)
+        lowest, highest = _stored_range(stored, header)
+        if padding.low < lowest or padding.high > highest:
+            mask |= padding.mask(cells)
+    if not mask.any():
+        return image, None
+    return image, mask
 
-    # Some devices pad beyond the stored bits, as with 65535 beside 12 bits. pydicom drops the upper
-    # bits, after which that were tissue: look at the whole cells first.
-    header.BitsStored, header.HighBit = allocated, allocated - 1
-    cells = _decode_frame(header)
-    header.BitsStored, header.HighBit = stored, stored - 1
-    unused = allocated - stored
-    image = (cells << unused) >> unused
-    lowest = -(2 ** (stored - 1)) if signed else 0
-    mask = padding.mask(image)
-    if padding.low < lowest or padding.high >= lowest + 2**stored:
-        mask |= padding.mask(cells)
-    return image, mask if mask.any() else None
+
+def _stored_range(bits: int, header: "Dataset") -> tuple[int, int]:
+    """The lowest and highest value that so many bits can store."""
+    if header.get("PixelRepresentation") == 1:  # signed
+        return -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+    return 0, 2**bits - 1
 
 
 def _decode_frame(header: "Dataset") -> np.ndarray:
+    """pydicom's stored values (H, W)."""
     image = header.pixel_array
     if image.ndim != 2:
         raise ValueError(f"pixels of shape {image.shape}; expected one gray frame")
     return image
-
-
-def _mask_if_any(padding: PaddingRange | None, image: np.ndarray) -> np.ndarray | None:
-    if padding is None:
-        return None
-    mask = padding.mask(image)
-    return mask if mask.any() else None
 
 
 def _padding_range(header: "Dataset") -> PaddingRange | None:
@@ -386,9 +405,7 @@ def _may_be_negative(header: "Dataset") -> bool:
     signed = header.get("PixelRepresentation") == 1
     if "RescaleSlope" not in header or "RescaleIntercept" not in header:
         return signed
-    bits = int(header.get("BitsStored") or 16)
-    lowest = -(2 ** (bits - 1)) if signed else 0
-    highest = lowest + 2**bits - 1
+    lowest, highest = _stored_range(int(header.get("BitsStored") or 16), header)
     slope, intercept = float(header.RescaleSlope), float(header.RescaleIntercept)
     return min(lowest * slope, highest * slope) + intercept < 0
 
@@ -406,8 +423,8 @@ def _read_table(item: "Dataset", header: "Dataset", signed: bool) -> LookupTable
         first = _as_16_bits(first, signed)
     data = item.LUTData
     if isinstance(data, bytes):
-        little = header.file_meta.TransferSyntaxUID.is_little_endian
-        words = np.frombuffer(data + bytes(len(data) % 2), "<u2" if little else ">u2")
+        is_little_endian = header.file_meta.TransferSyntaxUID.is_little_endian
+        words = np.frombuffer(data + bytes(len(data) % 2), "<u2" if is_little_endian else ">u2")
     else:
         words = np.array([int(word) & 0xFFFF for word in np.ravel(data)], np.uint16)
     if len(words) >= count:
