@@ -1,13 +1,17 @@
 """Intervals: Student's t without SciPy, percentiles of replicates, and Wilson's for shares."""
 
 import math
+from statistics import NormalDist
 
 import numpy as np
 
 from stats.metrics import METRICS
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(200)
-_LGAMMA, _ERFC = (np.vectorize(f, otypes=[float]) for f in (math.lgamma, math.erfc))
+_LGAMMA = np.vectorize(math.lgamma, otypes=[float])
+_ERFC = np.vectorize(math.erfc, otypes=[float])
+_NORMAL_DEVIATE = np.vectorize(NormalDist().inv_cdf, otypes=[float])
+NORMAL_95 = NormalDist().inv_cdf(0.975)  # standard errors to either side of a 95 % interval
 
 
 def t_test(t, df):
@@ -40,6 +44,42 @@ def t_quantile(level, df):
         if not (np.abs(step) > 1e-9 * t).any():
             break
     return t[()]
+
+
+def mixed_half_width(level: float, known: np.ndarray, estimated: np.ndarray,
+                     df: np.ndarray) -> np.ndarray:
+    """How far an interval reaches to either side, if one part of the variance is known.
+
+    The other part is estimated with `df` degrees of freedom: sqrt(z^2 known + t^2 estimated). That
+    is never longer than if t stood with both, and falls with either part.
+    """
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    return np.sqrt(z**2 * known + t_quantile(level, df) ** 2 * estimated)
+
+
+def mixed_p_value(value: np.ndarray, known: np.ndarray, estimated: np.ndarray,
+                  df: np.ndarray) -> np.ndarray:
+    """Two-sided p-values: 1 less the level at which `mixed_half_width` is |value|.
+
+    Where nothing is estimated it is the normal test, where nothing is known Student's; without any
+    variance p is 1 of no difference, else 0.
+    """
+    value, known, estimated, df = np.broadcast_arrays(
+        np.abs(value), *(np.asarray(x, float) for x in (known, estimated, df)))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        of_normal = np.where(value == 0, 1.0, _ERFC(value / np.sqrt(2 * known)))
+        shortest = np.where(value == 0, 0.0, value / np.sqrt(known + estimated))
+        longest = np.where(value == 0, 0.0, value / np.sqrt(estimated))
+    # t lies between these two, since z is never larger than t; its arctangent is bounded
+    low, high = np.arctan(shortest / np.sqrt(df)), np.arctan(longest / np.sqrt(df))
+    for _ in range(60):
+        middle = (low + high) / 2
+        t = np.sqrt(df) * np.tan(middle)
+        z = _NORMAL_DEVIATE(np.clip(t_test(t, df) / 2, 1e-16, 0.5))
+        is_short = z**2 * known + t**2 * estimated < value**2
+        low, high = np.where(is_short, middle, low), np.where(is_short, high, middle)
+    of_mixture = t_test(np.sqrt(df) * np.tan((low + high) / 2), df)
+    return np.where(estimated > 0, of_mixture, of_normal)
 
 
 def nanmean(values, axis):

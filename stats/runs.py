@@ -1,102 +1,185 @@
 """Is the difference one of training procedures? Inference over training runs and test patients.
 
 Run k of an init scores theta + r_k + e + e_k on the test set: r_k is the luck of the run, e that of
-the test patients, which all runs share, and e_k what a run makes of them alone. The bootstrap gives
-the variances of e and of e_k; the variance s^2 between runs is that of r_k + e_k. So the mean over
-K runs has the variance Var(e) + s^2 / K. docs/statistics.md has the rest, and the simulations.
+the test patients, which all runs share, and e_k what a run makes of them alone. This is the model
+of Obuchowski and Rockette, "Hypothesis testing of diagnostic accuracy for multiple readers and
+multiple tests: an ANOVA approach with dependent observations", Communications in Statistics -
+Simulation and Computation 24 (1995), with inits for tests and runs for readers (each reader reads
+one test alone). The bootstrap gives the variances of e and of e_k; the variance s^2 between runs is
+that of r_k + e_k. docs/statistics.md has the formulas and the simulations.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
-from stats.bootstrap import p_values
-from stats.intervals import nanmean, sd_and_ci, t_quantile, t_test
+from stats.bootstrap import Alternative, p_values
+from stats.intervals import (
+    NORMAL_95,
+    mixed_half_width,
+    mixed_p_value,
+    nanmean,
+    sd_and_ci,
+)
 
 
 @dataclass(frozen=True)
 class RunsInference:
     """A mean over runs, or a difference of two such means: (L,) float64 arrays, NaN if undefined.
 
-    `replicates` are (B, L), and `sd` is theirs; `df` are the degrees of freedom of the standard
-    error `se`; `ci` is (L, 2), `p_value` two-sided. `share_of_runs` is the part of the variance
-    that more runs would make smaller, None where single runs say nothing of it.
+    value, replicates : on the test set, and (B, L) in the bootstrap
+    sd : of the replicates
+    se : standard error over test patients and, where there are several, over runs
+    se_test : what more runs would leave of it, which is due to the test patients
+    known, estimated : the two parts of se^2 that an interval is made of: it reaches as far as
+        sqrt(z^2 known + t^2 estimated), with t of `df` degrees of freedom
+    ci : (L, 2), 95 %
+    p_value : two-sided, unless one asks for single runs in another way
+    share_of_runs : the part of se^2 that more runs would make smaller. None of single runs, which
+        say nothing of it: then all is about these trained models, and not about their procedures
+    sd_of_a_run : standard deviation of e_k; None of single runs
     """
 
     value: np.ndarray
     replicates: np.ndarray
     sd: np.ndarray
     se: np.ndarray
+    se_test: np.ndarray
+    known: np.ndarray
+    estimated: np.ndarray
     df: np.ndarray
     ci: np.ndarray
     p_value: np.ndarray
     share_of_runs: np.ndarray | None
+    sd_of_a_run: np.ndarray | None
+    bounds: tuple[float, float]
 
-    def interval(self, level: float) -> np.ndarray:
-        """Interval (L, 2): percentiles of single runs, Student's t of several."""
-        if self.share_of_runs is None:
+    @property
+    def is_about_these_models(self) -> bool:
+        """Whether nothing is known of other runs, so that all holds for these networks alone."""
+        return self.share_of_runs is None
+
+    @property
+    def normal_se(self) -> np.ndarray:
+        """What the standard error would be, had a normal distribution the same 95 % interval."""
+        if self.is_about_these_models:
+            return self.se
+        return mixed_half_width(0.95, self.known, self.estimated, self.df) / NORMAL_95
+
+    def interval(self, level: float = 0.95) -> np.ndarray:
+        """Interval (L, 2): percentiles of single runs, else Student's; within the bounds."""
+        if self.is_about_these_models:
             return sd_and_ci(self.replicates, level)[1]
-        width = self.se * t_quantile(level, self.df)
-        return np.stack([self.value - width, self.value + width], axis=-1)
+        half_width = mixed_half_width(level, self.known, self.estimated, self.df)
+        ends = np.stack([self.value - half_width, self.value + half_width], axis=-1)
+        return np.clip(ends, *self.bounds)
 
-    def p_one_sided(self, alternative, null):
+    def p_one_sided(self, alternative: Literal["greater", "less"], null: float) -> np.ndarray:
         """P-values (L,) of the value being "greater" or "less" than `null`."""
-        if self.share_of_runs is None:
+        if self.is_about_these_models:
             return p_values(self.replicates, alternative, null)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            t = (self.value - null) / self.se
-        greater = np.where(t > 0, t_test(t, self.df) / 2, 1 - t_test(t, self.df) / 2)
+        distance = self.value - null
+        one_tail = mixed_p_value(distance, self.known, self.estimated, self.df) / 2
+        greater = np.where(distance > 0, one_tail, 1 - one_tail)
         return greater if alternative == "greater" else 1 - greater
 
 
-def infer_runs(a, b=None, alternative="two-sided"):
-    """Estimate, interval and p-value that hold for the training procedure: a `RunsInference`.
+@dataclass(frozen=True)
+class _BetweenRuns:
+    """Variances (L,) that are pooled over the inits, weighted by their degrees of freedom."""
+
+    total: np.ndarray  # s^2, of r_k + e_k
+    own: np.ndarray  # of e_k
+    df: int
+
+
+def infer_runs(a: np.ndarray, b: np.ndarray | None = None, alternative: Alternative = "two-sided",
+               bounds: tuple[float, float] = (-np.inf, np.inf)) -> RunsInference:
+    """Estimate, interval and p-value that hold for the training procedure.
 
     Parameters
     ----------
     a : (B + 1, K, L) array
         A metric of each of K runs: on the test set, then in each bootstrap replicate.
     b : (B + 1, K', L) array, optional
-        Of a second procedure, on the same resamples: the difference a - b is estimated.
+        Of a second procedure, on the same resamples: the difference a - b is estimated. The two
+        are taken to vary alike between runs.
     alternative : str
         Of single runs, as in `stats.p_values`.
+    bounds : (float, float)
+        Of the metric: no interval leaves them, nor one of a difference what they allow.
 
     If only one procedure has several runs, its variance between them stands for the other's. If
     none has, nothing is known of it: all is about these runs alone, with the standard error,
     percentiles and p-values of the replicates.
     """
-    sides = [x for x in (a, b) if x is not None]
-    counts = [x.shape[1] for x in sides]
-    over_runs = a.mean(axis=1) if b is None else a.mean(axis=1) - b.mean(axis=1)
+    sides = [a] if b is None else [a, b]
+    counts = [side.shape[1] for side in sides]
+    over_runs = a.mean(axis=1)
+    if b is not None:
+        over_runs = over_runs - b.mean(axis=1)
+        bounds = (bounds[0] - bounds[1], bounds[1] - bounds[0])
     value, replicates = over_runs[0], over_runs[1:]
     sd, percentiles = sd_and_ci(replicates)
+    zero = np.zeros_like(value)
     if max(counts) == 1:
-        return RunsInference(value, replicates, sd, sd, np.full(len(value), np.inf), percentiles,
-                             p_values(replicates, alternative), None)
-    parts, freedom = [], []  # of the variance: (s^2 / K, Var(e_k) / K)
-    for count, x in zip(counts, sides):
-        if count > 1:
-            # of one run and of the mean of K: they differ by (K - 1) / K Var(e_k)
-            one, mean = _variance(x[1:]).mean(axis=0), _variance(x[1:].mean(axis=1))
-            own = np.maximum(one - mean, 0) * count / (count - 1)
-            # where an init has a single run, the other's variance stands for its own
-            weight = 1 / count if min(counts) > 1 else sum(1 / k for k in counts)
-            parts.append((x[0].var(axis=0, ddof=1) * weight, own * weight))
-            freedom.append(count - 1)
-    patients = _variance(replicates)  # Var(e) + sum of Var(e_k) / K
-    between = sum(part for part, _ in parts)
-    variance = np.maximum(patients - sum(own for _, own in parts), 0) + between
-    se = np.sqrt(variance)
+        return RunsInference(value, replicates, sd, sd, sd, known=sd**2, estimated=zero,
+                             df=zero + np.inf, ci=percentiles,
+                             p_value=p_values(replicates, alternative), share_of_runs=None,
+                             sd_of_a_run=None, bounds=bounds)
+
+    between = _between_runs(sides)
+    per_mean = sum(1 / count for count in counts)  # of a variance between runs, in that of `value`
+    patients = np.maximum(_variance(replicates) - per_mean * between.own, 0)  # Var(e)
+    luck = per_mean * np.maximum(between.total - between.own, 0)
+    df = np.full(len(value), float(between.df))
+    if b is None:
+        known, estimated = zero, patients + per_mean * np.maximum(between.total, between.own)
+        df = _satterthwaite(estimated, estimated - patients, between.df)
+    elif min(counts) > 1:
+        known, estimated = patients + per_mean * between.own, luck
+    else:  # a borrowed variance has few degrees of freedom: nothing of it is taken for known
+        known, estimated = patients, per_mean * between.total
+    variance = known + estimated
     with np.errstate(invalid="ignore", divide="ignore"):
-        df = np.minimum(1e6, variance**2 / sum(part**2 / f for (part, _), f in zip(parts, freedom)))
-        df = np.where(variance > 0, df, 1e6)
-        t = np.where(value == 0, 0, value / se)
-        share = sum(np.maximum(part - own, 0) for part, own in parts) / variance
-    width = se * t_quantile(0.95, df)
-    return RunsInference(value, replicates, sd, se, df,
-                         np.stack([value - width, value + width], axis=-1), t_test(t, df), share)
+        share = luck / variance
+    half_width = mixed_half_width(0.95, known, estimated, df)
+    ends = np.stack([value - half_width, value + half_width], axis=-1)
+    return RunsInference(value, replicates, sd, np.sqrt(variance), np.sqrt(patients), known,
+                         estimated, df, np.clip(ends, *bounds),
+                         mixed_p_value(value, known, estimated, df), share, np.sqrt(between.own),
+                         bounds)
 
 
-def _variance(replicates):
+def _between_runs(sides: Sequence[np.ndarray]) -> _BetweenRuns:
+    """The variances between the runs of an init, pooled over the inits that have several."""
+    total: np.ndarray | float = 0.0
+    own: np.ndarray | float = 0.0
+    df = 0
+    for runs in sides:
+        count = runs.shape[1]
+        if count == 1:
+            continue
+        # The variance over replicates of one run is Var(e) + Var(e_k), that of the mean of K runs
+        # is Var(e) + Var(e_k) / K: they differ by (K - 1) / K of Var(e_k).
+        of_one_run = _variance(runs[1:]).mean(axis=0)
+        of_the_mean = _variance(runs[1:].mean(axis=1))
+        own_of_init = np.maximum(of_one_run - of_the_mean, 0) * count / (count - 1)
+        total = total + (count - 1) * runs[0].var(axis=0, ddof=1)
+        own = own + (count - 1) * own_of_init
+        df += count - 1
+    return _BetweenRuns(np.asarray(total) / df, np.asarray(own) / df, df)
+
+
+def _satterthwaite(variance: np.ndarray, of_runs: np.ndarray, df_of_runs: int) -> np.ndarray:
+    """Degrees of freedom of a variance of which the part `of_runs` has but `df_of_runs`."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        df = df_of_runs * (variance / of_runs)**2
+    return np.where(of_runs > 0, np.minimum(df, 1e6), 1e6)
+
+
+def _variance(replicates: np.ndarray) -> np.ndarray:
     """Variance over the replicates that are defined."""
     return nanmean((replicates - nanmean(replicates, axis=0)) ** 2, axis=0)

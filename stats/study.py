@@ -250,11 +250,10 @@ def _largest_counts(metric: str, classes: np.ndarray, is_averaged: np.ndarray) -
 
 def _estimates(group: RunGroup, metric: str) -> list[Estimate]:
     """A metric of each label, then of the mean over labels."""
-    inference = infer_runs(group.values[metric])
+    inference = infer_runs(group.values[metric], bounds=METRICS[metric].bounds)
     intervals = inference.ci
     if METRICS[metric].is_share:
-        intervals = score_interval(inference.value, inference.se**2, group.trials[metric],
-                                   inference.df)
+        intervals = score_interval(inference.value, inference.normal_se**2, group.trials[metric])
     sd_between_runs = None
     if len(group.models) > 1:
         sd_between_runs = group.values[metric][0].std(axis=0, ddof=1)
@@ -328,7 +327,8 @@ def _comparison(a: RunGroup, b: RunGroup, labels: Sequence[str],
     """Differences a - b of every metric with p-values, and DeLong's beside them for single runs."""
     by_metric = {}
     for metric, reasons in not_tested.items():
-        inference = infer_runs(a.values[metric], b.values[metric], alternative)
+        inference = infer_runs(a.values[metric], b.values[metric], alternative,
+                               METRICS[metric].bounds)
         *of_labels, of_mean = _tests(inference, reasons, margin if metric == "auroc" else None,
                                      has_floor=alternative != "paper")
         by_metric[metric] = Comparison(

@@ -202,12 +202,11 @@ def _group_scores(attribute: str, name: str, inside: np.ndarray, patients: np.nd
 def _estimate(values: np.ndarray, trials: float) -> Estimate:
     """A metric's value and interval."""
     inference = infer_runs(values)
-    se = inference.se[0]
-    low, high = score_interval(inference.value[0], se**2, trials, inference.df[0]).tolist()
+    low, high = score_interval(inference.value[0], inference.normal_se[0]**2, trials).tolist()
     sd_between_runs = None
     if values.shape[1] > 1:
         sd_between_runs = float(values[0, :, 0].std(ddof=1))
-    return Estimate(float(inference.value[0]), (low, high), float(se),
+    return Estimate(float(inference.value[0]), (low, high), float(inference.se[0]),
                     float(nanmean(inference.replicates, axis=0)[0]), float(inference.sd[0]),
                     sd_between_runs)
 

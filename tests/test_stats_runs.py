@@ -5,7 +5,7 @@ import pytest
 from scipy import stats as scipy_stats
 
 from stats import p_values, power
-from stats.intervals import t_quantile, t_test
+from stats.intervals import mixed_half_width, mixed_p_value, t_quantile, t_test
 from stats.runs import infer_runs
 
 
@@ -33,19 +33,19 @@ def without_patients(runs):
     return np.tile(runs, (11, 1, 1))
 
 
-def test_without_patients_it_is_welchs_t_test():
+def test_without_patients_it_is_students_t_test():
     """A test set without end: only the runs vary."""
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(3, 4)), rng.normal(size=(5, 4)) + 0.5
     found = infer_runs(without_patients(a), without_patients(b))
-    welch = scipy_stats.ttest_ind(a, b, equal_var=False)
-    np.testing.assert_allclose(found.p_value, welch.pvalue, rtol=1e-8)
-    np.testing.assert_allclose(found.df, welch.df, rtol=1e-10)
-    interval = welch.confidence_interval(0.95)
+    students = scipy_stats.ttest_ind(a, b)
+    np.testing.assert_allclose(found.p_value, students.pvalue, rtol=1e-8)
+    np.testing.assert_allclose(found.df, students.df, rtol=1e-10)
+    interval = students.confidence_interval(0.95)
     np.testing.assert_allclose(found.ci, np.stack([interval.low, interval.high], 1), rtol=1e-7)
     np.testing.assert_allclose(found.share_of_runs, 1)
     for null in (-0.4, 0.4):  # non-inferiority and equivalence shift the null
-        shifted = scipy_stats.ttest_ind(a - null, b, equal_var=False, alternative="greater")
+        shifted = scipy_stats.ttest_ind(a - null, b, alternative="greater")
         np.testing.assert_allclose(found.p_one_sided("greater", null), shifted.pvalue, rtol=1e-8)
         np.testing.assert_allclose(found.p_one_sided("less", null), 1 - shifted.pvalue, rtol=1e-8)
     one = infer_runs(without_patients(a))
@@ -59,10 +59,59 @@ def test_variances_of_patients_and_runs_add_and_nothing_counts_twice():
     found = infer_runs(
         linear_replicates(rng, a, shared, own), linear_replicates(rng, b, shared, own)
     )
-    expected = 2 * shared**2 + a.var(ddof=1) / 3 + b.var(ddof=1) / 4
+    pooled = (2 * a.var(ddof=1) + 3 * b.var(ddof=1)) / 5
+    expected = 2 * shared**2 + pooled * (1 / 3 + 1 / 4)
+    assert pooled > own**2
     assert found.se[0] ** 2 == pytest.approx(expected, rel=0.02)
-    luck = max(a.var(ddof=1) - own**2, 0) / 3 + max(b.var(ddof=1) - own**2, 0) / 4
+    assert found.se_test[0] ** 2 == pytest.approx(2 * shared**2, rel=0.05)
+    assert found.sd_of_a_run[0] == pytest.approx(own, rel=0.03)
+    luck = (pooled - own**2) * (1 / 3 + 1 / 4)
     assert found.share_of_runs[0] == pytest.approx(luck / expected, rel=0.05)
+
+
+def test_runs_that_agree_by_chance_still_differ_as_much_as_each_makes_of_the_patients():
+    rng = np.random.default_rng(4)
+    shared, own = 0.3, 0.4
+    same = np.zeros((2, 1))
+    found = infer_runs(
+        linear_replicates(rng, same, shared, own), linear_replicates(rng, same, shared, own)
+    )
+    assert found.share_of_runs[0] == 0
+    assert found.se[0] ** 2 == pytest.approx(2 * shared**2 + own**2, rel=0.05)
+
+
+@pytest.mark.parametrize("df", [1, 2, 4, 20])
+def test_the_interval_of_a_part_known_and_a_part_estimated_and_its_p_agree(df):
+    """Between the normal test and Student's, and p = 1 - level where the interval ends at zero."""
+    known, estimated = np.array([0.0, 0.5, 1.0]), np.array([1.0, 0.5, 0.0])
+    for level in (0.5, 0.9, 0.95, 0.999):
+        ends = mixed_half_width(level, known, estimated, np.full(3, df))
+        expected = scipy_stats.t.ppf((1 + level) / 2, df)
+        normal = scipy_stats.norm.ppf((1 + level) / 2)
+        np.testing.assert_allclose(ends[[0, 2]], [expected, normal], rtol=1e-6)
+        assert ends[1] ** 2 == pytest.approx((expected**2 + normal**2) / 2, rel=1e-6)
+        p = mixed_p_value(ends, known, estimated, np.full(3, df))
+        np.testing.assert_allclose(p, 1 - level, rtol=1e-6)
+
+
+def test_more_test_patients_never_make_an_interval_longer():
+    """The runs' values as they are, and ever less variance from the patients."""
+    runs = np.random.default_rng(5).normal(size=(2, 2, 3))
+    rng = np.random.default_rng(6)
+    noise = [linear_replicates(rng, 0 * side, 1, 0.5) for side in runs]
+    widths = []
+    for scale in (1, 0.5, 0.25, 0.1, 0.01):
+        found = infer_runs(*(side + scale * errors for side, errors in zip(runs, noise)))
+        widths.append(np.diff(found.ci)[:, 0])
+    assert (np.diff(widths, axis=0) <= 0).all()
+
+
+def test_no_interval_leaves_what_the_metric_allows():
+    a, b = np.array([[0.1], [0.9]]), np.array([[0.2], [0.8]])
+    found = infer_runs(without_patients(a), without_patients(b), bounds=(0, 1))
+    assert found.ci.tolist() == [[-1, 1]]
+    alone = infer_runs(without_patients(a), bounds=(0, 1))
+    assert alone.ci.tolist() == alone.interval(0.99).tolist() == [[0, 1]]
 
 
 def test_a_single_run_borrows_the_others_variance():
