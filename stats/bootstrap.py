@@ -50,11 +50,16 @@ class Bootstrap:
     classes: np.ndarray
 
     def ci(self, metric: str = "auroc", level: float = 0.95) -> np.ndarray:
-        """Interval (L, 2): `stats.intervals.score_interval` of a share, else percentiles."""
+        """Interval (L, 2): `stats.intervals.score_interval` of a share, else percentiles.
+
+        NaN of a metric that has none (`stats.metrics.Metric.has_interval`).
+        """
         sd, percentiles = sd_and_ci(self.values[metric], level)
+        if not METRICS[metric].has_interval:
+            return np.full_like(percentiles, np.nan)
         if not METRICS[metric].is_share:
             return percentiles
-        trials = largest_count(metric, *self.classes)
+        trials = largest_count(metric, *self.classes, self.value[metric])
         return score_interval(self.value[metric], sd**2, trials, level=level)
 
 

@@ -11,6 +11,8 @@ _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(200)
 _LGAMMA = np.vectorize(math.lgamma, otypes=[float])
 _ERFC = np.vectorize(math.erfc, otypes=[float])
 _NORMAL_DEVIATE = np.vectorize(NormalDist().inv_cdf, otypes=[float])
+TRIALS_OF_AN_AREA = 3  # per unit of the rarer class, where nearly no pair is in the wrong order
+FAILURES_TO_TRUST = 2  # from so many units on, the bootstrap's variance is taken for more and more
 NORMAL_95 = NormalDist().inv_cdf(0.975)  # standard errors to either side of a 95 % interval
 
 
@@ -75,7 +77,8 @@ def mixed_p_value(value: np.ndarray, known: np.ndarray, estimated: np.ndarray,
     for _ in range(60):
         middle = (low + high) / 2
         t = np.sqrt(df) * np.tan(middle)
-        z = _NORMAL_DEVIATE(np.clip(t_test(t, df) / 2, 1e-16, 0.5))
+        with np.errstate(invalid="ignore"):  # of NaN
+            z = _NORMAL_DEVIATE(np.clip(t_test(t, df) / 2, 1e-16, 0.5))
         is_short = z**2 * known + t**2 * estimated < value**2
         low, high = np.where(is_short, middle, low), np.where(is_short, high, middle)
     of_mixture = t_test(np.sqrt(df) * np.tan((low + high) / 2), df)
@@ -101,17 +104,46 @@ def sd_and_ci(values, level=0.95):
     return sd.reshape(values.shape[1:]), ci.reshape(*values.shape[1:], 2)
 
 
-def largest_count(metric: str, positives: np.ndarray, negatives: np.ndarray) -> np.ndarray:
+def largest_count(metric: str, positives: np.ndarray, negatives: np.ndarray,
+                  value: np.ndarray) -> np.ndarray:
     """The most independent trials that a share may count for, in `score_interval`.
 
-    docs/statistics.md has the coverage. `positives` and `negatives` count what is drawn.
+    The bootstrap's variance is not to be trusted where a share rests on one or two units that fail
+    (or succeed): a share near 1 may then count for so many trials at the most as the rarer class
+    has units, or for three times as many if it is an area, which is made of pairs. With more than
+    two failures the bound grows as their number. docs/statistics.md has the coverage.
+
+    Parameters
+    ----------
+    metric : str
+        Of `stats.metrics.METRICS`, a share.
+    positives, negatives : (L,) arrays
+        How many units that are drawn, images or patients, are of each class.
+    value : (L,) array
+        Of the metric on the test set.
+
+    Returns
+    -------
+    (L,) float64 array
     """
     denominator = METRICS[metric].denominator
     if denominator == "rarer class":
-        return 3 * np.minimum(positives, negatives)
-    if denominator == "both":
-        return positives + negatives
-    return negatives if denominator == "negatives" else positives
+        units = np.minimum(positives, negatives)
+    elif denominator == "both":
+        units = positives + negatives
+    elif denominator == "negatives":
+        units = negatives
+    else:
+        units = positives
+    rarer_outcome = np.minimum(value, 1 - value)
+    if denominator == "positives and calls":  # many calls: a low share rests on many units
+        rarer_outcome = np.where(value > 0, 1 - value, 0)
+    failures = rarer_outcome * units
+    trials_per_unit = 1
+    if denominator == "rarer class":
+        trials_per_unit = TRIALS_OF_AN_AREA
+    trials = trials_per_unit * units * np.maximum(1, failures / FAILURES_TO_TRUST)
+    return np.where(np.isnan(value), units, trials)
 
 
 def score_interval(value, variance, most, df=np.inf, level=0.95):

@@ -58,8 +58,11 @@ class Metric:
         as it is, with percentiles
     bounds : of its possible values
     denominator : of which images a share is one, which limits how many independent trials it may
-        count for (`stats.intervals.largest_count`)
+        count for (`stats.intervals.largest_count`); F1 and average precision are shares of
+        positives and of what is called positive, together
     larger_is_better : None where the best value lies in between
+    has_interval : whether the bootstrap gives one, and a test; it does not for what noise alone
+        makes larger
     """
 
     name: str
@@ -69,8 +72,10 @@ class Metric:
                    "probabilities"]
     is_share: bool
     bounds: tuple[float, float]
-    denominator: Literal["positives", "negatives", "both", "rarer class"] | None
+    denominator: Literal["positives", "negatives", "both", "rarer class",
+                         "positives and calls"] | None
     larger_is_better: bool | None
+    has_interval: bool = True
 
     def __post_init__(self) -> None:
         if self.is_share and self.denominator is None:
@@ -120,9 +125,9 @@ METRICS: dict[str, Metric] = {metric.name: metric for metric in (
     Metric("accuracy", "Accuracy", accuracy, "threshold", True, UNIT, "both", True),
     Metric("sensitivity", "Sensitivity", sensitivity, "threshold", True, UNIT, "positives", True),
     Metric("specificity", "Specificity", specificity, "threshold", True, UNIT, "negatives", True),
-    Metric("f1", "F1", f1, "threshold", True, UNIT, "positives", True),
+    Metric("f1", "F1", f1, "threshold", True, UNIT, "positives and calls", True),
     Metric("average_precision", "Average precision", average_precision, "precision-recall curve",
-           True, UNIT, "positives", True),
+           True, UNIT, "positives and calls", True),
     Metric("brier", "Brier score", calibration.brier_score, "probabilities",
            False, UNIT, None, False),
     Metric("calibration_slope", "Calibration slope", calibration.slope, "probabilities",
@@ -130,7 +135,7 @@ METRICS: dict[str, Metric] = {metric.name: metric for metric in (
     Metric("calibration_intercept", "Calibration intercept", calibration.intercept, "probabilities",
            False, ANY, None, None),
     Metric("ece", "Calibration error", calibration.expected_calibration_error, "probabilities",
-           False, UNIT, None, False),
+           False, UNIT, None, False, has_interval=False),
     Metric("net_benefit", "Net benefit", net_benefit, "treatment threshold",
            False, (-np.inf, 1.0), None, True),
 )}

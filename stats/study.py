@@ -173,6 +173,8 @@ def _reasons_not_to_test(metric: str, reasons: Sequence[str | None],
     """Why a metric's difference is not tested: of each label, then of the mean over labels."""
     if METRICS[metric].needs == "treatment threshold" and net_benefit_at is None:
         return ["the models' thresholds differ"] * (len(reasons) + 1)
+    if not METRICS[metric].has_interval:
+        return ["noise alone makes it larger, in resamples more so"] * (len(reasons) + 1)
     of_labels = [reason or few for reason, few in zip(reasons, too_few)]
     of_mean = None if None in of_labels else "no label has enough positives and negatives"
     return [*of_labels, of_mean]
@@ -221,7 +223,9 @@ def _group_runs(models: Sequence[Predictions], points: Sequence[OperatingPoint],
         values, trials = {}, {}
         for metric, is_averaged in of_mean.items():
             values[metric] = _values_of_runs(bootstraps, metric, is_averaged)
-            trials[metric] = _largest_counts(metric, bootstraps[0].classes, is_averaged)
+            on_test_set = values[metric][0, :, :-1].mean(axis=0)
+            trials[metric] = _largest_counts(metric, bootstraps[0].classes, on_test_set,
+                                             is_averaged)
         groups.append(RunGroup([models[number] for number in runs],
                                [points[number] for number in runs], of_mean, values, trials))
     return groups
@@ -240,9 +244,10 @@ def _values_of_runs(bootstraps: Sequence[Bootstrap], metric: str,
     return np.concatenate(parts)
 
 
-def _largest_counts(metric: str, classes: np.ndarray, is_averaged: np.ndarray) -> np.ndarray:
+def _largest_counts(metric: str, classes: np.ndarray, values: np.ndarray,
+                    is_averaged: np.ndarray) -> np.ndarray:
     """`RunGroup.trials` of one metric: for the mean, the labels are taken for independent."""
-    trials = largest_count(metric, *classes)
+    trials = largest_count(metric, *classes, values)
     with np.errstate(invalid="ignore", divide="ignore"):
         of_mean = is_averaged.sum()**2 / (1 / trials[is_averaged]).sum()
     return np.append(trials, of_mean)
@@ -254,6 +259,8 @@ def _estimates(group: RunGroup, metric: str) -> list[Estimate]:
     intervals = inference.ci
     if METRICS[metric].is_share:
         intervals = score_interval(inference.value, inference.normal_se**2, group.trials[metric])
+    if not METRICS[metric].has_interval:
+        intervals = np.full_like(inference.ci, np.nan)
     sd_between_runs = None
     if len(group.models) > 1:
         sd_between_runs = group.values[metric][0].std(axis=0, ddof=1)
@@ -329,6 +336,8 @@ def _comparison(a: RunGroup, b: RunGroup, labels: Sequence[str],
     for metric, reasons in not_tested.items():
         inference = infer_runs(a.values[metric], b.values[metric], alternative,
                                METRICS[metric].bounds)
+        if not METRICS[metric].has_interval:
+            inference = replace(inference, ci=np.full_like(inference.ci, np.nan))
         *of_labels, of_mean = _tests(inference, reasons, margin if metric == "auroc" else None,
                                      has_floor=alternative != "paper")
         by_metric[metric] = Comparison(

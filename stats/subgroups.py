@@ -165,7 +165,10 @@ def _score(models: Sequence[Predictions], inside: np.ndarray, outside: np.ndarra
     scored = tuple(np.array(have)[averaged].tolist())
     trials = {}
     for metric in METRICS:
-        of_labels = largest_count(metric, *drawn_inside[0].classes)
+        of_models = []
+        for bootstrap in drawn_inside:
+            of_models.append(largest_count(metric, *bootstrap.classes, bootstrap.value[metric]))
+        of_labels = np.min(of_models, axis=0)
         trials[metric] = len(scored)**2 / (1 / of_labels[averaged]).sum()  # as if independent
     no_finding = None  # its column, where enough are sick
     if "No finding" in have and classes[1, have.index("No finding")] >= min_count:

@@ -9,6 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from stats import benjamini_hochberg, bootstrap, p_values, paired_bootstrap  # noqa: E402
+from stats.intervals import score_interval  # noqa: E402
 from stats.multiple_testing import max_t  # noqa: E402
 
 pytestmark = pytest.mark.long
@@ -166,6 +167,59 @@ def test_intervals_near_one_cover_the_truth():
     assert percentile < 0.9 and score > 0.92
     percentile, *_, score = near_one("wide", 0.98, 15, 85, 3, simulations=300)
     assert percentile < 0.8 and score > 0.9
+
+
+def several_radiographs(area, positives, negatives, each, correlation, simulations=SIMULATIONS):
+    """Coverage of the score interval of an area, where a patient's radiographs err quite apart.
+
+    Also the length of its intervals, in units of those that 3 trials per rarer patient allow.
+    """
+    covered, length, before = 0, 0.0, 0.0
+    patient = np.repeat(np.arange(positives + negatives), each)
+    y = (patient < positives).astype(np.float32)
+    for seed in range(simulations // AT_ONCE):
+        rng = np.random.default_rng((seed, each, positives))
+        s = np.sqrt(correlation) * rng.normal(size=(positives + negatives, AT_ONCE))[patient]
+        s += np.sqrt(1 - correlation) * rng.normal(size=s.shape)
+        s += NormalDist().inv_cdf(area) * np.sqrt(2) * y[:, None]
+        found = bootstrap(np.repeat(y[:, None], AT_ONCE, axis=1), s, n_resamples=199, seed=seed,
+                          groups=patient)
+        low, high = found.ci().T
+        covered += ((low <= area) & (area <= high)).sum()
+        length += (high - low).mean()
+        fixed = score_interval(found.value["auroc"], found.values["auroc"].var(axis=0),
+                               3 * min(positives, negatives))
+        before += (fixed[:, 1] - fixed[:, 0]).mean()
+    return covered / simulations, length / before
+
+
+@pytest.mark.parametrize("positives, negatives", [(50, 450), (100, 200)])
+def test_intervals_are_no_longer_than_a_patients_radiographs_make_them(positives, negatives):
+    covered, length = several_radiographs(0.8, positives, negatives, 6, 0.3, 500)
+    assert 0.92 <= covered <= 0.98 and length < 0.75
+
+
+def low_f1(simulations=SIMULATIONS, positives=100, negatives=9900):
+    """Coverage and relative length of F1's interval where nearly all calls are wrong: F1 is 5 %."""
+    y = (np.arange(positives + negatives) < positives).astype(np.float32)
+    # sensitivity 0.8, false alarms 0.3: F1 = 2 * 0.8 P / (0.8 P + 0.3 N + P)
+    truth = 1.6 * positives / (1.8 * positives + 0.3 * negatives)
+    covered, half_width = 0, 0.0
+    for seed in range(simulations // AT_ONCE):
+        rng = np.random.default_rng(seed)
+        share = np.where(y == 1, 0.8, 0.3)[:, None]
+        s = (rng.random((len(y), AT_ONCE)) < share).astype(np.float32)
+        found = bootstrap(np.repeat(y[:, None], AT_ONCE, axis=1), s, n_resamples=199, seed=seed,
+                          metrics=("f1",), thresholds=np.full(AT_ONCE, 0.5))
+        low, high = found.ci("f1").T
+        covered += ((low <= truth) & (truth <= high)).sum()
+        half_width += ((high - low) / 2).mean()
+    return covered / simulations, half_width * AT_ONCE / simulations / truth
+
+
+def test_a_low_f1_has_an_interval_as_long_as_its_calls_make_it():
+    covered, half_width = low_f1(500)
+    assert 0.92 <= covered <= 0.975 and half_width < 0.25
 
 
 def families(correlation, simulations=SIMULATIONS, labels=14, radiographs=400, n_resamples=999,

@@ -58,11 +58,17 @@ def test_every_metric_is_scored_and_its_difference_tested():
             assert test.difference == pytest.approx(
                 drawn[0].value[metric][at] - drawn[1].value[metric][at]
             )
+            if metric == "ece":  # which noise alone makes larger
+                assert "noise" in test.reason and np.isnan([test.p_value, *test.interval]).all()
+                assert np.isnan(cell.interval).all()
+                continue
             assert test.p_value == p_values(difference[:, at])
             expected = np.quantile(difference[:, at], (0.025, 0.975))
             np.testing.assert_allclose(test.interval, expected)
             assert test.family_size == 2 and test.p_value <= test.p_adjusted <= 1
         assert np.isnan(tests.labels["Hernia"].p_value)  # 8 positives
+        if metric == "ece":
+            continue
         assert tests.mean.p_value == p_values(difference[:, :2].mean(axis=1))
         assert tests.mean.p_adjusted == tests.mean.p_value  # a family of its own
 
