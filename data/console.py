@@ -12,6 +12,8 @@ from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
 
+CLEAN_UP_SECONDS = 3  # after a signal, until another one ends the process
+
 
 class Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, with the nearest option for a mistyped one."""
@@ -55,6 +57,15 @@ def require_packages(*modules: str) -> None:
         sys.exit(2)
 
 
+def printable(text: str) -> str:
+    """A text for a terminal or a cell: control characters, such as ESC, are written as escapes."""
+    parts = []
+    for character in text:
+        is_shown = character.isprintable()
+        parts.append(character if is_shown else character.encode("unicode_escape").decode())
+    return "".join(parts)
+
+
 class Refused(ValueError):
     """What was made as asked for does not pass a check."""
 
@@ -63,12 +74,19 @@ def run_command(parser, work, argv=None):
     """Parse the options and do the `work`, a function of them; gives the exit code.
 
     That of `work`, which is 0 for None; in one line 2 after an error, 3 where a check refused and
-    128 + the number of a signal. After the first signal the rest are ignored, so that nothing
-    interrupts the clean-up.
+    128 + the number of a signal. For some seconds after the first signal the rest are ignored, so
+    that nothing interrupts the clean-up; from then on one ends the process, since the clean-up may
+    wait for a disk that never answers.
     """
     def stop(number, frame):
+        stopped_at = time.monotonic()
+
+        def end(second, frame):
+            if time.monotonic() - stopped_at > CLEAN_UP_SECONDS:
+                os._exit(128 + second)
+
         for each in before:
-            signal.signal(each, signal.SIG_IGN)
+            signal.signal(each, end)
         raise KeyboardInterrupt(number)
 
     args = parser.parse_intermixed_args(argv)  # options may stand before a list of files

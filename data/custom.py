@@ -15,9 +15,9 @@ from data.corpus import Corpus
 from data.labels import UNKNOWN
 from data.splits import SPLITS
 from data.tables import CERTAINTY, SEX, Rows, read_age, read_csv, read_header
+from data.views import classify_view
 
 OPTIONAL = ("split", "view", "sex", "age")
-LATERAL = ("lateral", "lat", "l", "ll", "rl")
 CODES = CERTAINTY | {"": UNKNOWN}
 WORDS = {"1": ("yes", "y", "true", "positive", "pos", "present", "+", "x"),
          "0": ("no", "n", "false", "negative", "neg", "absent", "-"),
@@ -97,7 +97,7 @@ class Custom(Corpus):
     @classmethod
     def left_out(cls, view):
         """Why a view is left out; "" where it is in."""
-        return f"view {view}" if view.lower() in LATERAL else ""
+        return f"view {view}" if classify_view(view) == "other" else ""
 
     def check_labels(self, table):
         """No label without a positive or a negative image."""

@@ -6,11 +6,9 @@ from data.chexpert import CERTAIN, UNCERTAIN
 from data.corpus import Corpus
 from data.labels import RELEASE_NAMES
 from data.tables import CERTAINTY, Rows, find_table, read_codes, read_csv
+from data.views import classify_view
 
 OFFICIAL = {"train": "train", "validate": "val", "test": "test"}
-# Views of the release that are no plain AP or PA (metadata 2.0.0); any other is unknown.
-OTHER_VIEWS = ("LATERAL", "LL", "RL", "LAO", "RAO", "LPO", "RPO", "AP AXIAL", "AP LLD", "AP RLD",
-               "PA LLD", "PA RLD", "XTABLE LATERAL", "SWIMMERS", "LLD", "RLD")
 
 
 class MimicCXR(Corpus):
@@ -57,7 +55,7 @@ class MimicCXR(Corpus):
         for where, cells in read_csv(metadata, wanted, ("StudyDate",), extra="ignore"):
             image, subject, study, view, date = cells
             y = studies.get((subject, study)) if subject else blank  # `Rows` refuses no subject
-            left_out = (f"view {view}" if view in OTHER_VIEWS else
+            left_out = (f"view {view}" if classify_view(view) == "other" else
                         f"unknown view {view!r}" if view not in ("AP", "PA") else
                         "no labels of its study" if y is None else
                         UNCERTAIN if cohort == "paper" and any(y[i] == -1 for i in CERTAIN) else "")

@@ -7,3 +7,8 @@ stand on `metadata` (what travels in the file) with `external_data`, `runtime` (
 `graph`, `quantize` (int8), `precision` (what int8 and fp16 lost) and `calibrate`; `predict` alone
 `explain`.
 """
+
+import os
+
+# Before onnxruntime is imported anywhere: it would queue usage events in the user's cache folder.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -18,10 +18,10 @@ import onnxruntime as ort
 
 from data.decode import decode_image, read_file
 from data.preprocess import resize, to_float32
-from export.dicom import check_frontal, read_header, to_bytes
+from export.dicom import Header, check_frontal, read_header, to_bytes
 from export.metadata import CHECKSUM, decode_metadata, read_verified
 
-ort.disable_telemetry_events()  # some builds would send usage events
+ort.disable_telemetry_events()  # what `export/__init__.py` asks for, once more
 
 BATCH_BYTES = 2**28  # of pixels in one inference
 NOT_A_NUMBER = "the model gave a probability that is not a number"
@@ -103,7 +103,7 @@ class Predictor:
         elif isinstance(image, str | os.PathLike):
             name, image = image, read_file(image)
         if not isinstance(image, bytes):
-            return self.check(image, name), {}
+            return self.check(image, name), Header()
         header = read_header(image, name)
         if not any_modality:
             check_frontal(header, name)

@@ -147,7 +147,7 @@ def test_a_sheet_has_the_labels_above_their_threshold(tmp_path, capsys):
     write_model(tmp_path / "model.onnx", thresholds=thresholds)
     words = [str(tmp_path / "model.onnx"), str(files_of_one_name(tmp_path)[0]), "--provider", "cpu"]
     assert main([*words, "--explain", str(tmp_path / "some")]) == 0
-    assert f"{INFERENCES} inferences an image" in capsys.readouterr().err and INFERENCES == 339
+    assert f"{INFERENCES} inferences per image" in capsys.readouterr().err and INFERENCES == 339
     assert main([*words, "--explain", str(tmp_path / "all"), "--explain-all"]) == 0
     heights = [Image.open(tmp_path / name / "a.png").height for name in ("some", "all")]
     assert heights == [2 * (640 + HEADER), 5 * (640 + HEADER)]

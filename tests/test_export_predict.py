@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -17,11 +18,12 @@ from types import SimpleNamespace
 import numpy as np
 import onnx
 import pytest
+from conftest import REPOSITORY
 from export_models import LABELS, METADATA, THRESHOLDS, radiograph, write_model
 from PIL import Image
 
 from data.decode import decode_image
-from export import batch, dicom, predict, runtime
+from export import batch, dicom, output, runtime
 from export.batch import Result, expand
 from export.metadata import add_checksum
 from export.predict import main
@@ -80,7 +82,7 @@ def test_positive_labels_agree_with_the_numbers_that_are_written(model, monkeypa
     monkeypatch.setattr(
         model, "thresholds", [0.1000000020, 0.1000000010, 0.1, None, float(np.float32(0.1))]
     )
-    rows = predict.rows(model, Result("a.png", probability[0], None, dicom.read_uids({})))
+    rows = output.rows_of(model, Result("a.png", dicom.Header(), probability[0]))
     written = [
         None if row["threshold"] is None else row["probability"] >= row["threshold"] for row in rows
     ]
@@ -420,7 +422,8 @@ def test_an_image_that_fails_in_the_model_takes_no_other_with_it(
 ):
     expected = model([path for path in good(folder) if path.name != "b.png"])
     whole = runtime.open_session
-    monkeypatch.setattr(runtime, "open_session", lambda *words: (Faulty(whole(*words)[0]), "cpu", None))
+    monkeypatch.setattr(runtime, "open_session",
+                        lambda *words: (Faulty(whole(*words)[0]), "cpu", None))
     with pytest.raises(ValueError, match=r"onnxruntime failed \(Failed to allocate memory\)$"):
         Predictor(folder / "model.onnx", "cpu")(good(folder))
     out = tmp_path / "out.csv"
@@ -740,8 +743,18 @@ def test_every_row_says_where_it_comes_from(folder, tmp_path, real_dicom, monkey
     [
         (dict(Modality="CT"), "DICOM of modality CT"),
         (dict(Modality="RTDOSE"), "DICOM of modality RTDOSE"),
-        (dict(ViewPosition="LL"), "a lateral view (LL)"),
-        (dict(ViewPosition="lateral"), "a lateral view (LATERAL)"),
+        (dict(ViewPosition="LL"), "ViewPosition is LL"),
+        (dict(ViewPosition="lateral"), "ViewPosition is LATERAL"),
+        (dict(ViewPosition="XTABLE LATERAL"), "ViewPosition is XTABLE LATERAL"),
+        (dict(ViewPosition="LATERAL LEFT"), "ViewPosition is LATERAL LEFT"),
+        (dict(ViewPosition="LLO"), "ViewPosition is LLO"),
+        (dict(ViewPosition="AP LLD"), "ViewPosition is AP LLD"),
+        (dict(ViewPosition="SWIMMERS"), "ViewPosition is SWIMMERS"),
+        (dict(ViewPosition=None, PatientOrientation=["A", "F"]), "PatientOrientation is A/F"),
+        (dict(BodyPartExamined="KNEE"), "BodyPartExamined is KNEE"),
+        (dict(BodyPartExamined="cspine"), "BodyPartExamined is CSPINE"),
+        (dict(ViewPosition=None, SeriesDescription="Chest lateral"),
+         "SeriesDescription is CHEST LATERAL"),
     ],
 )
 def test_what_says_that_it_is_no_frontal_radiograph_is_refused(
@@ -749,9 +762,10 @@ def test_what_says_that_it_is_no_frontal_radiograph_is_refused(
 ):
     path = write_dicom(tmp_path / "x.dcm", real_dicom / "Fake_MONOHR1.dcm", **changes)
     words = [str(folder / "model.onnx"), str(path), "--provider", "cpu", "--csv"]
-    assert main([*words, str(tmp_path / "o.csv")]) == 1
+    assert main([*words, str(tmp_path / "o.csv")]) == 4
     [row] = read_rows(tmp_path / "o.csv")
     assert row["probability"] == "" and said in row["error"] and str(path) in row["error"]
+    assert row["error_kind"] == "not frontal"
     with pytest.raises(ValueError, match=re.escape(said)):
         Predictor(folder / "model.onnx", "cpu")([path])
     assert main([*words, str(tmp_path / "p.csv"), "--any-modality"]) == 0
@@ -856,10 +870,10 @@ def test_a_damaged_element_of_a_header_is_named():
         return (bytes(128) + b"DICM" + struct.pack("<HH2sH", 2, 0x10, b"UI", len(uid)) + uid
                 + struct.pack("<HH2sH", 8, 0x60, vr, len(value)) + value)
 
-    assert dicom.read_header(dicom_file(b"CS", b"DX"), "a.dcm")["Modality"] == "DX"
+    assert dicom.read_header(dicom_file(b"CS", b"DX"), "a.dcm").modality == "DX"
     with pytest.raises(ValueError, match="a.dcm: damaged DICOM header"):
         dicom.read_header(dicom_file(b"FD", b"DXDX"), "a.dcm")  # half of a double
-    assert dicom.read_header(b"\x89PNG", "a.png") == {}
+    assert dicom.read_header(b"\x89PNG", "a.png") == dicom.Header()
 
 
 def test_a_list_goes_on_where_a_name_is_not_utf8(folder, tmp_path):
@@ -869,3 +883,127 @@ def test_a_list_goes_on_where_a_name_is_not_utf8(folder, tmp_path):
     assert main(words) == 0
     before = (tmp_path / "out.csv").read_bytes()
     assert main(words) == 0 and (tmp_path / "out.csv").read_bytes() == before
+
+
+def write_item(meaning):
+    """A ViewCodeSequence of one code."""
+    from pydicom.dataset import Dataset
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = "R-1", "SRT", meaning
+    return [item]
+
+
+def test_views_told_by_codes_and_burned_in_text_are_columns(folder, tmp_path, real_dicom):
+    source = real_dicom / "Fake_MONOHR1.dcm"
+    names = {
+        "pa.dcm": dict(ViewPosition="PA", BurnedInAnnotation="YES"),
+        "code.dcm": dict(ViewPosition=None, ViewCodeSequence=write_item("postero-anterior")),
+        "side.dcm": dict(ViewPosition=None, ViewCodeSequence=write_item("left lateral")),
+        "none.dcm": dict(ViewPosition=None, PatientOrientation=["L", "F"]),
+        "thorax.dcm": dict(ViewPosition="AP", BodyPartExamined="THORAX"),
+        "unknown-part.dcm": dict(ViewPosition="AP", BodyPartExamined="POUMON")}
+    paths = [str(write_dicom(tmp_path / name, source, **tags)) for name, tags in names.items()]
+    words = [str(folder / "model.onnx"), *paths, "--provider", "cpu", "--csv"]
+    assert main([*words, str(tmp_path / "o.csv")]) == 4
+    rows = {Path(row["image"]).name: row for row in read_rows(tmp_path / "o.csv")}
+    views = {name: row["view"] for name, row in rows.items() if not row["error"]}
+    assert views == {"pa.dcm": "frontal", "code.dcm": "frontal", "none.dcm": "unknown",
+                     "thorax.dcm": "frontal", "unknown-part.dcm": "frontal"}
+    assert rows["pa.dcm"]["burned_in_annotation"] == "YES"
+    assert rows["none.dcm"]["burned_in_annotation"] == "unknown"
+    assert "ViewCodeSequence says LEFT LATERAL" in rows["side.dcm"]["error"]
+
+
+def test_a_damaged_file_is_told_from_one_left_out(folder, tmp_path, real_dicom, capsys):
+    lateral = write_dicom(tmp_path / "l.dcm", real_dicom / "Fake_MONOHR1.dcm", ViewPosition="LL")
+    (tmp_path / "d.png").write_bytes(b"no image")
+    words = [str(folder / "model.onnx"), str(lateral), str(tmp_path / "d.png"), "--provider", "cpu"]
+    assert main([*words, "--jsonl", str(tmp_path / "o.jsonl")]) == 1
+    kinds = [json.loads(line)["error_kind"] for line in (tmp_path / "o.jsonl").open()]
+    assert kinds == ["not frontal", "unreadable"]
+    err = capsys.readouterr().err
+    assert "1 of 2 images were left out: no frontal radiographs" in err
+    assert "1 of 2 images failed" in err
+
+
+@pytest.mark.parametrize("name, cell", [
+    ("a\rb.png", "a\\rb.png"), ("\x1b[31mred.png", "\\x1b[31mred.png"),
+    ("=SUM(A1).png", "'=SUM(A1).png"), ("@x.png", "'@x.png"), ("-x.png", "'-x.png"),
+    ("Röntgen 1.png", "Röntgen 1.png")])
+def test_a_file_name_does_no_harm_where_it_is_written(folder, tmp_path, monkeypatch, capsys, name,
+                                                      cell):
+    """Not to the rows of a CSV, a spreadsheet or a terminal; and --resume knows it again."""
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(np.arange(4096, dtype=np.uint16).reshape(64, 64)).save(tmp_path / "x.png")
+    os.rename("x.png", name)
+    words = [str(folder / "model.onnx"), "--provider", "cpu"]
+    given = [] if name.startswith("-") else [name]
+    monkeypatch.setattr(sys, "stdin", listed(name))
+    given = given or ["-"]
+    assert main([*words, *given, "--csv", "out.csv", "--resume"]) == 0
+    rows = read_rows("out.csv")
+    assert [row["image"] for row in rows] == [cell] * 5
+    before = Path("out.csv").read_bytes()
+    monkeypatch.setattr(sys, "stdin", listed(name))
+    assert main([*words, *given, "--csv", "out.csv", "--resume"]) == 0
+    assert Path("out.csv").read_bytes() == before
+    capsys.readouterr()
+    monkeypatch.setattr(sys, "stdin", listed(name))
+    assert main([*words, *given]) == 0
+    assert not re.search(r"[\x00-\x09\x0b-\x1f]", capsys.readouterr().out)
+
+
+def test_two_resumes_of_one_file_do_not_mix(folder, tmp_path, capsys):
+    out = tmp_path / "out.csv"
+    words = [str(folder / "model.onnx"), str(good(folder)[0]), "--csv", str(out), "--resume",
+             "--provider", "cpu"]
+    with output.held(str(out)):
+        assert main(words) == 2
+        assert "another process is adding rows" in capsys.readouterr().err and not out.exists()
+    assert main(words) == 0 and len(read_rows(out)) == 5
+    assert not list(tmp_path.glob(".*.lock"))
+
+
+def test_an_image_or_a_model_is_not_overwritten(folder, tmp_path, capsys):
+    image = tmp_path / "a.png"
+    image.write_bytes(good(folder)[0].read_bytes())
+    other = write_model(tmp_path / "other.onnx", corpus="mimic")
+    linked = tmp_path / "link.csv"
+    linked.symlink_to(image)
+    words = [str(folder / "model.onnx"), str(image), "--provider", "cpu"]
+    for form in ("--csv", "--jsonl", "--wide"):
+        for target in (image, other, linked):
+            before = target.read_bytes()
+            assert main([*words, form, str(target)]) == 2
+            assert "would be overwritten" in capsys.readouterr().err
+            assert target.read_bytes() == before
+
+
+def test_a_pipe_is_refused_where_it_is_named(folder, tmp_path, capsys):
+    os.mkfifo(tmp_path / "pipe.dcm")
+    assert main([str(folder / "model.onnx"), str(tmp_path / "pipe.dcm")]) == 2
+    assert "is a pipe or a device" in capsys.readouterr().err
+
+
+def test_what_a_folder_holds_besides_is_said(folder, tmp_path, capsys):
+    shutil.copy(good(folder)[0], tmp_path / "a.png")
+    for name in ("b.tif", "c.TIFF", "d.bmp", "e.dcm.gz", "notes.txt", ".hidden"):
+        (tmp_path / name).write_bytes(b"x")
+    headless = b"\x08\x00\x05\x00" + bytes(200)  # group 0008, no preamble
+    (tmp_path / "1.2.840.1").write_bytes(headless)
+    paths = batch.expand([tmp_path])
+    assert sorted(Path(path).name for path in paths) == ["1.2.840.1", "a.png"]
+    err = capsys.readouterr().err
+    assert "skipped 4 files" in err
+    for suffix in (".tif", ".tiff", ".bmp", ".gz"):
+        assert f"1 {suffix}" in err
+
+
+def test_usage_events_are_switched_off_before_onnxruntime_is_there(tmp_path):
+    """onnxruntime queues them in the user's cache folder, where it is not asked not to."""
+    environment = {key: value for key, value in os.environ.items() if "TELEMETRY" not in key}
+    environment |= {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    code = ("import sys, os, export; assert 'onnxruntime' not in sys.modules; "
+            "assert os.environ['ORT_DISABLE_TELEMETRY'] == '1'; import export.runtime")
+    subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, env=environment, check=True)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
