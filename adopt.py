@@ -68,7 +68,7 @@ def adopt(args):
     if (folder / "best.pt").exists() or (folder / "last.pt").exists():
         raise ValueError(f"{folder}: holds a run already; --out takes another folder")
     encoder = read_encoder(args.file, init=args.init)
-    if encoder.ours:
+    if encoder.is_ours:
         raise ValueError(f"{args.file}: is a checkpoint of this project; evaluate.py takes its "
                          "folder")
     weight, bias = (encoder.tensors.get(f"head.{part}") for part in ("weight", "bias"))

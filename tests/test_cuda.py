@@ -4,6 +4,7 @@
 mistake in one of them need not wait for a card; what has no counterpart there is skipped.
 """
 
+import copy
 import functools
 import json
 import os
@@ -14,17 +15,18 @@ import pytest
 import torch
 import torch.distributed as dist
 from runs import assert_same_run, kill_at, start
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.attention import SDPBackend
 from torch.nn.parallel import DistributedDataParallel
 
+import evaluate
 import train
 from data import from_config
 from data.batches import epoch_batches, prefetch
-from models import create_model
+from models import create_model, vit
 from models.checkpoint import load_checkpoint, restore_model
-from models.inference import choose_amp, predict, to_input
+from models.inference import choose_amp, predict
 from models.training import create_optimizer, multilabel_loss
-from models.vit import Block
+from models.vit import Attention, Block
 
 DEVICE = os.environ.get("CXR_CUDA_TESTS_ON", "cuda")
 ON_GPU = DEVICE == "cuda"
@@ -96,16 +98,18 @@ def gradients(block, inputs):
 @pytest.mark.parametrize("tokens", [197, 257])
 @pytest.mark.parametrize("backend", [None, "MATH", "FLASH_ATTENTION", "EFFICIENT_ATTENTION",
                                      "CUDNN_ATTENTION"])
-def test_one_query_under_every_attention_backend(backend, tokens):
+def test_one_query_under_every_attention_backend(monkeypatch, backend, tokens):
     """The last block asks for the class token alone; forward and backward against float64.
 
     PyTorch refuses a backend that cannot do it, and chooses another by itself; one that it takes
-    must be right. (Should cuDNN's be wrong: `torch.backends.cuda.enable_cudnn_sdp(False)`.)
+    must be right.
     """
     torch.manual_seed(0)
     block, x = Block(768, 12, layer_scale=True), torch.randn(4, tokens, 768)
     with torch.no_grad():
         block.attn.qkv.weight[:2 * 768] *= 3  # attention that looks at some tokens, not at all
+    if backend is not None:
+        monkeypatch.setattr(vit, "FEW_QUERIES", [getattr(SDPBackend, backend)])
     exact, inputs = block.double(), x.double().requires_grad_()
     expected = exact(inputs, first=1)
     expected.square().sum().backward()
@@ -117,11 +121,7 @@ def test_one_query_under_every_attention_backend(backend, tokens):
     inputs = x.to(DEVICE).requires_grad_()
     try:
         with torch.autocast(DEVICE, torch.bfloat16):
-            if backend is None:
-                out = block(inputs, first=1)
-            else:
-                with sdpa_kernel(getattr(SDPBackend, backend)):
-                    out = block(inputs, first=1)
+            out = block(inputs, first=1)
     except RuntimeError as error:
         assert backend not in (None, "MATH"), error
         assert "No available kernel" in str(error) or "No viable backend" in str(error)
@@ -130,6 +130,38 @@ def test_one_query_under_every_attention_backend(backend, tokens):
     for ours, theirs in zip([out, *gradients(block, inputs)], [expected, *wanted]):
         ours = ours.detach().double().cpu()
         assert (ours - theirs).norm() < 0.03 * theirs.norm() + 1e-6
+
+
+@marked(cuda)
+@pytest.mark.parametrize("tokens", [128, 197, 257])
+def test_strongly_negative_logits_have_gradients(tokens):
+    """One query, all logits about -120: cuDNN 9.26 gives NaN for keys and values, see models.vit.
+
+    Queries are about 1 in their first channel and keys about -120 sqrt(64), so that the
+    log-sum-exp is below -88.7, where exp(-lse) is beyond float32.
+    """
+    torch.manual_seed(0)
+    attention = Attention(64, 1, rotary=False)
+    with torch.no_grad():
+        attention.qkv.weight.mul_(0.1)
+        attention.qkv.bias.zero_()
+        attention.qkv.bias[0] = 1.0  # of queries
+        attention.qkv.bias[64] = -120.0 * 64**0.5  # of keys
+    x = torch.randn(4, tokens, 64)
+    query, key, _ = attention.project(x)
+    logits = query[:, :, :1] @ key.transpose(2, 3) / 64**0.5
+    assert -140 < logits.min() and logits.max() < -100
+
+    exact, inputs = copy.deepcopy(attention).double(), x.double().requires_grad_()
+    exact(inputs, first=1).square().sum().backward()
+    attention.to(DEVICE)
+    with torch.autocast(DEVICE, torch.bfloat16):
+        out = attention(x.to(DEVICE), first=1)
+    out.float().square().sum().backward()
+    ours = attention.qkv.weight.grad.double().cpu().chunk(3)
+    theirs = exact.qkv.weight.grad.chunk(3)
+    assert all(part.isfinite().all() for part in ours)
+    assert (ours[2] - theirs[2]).norm() < 0.05 * theirs[2].norm()  # of values
 
 
 # -- the input ------------------------------------------------------------------------------------
@@ -185,7 +217,8 @@ def test_deterministic_twice_and_resumed(words, tmp_path):
 
 
 @marked(cuda)
-def test_compiled_follows_eager(fit, monkeypatch):
+@pytest.mark.parametrize("amp, within", [("off", 1e-3), ("bf16", 0.02)])
+def test_compiled_follows_eager(fit, monkeypatch, amp, within):
     """`--compile` compiles, a partial last batch included, and computes the same."""
     compiled = []
     original = torch.compile
@@ -193,29 +226,35 @@ def test_compiled_follows_eager(fit, monkeypatch):
                         lambda net, **how: compiled.append(net) or original(net, **how))
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
-    eager, fast = fit("eager", lr=1e-4), fit("fast", lr=1e-4, compile=True)
+    eager = fit("eager", lr=1e-4, amp=amp, no_compile=True)
+    fast = fit("fast", lr=1e-4, amp=amp, compile=True)
     assert len(compiled) == 1 and torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
     for ours, theirs in zip(fast[1], eager[1]):
-        assert ours["train_loss"] == pytest.approx(theirs["train_loss"], rel=1e-3)
+        assert ours["train_loss"] == pytest.approx(theirs["train_loss"], rel=within)
 
 
 # -- processes and cards --------------------------------------------------------------------------
 
 @marked(cuda)
-def test_torchrun_with_one_process(fit, arguments, tmp_path):
-    """NCCL (gloo on a CPU) joins, and the run is the same."""
+@pytest.mark.parametrize("compiled", [False, True])
+def test_torchrun_with_one_process(fit, arguments, tmp_path, compiled):
+    """torchrun's variables are read and the run is the same, compiled as well.
+
+    A single process makes no NCCL communicator and has no DDP: the next tests have.
+    """
     _, alone = fit("alone", epochs=1)
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=1"]
-    process = start(arguments("group", epochs=1, device=DEVICE), launcher)
+    process = start(arguments("group", epochs=1, device=DEVICE, compile=compiled), launcher)
     _, errors = process.communicate(timeout=200)
     assert process.returncode == 0, errors
     found = last(tmp_path / "group")["progress"]["log"]
-    assert found[0]["train_loss"] == pytest.approx(alone[0]["train_loss"], rel=1e-4)
+    assert found[0]["train_loss"] == pytest.approx(alone[0]["train_loss"], rel=1e-3)
 
 
 @marked(cuda)
-def test_distributed_data_parallel_with_one_process(tmp_path):
-    """Gradients through NCCL and DDP's buckets are those without."""
+@pytest.mark.parametrize("compiled", [False, True])
+def test_distributed_data_parallel_with_one_process(tmp_path, compiled):
+    """Gradients through DDP's buckets, and an NCCL communicator of one, are those without."""
     device = torch.empty(0, device=DEVICE).device
     dist.init_process_group("nccl" if ON_GPU else "gloo", rank=0, world_size=1,
                             init_method=f"file://{tmp_path / 'store'}")
@@ -228,6 +267,8 @@ def test_distributed_data_parallel_with_one_process(tmp_path):
             if wrap:
                 net = DistributedDataParallel(model, [device] if ON_GPU else None,
                                               gradient_as_bucket_view=True)
+                if compiled:
+                    net = torch.compile(net, dynamic=False)
             for is_last in (False, True):  # gradients are exchanged once, with the last piece
                 net.require_backward_grad_sync = is_last
                 multilabel_loss(net(x), y, torch.ones(3, device=device)).backward()
@@ -238,6 +279,18 @@ def test_distributed_data_parallel_with_one_process(tmp_path):
             torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
     finally:
         dist.destroy_process_group()
+
+
+@marked(two_gpus)
+@pytest.mark.parametrize("number", [0, 1])
+def test_each_of_two_unlike_cards_trains(arguments, tmp_path, number):
+    """A new and an old card: what attention may use is asked of the card that trains."""
+    if torch.cuda.get_device_capability(0) == torch.cuda.get_device_capability(1):
+        pytest.skip("needs two cards of unlike compute capability")
+    process = start(arguments("run", epochs=1, device=f"cuda:{number}", amp="auto"))
+    _, errors = process.communicate(timeout=200)
+    assert process.returncode == 0, errors
+    assert json.loads((tmp_path / "run/config.json").read_text())["device"] == f"cuda:{number}"
 
 
 @marked(two_gpus)
@@ -280,8 +333,8 @@ def test_the_second_card_trains(fit):
 
 # -- evaluation and export ------------------------------------------------------------------------
 
-def error_of_patches(model, images):
-    """How far the patch embedding inside `predict` is from float64, relatively."""
+def errors_inside_predict(model, images):
+    """How far a convolution and a matrix product inside `predict` are from float64, relatively."""
     class Images:
         def __len__(self):
             return len(images)
@@ -289,15 +342,25 @@ def error_of_patches(model, images):
         def batch(self, indices):
             return images[indices], torch.zeros(len(indices), 3)
 
-    seen = []
-    hook = model.patch_embed.proj.register_forward_hook(lambda *call: seen.append(call[2]))
+    layers = {"patches": model.patch_embed.proj, "product": model.blocks[0].mlp.fc1}
+    calls = {}
+    hooks = []
+    for name, layer in layers.items():
+        hooks.append(layer.register_forward_hook(
+            lambda layer, inputs, output, name=name: calls.update({name: (inputs[0], output)})))
     predict(model, Images(), device=DEVICE)
-    hook.remove()
-    conv = model.patch_embed.proj
-    exact = torch.nn.functional.conv2d(to_input(images).double(), conv.weight.double().cpu(),
-                                       conv.bias.double().cpu(), stride=conv.stride)
-    found = seen[0].double().cpu()
-    return ((found - exact).norm() / exact.norm()).item()
+    for hook in hooks:
+        hook.remove()
+    errors = {}
+    for name, (inputs, output) in calls.items():
+        errors[name] = error_of(layers[name], inputs, output)
+    return errors
+
+
+def error_of(layer, inputs, output):
+    """How far a layer's output is from that in float64, relatively."""
+    exact = copy.deepcopy(layer).double().cpu()(inputs.double().cpu())
+    return ((output.double().cpu() - exact).norm() / exact.norm()).item()
 
 
 @pytest.fixture
@@ -316,13 +379,45 @@ def test_evaluation_is_true_float32(tf32_allowed):
     """cuDNN convolves in TF32 unless told otherwise, and matrix products may be allowed to."""
     model = create_model("vit_tiny", 14, 3, img_size=224).to(DEVICE)
     images = torch.randint(0, 256, (4, 1, 224, 224), dtype=torch.uint8)
-    assert error_of_patches(model, images) < 3e-6
+    errors = errors_inside_predict(model, images)
+    assert errors["patches"] < 3e-6 and errors["product"] < 3e-6
     assert all(backend.allow_tf32 for backend in tf32_allowed)  # left as it was found
     if ON_GPU and torch.cuda.get_device_capability() >= (8, 0):  # this test can fail
-        conv, x = model.patch_embed.proj, to_input(images.to(DEVICE))
-        rounded = conv(x).double()
-        exact = conv.double()(x.double())
-        assert (rounded - exact).norm() / exact.norm() > 3e-5
+        # A matrix product: which kernel convolves 14 x 14 patches of 3 channels is cuDNN's choice.
+        layer, x = model.blocks[0].mlp.fc1, torch.randn(1024, 192, device=DEVICE)
+        with torch.inference_mode():
+            assert error_of(layer, x, layer(x)) > 3e-5
+
+
+@marked(cuda)
+def test_evaluation_gives_the_cpus_probabilities(fit, tmp_path):
+    """Of one trained run, by `evaluate.py` on the device and on the CPU."""
+    folder, _ = fit("run", epochs=1)
+    scores = {}
+    for device in ("cpu", DEVICE):
+        words = [str(folder), "--device", device, "--bootstrap", "100", "--out",
+                 str(tmp_path / "reports")]
+        assert evaluate.main(words) == 0
+        with np.load(folder / "predictions.npz") as predictions:
+            scores[device] = predictions["y_score"]
+    assert np.abs(scores[DEVICE] - scores["cpu"]).max() < 1e-4
+
+
+@marked(gpu_alone)
+def test_out_of_memory_is_one_line(fit, arguments, monkeypatch, capsys):
+    """In training and in evaluation, and says what takes less."""
+    folder, _ = fit("run", epochs=1)
+    capsys.readouterr()
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(1e-4)  # some MiB
+    try:
+        assert evaluate.main([str(folder), "--device", DEVICE]) == 2
+        assert train.main(arguments("full", device=DEVICE)) == 2
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    evaluation, training = capsys.readouterr().err.strip().splitlines()[-2:]
+    assert "out of memory" in evaluation and "a smaller --batch-size takes less" in evaluation
+    assert "out of memory" in training and "--accumulate" in training
 
 
 @marked(cuda)
