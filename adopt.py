@@ -11,120 +11,167 @@ run's. Thresholds come from the validation patients where the corpus is at hand.
 
 import argparse
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import torch
 
 import data
 from data.console import Parser, run_command
 from data.files import sha256
 from data.labels import MIMIC_OVERLAP, TABLE3
 from models.checkpoint import save_checkpoint
-from models.inference import predict, use_device
+from models.inference import out_of_memory_in_one_line, predict, use_device
 from models.init_catalog import INITS
 from models.inits import own_name
 from models.run_files import write_config
 from models.run_lock import lock
 from models.training_run import finite_or_none
 from models.vit import ARCHITECTURES, build
-from models.weights import fill, read_encoder
+from models.weights import Encoder, fill, read_encoder
 from stats import auroc, youden
 
 COMMON = ("Cardiomegaly", "Pleural effusion", "Pneumonia", "Atelectasis", "No finding",
           "Consolidation", "Pneumothorax")
-AUTHORS = {  # the outputs of the authors' networks, in their order
-    "vindr": (*COMMON, "Pleural thickening", "Lung opacity", "Fibrosis", "Nodule/mass"),
-    "cxr14": (*COMMON, "Fibrosis", "Emphysema", "Hernia", "Pleural thickening", "Edema", "Nodule",
-              "Mass"),
-    "chexpert": (*COMMON, "Lung opacity", "Lung lesion", "Fracture"),
-    "mimic": (*COMMON, "Lung opacity", "Lung lesion", "Fracture"),
-    "padchest": (*COMMON, "Emphysema", "Hernia", "Scoliosis", "Congestion", "Aortic elongation",
-                 "Kyphosis", "COPD", "Pleural thickening", "Nodule/mass", "Infiltrates"),
+AUTHORS: dict[str, tuple[str, ...]] = {  # the outputs of the authors' networks, in their order
+    "vindr": COMMON + ("Pleural thickening", "Lung opacity", "Fibrosis", "Nodule/mass"),
+    "cxr14": COMMON + ("Fibrosis", "Emphysema", "Hernia", "Pleural thickening", "Edema", "Nodule",
+                       "Mass"),
+    "chexpert": COMMON + ("Lung opacity", "Lung lesion", "Fracture"),
+    "mimic": COMMON + ("Lung opacity", "Lung lesion", "Fracture"),
+    "padchest": COMMON + (
+        "Emphysema", "Hernia", "Scoliosis", "Congestion", "Aortic elongation", "Kyphosis", "COPD",
+        "Pleural thickening", "Nodule/mass", "Infiltrates"),
 }
-CAVEATS = ("which patients it was trained on is not known: they may be among those that it is "
-           "tested on here", "patients that the thresholds were chosen on may have been trained on")
+UNKNOWN_PATIENTS = ("which patients it was trained on is not known: they may be among those that "
+                    "it is tested on here")
+KNOWN_TEST_PATIENTS = "patients that the thresholds were chosen on may have been trained on"
 
 
-def build_parser():
+def build_parser() -> Parser:
     """The command line."""
     parser = Parser("adopt.py", description=__doc__,
                     formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     add = parser.add_argument
-    add("file", type=Path)
+    add("file", type=Path, help="the weight file")
     add("--data", required=True, choices=list(data.CORPORA), help="the corpus of its labels")
-    add("--init", required=True, choices=list(INITS))
+    add("--init", required=True, choices=list(INITS), help="what it was pretrained from")
     add("--labels", nargs="+", help="its outputs in their order (default: the authors')")
     add("--image-size", type=int, default=224, help="side of its input (default: 224)")
     add("--normalize", choices=["pretrain"], help="its input is normalized as the init's")
     add("--root", help="folder of the corpus (default: as train.py's)")
     add("--cache-dir", help="preprocessed images (default: $CXR_CACHE, else ./cache)")
-    add("--device", default="auto")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
     add("--out", help="run folder (default: runs/<data>-<file's name>)")
     return parser
 
 
-def adopt(args):
+@dataclass(frozen=True)
+class Classifier:
+    """The linear head of a network."""
+
+    labels: list[str]
+    weight: torch.Tensor  # (L, D)
+    bias: torch.Tensor  # (L,)
+
+
+def adopt(args: argparse.Namespace) -> None:
     """Write the run folder."""
     name = own_name(None, args.file)
     folder = Path(args.out or f"runs/{args.data}-{name}")
     if (folder / "best.pt").exists() or (folder / "last.pt").exists():
         raise ValueError(f"{folder}: holds a run already; --out takes another folder")
+
+    # The network, its outputs in our order.
     encoder = read_encoder(args.file, init=args.init)
     if encoder.is_ours:
         raise ValueError(f"{args.file}: is a checkpoint of this project; evaluate.py takes its "
                          "folder")
-    weight, bias = (encoder.tensors.get(f"head.{part}") for part in ("weight", "bias"))
-    given = list(args.labels or AUTHORS.get(args.data, ()))
-    if len(set(given)) < len(given):
-        raise ValueError(f"--labels {' '.join(given)}: expected each label once")
-    if args.data == "mimic" and weight is not None and not args.labels and len(weight) in map(
-            len, MIMIC_OVERLAP.values()):
-        given = given[:len(weight)]  # pretrained for a target: the first 5, 7 or 8
-    width = encoder.config["embed_dim"]
-    if weight is None or bias is None or weight.shape != (len(given), width) or (
-            bias.shape != weight.shape[:1]):
-        raise ValueError(f"{args.file}: expected a classifier of {len(given)} outputs "
-                         f"({', '.join(given) or 'name them with --labels'}) of {width} features, "
-                         f"found {'none' if weight is None else list(weight.shape)}")
-    ours = TABLE3.get(args.data, ()), MIMIC_OVERLAP.get(args.data, ())
-    labels = next((list(names) for names in ours if set(names) == set(given)), given)
-    rows = [given.index(label) for label in labels]
-    model = build(encoder.config | dict(img_size=args.image_size, num_classes=len(labels))).eval()
-    report = fill(model, encoder)
-    model.head.load_state_dict(dict(weight=weight[rows], bias=bias[rows]))
-    report.loaded, report.missing = [*report.loaded, *report.missing], []
-    report.skipped = [name for name in report.skipped if not name.startswith("head.")]
-    mean, std = (list(values) if args.normalize and values else None
-                 for values in (INITS[args.init].mean, INITS[args.init].std))
+    classifier = in_our_order(read_classifier(encoder, args.data, args.labels), args.data)
+    labels = classifier.labels
+    model = build(encoder.config | {"img_size": args.image_size, "num_classes": len(labels)}).eval()
+    report = fill(model, encoder).with_head()
+    model.head.load_state_dict({"weight": classifier.weight, "bias": classifier.bias})
+    mean = std = None
+    init_spec = INITS[args.init]
+    if args.normalize and init_spec.mean and init_spec.std:
+        mean, std = list(init_spec.mean), list(init_spec.std)
 
-    config = dict(
-        data=args.data, root=str(args.root or data.default_root(args.data)), labels=labels,
-        init=args.init, init_name=name, image_size=args.image_size, normalize=args.normalize,
-        arch=next((arch for arch, shape in ARCHITECTURES.items()
-                   if shape.items() <= encoder.config.items()), "vit"),
-        weights=str(args.file), weights_sha256=sha256(args.file), split_hash=None,
-        caveat=CAVEATS[args.data in ("cxr14", "vindr")])  # whose releases name the test patients
-    thresholds = val_auroc = [None] * len(labels)
+    # What a run's config.json would say of it.
+    caveat = UNKNOWN_PATIENTS
+    if args.data in ("cxr14", "vindr"):  # whose releases name the test patients
+        caveat = KNOWN_TEST_PATIENTS
+    config = {
+        "data": args.data, "root": str(args.root or data.default_root(args.data)),
+        "labels": labels, "init": args.init, "init_name": name, "image_size": args.image_size,
+        "normalize": args.normalize, "arch": arch_of(encoder.config), "weights": str(args.file),
+        "weights_sha256": sha256(args.file), "split_hash": None, "caveat": caveat}
+
+    # Thresholds, where there are images to choose them on.
+    thresholds: list[float | None] = [None] * len(labels)
+    val_auroc: list[float | None] = [None] * len(labels)
     try:
         val_set = data.from_config(config, "val", cache_dir=args.cache_dir)
     except FileNotFoundError as error:
         print(f"no thresholds: {error}")
     else:
-        scored = predict(model.to(device := use_device(args.device)), val_set, device=device,
-                         mean=mean, std=std)
-        thresholds = finite_or_none(youden(*scored, midway=True))
-        val_auroc = finite_or_none(auroc(*scored))
-        config |= dict(split_hash=val_set.split_hash, synthetic=val_set.synthetic)
+        with out_of_memory_in_one_line("--device cpu takes none of the GPU's"):
+            device = use_device(args.device)
+            y_true, y_score = predict(model.to(device), val_set, device=device, mean=mean, std=std)
+        thresholds = finite_or_none(youden(y_true, y_score, midway=True))
+        val_auroc = finite_or_none(auroc(y_true, y_score))
+        config |= {"split_hash": val_set.split_hash, "synthetic": val_set.synthetic}
 
     with lock(folder):
         write_config(folder, config)
-        save_checkpoint(folder / "best.pt", dict(
-            model=model.state_dict(), model_config=model.config, labels=labels, config=config,
-            epoch=None, step=None, input_mean=mean, input_std=std, thresholds=thresholds,
-            val_auroc=val_auroc))
-    print(f"{folder}: {report}", f"caveat: {config['caveat']}",
-          f"next: python evaluate.py {folder}", sep="\n")
+        save_checkpoint(folder / "best.pt", {
+            "model": model.state_dict(), "model_config": model.config, "labels": labels,
+            "config": config, "epoch": None, "step": None, "input_mean": mean, "input_std": std,
+            "thresholds": thresholds, "val_auroc": val_auroc})
+    print(f"{folder}: {report}", f"caveat: {caveat}", f"next: python evaluate.py {folder}",
+          sep="\n")
 
 
-def main(argv=None):
+def read_classifier(encoder: Encoder, corpus: str, labels: list[str] | None) -> Classifier:
+    """The head of a weight file, its outputs those of `labels`, else the authors' of a corpus."""
+    if labels and len(set(labels)) < len(labels):
+        raise ValueError(f"--labels {' '.join(labels)}: expected each label once")
+    weight, bias = encoder.tensors.get("head.weight"), encoder.tensors.get("head.bias")
+    outputs = list(labels or AUTHORS.get(corpus, ()))
+    width = encoder.config["embed_dim"]
+    if weight is not None and corpus == "mimic" and not labels:
+        overlaps = [len(shared) for shared in MIMIC_OVERLAP.values()]
+        if len(weight) in overlaps:  # pretrained for a target: the first 5, 7 or 8
+            outputs = outputs[:len(weight)]
+    if weight is not None and bias is not None:
+        if weight.shape == (len(outputs), width) and bias.shape == (len(outputs),):
+            return Classifier(outputs, weight, bias)
+    names = ", ".join(outputs) or "name them with --labels"
+    shape = "none" if weight is None else list(weight.shape)
+    raise ValueError(f"{encoder.path}: expected a classifier of {len(outputs)} outputs ({names}) "
+                     f"of {width} features, found {shape}")
+
+
+def in_our_order(classifier: Classifier, corpus: str) -> Classifier:
+    """The same outputs in the order of our lists, if one of them has the same labels."""
+    for ours in (TABLE3.get(corpus, ()), MIMIC_OVERLAP.get(corpus, ())):
+        if set(ours) == set(classifier.labels):
+            rows = [classifier.labels.index(label) for label in ours]
+            return Classifier(list(ours), classifier.weight[rows], classifier.bias[rows])
+    return classifier
+
+
+def arch_of(config: Mapping[str, Any]) -> str:
+    """The name of an architecture, "vit" for one without."""
+    for arch, shape in ARCHITECTURES.items():
+        if shape.items() <= config.items():
+            return arch
+    return "vit"
+
+
+def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
     return run_command(build_parser(), adopt, argv)
 

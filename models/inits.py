@@ -3,142 +3,188 @@
 import re
 import sys
 import urllib.request
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from data.files import atomic_write, sha256
 from models.checkpoint import first_line, load_checkpoint
 from models.init_catalog import INITS, family, find_init
+from models.settings import SharedSettings
 from models.vit import ARCHITECTURES, VisionTransformer, build, create_model
-from models.weights import LoadReport, describe, fill, read_encoder
+from models.weights import Encoder, LoadReport, describe, fill, read_encoder
+
+CHUNK = 2**20  # bytes of a download at once
 
 
-@dataclass
+@dataclass(frozen=True)
 class Initialization:
     """A model as an experiment starts it."""
 
-    model: VisionTransformer | None = None
+    model: VisionTransformer
     report: LoadReport | None = None  # None where no file was read
     weights: Path | str | None = None  # the URL of a file that is not here and was not to be had
     sha256: str | None = None  # of the file
-    mean: list | None = None  # for `models.inference.to_input`, as is std
-    std: list | None = None
+    mean: list[float] | None = None  # for `models.inference.to_input`, as is std
+    std: list[float] | None = None
     synthetic: bool = False  # trained on synthetic images in a corpus's layout
 
 
-def initialize(cfg, labels, download=True, keep_head=False):
-    """The `Initialization` that `models.settings.SharedSettings` ask for, its head one of `labels`.
+def initialize(cfg: SharedSettings, labels: Sequence[str], download: bool = True,
+               keep_head: bool = False) -> Initialization:
+    """The model that a run's settings ask for, its head one of `labels`.
 
     Weights are those of `cfg.weights`, else the init's official file, downloaded once into
     `weights/`, or what pretrain_mimic.py wrote there; random ones with `--init random`, and without
     `download` where the file is not here. ValueError or FileNotFoundError where they do not fit.
     """
-    init, arch, weights, record = cfg.init, cfg.arch, cfg.weights, INITS[cfg.init]
-    start, sizes = Initialization(), dict(img_size=cfg.image_size, num_classes=len(labels))
-    if init == "random":
-        if weights:
+    init_spec = INITS[cfg.init]
+    weights: Path | str | None = None
+    mean = std = None
+    synthetic = False
+    checkpoint: dict[str, Any] = {}
+    if cfg.init == "random":
+        if cfg.weights:
             raise ValueError("--weights is given, but --init is random")
         if cfg.normalize:
             raise ValueError("--normalize pretrain: random weights were trained with nothing")
-    elif init == "mimic":
-        start.weights = Path(weights or f"weights/mimic-{cfg.data}/best.pt")
-        if not start.weights.is_file():
-            raise FileNotFoundError(f"{start.weights}: no such file; python pretrain_mimic.py "
-                                    f"--target {cfg.data} makes it, or give --weights FILE")
-        checkpoint = load_checkpoint(start.weights)
-        start.mean, start.std = checkpoint.get("input_mean"), checkpoint.get("input_std")
-        start.synthetic = bool(checkpoint["config"].get("synthetic"))
+    elif cfg.init == "mimic":
+        weights = mimic_weights(cfg)
+        checkpoint = load_checkpoint(weights)
+        mean, std = checkpoint.get("input_mean"), checkpoint.get("input_std")
+        synthetic = bool(checkpoint["config"].get("synthetic"))
+    elif cfg.weights:
+        weights = Path(cfg.weights)
     else:
-        start.weights = Path(weights) if weights else fetch(init, arch, "weights", download)
-    if record.mean and (cfg.normalize or init == "random"):
-        start.mean, start.std = list(record.mean), list(record.std)
-    if not isinstance(start.weights, Path):
-        start.model = create_model(arch, **record.shape, **sizes, seed=cfg.seed)
-        return start
+        weights = fetch(cfg.init, cfg.arch, "weights", download)
+    if init_spec.mean and init_spec.std and (cfg.normalize or cfg.init == "random"):
+        mean, std = list(init_spec.mean), list(init_spec.std)
+    sizes = {"img_size": cfg.image_size, "num_classes": len(labels)}
+    if not isinstance(weights, Path):
+        model = create_model(cfg.arch, **init_spec.shape, **sizes, seed=cfg.seed)
+        return Initialization(model, weights=weights, mean=mean, std=std)
 
-    encoder = read_encoder(start.weights, ARCHITECTURES[arch]["num_heads"], init)
-    start.sha256 = sha256(start.weights)
-    known = find_init(start.sha256)
-    if known and known[0] is not record:
-        raise ValueError(f"{start.weights}: is {known[0].title} by its sha256: use --init "
-                         f"{known[0].name} --arch {known[1]}")
-    fits = all(encoder.config[key] == ARCHITECTURES[arch][key] for key in ("embed_dim", "depth"))
-    if not fits or init != "mimic" and family(encoder.config) != family(record.shape):
-        raise ValueError(f"{start.weights}: not the weights of --init {init} --arch {arch}. "
-                         f"It looks like {describe(encoder.config)}")
-    start.model = build(encoder.config | sizes, cfg.seed)
-    start.report = fill(start.model, encoder, f" ({init})")
+    encoder = read_encoder(weights, ARCHITECTURES[cfg.arch]["num_heads"], cfg.init)
+    digest = sha256(weights)
+    check_belongs(encoder, digest, cfg.init, cfg.arch)
+    model = build(encoder.config | sizes, cfg.seed)
+    report = fill(model, encoder, f" ({cfg.init})")
     if keep_head:  # with --init mimic alone
-        if list(checkpoint["labels"]) != list(labels):
-            raise ValueError(f"--keep-head: {start.weights} has the labels "
-                             f"{', '.join(checkpoint['labels'])}; expected {', '.join(labels)}")
-        start.model.head.load_state_dict({name: checkpoint["model"][f"head.{name}"]
-                                          for name in ("weight", "bias")})
-        start.report.loaded += start.report.missing
-        start.report.missing = []
-    return start
+        copy_head(model, checkpoint, labels, weights)
+        report = report.with_head()
+    return Initialization(model, report, weights, digest, mean, std, synthetic)
 
 
-def run_name(init, weights, name=None):
+def mimic_weights(cfg: SharedSettings) -> Path:
+    """The checkpoint of --init mimic."""
+    path = Path(cfg.weights or f"weights/mimic-{cfg.data}/best.pt")
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; python pretrain_mimic.py "
+                                f"--target {cfg.data} makes it, or give --weights FILE")
+    return path
+
+
+def check_belongs(encoder: Encoder, digest: str, init: str, arch: str) -> None:
+    """Raise a ValueError for a file that is another init's or another architecture's."""
+    known = find_init(digest)
+    if known:
+        owner, owners_arch = known
+        if owner.name != init:
+            raise ValueError(f"{encoder.path}: is {owner.title} by its sha256: use --init "
+                             f"{owner.name} --arch {owners_arch}")
+    size = ARCHITECTURES[arch]
+    has_size = (encoder.config["embed_dim"] == size["embed_dim"]
+                and encoder.config["depth"] == size["depth"])
+    # A checkpoint of --init mimic has the family of what it was itself started from.
+    has_family = init == "mimic" or family(encoder.config) == family(INITS[init].shape)
+    if not has_size or not has_family:
+        raise ValueError(f"{encoder.path}: not the weights of --init {init} --arch {arch}. "
+                         f"It looks like {describe(encoder.config)}")
+
+
+def copy_head(model: VisionTransformer, checkpoint: Mapping[str, Any], labels: Sequence[str],
+              path: Path) -> None:
+    """Copy the classifier of a checkpoint, which has to have the same labels."""
+    if list(checkpoint["labels"]) != list(labels):
+        raise ValueError(f"--keep-head: {path} has the labels "
+                         f"{', '.join(checkpoint['labels'])}; expected {', '.join(labels)}")
+    state = checkpoint["model"]
+    model.head.load_state_dict({"weight": state["head.weight"], "bias": state["head.bias"]})
+
+
+def run_name(init: str, weights: str | None, name: str | None = None) -> str:
     """What a run from `--weights` is called: the init where they are its own, else their name."""
     if weights and not Path(weights).is_file():
         raise FileNotFoundError(f"{weights}: no such weight file")
-    if not weights or (load_checkpoint(weights)["config"].get("data") == "mimic"
-                       if init == "mimic" else find_init(sha256(weights))):
-        if name not in (None, init):
-            raise ValueError(f"--init-name {name}: for other weights than --init {init}'s own")
-        return init
-    return own_name(name, Path(weights))
+    if not weights:
+        is_own = True
+    elif init == "mimic":
+        is_own = load_checkpoint(weights)["config"].get("data") == "mimic"
+    else:
+        is_own = find_init(sha256(weights)) is not None
+    if not is_own:
+        return own_name(name, Path(str(weights)))
+    if name not in (None, init):
+        raise ValueError(f"--init-name {name}: for other weights than --init {init}'s own")
+    return init
 
 
-def own_name(name, path):
+def own_name(name: str | None, path: Path) -> str:
     """What weights that are no init's own are called: as asked for, else as their file."""
     if name in INITS:
         raise ValueError(f"{path}: cannot be called {name}, since it is not that init's own file")
-    unspecific = path.stem in ("best", "last", "model", "pytorch_model")
-    stem = path.resolve().parent.name if unspecific else path.stem
-    name = re.sub(r"[^\w.+-]+", "-", name or stem)
-    return f"{name}-file" if name in INITS else name
+    if not name:
+        name = path.stem
+        if name in ("best", "last", "model", "pytorch_model"):  # says nothing: its folder does
+            name = path.resolve().parent.name
+    name = re.sub(r"[^\w.+-]+", "-", name)
+    if name in INITS:
+        return f"{name}-file"
+    return name
 
 
-def fetch(init, arch, folder, download=True):
+def fetch(init: str, arch: str, folder: str | Path, download: bool = True) -> Path | str:
     """The path of an init's official file in a folder, downloaded on first use, its hash checked.
 
     Where no sha256 is public, that of the first use is kept beside the file and holds. Without
     `download`, an absent file's URL.
     """
-    record = INITS[init]
-    if arch not in record.files:
+    init_spec = INITS[init]
+    if arch not in init_spec.files:
         raise ValueError(f"no official weights for --init {init} --arch {arch} (there are: "
-                         f"{', '.join(record.files)}); give --weights FILE")
-    file = record.files[arch]
+                         f"{', '.join(init_spec.files)}); give --weights FILE")
+    file = init_spec.files[arch]
     path = Path(folder) / file.name
     if not path.exists():
         if not download:
             return file.url
-        if record.gated:
-            raise ValueError(f"the {record.title} weights are under a license: accept it at "
-                             f"{record.gated}, then pass {file.name} with --weights FILE or put "
+        if init_spec.gated:
+            raise ValueError(f"the {init_spec.title} weights are under a license: accept it at "
+                             f"{init_spec.gated}, then pass {file.name} with --weights FILE or put "
                              f"it into {path.parent}/")
         download_file(file.url, path)
-    first_use = path.with_name(path.name + ".sha256")
-    found = sha256(path)
-    if not file.sha256 and not first_use.exists():
-        first_use.write_text(found + "\n")
-    expected = file.sha256 or first_use.read_text().strip()
-    if not expected or not found.startswith(expected):
-        raise ValueError(f"{path}: its sha256 is {found}, expected {expected}: delete the file and "
-                         "fetch it again")
+    digest = sha256(path)
+    expected = file.sha256
+    if expected is None:
+        first_use = path.with_name(path.name + ".sha256")
+        if not first_use.exists():
+            first_use.write_text(digest + "\n")
+        expected = first_use.read_text().strip()
+    if not expected or not digest.startswith(expected):
+        raise ValueError(f"{path}: its sha256 is {digest}, expected {expected}: delete the file "
+                         "and fetch it again")
     return path
 
 
-def download_file(url, path):
+def download_file(url: str, path: Path) -> None:
     """Fetch a URL into a file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with urllib.request.urlopen(url, timeout=30) as reply, atomic_write(path) as file:
-            total, done = int(reply.headers.get("Content-Length", 0)), 0
-            while chunk := reply.read(1 << 20):
+            total = int(reply.headers.get("Content-Length", 0))
+            done = 0
+            while chunk := reply.read(CHUNK):
                 done += file.write(chunk)
                 print(f"\r{path.name}: {done >> 20} of {total >> 20} MiB", end="", file=sys.stderr,
                       flush=True)

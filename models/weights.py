@@ -33,6 +33,11 @@ class LoadReport:
     skipped: list[str]  # tensors of the file that the encoder has no use for
     missing: list[str]  # parameters of the model that keep their random values: the head's, or none
 
+    def with_head(self) -> "LoadReport":
+        """The report after the file's head was copied as well."""
+        skipped = [name for name in self.skipped if not name.startswith("head.")]
+        return LoadReport([*self.loaded, *self.missing], self.resized, skipped, missing=[])
+
     def __str__(self) -> str:
         resized = []
         for name, (old_shape, new_shape) in self.resized.items():
@@ -422,7 +427,7 @@ def join_qkv(state: State, depth: int, is_rotary: bool) -> None:
         join_parts(state, attn, "weight")
         join_parts(state, attn, "bias", optional=without_bias)
         if is_rotary:
-            _, key_bias, _ = state[f"{attn}qkv.bias"].chunk(3)
+            key_bias = state[f"{attn}qkv.bias"].chunk(3)[1]
             if key_bias.any():
                 raise RuntimeError(f"{attn}qkv.bias: of keys, which DINOv3 has not")
 
