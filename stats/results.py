@@ -55,6 +55,7 @@ class RunInfo:
     versions: dict[str, Any] | None = None  # of git, numpy, Python, torch
     file: dict[str, str] | None = None  # `path` and `sha256` of the predictions
     settings: dict[str, Any] | None = None  # of the training
+    images_train: int | None = None
 
 
 @dataclass(frozen=True)

@@ -325,7 +325,7 @@ def _run_info(model: Predictions, mean_auroc: float) -> RunInfo:
     return RunInfo(
         meta.get("run"), mean_auroc, meta.get("seed"), meta.get("arch"), meta.get("split_hash"),
         meta.get("checkpoint_sha256"), meta.get("versions"), meta.get("file"),
-        meta.get("settings"))
+        meta.get("settings"), meta.get("images_train"))
 
 
 def _comparison(a: RunGroup, b: RunGroup, labels: Sequence[str],

@@ -1,0 +1,218 @@
+"""Answers that go beyond one test set and one size: over corpora, and over training images.
+
+`pool_studies` puts the differences of several corpora together (`stats.meta`), `study_sizes` those
+of several numbers of training images on one corpus (`stats.learning_curves`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from stats.bootstrap import bootstrap_models
+from stats.intervals import nanmean
+from stats.learning_curves import MIN_SIZES, CurveComparison, compare_curves
+from stats.meta import (
+    MIN_CORPORA,
+    MetaRegression,
+    PooledDifference,
+    leave_one_out,
+    pool,
+    regress,
+)
+from stats.predictions import Predictions, align, patients_of
+from stats.results import Study, Test
+from stats.runs import infer_runs
+
+
+@dataclass(frozen=True)
+class CorpusDifference:
+    """One corpus's part in a pooled answer."""
+
+    corpus: str  # its key
+    title: str  # as it is printed
+    test: Test  # of the mean over labels, a - b
+    labels: tuple[str, ...]  # of that mean
+    runs: tuple[int, int]
+    images_train: int | None  # None where the predictions do not say
+
+
+@dataclass(frozen=True)
+class PooledComparison:
+    """Two inits over several corpora; differences a - b of mean ROC-AUC, shares from 0 to 1."""
+
+    a: str
+    b: str
+    corpora: tuple[CorpusDifference, ...]  # K
+    pooled: PooledDifference
+    without: tuple[PooledDifference, ...]  # without each corpus in turn; empty where K is 3
+    on_size: MetaRegression | None  # on log10 of the training images; None where they are not known
+
+    @property
+    def same_labels(self) -> bool:
+        """Whether all corpora average the same labels, so that all differences are of one thing."""
+        return len({frozenset(one.labels) for one in self.corpora}) == 1
+
+
+def pool_studies(studies: Sequence[Study]) -> tuple[list[PooledComparison], list[str]]:
+    """Pool each pair of inits over the corpora that have it; and why pairs are not, in words.
+
+    Only inits that were trained on each corpus are pooled: networks that were tested on further
+    corpora are the same there, so that their differences are not independent.
+    """
+    own = [s for s in studies if s.trained_on is None]
+    parts: dict[tuple[str, str], list[CorpusDifference]] = {}
+    for s in own:
+        for comparison in s.comparisons:
+            parts.setdefault((comparison.a, comparison.b), []).append(CorpusDifference(
+                s.corpus, s.corpus_title, comparison.mean, s.labels_in_mean["auroc"],
+                comparison.runs, _training_images(s, comparison.a)))
+    pooled, notes = [], []
+    for (a, b), corpora in parts.items():
+        if len({one.corpus for one in corpora}) < len(corpora) or len(corpora) < 2:
+            continue  # several label sets of one corpus, or a single corpus: nothing to pool
+        if len(corpora) < MIN_CORPORA:
+            notes.append(f"{a} and {b} are not pooled over {len(corpora)} corpora: from "
+                         f"{MIN_CORPORA} on, their spread can be estimated")
+            continue
+        pooled.append(_pool_pair(a, b, corpora))
+    if len(own) < len(studies) and len({s.corpus for s in studies}) > 1:
+        notes.append("Tests on other corpora than a network's own are not pooled: the same "
+                     "networks are tested, so that their differences are not independent")
+    return pooled, notes
+
+
+def _pool_pair(a: str, b: str, corpora: list[CorpusDifference]) -> PooledComparison:
+    differences = [one.test.difference for one in corpora]
+    errors = [one.test.standard_error for one in corpora]
+    on_size = None
+    sizes = [one.images_train for one in corpora if one.images_train]
+    if len(sizes) == len(corpora) and len(set(sizes)) > 1:
+        on_size = regress(differences, errors, np.log10(sizes))
+    without: list[PooledDifference] = []
+    if len(corpora) > MIN_CORPORA:
+        without = leave_one_out(differences, errors)
+    return PooledComparison(a, b, tuple(corpora), pool(differences, errors), tuple(without),
+                            on_size)
+
+
+def _training_images(s: Study, init: str) -> int | None:
+    """The training images of an init's first run."""
+    for scores in s.models:
+        if scores.name == init:
+            return scores.runs[0].images_train
+    return None
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """An init's mean ROC-AUC at one size."""
+
+    init: str
+    images: int
+    value: float  # mean over runs
+    interval: tuple[float, float]  # 95 %
+    runs: int
+
+
+@dataclass(frozen=True)
+class InitPair:
+    """Two inits over the sizes that both have."""
+
+    a: str
+    b: str
+    compared: CurveComparison
+
+
+@dataclass(frozen=True)
+class SizeStudy:
+    """The learning curves of a corpus: mean ROC-AUC over the same labels at every size."""
+
+    corpus: str
+    title: str
+    labels: tuple[str, ...]
+    resample: str  # "patient" or "image"
+    points: tuple[CurvePoint, ...]
+    pairs: tuple[InitPair, ...]
+
+
+def sizes_of(predictions: Sequence[Predictions]) -> dict[str, list[int]]:
+    """The numbers of training images, ascending, of each corpus with several on purpose.
+
+    On purpose is what `train.py --train-images` made, or a file that was named NAME@SIZE=FILE.
+    """
+    sizes: dict[str, set[int]] = {}
+    is_axis: dict[str, bool] = {}
+    for p in predictions:
+        corpus = p.meta.get("corpus") or "predictions"
+        if p.meta.get("images_train"):
+            sizes.setdefault(corpus, set()).add(int(p.meta["images_train"]))
+        settings = p.meta.get("settings") or {}
+        if settings.get("train_images") or p.meta.get("size_given"):
+            is_axis[corpus] = True
+    return {corpus: sorted(values) for corpus, values in sizes.items()
+            if is_axis.get(corpus) and len(values) >= MIN_SIZES}
+
+
+def without_size(p: Predictions) -> Predictions:
+    """Predictions whose size does not tell their init from others: it is an axis."""
+    settings = {key: value for key, value in (p.meta.get("settings") or {}).items()
+                if key != "train_images"}
+    return replace(p, meta=p.meta | {"settings": settings})
+
+
+def study_sizes(by_size: dict[int, list[Predictions]], labels: Sequence[str], *, title: str,
+                n_resamples: int, seed: int, resample: str | None,
+                threads: int | None = None) -> SizeStudy:
+    """The learning curves of one corpus.
+
+    Parameters
+    ----------
+    by_size : dict of training images -> list of Predictions
+        With `meta["name"]`, which runs of one init share.
+    labels : sequence of str
+        Of the mean; the same at every size.
+    title : str
+        The corpus as it is printed.
+    n_resamples, seed, resample, threads
+        As in `stats.study.study`; all networks are scored on the same resamples.
+    """
+    sizes = sorted(by_size)
+    networks = [(size, p) for size in sizes for p in by_size[size]]
+    models, _ = align([p for _, p in networks])
+    patients = patients_of(models)
+    if resample is None:
+        resample = "image" if patients is None else "patient"
+    columns = [models[0].labels.index(label) for label in labels]
+    drawn = bootstrap_models(
+        models[0].y_true[:, columns], [m.y_score[:, columns] for m in models],
+        n_resamples=n_resamples, seed=seed, metrics=("auroc",), threads=threads,
+        groups=patients if resample == "patient" else None)
+
+    cells: dict[tuple[str, int], list[np.ndarray]] = {}  # by init and size: (B + 1,) per run
+    for (size, p), of_model in zip(networks, drawn):
+        values = np.concatenate([of_model.value["auroc"][None], of_model.values["auroc"]])
+        cells.setdefault((p.meta["name"], size), []).append(nanmean(values, axis=1))
+    runs = {key: np.stack(values, axis=1) for key, values in cells.items()}  # (B + 1, K)
+    is_defined = np.isfinite(next(iter(runs.values()))).all(axis=1)  # the same for all networks
+    runs = {key: values[is_defined] for key, values in runs.items()}
+    names = list(dict.fromkeys(name for name, _ in runs))
+    points = [_point(name, size, runs[name, size]) for name in names for size in sizes
+              if (name, size) in runs]
+    pairs = []
+    for first, a in enumerate(names):
+        for b in names[first + 1:]:
+            common = [size for size in sizes if (a, size) in runs and (b, size) in runs]
+            if len(common) >= MIN_SIZES:
+                compared = compare_curves(common, [runs[a, size] for size in common],
+                                          [runs[b, size] for size in common])
+                pairs.append(InitPair(a, b, compared))
+    return SizeStudy(models[0].meta["corpus"], title, tuple(labels), resample, tuple(points),
+                     tuple(pairs))
+
+
+def _point(init: str, images: int, runs: np.ndarray) -> CurvePoint:
+    inference = infer_runs(runs[:, :, None], bounds=(0.0, 1.0))
+    lower, upper = inference.ci[0]
+    return CurvePoint(init, images, float(inference.value[0]), (float(lower), float(upper)),
+                      runs.shape[1])
