@@ -88,8 +88,10 @@ def decode_dicom(data: bytes) -> np.ndarray:
     return image
 
 
-def read_dataset(data: bytes) -> "Dataset":
+def read_dataset(data: bytes, *, stop_before_pixels: bool = False) -> "Dataset":
     """The pydicom.Dataset of a DICOM file's bytes, also of one without preamble or meta header.
+
+    `stop_before_pixels` leaves out the pixels where that is cheaper.
 
     A deflated one is inflated up to `MAX_BYTES`, where pydicom has no bound. ModuleNotFoundError
     without pydicom, ValueError for damage.
@@ -107,7 +109,7 @@ def read_dataset(data: bytes) -> "Dataset":
                                        stop_when=lambda tag, vr, length: tag.group != 2)
         if meta.get("TransferSyntaxUID") == deflated:
             return _read_deflated(data[file.tell():])
-    dataset = pydicom.dcmread(io.BytesIO(data), force=True)
+    dataset = pydicom.dcmread(io.BytesIO(data), force=True, stop_before_pixels=stop_before_pixels)
     if "TransferSyntaxUID" not in dataset.file_meta:  # a bare data set
         is_implicit, _ = dataset.original_encoding
         dataset.file_meta.TransferSyntaxUID = (

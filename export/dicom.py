@@ -44,7 +44,7 @@ def read_header(data: bytes, name: str) -> Header:
     if data[128:132] != b"DICM" and data[:2] not in (b"\x02\x00", b"\x08\x00"):
         return Header()
     try:
-        dataset = read_dataset(data)
+        dataset = read_dataset(data, stop_before_pixels=True)
     except Exception:  # whoever decodes the pixels says what is wrong
         return Header()
     try:

@@ -39,7 +39,9 @@ def make_phantom(root: str | Path, *, patients: int = PATIENTS, seed: int = 0,
         for patient in progress.over(range(patients)):
             anatomy = seed * 100_000 + patient
             patient_findings = draw_findings(rng)
-            view: View = "AP" if rng.random() < 0.3 else "PA"
+            view: View = "PA"
+            if rng.random() < 0.3:
+                view = "AP"
             for visit in range(IMAGES_PER_PATIENT):
                 findings = [name for name in patient_findings if rng.random() < SHOWN]
                 image, _ = render(findings, visit, size=size, patient=anatomy, view=view)
@@ -92,6 +94,11 @@ def write_mimic_study(study: Study, root: Path, size: int, tables: Tables) -> No
         split = "validate"
     for plane in study.planes:
         is_lateral = plane == "lateral"
+        position: str = study.view
+        view_name = "postero-anterior"
+        if is_lateral:
+            position = "LATERAL"
+            view_name = "lateral"
         digest = hash_id("mimic", subject, number, is_lateral)
         image = "-".join(digest[start : start + 8] for start in range(0, 40, 8))
         save_picture(study.image(size, plane),
@@ -99,10 +106,10 @@ def write_mimic_study(study: Study, root: Path, size: int, tables: Tables) -> No
         metadata.append({
             "dicom_id": image, "subject_id": subject, "study_id": number,
             "PerformedProcedureStepDescription": "CHEST (PA AND LAT)",
-            "ViewPosition": "LATERAL" if is_lateral else study.view, "Rows": size, "Columns": size,
+            "ViewPosition": position, "Rows": size, "Columns": size,
             "StudyDate": 21800506, "StudyTime": "213014.531",
             "ProcedureCodeSequence_CodeMeaning": "CHEST (PA AND LAT)",
-            "ViewCodeSequence_CodeMeaning": "lateral" if is_lateral else "postero-anterior",
+            "ViewCodeSequence_CodeMeaning": view_name,
             "PatientOrientationCodeSequence_CodeMeaning": "Erect"})
         splits.append({"dicom_id": image, "study_id": number, "subject_id": subject,
                        "split": split})
@@ -116,12 +123,15 @@ def chexpert_cells(study: Study, columns: Mapping[str, str]) -> dict[str, str]:
     cells = {}
     for column, name in columns.items():
         draw = study.rng.random()
-        if name in study.labels:
-            is_uncertain = draw < 0.08 and column != "No Finding"
-            cells[column] = "-1.0" if is_uncertain else "1.0"
+        may_vary = column != "No Finding"
+        if name not in study.labels:
+            cells[column] = ""
+            if may_vary and draw < 0.15:  # the report denies it
+                cells[column] = "0.0"
         else:
-            is_mentioned = draw < 0.15 and column != "No Finding"
-            cells[column] = "0.0" if is_mentioned else ""
+            cells[column] = "1.0"
+            if may_vary and draw < 0.08:
+                cells[column] = "-1.0"
     return cells
 
 
@@ -144,7 +154,8 @@ def write_table(path: Path, rows: list) -> None:
 def save_picture(image: np.ndarray, path: Path, *, bits: int = 8, mode: str | None = None) -> None:
     """A PNG or JPEG of an image in [0, 1], of the given depth, its folder made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    levels = np.round(image * (2**bits - 1)).astype(np.uint16 if bits > 8 else np.uint8)
+    dtype = np.uint16 if bits > 8 else np.uint8
+    levels = np.round(image * (2**bits - 1)).astype(dtype)
     picture = Image.fromarray(levels)
     if mode is not None:
         picture = picture.convert(mode)

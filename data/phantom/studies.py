@@ -56,7 +56,11 @@ def make_studies(label_names: Sequence[str], patients: int, seed: int, *,
         rng = np.random.default_rng((5, seed, patient))
         number = 100_000 * seed + patient + 1
         findings = draw_findings(rng)
-        visits = int(rng.integers(1, 4)) if several_visits else 1
+        sex: Literal["F", "M"] = "M" if number // 2 % 2 else "F"
+        age = 20 + 7 * number % 70
+        visits = 1
+        if several_visits:
+            visits = int(rng.integers(1, 4))
         for visit in range(visits):
             drawn = [name for name in findings if rng.random() < SHOWN]
             labels = _labels_of(drawn)
@@ -69,10 +73,8 @@ def make_studies(label_names: Sequence[str], patients: int, seed: int, *,
             planes: tuple[Plane, ...] = ("frontal",)
             if rng.random() < LATERAL:
                 planes = ("frontal", "lateral")
-            yield Study(
-                patient=number, sex="M" if number // 2 % 2 else "F", age=20 + 7 * number % 70,
-                is_test=patient % 5 == 4, number=visit, view=view, planes=planes, drawn=drawn,
-                labels=labels, rng=rng)
+            yield Study(patient=number, sex=sex, age=age, is_test=patient % 5 == 4, number=visit,
+                        view=view, planes=planes, drawn=drawn, labels=labels, rng=rng)
 
 
 def _labels_of(drawn: list[str]) -> set[str]:
