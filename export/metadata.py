@@ -24,16 +24,19 @@ JSON_FIELDS = ("labels", "thresholds", "calibration", "image_size", "synthetic",
 INPUT_TYPE = "tensor(float)"  # onnxruntime's word for float32
 UNCALIBRATED = dict(method="none", slope=1.0, offset=0.0)
 CALIBRATION_METHODS = ("platt", "prior", "none")
-MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 16, 4096  # pixels a side of what a model may take
+IMAGE_SIZES = (16, 4096)  # the least and the largest side of what a model may take, in pixels
 
 
-def encode_metadata(metadata):
+def encode_metadata(metadata: dict[str, Any]) -> dict[str, str]:
     """Metadata as an ONNX file holds it, with zeros in the place of the checksum."""
-    return {key: value if key in TEXT_FIELDS else json.dumps(value)
-            for key, value in metadata.items()} | {CHECKSUM: "0" * 64}
+    encoded = {}
+    for field, value in metadata.items():
+        encoded[field] = value if field in TEXT_FIELDS else json.dumps(value)
+    encoded[CHECKSUM] = "0" * 64
+    return encoded
 
 
-def serialize(proto, metadata):
+def serialize(proto: Any, metadata: dict[str, Any]) -> bytes:
     """The bytes of an `onnx.ModelProto` with these metadata and its checksum."""
     del proto.metadata_props[:]
     for key, value in encode_metadata(metadata).items():
@@ -41,10 +44,12 @@ def serialize(proto, metadata):
     return add_checksum(proto.SerializeToString())
 
 
-def add_checksum(content):
+def add_checksum(content: bytes) -> bytes:
     """A serialized model with its own sha256 in its metadata, computed with zeros in that place."""
-    place = checksum_place(content)
-    return content[:place.start] + _digest(content, place) + content[place.stop:]
+    span = checksum_span(content)
+    if span is None:
+        raise ValueError(f"a model without the field {CHECKSUM}")
+    return content[:span.start] + _digest(content, span) + content[span.stop:]
 
 
 def read_verified(model: str | os.PathLike | bytes, name: str | os.PathLike) -> bytes:
@@ -58,10 +63,10 @@ def read_verified(model: str | os.PathLike | bytes, name: str | os.PathLike) -> 
     if not isinstance(model, bytes) and not os.path.isfile(model):
         raise FileNotFoundError(f"{name}: no such file")
     content = model if isinstance(model, bytes) else Path(model).read_bytes()
-    place = checksum_place(content)
-    if place is None:
+    span = checksum_span(content)
+    if span is None:
         raise ValueError(f"{name}: not a model of this project, or cut short (no {CHECKSUM})")
-    if content[place] != _digest(content, place):
+    if content[span] != _digest(content, span):
         raise ValueError(f"{name}: was damaged or changed since its export (its bytes do not fit "
                          f"its {CHECKSUM}); copy or export it again")
     try:
@@ -74,18 +79,21 @@ def read_verified(model: str | os.PathLike | bytes, name: str | os.PathLike) -> 
     return content
 
 
-def checksum_place(content):
+def checksum_span(content: bytes) -> slice | None:
     """Where the checksum lies: behind the field's name, protobuf has a tag and a length."""
     start = content.rfind(CHECKSUM.encode())
-    return None if start < 0 else slice(start + len(CHECKSUM) + 2, start + len(CHECKSUM) + 66)
+    if start < 0:
+        return None
+    return slice(start + len(CHECKSUM) + 2, start + len(CHECKSUM) + 66)
 
 
-def _digest(content, place):
+def _digest(content: bytes, span: slice) -> bytes:
     """The sha256, in hex, of a serialized model with zeros in the place of the checksum."""
-    found, view = hashlib.sha256(), memoryview(content)
-    for part in (view[:place.start], b"0" * 64, view[place.stop:]):
-        found.update(part)
-    return found.hexdigest().encode()
+    digest = hashlib.sha256()
+    view = memoryview(content)
+    for part in (view[:span.start], b"0" * 64, view[span.stop:]):
+        digest.update(part)
+    return digest.hexdigest().encode()
 
 
 def decode_metadata(name: str | os.PathLike, session: Any) -> dict[str, Any]:
@@ -130,58 +138,69 @@ def check_metadata(metadata: dict[str, Any]) -> None:
     """Raise ValueError for a field that is not what its readers expect, with what they expect."""
     for field in TEXT_FIELDS:
         _expect(metadata, field, _is_text(metadata[field]), "printable text")
-    size = metadata["image_size"]
-    _expect(metadata, "image_size", _is_whole(size, MIN_IMAGE_SIZE, MAX_IMAGE_SIZE),
-            f"a whole number from {MIN_IMAGE_SIZE} to {MAX_IMAGE_SIZE}")
+    _expect(metadata, "image_size", _is_whole(metadata["image_size"], *IMAGE_SIZES),
+            f"a whole number from {IMAGE_SIZES[0]} to {IMAGE_SIZES[1]}")
     _expect(metadata, "synthetic", isinstance(metadata["synthetic"], bool), "true or false")
     versions = metadata["versions"]
-    is_map = isinstance(versions, dict) and all(map(_is_text, [*versions, *versions.values()]))
-    _expect(metadata, "versions", is_map, "names and versions")
+    _expect(metadata, "versions", isinstance(versions, dict), "names and versions")
+    _expect(metadata, "versions", _are_texts([*versions, *versions.values()]), "printable text")
 
     labels = metadata["labels"]
     _expect(metadata, "labels", isinstance(labels, list) and len(labels) > 0, "a list of names")
     check_label_names(labels)
-    count = len(labels)
+    _check_of_labels(metadata, len(labels))
+    if metadata["test_auroc"] is not None:
+        _check_test_auroc(metadata, len(labels))
+    if metadata["precision_check"] is not None:
+        _check_precision_check(metadata)
+    _check_reference(metadata, len(labels))
+
+
+def _check_of_labels(metadata: dict[str, Any], count: int) -> None:
+    """Raise ValueError unless thresholds, validation AUC and calibration are there per label."""
     shares = f"for each of {count} labels a number from 0 to 1, or null"
     _expect(metadata, "thresholds", _are_shares(metadata["thresholds"], count), shares)
     if metadata["val_auroc"] is not None:
         _expect(metadata, "val_auroc", _are_shares(metadata["val_auroc"], count), shares)
     calibration = metadata["calibration"]
+    expected = f"for each of {count} labels a method, a slope above 0 and an offset"
     is_list = isinstance(calibration, list) and len(calibration) == count
-    _expect(metadata, "calibration", is_list and all(map(_is_calibration, calibration)),
-            f"for each of {count} labels a method, a slope above 0 and an offset")
-    _check_test_auroc(metadata, count)
-    _check_precision_check(metadata)
-    _check_reference(metadata, count)
+    _expect(metadata, "calibration", is_list, expected)
+    for one in calibration:
+        _expect(metadata, "calibration", isinstance(one, dict), expected)
+        is_method = one.get("method") in CALIBRATION_METHODS
+        _expect(metadata, "calibration", is_method, expected)
+        is_map = _is_number(one.get("slope"), 1e-6) and _is_number(one.get("offset"), -1e6)
+        _expect(metadata, "calibration", is_map, expected)
 
 
 def _check_test_auroc(metadata: dict[str, Any], count: int) -> None:
-    """Raise ValueError unless the AUCs on the test set are absent, or whole."""
+    """Raise ValueError unless the AUCs on the test set are whole."""
     test = metadata["test_auroc"]
-    if test is None:
-        return
     expected = f"images, method, and for each of {count} labels an AUC and its interval, or null"
-    is_whole = (isinstance(test, dict) and _is_whole(test.get("images"), 0)
-                and _is_text(test.get("method")) and isinstance(test.get("labels"), list)
-                and len(test["labels"]) == count
-                and all(_are_shares(row, 3) for row in test["labels"]))
-    _expect(metadata, "test_auroc", is_whole, expected)
+    _expect(metadata, "test_auroc", isinstance(test, dict), expected)
+    is_described = _is_whole(test.get("images"), 0) and _is_text(test.get("method"))
+    _expect(metadata, "test_auroc", is_described, expected)
+    rows = test.get("labels")
+    _expect(metadata, "test_auroc", isinstance(rows, list) and len(rows) == count, expected)
+    for row in rows:
+        _expect(metadata, "test_auroc", _are_shares(row, 3), expected)
 
 
 def _check_precision_check(metadata: dict[str, Any]) -> None:
-    """Raise ValueError unless the check of a reduced precision is absent, or whole."""
+    """Raise ValueError unless the check of a reduced precision is whole."""
     check = metadata["precision_check"]
-    if check is None:
-        return
-    is_whole = (isinstance(check, dict)
-                and all(_is_whole(check.get(key), 0)
-                        for key in ("images", "decisions", "changed_decisions"))
-                and all(_is_number(check.get(key), -1, 1)
-                        for key in ("largest_auroc_loss", "mean_auroc_loss", "largest_change"))
-                and all(_is_text(check.get(key)) for key in ("device", "split"))
-                and all(isinstance(names, list) and all(map(_is_text, names))
-                        for names in (check.get("unchecked"), check.get("not_excluded", []))))
-    _expect(metadata, "precision_check", is_whole, "what export.precision.check_precision gives")
+    expected = "what export.precision.check_precision gives"
+    _expect(metadata, "precision_check", isinstance(check, dict), expected)
+    for field in ("images", "decisions", "changed_decisions"):
+        _expect(metadata, "precision_check", _is_whole(check.get(field), 0), expected)
+    for field in ("largest_auroc_loss", "mean_auroc_loss", "largest_change"):
+        _expect(metadata, "precision_check", _is_number(check.get(field), -1, 1), expected)
+    for field in ("device", "split"):
+        _expect(metadata, "precision_check", _is_text(check.get(field)), expected)
+    not_excluded = check.get("not_excluded", [])  # files of earlier days lack it
+    for names in (check.get("unchecked"), not_excluded):
+        _expect(metadata, "precision_check", _are_texts(names), expected)
 
 
 def _check_reference(metadata: dict[str, Any], count: int) -> None:
@@ -189,15 +208,16 @@ def _check_reference(metadata: dict[str, Any], count: int) -> None:
     reference = metadata["reference"]
     expected = f"tolerance, patterns and radiographs with {count} probabilities each"
     _expect(metadata, "reference", isinstance(reference, dict), expected)
-    tolerance, patterns = reference.get("tolerance"), reference.get("patterns")
-    radiographs = reference.get("radiographs")
+    patterns, radiographs = reference.get("patterns"), reference.get("radiographs")
+    is_whole = isinstance(patterns, list) and isinstance(radiographs, dict)
+    _expect(metadata, "reference", is_whole, expected)
+    tolerance = reference.get("tolerance")
     if isinstance(tolerance, list):
-        is_tolerance = len(tolerance) == count and all(_is_number(x, 0) for x in tolerance)
+        _expect(metadata, "reference", len(tolerance) == count, expected)
     else:
-        is_tolerance = _is_number(tolerance, 0)
-    _expect(metadata, "reference", is_tolerance, expected)
-    _expect(metadata, "reference", isinstance(patterns, list), expected)
-    _expect(metadata, "reference", isinstance(radiographs, dict), expected)
+        tolerance = [tolerance]  # one for all labels
+    for allowed in tolerance:
+        _expect(metadata, "reference", _is_number(allowed, 0), expected)
     for probabilities in (*patterns, *radiographs.values()):
         is_whole = _are_shares(probabilities, count) and None not in probabilities
         _expect(metadata, "reference", is_whole, expected)
@@ -209,30 +229,28 @@ def _expect(metadata: dict[str, Any], field: str, is_right: bool, expected: str)
         raise ValueError(f"{field} {reprlib.repr(metadata[field])}: expected {expected}")
 
 
-def _is_text(value: object) -> bool:
+def _is_text(value: Any) -> bool:
     """Whether a value is text without control characters."""
     return isinstance(value, str) and value.isprintable()
 
 
-def _is_whole(value: object, low: int, high: float = math.inf) -> bool:
+def _are_texts(values: Any) -> bool:
+    """Whether a value is a list of such texts."""
+    return isinstance(values, list) and all(map(_is_text, values))
+
+
+def _is_whole(value: Any, low: int, high: float = math.inf) -> bool:
     """Whether a value is a whole number in a range; JSON's true is none, though Python's is."""
     return type(value) is int and low <= value <= high
 
 
-def _is_number(value: object, low: float, high: float = 1e6) -> bool:
+def _is_number(value: Any, low: float, high: float = 1e6) -> bool:
     """Whether a value is a number in a range; NaN and JSON's true are none."""
     return type(value) in (int, float) and low <= value <= high
 
 
-def _are_shares(values: object, count: int) -> bool:
+def _are_shares(values: Any, count: int) -> bool:
     """Whether a value is a list of numbers from 0 to 1, or None where there is none."""
     if not isinstance(values, list) or len(values) != count:
         return False
     return all(value is None or _is_number(value, 0, 1) for value in values)
-
-
-def _is_calibration(value: object) -> bool:
-    """Whether a value is one label's calibration."""
-    if not isinstance(value, dict) or value.get("method") not in CALIBRATION_METHODS:
-        return False
-    return _is_number(value.get("slope"), 1e-6) and _is_number(value.get("offset"), -1e6)

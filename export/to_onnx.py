@@ -42,7 +42,7 @@ from export.batch import expand, predictions
 from export.calibrate import calibrate, draw
 from export.card import INTENDED_USE, card
 from export.graph import classifier
-from export.metadata import CHECKSUM, FORMAT, UNCALIBRATED, checksum_place, serialize
+from export.metadata import CHECKSUM, FORMAT, UNCALIBRATED, checksum_span, serialize
 from export.precision import REMEDY, check_fp16, check_fp16_weights, check_precision
 from export.quantize import CALIBRATION_IMAGES, int8
 from export.runtime import NOT_A_NUMBER, Predictor
@@ -151,7 +151,7 @@ def export(args):
 
     metadata["reference"] = reference(candidate, files[:4], found)
     content = serialize(proto, metadata)
-    metadata[CHECKSUM] = content[checksum_place(content)].decode()
+    metadata[CHECKSUM] = content[checksum_span(content)].decode()
     write(out, content, metadata, reliability)
     print(f"{out}: {len(content) / 1e6:.1f} MB, within {worst:.2g} of PyTorch on {len(files)} "
           f"radiographs; next: python -m export.predict {out} FOLDER")
