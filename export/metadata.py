@@ -87,6 +87,14 @@ def checksum_span(content: bytes) -> slice | None:
     return slice(start + len(CHECKSUM) + 2, start + len(CHECKSUM) + 66)
 
 
+def stored_checksum(content: bytes) -> str:
+    """The checksum that a serialized model has in its metadata."""
+    span = checksum_span(content)
+    if span is None:
+        raise ValueError(f"a model without the field {CHECKSUM}")
+    return content[span].decode()
+
+
 def _digest(content: bytes, span: slice) -> bytes:
     """The sha256, in hex, of a serialized model with zeros in the place of the checksum."""
     digest = hashlib.sha256()

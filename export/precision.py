@@ -7,6 +7,7 @@ the interval, so that a larger loss cannot be excluded on so few radiographs, wh
 says; or the whole interval lies below. Beside that, no probability may change by `MAX_CHANGE`.
 """
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from export.graph import fold, fold_layer_scale
 from export.quantize import observe
 from models.vit import VisionTransformer
 from stats import auroc, operating_point, paired_bootstrap
+from stats.bootstrap import FEW_GROUPS
 from stats.intervals import score_interval
 
 MAX_FP16 = 65504.0
@@ -68,9 +70,7 @@ def check_precision(y_true: np.ndarray, expected: np.ndarray, reduced: np.ndarra
     `y_true` and the probabilities before and after are (N, L), `patients` (N,); a threshold may be
     None.
     """
-    patients_of_class = np.array([[len(set(patients[column == value])) for value in (0, 1)]
-                                  for column in y_true.T])  # (L, 2)
-    is_checked = patients_of_class.min(axis=1) >= MIN_PATIENTS
+    is_checked = has_enough_patients(y_true, patients)
     if not is_checked.any():
         raise Refused(f"not written: it cannot be checked, no label has {MIN_PATIENTS} patients "
                       f"with it and {MIN_PATIENTS} without among the {len(y_true)} radiographs; "
@@ -78,14 +78,15 @@ def check_precision(y_true: np.ndarray, expected: np.ndarray, reduced: np.ndarra
     cutoffs = np.array(thresholds, float)  # NaN where there is none
     turned = (expected >= cutoffs) != (reduced >= cutoffs)
     print_comparison(y_true, expected, reduced, turned, labels, cutoffs, is_checked)
-    unchecked = [labels[i] for i in np.flatnonzero(~is_checked)]
+    unchecked = [label for label, checked in zip(labels, is_checked) if not checked]
     if unchecked:
         print(f"AUC not checked, with fewer than {MIN_PATIENTS} patients with or without it: "
               f"{', '.join(unchecked)}; another --check-on may have more")
 
-    sample = f"{len(y_true)} radiographs of {len(set(patients))} patients"
+    count = len(set(patients))
+    sample = f"{len(y_true)} radiographs of {count} patients"
     losses = auroc_losses(y_true[:, is_checked], expected[:, is_checked], reduced[:, is_checked],
-                          patients, [labels[i] for i in np.flatnonzero(is_checked)])
+                          patients, [label for label in labels if label not in unchecked])
     for loss in losses:
         if loss.value > loss.limit and loss.low > loss.limit:
             raise Refused(f"not written: {loss.name} fell by {loss.value:.4f} (95 % interval "
@@ -94,7 +95,9 @@ def check_precision(y_true: np.ndarray, expected: np.ndarray, reduced: np.ndarra
     of_rates = rate_losses(y_true, expected, reduced, patients, labels, cutoffs)
     change = np.abs(reduced - expected)
     check_changes(change, labels)
-    not_excluded = [loss.name for loss in losses + of_rates if loss.high > loss.limit]
+    not_excluded = [loss.name for loss in losses
+                    if loss.high > loss.limit or count < FEW_GROUPS]
+    not_excluded += [loss.name for loss in of_rates if loss.high > loss.limit]
     if not_excluded:
         print(f"a loss above the limit cannot be excluded on so few images ({sample}) for "
               f"{', '.join(not_excluded)}; --check-on train has more")
@@ -105,6 +108,15 @@ def check_precision(y_true: np.ndarray, expected: np.ndarray, reduced: np.ndarra
         mean_auroc_loss=mean_loss.value, largest_change=float(change.max()),
         decisions=len(reduced) * int((~np.isnan(cutoffs)).sum()),
         changed_decisions=int(turned.sum()), unchecked=unchecked, not_excluded=not_excluded)
+
+
+def has_enough_patients(y_true: np.ndarray, patients: np.ndarray) -> np.ndarray:
+    """Whether each label (L,) has `MIN_PATIENTS` patients with it, and as many without."""
+    enough = []
+    for column in y_true.T:
+        without, with_it = set(patients[column == 0]), set(patients[column == 1])
+        enough.append(min(len(without), len(with_it)) >= MIN_PATIENTS)
+    return np.array(enough)
 
 
 def print_comparison(y_true: np.ndarray, expected: np.ndarray, reduced: np.ndarray,
@@ -136,7 +148,10 @@ def auroc_losses(y_true: np.ndarray, expected: np.ndarray, reduced: np.ndarray,
                  patients: np.ndarray, labels: Sequence[str]) -> list[Loss]:
     """The loss of AUC of each label, then that of the mean over them; intervals by patient."""
     value = auroc(y_true, expected) - auroc(y_true, reduced)
-    resampled = paired_bootstrap(y_true, expected, reduced, groups=patients).difference  # (B, L)
+    with warnings.catch_warnings():  # of few patients `check_precision` speaks itself
+        warnings.simplefilter("ignore")
+        pair = paired_bootstrap(y_true, expected, reduced, groups=patients)
+    resampled = pair.difference  # (B, L)
     losses = []
     for i, label in enumerate(labels):
         low, high = np.nanquantile(resampled[:, i], (0.025, 0.975))

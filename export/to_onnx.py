@@ -10,13 +10,14 @@ The file is written only if it gives, on real radiographs, what PyTorch gives. W
 file, and pictures by formula with the probabilities that they must give (model.golden.json).
 """
 
+import argparse
 import json
 import platform
 import sys
-from contextlib import ExitStack
-from dataclasses import asdict
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 if not __package__:
     print("error: start it as python -m export.to_onnx, in the repository's folder",
@@ -38,29 +39,73 @@ from data.cache.fill import load_bytes
 from data.decode import read_file
 from data.files import atomic_write, check_target, is_stream
 from data.labels import check_label_names
+from data.settings import DataSettings
 from export.batch import expand, predictions
-from export.calibrate import calibrate, draw
+from export.calibrate import Calibrated, calibrate, draw_reliability
 from export.card import INTENDED_USE, card
 from export.graph import classifier
-from export.metadata import CHECKSUM, FORMAT, UNCALIBRATED, checksum_span, serialize
+from export.metadata import CHECKSUM, FORMAT, UNCALIBRATED, serialize, stored_checksum
 from export.precision import REMEDY, check_fp16, check_fp16_weights, check_precision
 from export.quantize import CALIBRATION_IMAGES, int8
 from export.runtime import NOT_A_NUMBER, Predictor
 from export.verify import golden, reference, sha256
 from models.checkpoint import load_checkpoint, restore_model
 from models.inference import predict, to_input
-from models.vit import ARCHITECTURES
+from models.vit import ARCHITECTURES, VisionTransformer
 from stats import auroc, bootstrap
 from stats.predictions import load_predictions
 
 PARITY_IMAGES = 16
 PARITY = 1e-3  # largest difference of a probability between PyTorch and an fp32 file
+REFERENCE_IMAGES = 4  # radiographs by whose hash and probabilities a file can be verified
+CHECK_IMAGES = 2000  # evenly spaced, on which a reduced precision is checked
 WHERE_TO_LOOK = ("data/preprocess.py and models/vit.py, and at export/graph.py, which does the "
                  "same in ONNX: a change of the one needs a change of the other")
-CHECK_IMAGES = 2000  # evenly spaced, on which a reduced precision is checked
 
 
-def build_parser():
+@dataclass(frozen=True)
+class TrainedRun:
+    """A trained network, as its checkpoint has it."""
+
+    path: Path  # of the checkpoint
+    checkpoint: dict[str, Any]
+    model: VisionTransformer
+    root: str | None  # where the corpus lies on this machine; None: as when trained
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The run's config.json."""
+        return self.checkpoint["config"]
+
+    @property
+    def norm(self) -> dict[str, Any]:
+        """Mean and SD that the input is normalized with, as `to_input` takes them."""
+        return dict(mean=self.checkpoint.get("input_mean"), std=self.checkpoint.get("input_std"))
+
+    @property
+    def held_out(self) -> str:
+        """The split that can check the model: "val", or "train" where there is no validation."""
+        return "train" if self.config.get("images_val") == 0 else "val"
+
+    def open_split(self, split: str) -> Any:
+        """The Dataset of a split; ValueError if the corpus is not split as in training."""
+        settings = DataSettings.from_config(self.config)
+        if self.root:
+            settings = settings.moved_to(self.root)
+        return data.open_split(settings, split, expected_split_hash=self.config.get("split_hash"))
+
+
+@dataclass(frozen=True)
+class OutputFiles:
+    """Where a model goes, and what lies beside it; None beside a device or a pipe."""
+
+    model: Path
+    card: Path | None
+    metadata: Path | None
+    golden: Path | None
+
+
+def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = command("export.to_onnx", __doc__)
     add = parser.add_argument
@@ -80,189 +125,276 @@ def build_parser():
     return parser
 
 
-def export(args):
+def export_run(args: argparse.Namespace) -> int:
     """Build the graph, compare it with PyTorch and write it; gives the exit code."""
     if not args.run.exists():
         raise FileNotFoundError(f"{args.run}: no such run folder or checkpoint")
-    path = args.run / "best.pt" if args.run.is_dir() else args.run
+    path = args.run
+    if path.is_dir():
+        path = path / "best.pt"
     checkpoint = load_checkpoint(path)
-    suffix = "" if args.precision == "fp32" else f"-{args.precision}"
-    out = args.out or path.parent / f"model{suffix}.onnx"
-    for target in (out, *beside(out)):
-        check_target(target)
-    model = restore_model(checkpoint).requires_grad_(False)
-    norm = dict(mean=checkpoint.get("input_mean"), std=checkpoint.get("input_std"))
-    metadata = describe(path, checkpoint, args, model)
-    reduced = args.precision != "fp32"
-    if caveat := checkpoint["config"].get("caveat"):  # of a network that was trained elsewhere
-        print(f"note: {caveat}")
+    files = output_files(args.out or default_out(path, args.precision))
+    for target in (files.model, files.card, files.metadata, files.golden):
+        if target:
+            check_target(target)
+    run = TrainedRun(path, checkpoint, restore_model(checkpoint).requires_grad_(False), args.root)
+    metadata = initial_metadata(run, args.precision)
+    if "caveat" in run.config:  # of a network that was trained elsewhere
+        print(f"note: {run.config['caveat']}")
 
-    dataset = partial(data.from_config, checkpoint["config"],
-                      **({"root": args.root} if args.root else {}))
-    held_out = "val" if checkpoint["config"].get("images_val") != 0 else "train"
-    if args.calibrate and held_out != "val":
+    if args.calibrate and run.held_out != "val":
         raise ValueError("--calibrate: the run was trained without validation (--val-fraction 0)")
-    validation = dataset(held_out) if args.calibrate or not args.images else None
-    reliability, check_on = None, args.check_on or held_out
+    validation = None
+    if args.calibrate or not args.images:
+        validation = run.open_split(run.held_out)
+    calibrated = None
     if args.calibrate:
-        calibrated, *reliability = calibrate(model, validation, metadata["thresholds"], norm,
-                                             dataset("train").pos_weight())
-        metadata |= calibrated
-    # numbers that float32 holds exactly, so that every program makes the same decisions
-    metadata["thresholds"] = [t if t is None else float(np.float32(t))
-                              for t in metadata["thresholds"]]
+        calibrated = calibrate(run.model, validation, metadata["thresholds"], run.norm,
+                               run.open_split("train").pos_weight())
+        metadata["thresholds"] = calibrated.thresholds
+        metadata["calibration"] = calibrated.calibration
+    metadata["thresholds"] = as_float32(metadata["thresholds"])
 
-    state = {name: value.numpy() for name, value in model.state_dict().items()}
-    options = {}
-    if reduced:
-        split = dataset("train")
-        training = to_input(split.batch(spaced(len(split), CALIBRATION_IMAGES))[0], **norm)
-    if args.precision == "fp16":
-        check_fp16_weights(state, model.config, **norm)
-        options["dtype"] = np.float16
-    elif args.precision == "int8":
-        state, options["block_linear"] = int8(model, state, training)
-    proto = classifier(state, model.config, **norm, **options)
-
-    files, levels = parity_images(validation, args.images, model.config["img_size"])
-    inputs = to_input(levels, **norm)
-    expected = model(inputs).sigmoid().numpy()
+    training = None
+    if args.precision != "fp32":
+        training = training_images(run)
+    proto = build_graph(run, args.precision, training)
+    images = parity_files(validation, args.images)
+    inputs = parity_inputs(images, run)
+    expected = run.model(inputs).sigmoid().numpy()
     provider = "auto" if args.precision == "fp16" else "cpu"
     candidate = Predictor(serialize(proto, metadata), provider)
-    try:
-        found = candidate(files)
-    except ValueError as error:
-        if args.precision == "fp16" and NOT_A_NUMBER in str(error):
-            raise Refused(f"not written: {error}; {REMEDY}") from None
-        raise
-    worst = float(np.abs(found - expected).max())
-    if reduced:
-        device = dict(cpu="the CPU", cuda="CUDA")[candidate.provider]
-        if args.precision == "fp16" and candidate.provider == "cpu":
-            words = check_fp16(model, training, inputs, found)
-            device = f"the CPU, which computes fp16 files in fp32; {words}"
+    probability = first_probabilities(candidate, images)
+    difference = float(np.abs(probability - expected).max())
+    if training is not None:
+        device = checked_device(candidate, run, training, inputs, probability)
         print(f"checked on {device}")
-        metadata["precision_check"] = dict(
-            device=device, split=check_on,
-            **compare(candidate, model, dataset(check_on), metadata, norm))
-    elif not worst <= PARITY:
-        raise Refused(f"{out}: not written: a probability differs from PyTorch's by {worst:.2g}, "
-                      f"allowed {PARITY:g}; look at {WHERE_TO_LOOK}")
+        dataset = run.open_split(args.check_on or run.held_out)
+        metadata["precision_check"] = dict(device=device, split=dataset.split,
+                                           **check_reduced(candidate, run, dataset))
+    elif not difference <= PARITY:
+        raise Refused(f"{files.model}: not written: a probability differs from PyTorch's by "
+                      f"{difference:.2g}, allowed {PARITY:g}; look at {WHERE_TO_LOOK}")
 
-    metadata["reference"] = reference(candidate, files[:4], found)
+    metadata["reference"] = reference(candidate, images[:REFERENCE_IMAGES], probability)
     content = serialize(proto, metadata)
-    metadata[CHECKSUM] = content[checksum_span(content)].decode()
-    write(out, content, metadata, reliability)
-    print(f"{out}: {len(content) / 1e6:.1f} MB, within {worst:.2g} of PyTorch on {len(files)} "
-          f"radiographs; next: python -m export.predict {out} FOLDER")
+    metadata[CHECKSUM] = stored_checksum(content)
+    write(files, content, metadata, calibrated)
+    print(f"{files.model}: {len(content) / 1e6:.1f} MB, within {difference:.2g} of PyTorch on "
+          f"{len(images)} radiographs; next: python -m export.predict {files.model} FOLDER")
     return 0
 
 
-def describe(path, checkpoint, args, model):
-    """The metadata that are known before the file is made."""
-    config, labels, digest = checkpoint["config"], list(checkpoint["labels"]), sha256(path)
-    try:
-        check_label_names(labels)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-    shape = {name: model.config[name] for name in ("embed_dim", "depth", "num_heads")}
-    arch = next((name for name, known in ARCHITECTURES.items() if known == shape), f"vit {shape}")
-    thresholds = checkpoint.get("thresholds") or [None] * len(labels)
-    if len(thresholds) != len(labels) or not all(t is None or 0 <= t <= 1 for t in thresholds):
-        raise ValueError(f"{path}: thresholds {thresholds}; expected one from 0 to 1, or None, for "
-                         f"each of {len(labels)} labels")
-    chosen, labels_in = any(t is not None for t in thresholds), config.get("labels") or "not known"
+def default_out(path: Path, precision: str) -> Path:
+    """The model file beside a checkpoint."""
+    if precision == "fp32":
+        return path.parent / "model.onnx"
+    return path.parent / f"model-{precision}.onnx"
+
+
+def output_files(out: Path) -> OutputFiles:
+    """A model's file, card, metadata and golden values; ValueError for a name with no room."""
+    if is_stream(out):
+        return OutputFiles(out, None, None, None)
+    if out.suffix != ".onnx" or out.stem in ("config", "split"):  # whose .json is the run's own
+        raise ValueError(f"--out {out}: expected a name.onnx beside which name.json is free")
+    card_name = "MODEL_CARD.md"
+    if out.stem != "model":  # of model-x.onnx and of x.onnx MODEL_CARD-x.md
+        card_name = f"MODEL_CARD-{out.stem.removeprefix('model-') or out.stem}.md"
+    return OutputFiles(out, out.with_name(card_name), out.with_suffix(".json"),
+                       out.with_suffix(".golden.json"))
+
+
+def initial_metadata(run: TrainedRun, precision: str) -> dict[str, Any]:
+    """The metadata that are known before the graph is made; see `export.metadata`."""
+    config, model_config = run.config, run.model.config
+    labels, thresholds = labels_and_thresholds(run)
+    thresholds_from = "none, so that nothing is called positive"
+    if any(threshold is not None for threshold in thresholds):
+        thresholds_from = "Youden's index on the validation set"
+    label_set = config.get("labels") or "not known"
+    if not isinstance(label_set, str):
+        label_set = ", ".join(label_set)
+    digest = sha256(run.path)
     return dict(
         format=FORMAT, intended_use=INTENDED_USE, corpus=config.get("name") or config["data"],
         init=config.get("init_name") or config["init"],
         synthetic=config["data"] == "phantom" or bool(config.get("synthetic")),
-        architecture=f"{arch}, patch {model.config['patch_size']}",
-        cohort=config.get("cohort") or "not known",
-        label_set=labels_in if isinstance(labels_in, str) else ", ".join(labels_in),
-        calibration=[UNCALIBRATED] * len(labels),
-        thresholds_from="Youden's index on the validation set" if chosen
-        else "none, so that nothing is called positive",
-        precision=args.precision, checkpoint_sha256=digest, labels=labels, thresholds=thresholds,
-        image_size=model.config["img_size"],
+        architecture=f"{architecture_name(model_config)}, patch {model_config['patch_size']}",
+        cohort=config.get("cohort") or "not known", label_set=label_set,
+        calibration=[UNCALIBRATED] * len(labels), thresholds_from=thresholds_from,
+        precision=precision, checkpoint_sha256=digest, labels=labels, thresholds=thresholds,
+        image_size=model_config["img_size"],
         versions=dict(python=platform.python_version(), torch=str(torch.__version__),
                       onnx=onnx.__version__, onnxruntime=onnxruntime.__version__),
-        precision_check=None, val_auroc=checkpoint.get("val_auroc"),
+        precision_check=None, val_auroc=run.checkpoint.get("val_auroc"),
         reference=dict(tolerance=0, patterns=[], radiographs={}),
-        test_auroc=test_auroc(path.parent / "predictions.npz", labels, digest))
+        test_auroc=test_auroc(run.path.parent / "predictions.npz", labels, digest))
 
 
-def test_auroc(path, labels, checkpoint_sha256):
+def labels_and_thresholds(run: TrainedRun) -> tuple[list[str], list[float | None]]:
+    """A checkpoint's labels and their thresholds; ValueError for those that cannot be written."""
+    labels = list(run.checkpoint["labels"])
+    try:
+        check_label_names(labels)
+    except ValueError as error:
+        raise ValueError(f"{run.path}: {error}") from None
+    thresholds = run.checkpoint.get("thresholds") or [None] * len(labels)
+    is_right = len(thresholds) == len(labels)
+    for threshold in thresholds:
+        if threshold is not None and not 0 <= threshold <= 1:
+            is_right = False
+    if not is_right:
+        raise ValueError(f"{run.path}: thresholds {thresholds}; expected one from 0 to 1, or None, "
+                         f"for each of {len(labels)} labels")
+    return labels, thresholds
+
+
+def architecture_name(model_config: dict[str, Any]) -> str:
+    """A transformer's usual name, or its shape."""
+    shape = {name: model_config[name] for name in ("embed_dim", "depth", "num_heads")}
+    for name, known_shape in ARCHITECTURES.items():
+        if shape == known_shape:
+            return name
+    return f"vit {shape}"
+
+
+def test_auroc(path: Path, labels: list[str], checkpoint_sha256: str) -> dict[str, Any] | None:
     """AUC and 95 % CI of a run's test predictions; None if there are none of this checkpoint."""
-    found = load_predictions(path) if path.is_file() else None
-    known = found and found.meta.get("checkpoint_sha256")
-    if not found or found.labels != labels or known != checkpoint_sha256:
-        why = f"{path} is not of this checkpoint; " if found else ""
-        print(f"the card will have no test AUC: {why}run evaluate.py first")
+    if not path.is_file():
+        print("the card will have no test AUC: run evaluate.py first")
         return None
-    y_true, y_score = found.y_true, found.y_score
-    table = np.c_[auroc(y_true, y_score), bootstrap(y_true, y_score, groups=found.patient_id).ci()]
-    rows = [[None if np.isnan(x) else round(float(x), 4) for x in row] for row in table]
+    predictions_of_run = load_predictions(path)
+    known_digest = predictions_of_run.meta.get("checkpoint_sha256")
+    if predictions_of_run.labels != labels or known_digest != checkpoint_sha256:
+        print(f"the card will have no test AUC: {path} is not of this checkpoint; run evaluate.py "
+              "first")
+        return None
+    y_true, y_score = predictions_of_run.y_true, predictions_of_run.y_score
+    area = auroc(y_true, y_score)
+    interval = bootstrap(y_true, y_score, groups=predictions_of_run.patient_id).ci()
+    rows = []
+    for values in np.c_[area, interval]:  # AUC, lower end, upper end
+        rounded = values.round(4).astype(object)
+        rows.append(np.where(np.isnan(values), None, rounded).tolist())
     return dict(images=len(y_true), method="bootstrap by patient, 1,000 resamples", labels=rows)
 
 
-def spaced(count, limit):
+def as_float32(thresholds: Sequence[float | None]) -> list[float | None]:
+    """Numbers that float32 holds exactly, so that every program makes the same decisions."""
+    return [None if threshold is None else float(np.float32(threshold))
+            for threshold in thresholds]
+
+
+def evenly_spaced(count: int, limit: int) -> np.ndarray:
     """At most `limit` indices evenly spaced over range(count)."""
     return np.unique(np.linspace(0, count - 1, min(count, limit)).round().astype(int))
 
 
-def parity_images(validation, images, size):
-    """Files for the comparison with PyTorch, and the levels (n, 1, S, S) uint8 that it gets."""
-    files = expand(images) if images else [validation.path(i) for i in range(len(validation))]
-    files = [files[i] for i in spaced(len(files), PARITY_IMAGES)]
+def training_images(run: TrainedRun) -> torch.Tensor:
+    """Training images (n, 3, S, S), as the model takes them, that a reduced precision sees."""
+    training_set = run.open_split("train")
+    levels, _ = training_set.batch(evenly_spaced(len(training_set), CALIBRATION_IMAGES))
+    return to_input(levels, **run.norm)
+
+
+def build_graph(run: TrainedRun, precision: str, training: torch.Tensor | None) -> onnx.ModelProto:
+    """The graph of a run's network in a precision; fp16 and int8 need `training_images`."""
+    state = {name: weight.numpy() for name, weight in run.model.state_dict().items()}
+    config = run.model.config
+    if precision == "fp16":
+        check_fp16_weights(state, config, **run.norm)
+        return classifier(state, config, **run.norm, dtype=np.float16)
+    if precision == "int8":
+        state, quantized_linear = int8(run.model, state, training)
+        return classifier(state, config, **run.norm, block_linear=quantized_linear)
+    return classifier(state, config, **run.norm)
+
+
+def parity_files(validation: Any, arguments: Sequence[str] | None) -> list[Any]:
+    """Files for the comparison with PyTorch: those named on the command line, or of validation."""
+    if arguments:
+        files = expand(arguments)
+    else:
+        files = [validation.path(i) for i in range(len(validation))]
+    return [files[i] for i in evenly_spaced(len(files), PARITY_IMAGES)]
+
+
+def parity_inputs(files: Sequence[Any], run: TrainedRun) -> torch.Tensor:
+    """The files as PyTorch gets them, (n, 3, S, S)."""
+    size = run.model.config["img_size"]
     levels = np.stack([load_bytes(read_file(path), path, size) for path in files])
-    return files, torch.from_numpy(levels[:, None])
+    return to_input(torch.from_numpy(levels[:, None]), **run.norm)
 
 
-def compare(candidate, model, dataset, metadata, norm):
-    """What a reduced precision lost to PyTorch on a labeled split; ValueError if too much."""
-    rows = spaced(len(dataset), CHECK_IMAGES)
-    y_true, expected = predict(model, dataset, indices=rows, **norm)
-    found = np.empty_like(expected)
-    for i, result in enumerate(predictions(candidate, [dataset.path(i) for i in rows])):
-        if metadata["precision"] == "fp16" and NOT_A_NUMBER in (result.error or ""):
-            raise Refused(f"not written: {result.error}; {REMEDY}")
+def first_probabilities(candidate: Predictor, files: Sequence[Any]) -> np.ndarray:
+    """A new model's probabilities (n, L); `Refused` where fp16 gives no number."""
+    try:
+        return candidate(files)
+    except ValueError as error:
+        raise_if_overflow(candidate, str(error))
+        raise
+
+
+def raise_if_overflow(candidate: Predictor, reason: str) -> None:
+    """Turn the error of an fp16 model whose numbers overflow into a refusal with the remedy."""
+    if candidate.metadata["precision"] == "fp16" and NOT_A_NUMBER in reason:
+        raise Refused(f"not written: {reason}; {REMEDY}") from None
+
+
+def checked_device(candidate: Predictor, run: TrainedRun, training: torch.Tensor,
+                   inputs: torch.Tensor, probability: np.ndarray) -> str:
+    """What a reduced precision is checked on, in words; on a CPU fp16 needs `check_fp16`."""
+    if candidate.provider == "cuda":
+        return "CUDA"
+    if candidate.metadata["precision"] != "fp16":
+        return "the CPU"
+    words = check_fp16(run.model, training, inputs, probability)
+    return f"the CPU, which computes fp16 files in fp32; {words}"
+
+
+def check_reduced(candidate: Predictor, run: TrainedRun, dataset: Any) -> dict[str, Any]:
+    """What a reduced precision lost to PyTorch on a labeled split; `Refused` if too much."""
+    rows = evenly_spaced(len(dataset), CHECK_IMAGES)
+    y_true, expected = predict(run.model, dataset, indices=rows, **run.norm)
+    reduced = np.empty_like(expected)
+    for i, result in enumerate(predictions(candidate, [dataset.path(row) for row in rows])):
         if result.error:
+            raise_if_overflow(candidate, result.error)
             raise ValueError(result.error)
-        found[i] = result.probability
+        reduced[i] = result.probability
+    metadata = candidate.metadata
     print(f"{metadata['precision']} against PyTorch on {len(rows)} radiographs of {dataset.split}")
-    patients = dataset.table.patient_id[rows]
-    check = check_precision(y_true, expected, found, patients, metadata["labels"],
-                            metadata["thresholds"])
+    check = check_precision(y_true, expected, reduced, dataset.table.patient_id[rows],
+                            metadata["labels"], metadata["thresholds"])
     return dict(images=len(rows), **asdict(check))
 
 
-def beside(out):
-    """Where a model's card, metadata and golden values go; nowhere beside a device or a pipe."""
-    if is_stream(out):
-        return ()
-    if out.suffix != ".onnx" or out.stem in ("config", "split"):  # whose .json is the run's own
-        raise ValueError(f"--out {out}: expected a name.onnx beside which name.json is free")
-    # of model.onnx MODEL_CARD.md, of model-x.onnx and of x.onnx MODEL_CARD-x.md
-    which = "" if out.stem == "model" else "-" + (out.stem.removeprefix("model-") or out.stem)
-    card = out.with_name(f"MODEL_CARD{which}.md")
-    return card, out.with_suffix(".json"), out.with_suffix(".golden.json")
+def write(files: OutputFiles, content: bytes, metadata: dict[str, Any],
+          calibrated: Calibrated | None) -> None:
+    """Write a model and what goes beside it, or nothing of them."""
+    if files.card is None or files.metadata is None or files.golden is None:
+        with atomic_write(files.model) as model_file:  # a device or a pipe
+            model_file.write(content)
+        return
+    golden_values = {CHECKSUM: metadata[CHECKSUM]} | golden(metadata)
+    # A file takes its name where its block ends. The four blocks end together, after the figure:
+    # nothing is renamed before all is there, and the model, the outermost, is renamed last.
+    with (atomic_write(files.model) as model_file,
+          atomic_write(files.card, "w") as card_file,
+          atomic_write(files.metadata, "w") as metadata_file,
+          atomic_write(files.golden, "w") as golden_file):
+        model_file.write(content)
+        card_file.write(card(metadata))
+        metadata_file.write(json.dumps(metadata, indent=1) + "\n")
+        golden_file.write(json.dumps(golden_values, indent=1) + "\n")
+        if calibrated:
+            draw_reliability(files.model.with_name("reliability.png"), calibrated)
 
 
-def write(out, content, metadata, reliability):
-    """Write a model and what goes beside it; the model takes its name when all else is there."""
-    texts = (card(metadata), *(json.dumps(one, indent=1) + "\n" for one in (
-        metadata, {CHECKSUM: metadata[CHECKSUM]} | golden(metadata))))
-    with ExitStack() as stack:  # the first that is entered is the last to be left
-        stack.enter_context(atomic_write(out)).write(content)
-        for path, text in zip(beside(out), texts):
-            stack.enter_context(atomic_write(path, "w")).write(text)
-        if reliability and not is_stream(out):
-            draw(out.with_name("reliability.png"), *reliability)
-
-
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    return run_command(build_parser(), export, argv)
+    return run_command(build_parser(), export_run, argv)
 
 
 if __name__ == "__main__":

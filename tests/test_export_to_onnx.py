@@ -22,8 +22,9 @@ import data
 from data import preprocess
 from data.console import Refused
 from data.phantom.layouts import make_phantom
+from data.settings import DataSettings
 from export import precision, quantize, runtime, to_onnx
-from export.calibrate import calibrate, calibration_error, choose, folds, platt, sigmoid
+from export.calibrate import Calibrated, calibrate, calibration_error, choose, folds, platt, sigmoid
 from export.graph import classifier
 from export.precision import check_precision
 from export.predict import main as predict_main
@@ -43,27 +44,24 @@ def corpus(tmp_path_factory):
     """A phantom corpus and its config."""
     folder = tmp_path_factory.mktemp("corpus")
     make_phantom(folder / "phantom", patients=140, size=80)
-    config = dict(
-        data="phantom",
-        init="random",
-        root=str(folder / "phantom"),
-        image_size=64,
-        labels="table3",
-        cohort="paper",
-        cache_dir=str(folder / "cache"),
-        workers=1,
-    )
-    return config | dict(split_hash=data.from_config(config, "train", tables_only=True).split_hash)
+    settings = DataSettings("phantom", folder / "phantom", image_size=64,
+                            cache_dir=folder / "cache", workers=1)
+    split_hash = data.open_split(settings, "train", tables_only=True).split_hash
+    return settings.to_config() | dict(init="random", split_hash=split_hash)
+
+
+def open_split(config, split):
+    return data.open_split(DataSettings.from_config(config), split)
 
 
 @pytest.fixture(scope="module")
 def checkpoint(corpus):
     """A random model with a least-squares head, so that it tells the phantoms apart."""
-    train = data.from_config(corpus, "train")
+    train = open_split(corpus, "train")
     model = random_model(embed_dim=96)[0]
     model.head = torch.nn.Linear(96, len(train.labels))
     model.config["num_classes"] = len(train.labels)
-    for split in (train, data.from_config(corpus, "val")):
+    for split in (train, open_split(corpus, "val")):
         images, labels = split.batch(np.arange(len(split)))
         with torch.inference_mode():
             x = model.forward_features(to_input(images)).numpy()
@@ -112,14 +110,14 @@ def test_the_file_gives_pytorchs_probabilities_on_test_images(run, corpus, capsy
     ]
     assert "of PyTorch on" in capsys.readouterr().out
     model = to_onnx.restore_model(to_onnx.load_checkpoint(run / "best.pt"))
-    test = data.from_config(corpus, "test")
+    test = open_split(corpus, "test")
     expected = predict(model, test)[1]
     found = Predictor(run / "model.onnx", "cpu")([test.path(i) for i in range(len(test))])
     assert np.abs(found - expected).max() < 1e-3 and expected.std(0).min() > 0.03
 
 
 def test_metadata_and_card(run, checkpoint, corpus, capsys):
-    test = data.from_config(corpus, "test")
+    test = open_split(corpus, "test")
     score = np.random.default_rng(0).random(test.table.y.shape)
     digest = sha256(run / "best.pt")
     predictions = Predictions(
@@ -222,11 +220,11 @@ def test_the_precision_is_checked_where_it_was_asked_for(run, corpus, monkeypatc
     monkeypatch.setattr(precision, "MAX_MEAN_LOSS", 1)
     assert main([str(run), "--precision", "int8", "--check-on", "test"]) == 0
     check = Predictor(run / "model-int8.onnx", "cpu").metadata["precision_check"]
-    assert check["split"] == "test" and check["images"] == len(data.from_config(corpus, "test"))
+    assert check["split"] == "test" and check["images"] == len(open_split(corpus, "test"))
 
 
 def test_int8_sees_training_images_alone(run, corpus, monkeypatch):
-    seen, train = [], data.from_config(corpus, "train")
+    seen, train = [], open_split(corpus, "train")
 
     def watched(model, state, images):
         seen.append(images)
@@ -277,11 +275,8 @@ def test_a_reduced_model_that_lost_too_much_is_not_written(run, monkeypatch, cap
     assert names(run) == ["best.pt"]
 
 
-@pytest.mark.parametrize("key", ["rehearsal", "synthetic"])
-def test_a_model_of_synthetic_radiographs_in_a_corpus_s_layout_says_so(
-    run, checkpoint, corpus, key
-):
-    config = corpus | {key: True, "data": "cxr14"}
+def test_a_model_of_synthetic_radiographs_in_a_corpus_s_layout_says_so(run, checkpoint, corpus):
+    config = corpus | dict(synthetic=True, data="cxr14")
     save_checkpoint(run / "best.pt", checkpoint | dict(config=config))
     assert main([str(run), "--images", corpus["root"] + "/images"]) == 0
     assert Predictor(run / "model.onnx", "cpu").metadata["synthetic"] is True
@@ -359,7 +354,7 @@ def test_training_patients_never_check_where_images_are_given(run, corpus, tmp_p
     ],
 )
 def test_every_file_has_its_own_card(tmp_path, name, expected):
-    assert to_onnx.beside(tmp_path / name)[0] == tmp_path / expected
+    assert to_onnx.output_files(tmp_path / name).card == tmp_path / expected
 
 
 def other_outputs(checkpoint):
@@ -487,7 +482,7 @@ def test_a_signal_while_writing_leaves_nothing(run, monkeypatch, capsys, number,
         assert len([name for name in names(run) if name.endswith(".part")]) == 4
         os.kill(os.getpid(), number)
 
-    monkeypatch.setattr(to_onnx, "draw", stop)
+    monkeypatch.setattr(to_onnx, "draw_reliability", stop)
     assert main([str(run), "--calibrate"]) == code
     assert capsys.readouterr().err == (
         f"python -m export.to_onnx: stopped by {number.name}; what was complete is kept\n")
@@ -498,7 +493,7 @@ def test_images_of_one_intensity_are_bad_ones_here_as_in_training(
         run, checkpoint, corpus, tmp_path, capsys):
     root = tmp_path / "phantom"
     shutil.copytree(corpus["root"], root)
-    val = data.from_config(corpus | dict(root=str(root), cache_dir=str(tmp_path / "cache")), "val")
+    val = open_split(corpus | dict(root=str(root), cache_dir=str(tmp_path / "cache")), "val")
     for i in (0, 7):
         Image.new("L", (80, 80)).save(val.path(i))
     assert main([str(run), "--root", str(root), "--precision", "int8"]) == 2
@@ -811,7 +806,8 @@ def test_check_precision_shows_what_happens_at_the_thresholds(capsys):
         decisions=25,
         changed_decisions=1,
         unchecked=[],
-        not_excluded=["the specificity of first", "the sensitivity of first"],  # of 10 each
+        not_excluded=["the AUC of first", "the AUC of second", "the mean AUC",  # of 25 patients
+                      "the specificity of first", "the sensitivity of first"],  # of 10 each
     )
     first, second, total, doubt = capsys.readouterr().out.splitlines()[1:]
     assert "cannot be excluded on so few images (25 radiographs of 25 patients)" in doubt
@@ -888,15 +884,15 @@ def test_a_label_is_calibrated_only_where_that_helps(monkeypatch, capsys):
         count = scores[:, columns].shape[1]
         return calibrate(model, dataset, [0.5] * count, {}, np.full(count, 20.0)), model.head
 
-    (metadata, _, _, after), head = fitted(slice(0, 2))
-    assert head.bias[0].item() == pytest.approx(-2, abs=0.3) and metadata["thresholds"][0] < 0.2
+    result, head = fitted(slice(0, 2))
+    assert head.bias[0].item() == pytest.approx(-2, abs=0.3) and result.thresholds[0] < 0.2
     assert (
         head.weight[1].item() == 1
         and head.bias[1].item() == 0
-        and metadata["thresholds"][1] == pytest.approx(0.5)
+        and result.thresholds[1] == pytest.approx(0.5)
     )
-    assert np.isnan(after[:, 1]).all() and not np.isnan(after[:, 0]).any()
-    assert [one["method"] for one in metadata["calibration"]] == ["platt", "none"]
+    assert np.isnan(result.after[:, 1]).all() and not np.isnan(result.after[:, 0]).any()
+    assert [one["method"] for one in result.calibration] == ["platt", "none"]
     assert "left as it is" in capsys.readouterr().out
     with pytest.raises(ValueError, match="no label's probabilities come nearer"):
         fitted(slice(1, 2))
@@ -914,15 +910,15 @@ def test_folds_keep_patients_whole_and_have_both_kinds(first):
 
 
 def calibrated(monkeypatch, y, scores, patients, weight, thresholds=None):
-    """`calibrate` on given validation predictions: metadata, `after`, the head."""
+    """`calibrate` on given validation predictions: its result and the head."""
     labels = [f"label {i}" for i in range(y.shape[1])]
     table = SimpleNamespace(patient_id=patients)
     dataset = type("Validation", (), dict(labels=labels, table=table, __len__=lambda _: len(y)))()
     monkeypatch.setattr("export.calibrate.predict", lambda *_, **__: (y, scores))
     model = SimpleNamespace(head=torch.nn.Linear(1, len(labels)))
     torch.nn.init.ones_(model.head.weight), torch.nn.init.zeros_(model.head.bias)
-    metadata, _, _, after = calibrate(model, dataset, thresholds or [0.5] * len(labels), {}, weight)
-    return metadata, after, model.head
+    result = calibrate(model, dataset, thresholds or [0.5] * len(labels), {}, weight)
+    return result, model.head
 
 
 def test_a_label_of_too_few_patients_loses_its_class_weight(monkeypatch, capsys):
@@ -933,19 +929,20 @@ def test_a_label_of_too_few_patients_loses_its_class_weight(monkeypatch, capsys)
     y[:, 1:], patients[:40] = 0, np.repeat(["a", "b", "c", "d"], 10)
     y[:40, 1:] = 1  # many images, of four patients
     weight = np.array([8.0, 8.0, 1.0])
-    metadata, after, head = calibrated(monkeypatch, y, scores, patients, weight)
+    result, head = calibrated(monkeypatch, y, scores, patients, weight)
+    after = result.after
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 4
     reason = "4 patients with it and 360 without; 5 of each are needed"
     assert (
         f"class weight taken back: {reason}" in lines[2] and f"left as it is: {reason}" in lines[3]
     )
-    assert [one["method"] for one in metadata["calibration"]] == ["platt", "prior", "none"]
+    assert [one["method"] for one in result.calibration] == ["platt", "prior", "none"]
     odds = scores[:, 1] / (1 - scores[:, 1])
     assert np.allclose(after[:, 1] / (1 - after[:, 1]), odds / 8, rtol=1e-4)
     assert np.isnan(after[:, 2]).all()
     assert head.bias[1].item() == pytest.approx(-np.log(8)) and head.bias[2].item() == 0
-    assert metadata["thresholds"][1] == pytest.approx(1 / 9) and metadata["thresholds"][2] == 0.5
+    assert result.thresholds[1] == pytest.approx(1 / 9) and result.thresholds[2] == 0.5
 
 
 def test_the_class_weight_is_what_the_weighted_loss_adds():
@@ -968,9 +965,9 @@ def test_the_class_weight_is_what_the_weighted_loss_adds():
     frequency = torch.stack([y[x == k].mean() for k in range(4)])
     shifted = choose(
         np.array([1.0, 0.0]), logit.detach().numpy()[:2], np.array(["a", "b"]), w.item()
-    )[0]
-    found = torch.sigmoid(logit.detach() + shifted["offset"])
-    assert shifted["method"] == "prior" and torch.allclose(found, frequency, atol=1e-6)
+    ).map
+    found = torch.sigmoid(logit.detach() + shifted.offset)
+    assert shifted.method == "prior" and torch.allclose(found, frequency, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["backwards", "steep"])
@@ -983,12 +980,12 @@ def test_a_label_that_would_be_inverted_or_stretched_is_refused_by_name(monkeypa
     else:
         logit[:, 1] = 0.02 * (rng.normal(0, 1, 300) + 4 * y[:, 1])  # a slope of about 200
     scores = sigmoid(logit).astype(np.float32)
-    metadata, after, head = calibrated(
+    result, head = calibrated(
         monkeypatch, y, scores, np.arange(300).astype(str), np.array([4.0, 4.0])
     )
     line = next(line for line in capsys.readouterr().out.splitlines() if "label 1" in line)
     assert ("AUC on validation is 0.0" if kind == "backwards" else "a slope of ") in line
-    first, second = metadata["calibration"]
+    first, second = result.calibration
     assert first["method"] == "platt" and second["method"] != "platt" and second["slope"] == 1
     assert head.weight[1].item() == 1
 
@@ -1010,7 +1007,8 @@ def test_reliability_shows_calibrated_labels_alone(tmp_path, monkeypatch):
     before = rng.random((200, 2))
     y = (rng.random((200, 2)) < before).astype(float)
     after = np.stack([before[:, 0] ** 2, np.full(200, np.nan)], 1)
-    to_onnx.draw(tmp_path / "reliability.png", y, before, after)
+    result = Calibrated([], [], y, before, after)
+    to_onnx.draw_reliability(tmp_path / "reliability.png", result)
     upper, lower = figures[0].axes
     assert [int(line.get_ydata().sum()) for line in lower.lines] == [200, 200]
     assert "1 calibrated labels" in upper.get_title() and len(upper.containers) == 2
@@ -1037,7 +1035,7 @@ def test_reliability_shows_calibrated_labels_alone(tmp_path, monkeypatch):
 
 
 def test_calibrated_file_ranks_and_decides_as_before(run, checkpoint, corpus):
-    test = data.from_config(corpus, "test")
+    test = open_split(corpus, "test")
     files = [test.path(i) for i in range(len(test))]
     assert main([str(run)]) == 0
     middle = np.median(Predictor(run / "model.onnx", "cpu")(files), axis=0)[:5].tolist()
