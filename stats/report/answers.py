@@ -113,8 +113,11 @@ def caution(studies: Sequence[Study], settings: Mapping[str, Any]) -> list[str]:
     return sentences
 
 
-def console(studies, settings, folder, files):
-    """What is printed at the end: answers, a small table, and where the rest is; 40 lines."""
+def console(studies, settings, folder, files, first=()):
+    """What is printed at the end: answers, a small table, and where the rest is; 40 lines.
+
+    `first` are the sentences over corpora and sizes.
+    """
     pairs = [(s, c) for s in studies for c in s.comparisons]
     said = answers(studies, settings.get("margin"))
     said[MOST:] = [f"... and {len(said) - MOST} more comparisons"] * (len(said) > MOST)
@@ -124,7 +127,7 @@ def console(studies, settings, folder, files):
     if len(pairs) == 1:
         table = comparison_table(*pairs[0])
         table = Table("", table.header[:6], [row[:6] for row in table.rows])
-    lines = [*said, *caution(studies, settings)]
+    lines = [*first, *said, *caution(studies, settings)]
     lines += ["", to_text(table), ""] * (len(lines) + len(table.rows) < 34)
     lines += [f"forest plot: {folder / 'forest.png'}"] * ("forest.png" in files)
     others = [name for name in files[1:] if not name.endswith(("png", "svg"))]

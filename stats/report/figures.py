@@ -13,6 +13,7 @@ from matplotlib.transforms import offset_copy
 from stats.files import atomic_write
 from stats.palette import look
 from stats.report import show
+from stats.report.across_figures import across_figures
 from stats.report.forest import WIDTH, interval_plots
 from stats.roc import roc_curve
 
@@ -24,11 +25,15 @@ SETTINGS = {"font.family": "DejaVu Sans", "font.size": 7, "axes.linewidth": 0.6,
 FORMATS = {"png": {"dpi": 300, "metadata": {"Software": None}}, "svg": {"metadata": {"Date": None}}}
 
 
-def draw_figures(folder, studies, aligned):
-    """Write the figures; `aligned` is what each study was made from. Returns the files' names."""
+def draw_figures(folder, studies, aligned, pooled=(), sizes=()):
+    """Write the figures; `aligned` is what each study was made from. Returns the files' names.
+
+    `pooled` and `sizes` are the answers over corpora and over sizes; their figures come first.
+    """
     names = []
     with matplotlib.rc_context(SETTINGS):
-        figures = interval_plots(studies) | {"figure3": box_plots(studies)}
+        figures = across_figures(pooled, sizes) | interval_plots(studies)
+        figures["figure3"] = box_plots(studies)
         figures |= {f"figure4-{s.name}": roc_curves(s, of) for s, of in zip(studies, aligned)}
         for name, figure in figures.items():
             figure.draw_without_rendering()

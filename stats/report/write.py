@@ -8,6 +8,14 @@ from string import Template
 
 from stats.files import atomic_write
 from stats.report import formats, show
+from stats.report.across import (
+    pooled_rows,
+    pooled_sentence,
+    pooled_tables,
+    size_rows,
+    size_sentences,
+    size_tables,
+)
 from stats.report.answers import answers, caution
 from stats.report.checklist import checklist
 from stats.report.records import differences, scores
@@ -16,21 +24,28 @@ from stats.report.tables import all_tables
 LATEX = "needs booktabs, longtable, array, pdflscape, and geometry with margins of 2 cm"
 
 
-def write_report(folder, studies, settings, aligned=()):
+def write_report(folder, studies, settings, aligned=(), pooled=(), sizes=()):
     """Write the report to `folder`: tables in every format, the checklists and the figures.
 
     `studies` are adjusted; `settings`, what was asked for; `aligned`, each study's Predictions, for
-    the figures, which also need matplotlib. Returns the files' names.
+    the figures, which also need matplotlib; `pooled` and `sizes`, the answers over corpora and over
+    training images, which come first (`stats.across`). Returns the files' names.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     figures = []
     with suppress(ImportError):  # the caller says so
         from stats.report.figures import draw_figures
-        figures = draw_figures(folder, studies, aligned) if aligned else []
-    tables, method = all_tables(studies, settings), describe(studies, settings)
+        if aligned:
+            figures = draw_figures(folder, studies, aligned, pooled, sizes)
+    tables = pooled_tables(pooled)
+    for study in sizes:
+        tables += size_tables(study)
+    tables += all_tables(studies, settings)
+    method = describe(studies, settings)
     tested = differences(studies)
-    said, careful = answers(studies, settings.get("margin")), caution(studies, settings)
+    said = [*first_answers(pooled, sizes), *answers(studies, settings.get("margin"))]
+    careful = caution(studies, settings)
     images = [f'<figure><img alt="{html.escape(name)}" src="data:image/svg+xml;base64,'
               + base64.b64encode((folder / name).read_bytes()).decode() + '"></figure>'
               for name in figures if name.endswith("svg")]
@@ -47,12 +62,25 @@ def write_report(folder, studies, settings, aligned=()):
         "metrics.csv": formats.to_csv(scores(studies)),
         "comparisons.csv": formats.to_csv([r for r in tested if r["metric"] == "auroc"]),
         "comparisons-metrics.csv": formats.to_csv([r for r in tested if r["metric"] != "auroc"]),
-        "report.json": formats.to_json({"settings": settings, "studies": studies}),
+        "report.json": formats.to_json({"settings": settings, "studies": studies,
+                                        "pooled": list(pooled), "sizes": list(sizes)}),
         "checklist.md": checklist(studies, settings, said, careful, method)}
+    if pooled:
+        files["pooled.csv"] = formats.to_csv(pooled_rows(pooled))
+    if sizes:
+        files["learning-curves.csv"] = formats.to_csv(size_rows(sizes))
     for name, text in files.items():
         with atomic_write(folder / name) as file:
             file.write(text.encode())
     return [*files, *figures]
+
+
+def first_answers(pooled, sizes):
+    """The sentences over corpora and over sizes, which come before those of each test set."""
+    sentences = [pooled_sentence(one) for one in pooled]
+    for study in sizes:
+        sentences += size_sentences(study)
+    return sentences
 
 
 def describe(studies, settings):
