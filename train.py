@@ -25,7 +25,7 @@ from pathlib import Path
 
 import data
 from data.console import Progress
-from models.settings import Config, build_parser, check_config
+from models.settings import VALIDATION_BATCH, Config, build_parser, check_config
 
 
 def parse(argv: list[str] | None = None) -> Config:
@@ -338,9 +338,11 @@ def validate(run: TrainingRun) -> Validation:
         return Validation([None] * n_labels, [None] * n_labels, None)
     # In float32, as evaluation and export compute: bf16 would round the scores that a threshold
     # lies between.
+    # No more images at once than in training, which says how many fit into memory.
+    batch_size = min(VALIDATION_BATCH, run.cfg.images_at_once(run.processes.world))
     y_true, y_score = distributed.predict_shared(
-        run.processes.cpu_group, run.eval_model, run.val_set, device=run.processes.device,
-        mean=run.mean, std=run.std)
+        run.processes.cpu_group, run.eval_model, run.val_set, batch_size=batch_size,
+        device=run.processes.device, mean=run.mean, std=run.std)
     return Validation(
         thresholds=finite_or_none(youden(y_true, y_score, midway=True)),
         auroc=finite_or_none(auroc(y_true, y_score)),

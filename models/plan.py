@@ -7,11 +7,11 @@ from datetime import timedelta
 import torch
 
 from models.distributed import Processes
-from models.inference import autocast
+from models.inference import autocast, full_float32
 from models.inits import initialize
 from models.run_files import plural
 from models.run_messages import peak_memory
-from models.settings import Config
+from models.settings import VALIDATION_BATCH, Config
 from models.training import LabeledImages, create_optimizer, multilabel_loss
 from models.vit import VisionTransformer
 
@@ -27,6 +27,7 @@ def print_plan(cfg: Config, sets: Mapping[str, LabeledImages], processes: Proces
     size = images_to_measure(cfg, processes)
     seconds = measure_step(model, cfg, size, device, amp)
     seconds *= cfg.batch_size / (processes.world * size)
+    score_once(model, cfg, min(size, VALIDATION_BATCH), device)  # it may need the most memory
     total = timedelta(seconds=round(cfg.steps(n_images) * seconds))
 
     parameters = sum(p.numel() for p in model.parameters())
@@ -63,10 +64,10 @@ def print_plan(cfg: Config, sets: Mapping[str, LabeledImages], processes: Proces
 
 def images_to_measure(cfg: Config, processes: Processes) -> int:
     """How many images a measured step has: those of a process's piece of a batch."""
-    share = -(-cfg.batch_size // (processes.world * cfg.accumulate))  # rounded up
+    piece = cfg.images_at_once(processes.world)
     if processes.device.type == "cuda":
-        return share
-    return min(share, 4)  # a step of 32 takes long enough on a CPU to guess it from 4
+        return piece
+    return min(piece, 4)  # a step of 32 takes long enough on a CPU to guess it from 4
 
 
 def curve_sizes(n_images: int) -> list[int]:
@@ -83,6 +84,14 @@ def curve_time(cfg: Config, n_images: int, seconds: float) -> timedelta:
     """The time of a run at each of `curve_sizes` and on all images, at so many seconds per step."""
     steps = sum(cfg.steps(size) for size in [*curve_sizes(n_images), n_images])
     return timedelta(seconds=round(steps * seconds))
+
+
+@full_float32()
+@torch.inference_mode()
+def score_once(model: VisionTransformer, cfg: Config, size: int, device: torch.device) -> None:
+    """Put `size` images through the network as validation does."""
+    inputs = torch.zeros((size, 3, cfg.image_size, cfg.image_size), device=device)
+    model.eval()(inputs)
 
 
 def measure_step(model: VisionTransformer, cfg: Config, size: int, device: torch.device,

@@ -7,6 +7,7 @@ differ in it are told apart.
 """
 
 import argparse
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from typing import Any, Self
 from data.console import Parser
 from models.init_catalog import INITS
 
+VALIDATION_BATCH = 64  # images at once; fewer where training takes fewer
 GROUPS = {  # in the order of --help
     "data": "the corpus",
     "init": "the initialization",
@@ -272,6 +274,10 @@ class Config(SharedSettings):
         if n_images % self.batch_size and not self.drop_last:
             per_epoch += 1
         return round((self.epochs if epochs is None else epochs) * per_epoch)
+
+    def images_at_once(self, world: int) -> int:
+        """The images of a process's largest piece of a batch, shared by `world` processes."""
+        return math.ceil(self.batch_size / (world * self.accumulate))
 
 
 @dataclass

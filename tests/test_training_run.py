@@ -1,15 +1,18 @@
 """What may go on in a run folder; a run that learns nothing, or ends in an error."""
 
 import contextlib
+import signal
 import time
 
 import pytest
 import torch
+from runs import start
 
 import probe
 import train
 from models import checkpoint as checkpoint_module
 from models.checkpoint import load_checkpoint, save_checkpoint
+from models.vit import VisionTransformer
 
 
 @pytest.fixture
@@ -66,6 +69,50 @@ def test_a_last_pt_that_nothing_can_go_on_from_is_one_line(
     save_checkpoint(tmp_path / "run" / "last.pt", state)
     assert train.main(arguments(epochs=2, resume=True)) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options, piece", [({}, 6), ({"accumulate": 3}, 3), ({"accumulate": 8}, 1),
+                                            ({"plan": True, "accumulate": 3}, 3)])
+def test_validation_takes_no_larger_pieces_than_training(
+        arguments, tmp_path, monkeypatch, options, piece):
+    """Of batches of 8 images; 6 are there for validation."""
+    forward, sizes = VisionTransformer.forward, {True: [], False: []}
+
+    def counting(self, inputs):
+        sizes[self.training].append(len(inputs))
+        return forward(self, inputs)
+
+    monkeypatch.setattr(VisionTransformer, "forward", counting)
+    assert train.main(arguments(epochs=1, **options)) == 0
+    assert max(sizes[False]) == piece <= max(sizes[True])
+
+
+@pytest.mark.long
+def test_the_training_loss_is_right_however_many_processes_a_run_goes_on_with(arguments, tmp_path):
+    """Stopped in the first epoch with two processes, in it again with one, ended with four."""
+    assert train.main(arguments("whole", batch_size=2, epochs=1)) == 0
+
+    def several(count):
+        return ("-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}")
+
+    options = arguments(batch_size=2, epochs=1, resume=True, checkpoint_minutes=0)
+    steps = []
+    for launcher in (several(2), ()):
+        process = start(options, launcher=launcher)
+        for line in process.stderr:
+            if line.startswith("training"):
+                break
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=120)
+        steps.append(load_checkpoint(tmp_path / "run" / "last.pt")["step"])
+    assert 0 < steps[0] < steps[1] < 21  # of 21 steps
+    process = start(options, launcher=several(4))
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors[-2000:]
+    whole, run = (load_checkpoint(tmp_path / name / "last.pt")["progress"]["log"][0]
+                  for name in ("whole", "run"))
+    assert run["train_loss"] == pytest.approx(whole["train_loss"], rel=1e-4)
+    assert run["val_loss"] == pytest.approx(whole["val_loss"], rel=1e-3)
 
 
 PROBE = {"epochs": None, "batch_size": None, "lr": None, "amp": None}  # it has no such options
