@@ -4,6 +4,7 @@ import math
 from statistics import NormalDist
 
 import numpy as np
+import numpy.typing as npt
 
 from stats.metrics import METRICS
 
@@ -16,7 +17,7 @@ FAILURES_TO_TRUST = 2  # from so many units on, the bootstrap's variance is take
 NORMAL_95 = NormalDist().inv_cdf(0.975)  # standard errors to either side of a 95 % interval
 
 
-def t_test(t, df):
+def t_test(t: npt.ArrayLike, df: npt.ArrayLike) -> np.ndarray:
     """Two-sided p-values: the chance that |T| is at least |t|, of arrays that broadcast.
 
     With T = sqrt(df) tan(x) the density is proportional to cos(x)^(df - 1), which is smooth and
@@ -30,12 +31,12 @@ def t_test(t, df):
     return np.where(np.isnan(t + df), np.nan, np.clip(p, 0, 1))[()]
 
 
-def _scale(df):
+def _scale(df: np.ndarray) -> np.ndarray:
     """The density of T is this / sqrt(df) (1 + t^2 / df)^(-(df + 1) / 2)."""
     return np.exp(_LGAMMA((df + 1) / 2) - _LGAMMA(df / 2)) / math.sqrt(math.pi)
 
 
-def t_quantile(level, df):
+def t_quantile(level: float, df: npt.ArrayLike) -> np.ndarray:
     """How many standard errors hold a share `level` of Student's distribution, to either side."""
     df = np.minimum(df, 1e6)
     t = np.zeros(np.shape(df))
@@ -46,6 +47,12 @@ def t_quantile(level, df):
         if not (np.abs(step) > 1e-9 * t).any():
             break
     return t[()]
+
+
+def normal_deviate(p: np.ndarray) -> np.ndarray:
+    """How many standard errors of a normal distribution have a two-sided p-value (0 for 1)."""
+    with np.errstate(invalid="ignore"):  # of NaN
+        return -_NORMAL_DEVIATE(np.clip(p, 2e-16, 1) / 2)
 
 
 def mixed_half_width(level: float, known: np.ndarray, estimated: np.ndarray,
@@ -77,22 +84,21 @@ def mixed_p_value(value: np.ndarray, known: np.ndarray, estimated: np.ndarray,
     for _ in range(60):
         middle = (low + high) / 2
         t = np.sqrt(df) * np.tan(middle)
-        with np.errstate(invalid="ignore"):  # of NaN
-            z = _NORMAL_DEVIATE(np.clip(t_test(t, df) / 2, 1e-16, 0.5))
+        z = normal_deviate(t_test(t, df))
         is_short = z**2 * known + t**2 * estimated < value**2
         low, high = np.where(is_short, middle, low), np.where(is_short, high, middle)
     of_mixture = t_test(np.sqrt(df) * np.tan((low + high) / 2), df)
     return np.where(estimated > 0, of_mixture, of_normal)
 
 
-def nanmean(values, axis):
+def nanmean(values: np.ndarray, axis: int) -> np.ndarray:
     """Mean without the NaN; NaN where nothing else is there (`np.nanmean` without its warning)."""
     defined = ~np.isnan(values)
     with np.errstate(invalid="ignore"):
         return np.where(defined, values, 0).sum(axis=axis) / defined.sum(axis=axis)
 
 
-def sd_and_ci(values, level=0.95):
+def sd_and_ci(values: np.ndarray, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
     """Standard deviation (...,) and percentile interval (..., 2) of (B, ...) replicates."""
     columns = values.reshape(len(values), -1).T
     sd, ci = np.full(len(columns), np.nan), np.full((len(columns), 2), np.nan)
@@ -146,7 +152,8 @@ def largest_count(metric: str, positives: np.ndarray, negatives: np.ndarray,
     return np.where(np.isnan(value), units, trials)
 
 
-def score_interval(value, variance, most, df=np.inf, level=0.95):
+def score_interval(value: np.ndarray, variance: npt.ArrayLike, most: npt.ArrayLike,
+                   df: npt.ArrayLike = np.inf, level: float = 0.95) -> np.ndarray:
     """Wilson's interval (..., 2) for a share in [0, 1] whose variance comes from the bootstrap.
 
     Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927),

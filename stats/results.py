@@ -94,6 +94,8 @@ class Test:
     interval_90: Interval | None = None  # inside the margin where p_equivalent is below 0.05
     delong_p: float | None = None  # of a label's ROC-AUC; None over several runs, as the next
     delong_interval: Interval | None = None
+    # Images or patients, as are drawn, of the rarer class; None of groups of patients
+    rarer_units: float | None = None
     p_adjusted: float | None = None  # None before `stats.study.adjust`, as the next
     family_size: int | None = None  # how many tests p is adjusted over
 

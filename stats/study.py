@@ -29,7 +29,7 @@ from stats.results import (
     Test,
 )
 from stats.roc import OperatingPoint, operating_point, undefined_reasons, youden
-from stats.runs import RunsInference, infer_runs
+from stats.runs import MarginTests, RunsInference, infer_runs
 
 # The paper's, in percent: {corpus: {init: {metric, label or "mean": [mean, SD]}}}
 TABLE4, TABLE5 = tomllib.loads(
@@ -197,7 +197,8 @@ class RunGroup:
 
     `values` has of each metric (B + 1, K, L + 1): on the test set, then in each replicate; of each
     of K runs; of each label, then the mean over the labels `of_mean[metric]` (L,), the same ones in
-    every replicate. `trials` (L + 1,) are the most of `stats.intervals.largest_count`.
+    every replicate. `trials` (L + 1,) are the most of `stats.intervals.largest_count`, and
+    `rarer_units` (L + 1,) count what is drawn of the rarer class.
     """
 
     models: list[Predictions]
@@ -205,6 +206,7 @@ class RunGroup:
     of_mean: dict[str, np.ndarray]
     values: dict[str, np.ndarray]
     trials: dict[str, np.ndarray]
+    rarer_units: np.ndarray
 
     @property
     def name(self) -> str:
@@ -227,7 +229,8 @@ def _group_runs(models: Sequence[Predictions], points: Sequence[OperatingPoint],
             trials[metric] = _largest_counts(metric, bootstraps[0].classes, on_test_set,
                                              is_averaged)
         groups.append(RunGroup([models[number] for number in runs],
-                               [points[number] for number in runs], of_mean, values, trials))
+                               [points[number] for number in runs], of_mean, values, trials,
+                               _with_mean(bootstraps[0].classes.min(axis=0), of_mean["auroc"])))
     return groups
 
 
@@ -247,10 +250,14 @@ def _values_of_runs(bootstraps: Sequence[Bootstrap], metric: str,
 def _largest_counts(metric: str, classes: np.ndarray, values: np.ndarray,
                     is_averaged: np.ndarray) -> np.ndarray:
     """`RunGroup.trials` of one metric: for the mean, the labels are taken for independent."""
-    trials = largest_count(metric, *classes, values)
+    return _with_mean(largest_count(metric, *classes, values), is_averaged)
+
+
+def _with_mean(counts: np.ndarray, is_averaged: np.ndarray) -> np.ndarray:
+    """Counts (L,) that variances go by, then the mean's, whose labels are as if independent."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        of_mean = is_averaged.sum()**2 / (1 / trials[is_averaged]).sum()
-    return np.append(trials, of_mean)
+        of_mean = is_averaged.sum()**2 / (1 / counts[is_averaged]).sum()
+    return np.append(counts, of_mean)
 
 
 def _estimates(group: RunGroup, metric: str) -> list[Estimate]:
@@ -338,8 +345,16 @@ def _comparison(a: RunGroup, b: RunGroup, labels: Sequence[str],
                                METRICS[metric].bounds)
         if not METRICS[metric].has_interval:
             inference = replace(inference, ci=np.full_like(inference.ci, np.nan))
-        *of_labels, of_mean = _tests(inference, reasons, margin if metric == "auroc" else None,
+        margin_tests = None
+        if margin is not None and metric == "auroc":
+            with np.errstate(divide="ignore"):
+                margin_tests = inference.test_margin(margin, a.rarer_units)
+        *of_labels, of_mean = _tests(inference, reasons, margin_tests,
                                      has_floor=alternative != "paper")
+        tests = []
+        for test, units in zip((*of_labels, of_mean), a.rarer_units):
+            tests.append(replace(test, rarer_units=float(units)))
+        *of_labels, of_mean = tests
         by_metric[metric] = Comparison(
             a.name, b.name, (len(a.models), len(b.models)), dict(zip(labels, of_labels)), of_mean,
             replicates=inference.replicates)
@@ -354,8 +369,8 @@ def _comparison(a: RunGroup, b: RunGroup, labels: Sequence[str],
     return replace(primary, further=by_metric)
 
 
-def _tests(inference: RunsInference, reasons: Sequence[str | None], margin: float | None, *,
-           has_floor: bool) -> list[Test]:
+def _tests(inference: RunsInference, reasons: Sequence[str | None],
+           margin_tests: MarginTests | None, *, has_floor: bool) -> list[Test]:
     """The tests of a difference (L + 1,), NaN where there is a reason not to test it."""
     is_tested = np.array([reason is None for reason in reasons])
     p_value = np.where(is_tested, inference.p_value, np.nan)
@@ -365,11 +380,11 @@ def _tests(inference: RunsInference, reasons: Sequence[str | None], margin: floa
         floor_one_sided = np.where(is_tested, 1 / (defined + 1), 0)
     floor = 2 * floor_one_sided if has_floor else np.zeros(len(reasons))
     p_noninferior = p_noninferior_b = p_equivalent = interval_90 = None
-    if margin is not None:
-        p_noninferior = np.where(is_tested, inference.p_one_sided("greater", -margin), np.nan)
-        p_noninferior_b = np.where(is_tested, inference.p_one_sided("less", margin), np.nan)
-        p_equivalent = np.maximum(p_noninferior, p_noninferior_b)
-        interval_90 = inference.interval(0.90)
+    if margin_tests is not None:
+        p_noninferior = np.where(is_tested, margin_tests.p_not_worse_a, np.nan)
+        p_noninferior_b = np.where(is_tested, margin_tests.p_not_worse_b, np.nan)
+        p_equivalent = np.where(is_tested, margin_tests.p_equivalent, np.nan)
+        interval_90 = margin_tests.interval
     tests = []
     for column, reason in enumerate(reasons):
         mean = nanmean(inference.replicates[:, column], axis=0)
@@ -464,7 +479,12 @@ def _adjust_family(tests: Sequence[Test], replicates: Sequence, method: str) -> 
     if method == "bh":
         adjusted = benjamini_hochberg(p)
     else:
-        adjusted = max_t(p, [_statistic(test) for test in tests], np.stack(replicates, axis=1))
+        units = []
+        for test in tests:
+            is_of_replicates = test.share_of_runs is None and test.rarer_units is not None
+            units.append(test.rarer_units if is_of_replicates else np.inf)
+        adjusted = max_t(p, [_statistic(test) for test in tests], np.stack(replicates, axis=1),
+                         units)
     size = int((~np.isnan(adjusted)).sum())
     return [replace(test, p_adjusted=float(p_adjusted), family_size=size)
             for test, p_adjusted in zip(tests, adjusted)]

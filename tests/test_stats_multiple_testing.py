@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy.stats import false_discovery_control, norm
+from scipy.stats import false_discovery_control, norm, t
 
 from stats import benjamini_hochberg
 from stats.multiple_testing import max_t
@@ -62,3 +62,18 @@ def test_tests_that_are_one_and_the_same_cost_nothing():
     found = max_t(np.full(14, 0.02), np.full(14, 2.33), np.repeat(x, 14, axis=1))
     assert found == pytest.approx(np.full(14, 0.02), abs=0.008)
     assert benjamini_hochberg(np.full(14, 0.02))[0] == 0.02
+
+
+def test_few_units_make_students_t_of_a_statistic():
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(999, 4))
+    statistic = np.array([2.5, 2.5, 2.5, 0.5])
+    p = 2 * norm.sf(statistic)
+    units = np.array([15, 50, 1e9, 15])
+    found = max_t(p, statistic, x, units)
+    assert found[0] > max_t(p, statistic, x)[0] + 0.01
+    for number in range(3):
+        alone = max_t(p[[number]], statistic[[number]], x[:, [number]], units[[number]])
+        assert alone[0] == pytest.approx(2 * t.sf(2.5, units[number] - 1), rel=1e-6)
+    assert np.isnan(max_t(np.append(p, np.nan), np.append(statistic, np.nan),
+                          np.column_stack([x, np.full(999, np.nan)]), np.append(units, 0))[-1])

@@ -142,6 +142,23 @@ def test_no_difference_at_all():
     assert found.value[0] == 0 and found.p_value[0] == 1
 
 
+@pytest.mark.parametrize("runs", [1, 3])
+def test_a_margin_is_never_kept_by_what_too_few_units_cannot_show(runs):
+    """Of two models that no replicate tells apart, 15 positives say little; 15,000 say it all."""
+    perfect = np.ones((200, runs, 2))
+    found = infer_runs(perfect, perfect).test_margin(0.005, np.array([15, 15_000]))
+    for p in (found.p_not_worse_a, found.p_not_worse_b, found.p_equivalent):
+        assert p[0] > 0.3 and p[1] < 0.025
+    assert found.interval[0, 0] < -0.005 < found.interval[1, 0]
+    # the interval of 90 % is the test of 5 %
+    rng = np.random.default_rng(7)
+    a, b = rng.normal(size=(2, 400, runs, 50)) * 0.006
+    found = infer_runs(a, b).test_margin(0.02, np.full(50, 500))
+    inside = (np.abs(found.interval) <= 0.02).all(axis=1)
+    np.testing.assert_array_equal(inside, found.p_equivalent <= 0.05)
+    assert 0 < inside.sum() < 50
+
+
 def test_power_equals_scipys_noncentral_t():
     for runs, difference, sd, se in ((3, 1.0, 0.5, 0.3), (5, 0.5, 0.4, 0.1), (10, 0.2, 0.3, 0.2)):
         between = sd**2 / runs
