@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from data import CORPORA, default_root
-from data.console import corpus_parser, run_command
+from data.console import corpus_parser, print_lines, run_command
+from data.corpus import bad_image_notes
 from data.paper_cohorts import FACTS, NO_AGE_OF_0, NOT_EXPECTED, OF_TABLES, PAPER
 
 NAMES = {"images": "images", "patients": "patients", "ap": "AP views, %",
@@ -88,7 +89,7 @@ def print_table(columns, cells, latex):
         return
     for name, *row in rows:
         padded = [f"{cell:>{max(9, width)}}" for cell, width in zip(row, widths)]
-        print("  ".join((f"{name:{names}}", *padded, *row[len(columns):])).rstrip())
+        print_lines("  ".join((f"{name:{names}}", *padded, *row[len(columns):])).rstrip())
 
 
 def build_parser():
@@ -144,7 +145,7 @@ def report(args):
     if args.read_images:
         cache = dataset.fill_cache(dataset.root, release, files, inside & present,
                                    cache_dir=args.cache_dir, on_bad="skip")
-        notes += [f"cannot be read: {path}: {reason}" for path, reason in cache.bad]
+        notes += bad_image_notes(cache.bad)
         kept[kept] = cache.rows >= 0
         table, split = table.take(kept), split[kept]
     views = zip(*np.unique(table.view, return_counts=True))
@@ -164,7 +165,8 @@ def report(args):
     elif args.latex:
         print_table((args.corpus, "paper"), cells, True)
     else:
-        print(f"{args.corpus}, cohort {args.cohort}, {dataset.root}", *notes, sep="\n  ")
+        print_lines(f"{args.corpus}, cohort {args.cohort}, {dataset.root}",
+                    *[f"  {note}" for note in notes])
         print_table(("here", "paper", "difference"), cells, False)
         print(f"split hash {dataset.split_hash}")
     if args.write_split:

@@ -23,7 +23,8 @@ class Parser(argparse.ArgumentParser):
         words = message.partition("unrecognized arguments: ")[2].split() or [""]
         near = difflib.get_close_matches(words[0], self._option_string_actions, 1)
         hint = f" (did you mean {near[0]}?)" if near else ""
-        self.exit(2, f"{self.prog}: error: {message}{hint}; --help lists the options\n")
+        text = printable(f"{self.prog}: error: {message}{hint}; --help lists the options")
+        self.exit(2, f"{text}\n")
 
 
 def command(module, doc):
@@ -58,12 +59,19 @@ def require_packages(*modules: str) -> None:
 
 
 def printable(text: str) -> str:
-    """A text for a terminal or a cell: control characters, such as ESC, are written as escapes."""
+    """A text in which nothing steers a terminal: control characters as in Python's "\\x1b"."""
     parts = []
     for character in text:
-        is_shown = character.isprintable()
-        parts.append(character if is_shown else character.encode("unicode_escape").decode())
+        if not character.isprintable():
+            character = character.encode("unicode_escape").decode()
+        parts.append(character)
     return "".join(parts)
+
+
+def print_lines(*lines: str) -> None:
+    """Print lines that may hold names of files, labels or views, each as `printable`."""
+    for line in lines:
+        print(printable(line))
 
 
 class Refused(ValueError):
@@ -112,7 +120,7 @@ def run_command(parser, work, argv=None):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except (ValueError, OSError) as error:
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        print(f"{parser.prog}: error: {printable(str(error))}", file=sys.stderr)
         return 3 if isinstance(error, Refused) else 2
     finally:
         for number, handler in before.items():

@@ -89,7 +89,9 @@ class Corpus:
                               "anything about patients")
         inside = np.flatnonzero(release.left_out == "")
         if not len(inside):
-            raise ValueError(f"{self.root}: the cohort {cohort!r} of {self.corpus} has no images")
+            reasons = "; ".join(release.left_out_by_reason())
+            raise ValueError(f"{self.root}: the cohort {cohort!r} of {self.corpus} has no images; "
+                             f"left out: {reasons}")
         table = release.table.take(inside)
         y = select_labels(table.y, release.labels, self.labels, self.corpus)
         table = replace(table, y=resolve_uncertain(y, uncertain))
@@ -278,6 +280,20 @@ class Corpus:
     def write_split(self, path):
         """Write the whole cohort's split, for `split_file`; see `data.splits.write_split`."""
         write_split(path, self.corpus, self.cohort_table.image_id, self.cohort_split)
+
+
+def bad_image_notes(bad: list[tuple[str, str]]) -> list[str]:
+    """Of images that cannot be read, (path, reason) each: how many for which reason, and each."""
+    counts: Counter[str] = Counter()
+    named = []
+    for path, reason in bad:
+        without_file = reason.partition(f"{path}: ")[2] or reason
+        counts[without_file] += 1
+        named.append(f"cannot be read: {path}: {without_file}")
+    notes = []
+    for reason, count in sorted(counts.items()):
+        notes.append(f"images that cannot be read: {count:,} ({reason})")
+    return notes + named
 
 
 def _say_where(elsewhere):

@@ -3,6 +3,7 @@
     python -m data.custom --check DIR      # says what was understood, and what is odd
 """
 
+import argparse
 import posixpath
 import sys
 from collections import Counter
@@ -10,11 +11,20 @@ from pathlib import Path
 
 import numpy as np
 
-from data.console import Parser, run_command
-from data.corpus import Corpus
-from data.labels import UNKNOWN
+from data.console import Parser, print_lines, run_command
+from data.corpus import Corpus, bad_image_notes
+from data.labels import UNKNOWN, check_label_names
 from data.splits import SPLITS
-from data.tables import CERTAINTY, SEX, Rows, read_age, read_csv, read_header
+from data.tables import (
+    CERTAINTY,
+    SEX,
+    Release,
+    Rows,
+    read_age,
+    read_csv,
+    read_header,
+    unread_twins,
+)
 from data.views import classify_view
 
 OPTIONAL = ("split", "view", "sex", "age")
@@ -67,7 +77,7 @@ class Custom(Corpus):
                 raise ValueError(f"{where}: age is {age!r}, expected years")
             rows.add(where, image, cells["patient_id"], view, image, y, cells["split"],
                      cls.left_out(view), sex=sex, age=age)
-        release = rows.release((*labels, *cls.derived))
+        release = rows.release((*labels, *cls.derived), unread_twins(table))
         if 0 < (release.official == "").sum() < len(release.official):
             raise ValueError(f"{table}: the split is blank in some rows and given in others")
         return release
@@ -82,6 +92,7 @@ class Custom(Corpus):
         if not labels:
             raise ValueError(f"{table}: no label; expected a column for each beside "
                              f"{', '.join(header)}")
+        check_label_names(list(dict.fromkeys(labels)), table)  # `read_csv` refuses doubled ones
         return labels
 
     @classmethod
@@ -110,32 +121,52 @@ class Custom(Corpus):
                                  f"{' '.join(map(repr, others))}")
 
 
-def check(args):
+def check(args: argparse.Namespace) -> int:
     """Print what was understood of a table and what is odd; 1 where training would refuse it."""
     root, release = Custom.open_release(args.check, "paper", args.table)
+    paths, present, notes = Custom.find_files(root, release, whole_tree=True)
+    inside = release.left_out == ""
+    bad = []
+    if not args.tables_only:
+        cache = Custom.fill_cache(root, release, paths, np.flatnonzero(inside & present),
+                                  cache_dir=args.cache_dir, on_bad="skip")
+        bad = cache.bad
+    _describe(root, release, present, notes + bad_image_notes(bad))
+
+    refusals = _refusals(root, args.table, release)
+    missing = release.table.path[~present & inside]
+    if len(missing) and not any("not on disk" in reason for reason in refusals):
+        refusals.append(f"{root}: not on disk: {len(missing):,} of the {len(inside):,} images, the "
+                        f"first is {missing[0]}")
+    if bad:
+        reason = bad[0][1]  # begins with the file
+        refusals.append(f"cannot be read: {len(bad):,} of the {inside.sum():,} images, the first "
+                        f"is {reason}; --on-bad skip leaves them out")
+    for reason in refusals:
+        print_lines(f"  train.py refuses: {reason}")
+    return int(bool(refusals))
+
+
+def _describe(root: Path, release: Release, present: np.ndarray, notes: list[str]) -> None:
+    """Print the counts of a table; `present` (N,) says which images are on disk."""
     rows = release.table
-    _, present, notes = Custom.find_files(root, release, whole_tree=True)
+    patients = len(set(rows.patient_id.tolist()))
+    print_lines(f"{root}: images {len(rows):,} ({present.sum():,} on disk), patients {patients:,}")
     known = rows.age[~np.isnan(rows.age)]
     years = f", {known.min():g} to {known.max():g} years" if len(known) else ""
-    print(f"{root}: images {len(rows):,} ({present.sum():,} on disk), patients "
-          f"{len(set(rows.patient_id.tolist())):,}", *release.cohort_notes(), *notes,
-          f"age: known {len(known):,}{years}", sep="\n  ")
+    for note in (*release.cohort_notes(), *notes, f"age: known {len(known):,}{years}"):
+        print_lines(f"  {note}")
     for name, values in (("split", release.official), ("view", rows.view), ("sex", rows.sex)):
-        counts = Counter(values.tolist()).most_common(8)
-        print(f"  {name}: " + ", ".join(f"{value or 'not given'} {n:,}" for value, n in counts))
+        counts = []
+        for value, count in Counter(values.tolist()).most_common(8):
+            counts.append(f"{value or 'not given'} {count:,}")
+        print_lines(f"  {name}: {', '.join(counts)}")
     width = max(map(len, release.labels))
-    print(f"  {'label':{width}}  positive  negative  uncertain  unknown")
+    print_lines(f"  {'label':{width}}  positive  negative  uncertain  unknown")
     for label, y in zip(release.labels, rows.y.T):
-        counts = ((y == code).sum() for code in (1, 0, -1, UNKNOWN))
-        print("  {:{}}  {:>8,}  {:>8,}  {:>9,}  {:>7,}".format(label, width, *counts))
-    refused = _refusals(root, args.table, release)
-    missing = rows.path[~present & (release.left_out == "")]
-    if len(missing) and not any("not on disk" in reason for reason in refused):
-        refused.append(f"{root}: not on disk: {len(missing):,} of the {len(rows):,} images, the "
-                       f"first is {missing[0]}")
-    for reason in refused:
-        print(f"  train.py refuses: {reason}")
-    return int(bool(refused))
+        positive, negative, uncertain, unknown = [(y == code).sum() for code in (1, 0, -1, UNKNOWN)]
+        print_lines(f"  {label:{width}}  {positive:>8,}  {negative:>8,}  {uncertain:>9,}  "
+                    f"{unknown:>7,}")
 
 
 def _refusals(root, table, release):
@@ -161,12 +192,16 @@ def _refusals(root, table, release):
 def main(argv=None):
     """Run the command; returns the exit code."""
     parser = Parser(prog="python -m data.custom", description=(
-        "Print what is understood of your own table of labels, and what train.py would refuse. "
+        "Print what is understood of your own table of labels, which images cannot be read or "
+        "hold one intensity only, and what train.py would refuse. "
         "Exit code: 0; 1 where it would; 2 for a table that cannot be read."))
     add = parser.add_argument
     add("--check", required=True, type=Path, metavar="DIR",
         help="the folder of the images, with labels.csv")
     add("--table", type=Path, help="the table (default: DIR/labels.csv)")
+    add("--tables-only", action="store_true", help="read no image, just the table")
+    add("--cache-dir", type=Path, help="folder of caches that the images are read into, as "
+                                       "training does (default $CXR_CACHE, else ./cache)")
     return run_command(parser, check, argv)
 
 

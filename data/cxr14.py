@@ -2,7 +2,7 @@
 
 from data.corpus import Corpus
 from data.labels import RELEASE_NAMES
-from data.tables import Rows, find_table, read_csv, read_lines
+from data.tables import Rows, find_table, read_csv, read_lines, unread_twins
 
 TABLES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
 FOLDERS = ("images_*/images", "images_*", "images/images_*/images", "images/images_*",
@@ -55,7 +55,7 @@ class ChestXray14(Corpus):
         if lacking:
             raise ValueError(f"{table}: lacks images of the official lists: {len(lacking):,}, the "
                              f"first is {lacking[0]}")
-        return rows.release(labels)
+        return rows.release(labels, unread_twins(table))
 
     @classmethod
     def candidate_paths(cls, root):

@@ -1,6 +1,7 @@
 """The findings: one name each, what the paper trains on, and how every release spells them."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -28,24 +29,28 @@ TABLE3 = {
 TABLE3["mimic"] = TABLE3["chexpert"]
 
 
-def check_label_names(labels: Sequence[str]) -> None:
+def check_label_names(labels: Sequence[str], source: Path | str = "") -> None:
     """Raise ValueError unless labels can be told apart and printed, wherever they come from.
 
     A name has 1 to `MAX_LABEL_LENGTH` printable characters (no line break, no escape sequence of a
-    terminal), and is unlike all others even without the spaces around it.
+    terminal), and is unlike all others even without the spaces around it. The error begins with the
+    `source`, a file or an option, where one is given.
     """
+    prefix = f"{source}: " if source else ""
     stripped_names = set()
     for label in labels:
         if not isinstance(label, str):
-            raise ValueError(f"label {label!r}: expected a text")
+            raise ValueError(f"{prefix}label {label!r}: expected a text")
         stripped = label.strip()
         if not stripped or len(label) > MAX_LABEL_LENGTH:
-            raise ValueError(f"label {label[:MAX_LABEL_LENGTH]!r} of {len(label)} characters: "
-                             f"expected 1 to {MAX_LABEL_LENGTH}, not all of them spaces")
+            raise ValueError(f"{prefix}label {label[:MAX_LABEL_LENGTH]!r} of {len(label)} "
+                             f"characters: expected 1 to {MAX_LABEL_LENGTH}, not all of them "
+                             "spaces")
         if not label.isprintable():
-            raise ValueError(f"label {label!r}: holds a control character; expected printable text")
+            raise ValueError(f"{prefix}label {label!r}: holds a control character; expected "
+                             "printable text")
         if stripped in stripped_names:
-            raise ValueError(f"label {label!r}: occurs twice; expected each label once")
+            raise ValueError(f"{prefix}label {label!r}: occurs twice; expected each label once")
         stripped_names.add(stripped)
 
 
@@ -104,6 +109,7 @@ def choose_labels(corpus, labels, have=()):
         names = list(labels)
         if not names or len(set(names)) != len(names):
             raise ValueError(f"labels: expected distinct names, found {names}")
+        check_label_names(names, "labels")
         return names
     table3 = TABLE3.get(corpus, have)
     lists = {"table3": table3, "all": have, "mimic-overlap": shared_with_mimic(table3)}

@@ -6,7 +6,7 @@ from ast import literal_eval
 from pathlib import Path
 
 from data.corpus import Corpus
-from data.tables import Rows, find_table, read_csv
+from data.tables import Rows, find_table, read_csv, unread_twins
 
 TABLE = "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv"
 FRONTAL = ("PA", "AP", "AP_horizontal")
@@ -67,8 +67,10 @@ class PadChest(Corpus):
             known = date[:4].isdecimal() and birth[:4].isdecimal()  # 20140915 and 1930.0
             rows.add(where, image, patient, view, path, read_before[cell], "", left_out, sex=sex,
                      age=str(int(date[:4]) - int(birth[:4])) if known else "")
-        return rows.release(cls.all_labels(), [f"rows ignored: {nameless:,} (without an ImageID)"]
-                            if nameless else [])
+        notes = unread_twins(table)
+        if nameless:
+            notes.append(f"rows ignored: {nameless:,} (without an ImageID)")
+        return rows.release(cls.all_labels(), notes)
 
     @classmethod
     def candidate_paths(cls, root):

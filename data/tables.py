@@ -6,9 +6,12 @@ import re
 import sys
 import zlib
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -47,16 +50,20 @@ class Release:
     """
 
     table: Table  # y: 1 positive, 0 negative, -1 uncertain, NaN blank
-    labels: tuple  # of y's columns
+    labels: tuple[str, ...]  # of y's columns
     official: np.ndarray  # (N,) the release's own split, "" where it has none
     left_out: np.ndarray  # (N,) why the cohort leaves the row out, "" where it is in
-    notes: list  # what a user should be told about how the tables were read
-    file: object  # the table that names the images
+    notes: list[str]  # what a user should be told about how the tables were read
+    file: Path  # the table that names the images
 
-    def cohort_notes(self):
+    def cohort_notes(self) -> list[str]:
         """`notes`, and how many rows were left out for which reason."""
-        reasons = sorted(Counter(self.left_out[self.left_out != ""].tolist()).items())
-        return self.notes + [f"images left out: {n:,} ({reason})" for reason, n in reasons]
+        return self.notes + [f"images left out: {text}" for text in self.left_out_by_reason()]
+
+    def left_out_by_reason(self) -> list[str]:
+        """How many rows the cohort leaves out for each reason, as "7 (reason)"."""
+        reasons = Counter(self.left_out[self.left_out != ""].tolist())
+        return [f"{count:,} ({reason})" for reason, count in sorted(reasons.items())]
 
 
 def find_table(root, *names):
@@ -68,6 +75,19 @@ def find_table(root, *names):
     has, that = ("has", "that") if len(near) == 1 else ("have", "one of them")
     hint = f"; {' and '.join(map(str, near[:3]))} {has} it: pass {that} as --root" if near else ""
     raise FileNotFoundError(f"{root}: no {' or '.join(names)}, which is part of the release{hint}")
+
+
+def unread_twins(*tables: Path) -> list[str]:
+    """A note for each table that lies there both as it is and as .gz: which of the two was read."""
+    notes = []
+    for table in tables:
+        if table.suffix == ".gz":
+            twin = table.with_suffix("")
+        else:
+            twin = table.with_name(f"{table.name}.gz")
+        if twin.is_file():
+            notes.append(f"{table.name} was read; {twin.name} beside it was not")
+    return notes
 
 
 @contextmanager
@@ -173,34 +193,79 @@ def read_age(cell):
     return age if age <= OLDEST else np.nan
 
 
+# How a spreadsheet or a table of floats rewrites a long or a whole number: 1.2345E+17, 10000032.0.
+REWRITTEN_NUMBER = re.compile(r"[+-]?(\d(\.\d+)?[eE][+-]?\d{1,3}|\d+\.0+)")
+
+
+def check_id(text: str, kind: str, where: str) -> None:
+    """Raise ValueError for an id that a spreadsheet has rewritten as a number, and so may have cut.
+
+    `kind` is what it is the id of: "image", "patient", "study". Scientific notation keeps 6 or 15
+    digits, so that patients merge; 10000032.0 is another patient than 10000032 of the next table.
+    """
+    if REWRITTEN_NUMBER.fullmatch(text):
+        raise ValueError(f"{where}: the {kind} id is {text}, a number as a spreadsheet writes it; "
+                         "expected the id itself (read and write the column as text)")
+
+
+class Row(NamedTuple):
+    """What is kept of one image while a table is read; see `Table` and `Release`."""
+
+    image_id: str
+    patient_id: str
+    view: str
+    path: str
+    y: Sequence[float]
+    sex: str
+    age: float
+    official: str
+    left_out: str
+
+
 class Rows:
     """Collects the rows of a release and checks each as it comes."""
 
-    def __init__(self, file):
-        self.file, self.rows, self.seen = file, [], set()
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.rows: list[Row] = []
+        self.seen: set[str] = set()  # image ids
 
-    def add(self, where, image_id, patient_id, view, path, y, official="", left_out="", sex="",
-            age=""):
-        """Append one image, `sex` and `age` as cells; ValueError names `where` it is at fault."""
-        error = ("the image id is blank" if not image_id else
-                 f"the patient id of {image_id} is blank" if not (patient_id or left_out) else
-                 f"image {image_id} is there a second time" if image_id in self.seen else
-                 f"{path!r} {path_problem(path)}" if path_problem(path) else
-                 f"split is {official!r}, expected one of {', '.join(SPLITS)}"
-                 if official and official not in SPLITS else None)
-        if error:
-            raise ValueError(f"{where}: {error}")
+    def add(self, where: str, image_id: str, patient_id: str, view: str, path: str,
+            y: Sequence[float], official: str = "", left_out: str = "", sex: str = "",
+            age: str = "") -> None:
+        """Append one image, `sex` and `age` as cells; ValueError says `where` and what is wrong."""
+        if not image_id:
+            raise ValueError(f"{where}: the image id is blank")
+        if not patient_id and not left_out:
+            raise ValueError(f"{where}: the patient id of {image_id} is blank")
+        check_id(image_id, "image", where)
+        check_id(patient_id, "patient", where)
+        if image_id in self.seen:
+            raise ValueError(f"{where}: image {image_id} is there a second time")
+        problem = path_problem(path)
+        if problem:
+            raise ValueError(f"{where}: {path!r} {problem}")
+        if official and official not in SPLITS:
+            raise ValueError(f"{where}: split is {official!r}, expected one of {', '.join(SPLITS)}")
         self.seen.add(image_id)
         # Text that repeats is kept once.
-        self.rows.append((image_id, sys.intern(patient_id), sys.intern(view), path, y,
-                          read_sex(sex), read_age(age), official, sys.intern(left_out)))
+        self.rows.append(Row(image_id, sys.intern(patient_id), sys.intern(view), path, y,
+                             read_sex(sex), read_age(age), official, sys.intern(left_out)))
 
-    def release(self, labels, notes=()):
+    def release(self, labels: Sequence[str], notes: Sequence[str] = ()) -> Release:
         """What was collected, as a Release."""
-        if not self.seen:
+        if not self.rows:
             raise ValueError(f"{self.file}: no rows")
-        *texts, y, sex, age, official, left_out = zip(*self.rows)
-        table = Table(*(np.array(text, object) for text in texts), np.array(y, np.float32),
-                      np.array(sex, "<U1"), np.array(age, np.float32))
-        return Release(table, tuple(labels), np.array(official, object), np.array(left_out, object),
-                       list(notes), self.file)
+        columns = Row(*zip(*self.rows))
+        table = Table(
+            image_id=np.array(columns.image_id, object),
+            patient_id=np.array(columns.patient_id, object),
+            view=np.array(columns.view, object),
+            path=np.array(columns.path, object),
+            y=np.array(columns.y, np.float32),
+            sex=np.array(columns.sex, "<U1"),
+            age=np.array(columns.age, np.float32))
+        return Release(table=table, labels=tuple(labels),
+                       official=np.array(columns.official, object),
+                       left_out=np.array(columns.left_out, object), notes=list(notes),
+                       file=self.file)

@@ -1,10 +1,13 @@
 """Anybody's table: what it may hold, what is said about what it may not, and the whole way."""
 
+import gzip
 import json
+import re
 import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import evaluate
 import train
@@ -129,14 +132,14 @@ def own(tmp_path_factory):
 
 
 def test_check_says_what_was_understood(own, tmp_path, capsys):
-    assert check(["--check", str(own)]) == 0
+    assert check(["--check", str(own), "--cache-dir", str(tmp_path / "cache")]) == 0
     out = capsys.readouterr().out
     assert f"{own}: images 60 (60 on disk), patients 20" in out
     assert "age: known 60, 40 to 59 years" in out and "sex: F 30, M 30" in out
     assert "split: not given 60" in out
     (tmp_path / "lone.png").touch()
     write(tmp_path, "a.png,1,1,-1", "b.png,2,1,")
-    assert check(["--check", str(tmp_path)]) == 1
+    assert check(["--check", str(tmp_path), "--cache-dir", str(tmp_path / "cache")]) == 1
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert "Edema 2 0 0 0" in lines and "Big heart 0 0 1 1" in lines
     assert "image files ignored: 1 (in no row of the tables)" in lines
@@ -146,13 +149,96 @@ def test_check_says_what_was_understood(own, tmp_path, capsys):
     assert "--root" not in error and error.count("\n") == 1
 
 
+def test_check_names_images_that_cannot_be_used(tmp_path, capsys):
+    """Of one intensity (5 of 12), cut short (1), and lateral (one more of one intensity)."""
+    (tmp_path / "images").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 255, (12, 40, 40), np.uint8)
+    pixels[[0, 3, 6, 9, 11]] = np.array([0, 255, 7, 128, 1], np.uint8)[:, None, None]
+    rows = []
+    for i, image in enumerate(pixels):
+        Image.fromarray(image).save(tmp_path / f"images/{i}.png")
+        rows.append(f"images/{i}.png,{i},{i % 2},{i // 2 % 2},{'LATERAL' if i == 11 else 'PA'}")
+    cut = tmp_path / "images/4.png"
+    cut.write_bytes(cut.read_bytes()[:200])
+    write(tmp_path, *rows, header=HEADER + ",view")
+
+    assert check(["--check", str(tmp_path), "--cache-dir", str(tmp_path / "cache")]) == 1
+    out = capsys.readouterr().out
+    assert "images that cannot be read: 4 (the image holds one intensity only)\n" in out
+    named = [line.split(": ")[1] for line in out.splitlines() if line.startswith("  cannot be")]
+    assert sorted(named) == [f"images/{i}.png" for i in (0, 3, 4, 6, 9)]
+    assert f"train.py refuses: cannot be read: 5 of the 11 images, the first is {tmp_path}" in out
+
+    assert cohort(["custom", "--root", str(tmp_path), "--read-images", "--cache-dir",
+                   str(tmp_path / "cache")]) == 0
+    out = capsys.readouterr().out
+    assert "images that cannot be read: 4 (the image holds one intensity only)\n" in out
+    assert re.search(r"^images +6 ", out, re.M)
+
+
+def test_nothing_in_a_table_steers_the_terminal(tmp_path, capsys):
+    write(tmp_path, "a.png,1,1,0,\x1b[2Jup", "b.png,2,0,1,\u202eup", header=HEADER + ",view")
+    assert check(["--check", str(tmp_path), "--tables-only"]) == 1
+    assert cohort(["custom", "--root", str(tmp_path), "--tables-only"]) == 0
+    shown = capsys.readouterr().out
+    assert "\\x1b[2Jup" in shown and "\\u202eup" in shown
+    assert shown.replace("\n", "").isprintable()
+    write(tmp_path, "a\x1b[2J.png,1,8,0")
+    assert check(["--check", str(tmp_path)]) == 2
+    assert check(["--check", f"{tmp_path}/\x1b]0;title\x07"]) == 2
+    assert capsys.readouterr().err.replace("\n", "").isprintable()
+
+
+@pytest.mark.parametrize("label, message", [
+    ("Ede\x1b[31mma", r"labels.csv: label 'Ede\\x1b\[31mma': holds a control character"),
+    ("E" * 300, "labels.csv: label 'E+' of 300 characters: expected 1 to 100"),
+])
+def test_labels_are_checked_where_the_table_is_read(tmp_path, label, message):
+    with pytest.raises(ValueError, match=message):
+        read(tmp_path, "a.png,1,1,0", "b.png,2,0,1", header=f"image,patient_id,{label},Other")
+
+
+@pytest.mark.parametrize("cell", ["1.2345E+17", "1E5", "1e-3", "-2.5E+08", "10000032.0"])
+@pytest.mark.parametrize("column", ["image", "patient"])
+def test_an_id_that_a_spreadsheet_rewrote_is_refused(tmp_path, column, cell):
+    image, patient = (cell, "2") if column == "image" else ("b.png", cell)
+    with pytest.raises(ValueError, match=f"row 3: the {column} id is {re.escape(cell)}, a number"):
+        read(tmp_path, "a.png,1,1,0", f"{image},{patient},0,1")
+
+
+def test_ids_that_merely_look_odd_are_kept(tmp_path):
+    ids = ["12E5F", "00012", "1.2.840.113619.2.0", "7e", "E+17", "123456789012345678",
+           "12345678901234567890123456789e12"]
+    rows = [f"{patient}.png,{patient},{i % 2},{i % 2}" for i, patient in enumerate(ids)]
+    assert read(tmp_path, *rows).cohort_table.patient_id.tolist() == ids
+
+
+def test_an_empty_cohort_says_why(tmp_path):
+    with pytest.raises(ValueError, match=r"has no images; left out: 1 \(view LAT\); "
+                                         r"2 \(view LATERAL\)"):
+        read(tmp_path, "a.png,1,1,0,LATERAL", "b.png,2,0,1,LATERAL", "c.png,2,0,1,LAT",
+             header=HEADER + ",view")
+
+
+def test_of_a_table_and_its_gz_the_one_that_is_read_is_named(tmp_path):
+    rows = ("a.png,1,1,0", "b.png,2,0,1")
+    write(tmp_path, *rows)
+    packed = tmp_path / "labels.csv.gz"
+    packed.write_bytes(gzip.compress((tmp_path / "labels.csv").read_bytes()))
+    assert read(tmp_path, *rows).notes == ["labels.csv was read; labels.csv.gz beside it was not"]
+    assert read(tmp_path, *rows, table=packed).notes == [
+        "labels.csv.gz was read; labels.csv beside it was not"]
+    packed.unlink()
+    assert read(tmp_path, *rows).notes == []
+
+
 def test_check_says_all_that_training_refuses(tmp_path, capsys):
     """A patient in two splits, a missing image and a label without a positive, at once."""
     rows = ["a.png,1,1,0,train", "b.png,2,0,0,train", "c.png,1,1,0,test", "d.png,3,1,0,val"]
     write(tmp_path, *rows, header=HEADER + ",split")
     for name in "acd":
         (tmp_path / f"{name}.png").touch()
-    assert check(["--check", str(tmp_path)]) == 1
+    assert check(["--check", str(tmp_path), "--tables-only"]) == 1
     refused = [line.removeprefix("  train.py refuses: ")
                for line in capsys.readouterr().out.splitlines() if "refuses" in line]
     assert [reason.partition(": ")[2] for reason in refused] == [
@@ -161,7 +247,7 @@ def test_check_says_all_that_training_refuses(tmp_path, capsys):
         "not on disk: 1 of the 4 images, the first is b.png"]
     mended = [row.replace("c.png,1", "c.png,4") for row in rows]
     write(tmp_path, *mended, header=HEADER + ",split")
-    assert check(["--check", str(tmp_path)]) == 1
+    assert check(["--check", str(tmp_path), "--tables-only"]) == 1
     refused = capsys.readouterr().out
     with pytest.raises(FileNotFoundError) as error:
         Custom(tmp_path, labels=["Edema"], image_size=16, cache_dir=tmp_path / "cache")

@@ -7,6 +7,7 @@ import pytest
 
 from data import CORPORA
 from data.labels import MIMIC_OVERLAP
+from data.mimic import is_expert_table, read_expert_labels
 
 Mimic = CORPORA["mimic"]
 LABELS = ["Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Enlarged Cardiomediastinum",
@@ -125,3 +126,60 @@ def test_no_cohort_tests_on_patients_that_another_trains_on(tmp_path):
     assert len(split_of["all"]) == 400 and len(split_of["paper"]) == 200
     assert all(split_of["all"][patient] == split for patient, split in split_of["paper"].items())
     assert 25 <= sum(split == "test" for split in split_of["paper"].values()) <= 55
+
+
+def expert(path, *rows, names=("Airspace Opacity", "Cardiomegaly", "No Finding")):
+    lines = [",".join(["study_id", *names]), *rows]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_the_radiologists_table_by_hand(tmp_path):
+    """Names and codes as the release has them: 1, 0, -1 and blank, which is no mention."""
+    path = expert(tmp_path / "mimic-cxr-2.1.0-test-set-labeled.csv", "50414267,1.0,-1.0,",
+                  "53189527,0,,1")
+    assert is_expert_table(path)
+    for policy, value in (("zeros", 0), ("ones", 1), ("ignore", np.nan)):
+        table = read_expert_labels(path, policy)
+        assert table.study_id == ["50414267", "53189527"]
+        assert table.labels == ["Lung opacity", "Cardiomegaly", "No finding"]
+        np.testing.assert_array_equal(table.y, [[1, value, 0], [0, 0, 1]])
+
+
+def test_another_table_is_not_the_radiologists(tmp_path):
+    for header in ("image_id,Cardiomegaly", "study_id", "study_id,Cardiomegaly,Rickets"):
+        path = tmp_path / "truth.csv"
+        path.write_text(header + "\n")
+        assert not is_expert_table(path)
+
+
+@pytest.mark.parametrize("rows, message", [
+    (["5,1,0,0", "5,1,0,0"], "row 3: study 5 is there twice"), ([], "no rows"),
+    (["5,2,0,0"], "row 2: Airspace Opacity is '2'"), (["5.0,1,0,0"], "row 2: the study id is 5.0"),
+    (["5E+07,1,0,0"], "row 2: the study id is 5E[+]07")])
+def test_a_spoilt_table_of_the_radiologist_is_refused(tmp_path, rows, message):
+    with pytest.raises(ValueError, match=message):
+        read_expert_labels(expert(tmp_path / "labeled.csv", *rows))
+    both = expert(tmp_path / "both.csv", names=("Airspace Opacity", "Lung Opacity"))
+    with pytest.raises(ValueError, match="both.csv: label 'Lung opacity': occurs twice"):
+        read_expert_labels(both)
+
+
+def test_study_ids_that_a_spreadsheet_rewrote_are_named(tmp_path):
+    """As floats, no study met its images, and the cohort was empty without a reason."""
+    root = write(tmp_path, [(A, "50414267.0", {})], IMAGES[:1])
+    with pytest.raises(ValueError, match="row 2: the study id is 50414267.0, a number"):
+        Mimic(root, tables_only=True)
+    root = write(tmp_path, [(A, 1, {})], IMAGES[:2])
+    with pytest.raises(ValueError, match=r"no images; left out: 1 \(no labels of its study\); "
+                                         r"1 \(view LATERAL\)"):
+        Mimic(root, tables_only=True)
+
+
+def test_of_each_of_the_tables_the_one_that_is_read_is_named(tmp_path):
+    write(tmp_path, STUDIES, IMAGES)
+    write(tmp_path, STUDIES, IMAGES, pack=False)
+    dataset = Mimic(tmp_path, tables_only=True, cohort="official")
+    assert [note for note in dataset.notes if "was read" in note] == [
+        f"mimic-cxr-2.0.0-{name}.csv.gz was read; mimic-cxr-2.0.0-{name}.csv beside it was not"
+        for name in ("chexpert", "metadata", "split")]

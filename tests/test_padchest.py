@@ -128,7 +128,7 @@ def test_the_table_may_be_in_a_subfolder(tmp_path):
     (tmp_path / "tables").mkdir()
     write(tmp_path / "tables", [("a.png", 0, 1, "PA", "['normal']")])
     (tmp_path / "0").mkdir()
-    Image.new("I;16", (8, 8)).save(tmp_path / "0" / "a.png")
+    Image.linear_gradient("L").save(tmp_path / "0" / "a.png")
     dataset = PadChest(tmp_path, val_fraction=0, image_size=8, cache_dir=tmp_path / "cache",
                        workers=1, progress=False)
     assert len(dataset) == 1
