@@ -74,7 +74,7 @@ def mixed_p_value(value: np.ndarray, known: np.ndarray, estimated: np.ndarray,
     variance p is 1 of no difference, else 0.
     """
     value, known, estimated, df = np.broadcast_arrays(
-        np.abs(value), *(np.asarray(x, float) for x in (known, estimated, df)))
+        np.abs(value), known, estimated, np.minimum(df, 1e6))
     with np.errstate(invalid="ignore", divide="ignore"):
         of_normal = np.where(value == 0, 1.0, _ERFC(value / np.sqrt(2 * known)))
         shortest = np.where(value == 0, 0.0, value / np.sqrt(known + estimated))

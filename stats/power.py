@@ -3,8 +3,9 @@
     python -m stats.power --difference 0.5 --sd-runs 0.3 --se-test 0.25 --patients 2797
     python -m stats.power --difference 0.5 --report reports/report.json
 
-The test is that of `stats.runs`: Student's t on V = se_test^2 + 2 sd_runs^2 / K, of which the first
-part shrinks with the number of patients. All differences are in percentage points of ROC-AUC.
+The test is that of `stats.runs` on V = se_test^2 + 2 sd_runs^2 / K, of which the first part shrinks
+with the number of patients; nothing of the variance between runs is taken for the patients'. All
+differences are in percentage points of ROC-AUC.
 """
 
 import argparse
@@ -15,13 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
-from stats.intervals import t_quantile
+from stats.intervals import mixed_half_width
 
 RUNS = (2, 3, 5, 10, 20)
 SCALES = (0.5, 1, 2, 4, 8)  # of the number of patients
 
 
-def power(difference, sd_runs, se_test, runs):
+def power(difference: float, sd_runs: float, se_test: float, runs: int) -> float:
     """The chance to find a true difference of two inits significant at p <= 0.05.
 
     `sd_runs` is the SD between training runs of an init, `se_test` the standard error that is due
@@ -36,23 +37,25 @@ def power(difference, sd_runs, se_test, runs):
     return float((np.abs(z + difference / se) > critical).mean())
 
 
-def detectable(sd_runs, se_test, runs, share=0.8):
+def detectable(sd_runs: float, se_test: float, runs: int, share: float = 0.8) -> float:
     """The true difference that is found with a power of `share`; the rest is as in `power`."""
     se, z, critical = _drawn(sd_runs, se_test, runs)
     return float(se * np.quantile(critical - z, share))
 
 
-def _drawn(sd_runs, se_test, runs, draws=100_000):
+def _drawn(sd_runs: float, se_test: float, runs: int,
+           draws: int = 100_000) -> tuple[float, np.ndarray, np.ndarray]:
     """The standard error of a difference; its error in units of that, and what it must exceed."""
-    between = sd_runs**2 / runs
-    variance = se_test**2 + 2 * between
-    df = min(1e6, variance**2 / (2 * between**2 / (runs - 1))) if between else 1e6
+    between = 2 * sd_runs**2 / runs
+    variance = se_test**2 + between
+    df = 2 * (runs - 1)  # pooled over both inits
     rng = np.random.default_rng(0)
-    estimated = rng.chisquare(df, draws) / df
-    return math.sqrt(variance), rng.normal(size=draws), t_quantile(0.95, df) * np.sqrt(estimated)
+    estimated = between * rng.chisquare(df, draws) / df
+    half_width = mixed_half_width(0.95, np.full(draws, se_test**2), estimated, np.float64(df))
+    return math.sqrt(variance), rng.normal(size=draws), half_width / math.sqrt(variance)
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -97,17 +100,29 @@ def main(argv=None):
     return 0
 
 
-def _from_report(args):
-    """The SDs of a report's first comparison of inits with several runs."""
-    for s in json.loads(args.report.read_text())["studies"]:
-        runs = {m["name"]: m["mean"]["auroc"]["sd_between_runs"] for m in s["models"]}
-        for c in s["comparisons"]:
-            known = [runs[c[side]] for side in "ab" if runs[c[side]] is not None]
-            if known:
-                args.sd_runs = 100 * math.sqrt(sum(sd**2 for sd in known) / len(known))
-                args.se_test = 100 * c["mean"]["sd_over_replicates"]
-                args.patients = s["patients"] or s["images"]
-                return
+def _from_report(args: argparse.Namespace) -> None:
+    """The SDs of a report's first comparison of inits with several runs.
+
+    Its standard error is of V = se_test^2 + s^2 (1 / K_a + 1 / K_b), with s^2 pooled over both:
+    what remains without s^2 is due to the patients that all runs share.
+    """
+    for study in json.loads(args.report.read_text())["studies"]:
+        sd_of_init = {m["name"]: m["mean"]["auroc"]["sd_between_runs"] for m in study["models"]}
+        for comparison in study["comparisons"]:
+            squares, df, per_mean = 0.0, 0, 0.0
+            for side, runs in zip("ab", comparison["runs"]):
+                per_mean += 1 / runs
+                if runs > 1:
+                    squares += (runs - 1) * sd_of_init[comparison[side]] ** 2
+                    df += runs - 1
+            if not df:
+                continue
+            pooled = squares / df
+            shared = comparison["mean"]["standard_error"] ** 2 - per_mean * pooled
+            args.sd_runs = 100 * math.sqrt(pooled)
+            args.se_test = 100 * math.sqrt(max(shared, 0))
+            args.patients = study["patients"] or study["images"]
+            return
     raise ValueError(f"{args.report}: no comparison of inits with several runs")
 
 

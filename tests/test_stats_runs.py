@@ -1,5 +1,7 @@
 """Inference over training runs and patients: SciPy's t, a linear model by hand, simulations."""
 
+import json
+
 import numpy as np
 import pytest
 from scipy import stats as scipy_stats
@@ -160,16 +162,27 @@ def test_a_margin_is_never_kept_by_what_too_few_units_cannot_show(runs):
 
 
 def test_power_equals_scipys_noncentral_t():
-    for runs, difference, sd, se in ((3, 1.0, 0.5, 0.3), (5, 0.5, 0.4, 0.1), (10, 0.2, 0.3, 0.2)):
-        between = sd**2 / runs
-        variance = se**2 + 2 * between
-        df = variance**2 / (2 * between**2 / (runs - 1))
+    """With no variance from the patients it is that of the pooled t-test."""
+    for runs, difference, sd in ((3, 1.0, 0.5), (5, 0.5, 0.4), (10, 0.2, 0.3)):
+        df = 2 * (runs - 1)
         critical = scipy_stats.t.ppf(0.975, df)
-        shift = difference / np.sqrt(variance)
+        shift = difference / np.sqrt(2 * sd**2 / runs)
         expected = scipy_stats.nct.sf(critical, df, shift) + scipy_stats.nct.cdf(
             -critical, df, shift
         )
-        assert power.power(difference, sd, se, runs) == pytest.approx(expected, abs=0.006)
+        assert power.power(difference, sd, 1e-9, runs) == pytest.approx(expected, abs=0.006)
+
+
+def test_a_reports_variance_counts_once(tmp_path, capsys):
+    """V of the planner is the report's: 0.4^2 = se_test^2 + 0.3^2 (1 / 3 + 1 / 3)."""
+    models = [{"name": name, "mean": {"auroc": {"sd_between_runs": 0.003}}} for name in "ab"]
+    comparison = {"a": "a", "b": "b", "runs": [3, 3], "mean": {"standard_error": 0.004}}
+    study = {"models": models, "comparisons": [comparison], "patients": 500, "images": 900}
+    (tmp_path / "report.json").write_text(json.dumps({"studies": [study]}))
+    assert power.main(["--report", str(tmp_path / "report.json")]) == 0
+    se_test = np.sqrt(0.4**2 - 0.3**2 * 2 / 3)
+    expected = f"SD between runs 0.30, standard error of 500 test patients {se_test:.2f}"
+    assert expected in capsys.readouterr().out
 
 
 def test_a_planner_gets_a_table(capsys, tmp_path):
