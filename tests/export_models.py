@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from onnx import TensorProto, helper
 
+import data
+from data.settings import DataSettings
 from export.card import INTENDED_USE
 from export.graph import Graph, classifier
 from export.metadata import CHECKSUM, FORMAT, UNCALIBRATED, add_checksum, encode_metadata, serialize
@@ -123,3 +125,21 @@ def int8_is_exact():
                                            providers=["CPUExecutionProvider"])
     [result] = session.run(None, {"image": np.full((2, 64), 255, np.float32)})
     return bool((result == 255 * 127 * 64).all())
+
+
+def open_split(config, split):
+    """The Dataset of a split of a run's config."""
+    return data.open_split(DataSettings.from_config(config), split)
+
+
+def names(folder):
+    """The names in a folder, sorted."""
+    return sorted(path.name for path in folder.iterdir())
+
+
+def changed(checkpoint, **change):
+    """A checkpoint with tensors changed by a function."""
+    model = {name: value.clone() for name, value in checkpoint["model"].items()}
+    for name, function in change.items():
+        function(model[name.replace("__", ".")])
+    return checkpoint | dict(model=model)
