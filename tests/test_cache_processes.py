@@ -19,6 +19,8 @@ from data.cache.store import ENTRY, PixelFile, Store
 from data.phantom.layouts import make_phantom
 from data.preprocess import preprocess
 
+pytestmark = pytest.mark.long
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 SIZE = 32
 

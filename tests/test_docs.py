@@ -116,6 +116,7 @@ def test_the_demo_runs_in_small_and_again(tmp_path):
         assert done.stdout.splitlines()[-1].endswith("demo/reports/report.html")
 
 
+@pytest.mark.long
 def test_the_example_runs(tmp_path):
     done = subprocess.run([sys.executable, str(REPOSITORY / "docs" / "example.py")], cwd=tmp_path,
                           text=True, capture_output=True, timeout=600)

@@ -181,7 +181,8 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=pytest.mark.long) if name == "compile" else name for name in OPTIONS])
 def test_every_step_is_that_of_an_independent_loop(run, name):
     found = run(**OPTIONS[name])
     compare(found, reference_model(found.start), mean=0.5, std=0.25)
@@ -289,6 +290,7 @@ def test_the_average_is_what_is_validated_and_kept(run, tmp_path, monkeypatch):
         torch.testing.assert_close(best["model"][name], value, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.long
 def test_compile_compiles_each_shape_once_and_static(run, monkeypatch):
     compiled = []
     original = torch.compile

@@ -125,6 +125,7 @@ def test_what_makes_no_curve_is_said(images, a, b, message):
         compare_curves([1, 2], sure_runs([1.0, 2]), [np.zeros((11, 1)), np.zeros((12, 1))])
 
 
+@pytest.mark.long
 def test_the_slopes_error_holds_in_short():
     """tests/simulate_learning_curves.py has the full table of docs/statistics.md."""
     trials = 150

@@ -171,6 +171,7 @@ def test_what_cannot_be_pooled_is_said(d, s, x, message):
         meta.regress(d, s, x)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("tau", [0.0, 0.3, 1.0])
 def test_type_one_error_and_prediction_hold(tau):
     """In short; tests/simulate_meta.py has the full table of docs/statistics.md."""

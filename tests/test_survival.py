@@ -17,6 +17,8 @@ import train
 from models.checkpoint import load_checkpoint
 from models.run_lock import lock
 
+pytestmark = pytest.mark.long
+
 
 def test_same_seed_same_bits(arguments, tmp_path, unstopped):
     process = start(arguments())

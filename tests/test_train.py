@@ -287,6 +287,7 @@ def test_freeze_trains_the_head_alone(arguments, tmp_path):
     }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "options",
     [

@@ -147,6 +147,7 @@ def test_timm_state_dict_at_another_size_equals_timms_resize(tmp_path):
     torch.testing.assert_close(model.pos_embed, oracle.pos_embed, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.long
 def test_torchvision_state_dict(tmp_path):
     oracle = torchvision.models.vit_b_16()
     oracle.heads = torch.nn.Sequential()  # features

@@ -17,6 +17,8 @@ from export.predict import main as predict
 from export.to_onnx import main as to_onnx
 from models.checkpoint import load_checkpoint
 
+pytestmark = pytest.mark.long
+
 SMALL = [
     "--arch",
     "vit_tiny",
