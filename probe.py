@@ -138,12 +138,12 @@ def fit_probe(train_tokens: np.ndarray, train_set: LabeledImages, val_tokens: np
     tokens, labels = torch.from_numpy(train_tokens), torch.from_numpy(train_set.table.y)
     held_out, y_true = torch.from_numpy(val_tokens), val_set.table.y
     began = time.monotonic()
-    best_auroc, best_fit = -1.0, None
-    for fit in fit_heads(tokens, labels, STRENGTHS):
+    fits = list(fit_heads(tokens, labels, STRENGTHS))
+    mean_aurocs = []
+    for fit in fits:
         per_label = finite_or_none(auroc(y_true, fit.scores(held_out).numpy()))
-        mean_auroc = Validation([], per_label, None).mean_auroc or 0.0
-        if mean_auroc > best_auroc:
-            best_auroc, best_fit = mean_auroc, fit
+        mean_aurocs.append(Validation([], per_label, None).mean_auroc or 0.0)
+    best_fit = fits[int(np.argmax(mean_aurocs))]  # of equal ones the strongest penalty
     print(f"{len(STRENGTHS)} heads fitted in {time.monotonic() - began:.1f} s")
     pos_weight = train_set.pos_weight()
     y_score = best_fit.scores(held_out).numpy()

@@ -22,6 +22,7 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import cast
 
 import data
 from data.console import Progress
@@ -104,7 +105,9 @@ def build_run(cfg: Config, processes: distributed.Processes) -> TrainingRun:
         tables = data.from_config(run_config, "train", tables_only=True)
         initialization = initialize(cfg, tables.labels, keep_head=cfg.keep_head)
         train_set = data.from_config(run_config, "train")
-        val_set = data.from_config(run_config, "val") if train_set.splits["val"] else None
+        val_set = None
+        if train_set.splits["val"]:
+            val_set = data.from_config(run_config, "val")
         return train_set, val_set, initialization
 
     # One process fills the cache and downloads, then the others find all there.
@@ -116,6 +119,9 @@ def build_run(cfg: Config, processes: distributed.Processes) -> TrainingRun:
     run_config |= run_facts(train_set, val_set, initialization, processes)
 
     model = initialization.model.to(processes.device)
+    average = None
+    if cfg.ema is not None:
+        average = copy.deepcopy(model)
     run = TrainingRun(
         cfg=cfg, run_config=run_config, processes=processes, train_set=train_set, val_set=val_set,
         model=model, mean=initialization.mean, std=initialization.std,
@@ -123,7 +129,7 @@ def build_run(cfg: Config, processes: distributed.Processes) -> TrainingRun:
                                    layer_decay=cfg.layer_decay, freeze=cfg.freeze),
         # bf16 has float32's range, and needs no scaling.
         scaler=torch.amp.GradScaler(processes.device.type, enabled=amp == "fp16"),
-        average=None if cfg.ema is None else copy.deepcopy(model))
+        average=average)
     run.restore(checkpoint)
     print_lines(run, *headline(run, initialization))
     return run
@@ -150,10 +156,12 @@ def fit(run: TrainingRun, stop: StopRequest) -> int:
         run.prepare_folder()
     net: torch.nn.Module = run.model
     if processes.world > 1:  # averages the gradients over the processes
-        own_gpu = [processes.device] if processes.device.type == "cuda" else None
+        own_gpu = None
+        if processes.device.type == "cuda":
+            own_gpu = [processes.device]
         net = DistributedDataParallel(net, own_gpu, gradient_as_bucket_view=True)
     if cfg.compile:  # static shapes: a partial last batch gets a graph of its own
-        net = torch.compile(net, dynamic=False)
+        net = cast(torch.nn.Module, torch.compile(net, dynamic=False))
 
     watch = GradientWatch(run)
     total_steps = cfg.steps(len(run.train_set))
@@ -202,9 +210,10 @@ def train_epoch(run: TrainingRun, net: torch.nn.Module, epoch: int, stop: StopRe
 
     # Sums stay on the device until they are asked for: reading one would wait for all its work.
     # Each process sums its own share; what an interrupted epoch had summed up is rank 0's.
-    # MPS has no float64.
-    loss_sum = torch.zeros((), device=device,
-                           dtype=torch.float32 if device.type == "mps" else torch.float64)
+    sum_dtype = torch.float64
+    if device.type == "mps":  # has no float64
+        sum_dtype = torch.float32
+    loss_sum = torch.zeros((), device=device, dtype=sum_dtype)
     if is_first:
         loss_sum += state.loss_sum * processes.world  # the loss of a process counts `world` times
     first_bad_step = torch.tensor(-1, device=device)  # whose loss was not finite
@@ -392,7 +401,9 @@ def run_safely(cfg: Config) -> int:
         check_config(cfg)
         cfg = cfg.completed(data.default_root(cfg.data),
                             run_name(cfg.init, cfg.weights, cfg.init_name))
-        return plan(cfg) if cfg.plan else train(cfg)
+        if cfg.plan:
+            return plan(cfg)
+        return train(cfg)
     except (ValueError, OSError) as error:
         code, problem = 2, str(error)
     except FloatingPointError as error:

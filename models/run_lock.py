@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 INTERRUPTED = 75  # exit code of a run that was stopped and can go on (EX_TEMPFAIL)
 
@@ -58,7 +59,7 @@ def stop_signals() -> Iterator[StopRequest]:
         if number == signal.SIGINT:
             signal.signal(number, handlers_before[number])
 
-    handlers_before = {}
+    handlers_before: dict[int, Any] = {}
     for number in (signal.SIGTERM, signal.SIGINT):
         handlers_before[number] = signal.signal(number, request)
     try:
