@@ -152,8 +152,8 @@ def largest_count(metric: str, positives: np.ndarray, negatives: np.ndarray,
     return np.where(np.isnan(value), units, trials)
 
 
-def score_interval(value: np.ndarray, variance: npt.ArrayLike, most: npt.ArrayLike,
-                   df: npt.ArrayLike = np.inf, level: float = 0.95) -> np.ndarray:
+def score_interval(value: np.ndarray, variance: npt.ArrayLike, most: np.ndarray | float,
+                   df: np.ndarray | float = np.inf, level: float = 0.95) -> np.ndarray:
     """Wilson's interval (..., 2) for a share in [0, 1] whose variance comes from the bootstrap.
 
     Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927),

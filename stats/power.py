@@ -51,7 +51,7 @@ def _drawn(sd_runs: float, se_test: float, runs: int,
     df = 2 * (runs - 1)  # pooled over both inits
     rng = np.random.default_rng(0)
     estimated = between * rng.chisquare(df, draws) / df
-    half_width = mixed_half_width(0.95, np.full(draws, se_test**2), estimated, np.float64(df))
+    half_width = mixed_half_width(0.95, np.full(draws, se_test**2), estimated, np.full(1, df))
     return math.sqrt(variance), rng.normal(size=draws), half_width / math.sqrt(variance)
 
 
