@@ -1,21 +1,24 @@
 """Count a corpus and set it beside the paper's Tables 1 and 2.
 
     python -m data.cohort padchest --root DIR --tables-only
-    python -m data.cohort --all --latex                       # every corpus under $CXR_ROOT
+    python -m data.cohort cxr14 --strict                      # do images and tables fit the paper?
 """
 
-import json
+import argparse
 import sys
-from collections import namedtuple
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from data import CORPORA, default_root
+from data import CORPORA
 from data.console import corpus_parser, print_lines, run_command
-from data.corpus import bad_image_notes
+from data.corpus import Corpus, bad_image_notes
+from data.mimic import MimicCXR
 from data.paper_cohorts import FACTS, NO_AGE_OF_0, NOT_EXPECTED, OF_TABLES, PAPER
+from data.tables import Table
 
 NAMES = {"images": "images", "patients": "patients", "ap": "AP views, %",
          "train": "train (with val)", "val": "  drawn out as val", "test": "test",
@@ -25,74 +28,98 @@ NAMES = {"images": "images", "patients": "patients", "ap": "AP views, %",
 # How far a number may be from the paper's, which is rounded: views to whole percents in part.
 TOLERANCE = {"ap": 1, "age_mean": 0.5, "age_sd": 0.5, "women": 0.1, "women_train": 0.051,
              "women_test": 0.051}
-Row = namedtuple("Row", "name here paper remark")
 
 
-def count(table, split, labels):
+class Row(NamedTuple):
+    """A number of a corpus beside the paper's."""
+
+    name: str  # a key of `NAMES`, or a label
+    here: float
+    paper: float | None  # None where the paper gives none
+    remark: str  # "differs", the reason why both need not agree, or ""
+
+
+def count(table: Table, split: np.ndarray, labels: Sequence[str]
+          ) -> tuple[dict[str, float], dict[str, int]]:
     """The numbers of Tables 1 and 2, for a `data.tables.Table` whose `y` has the columns `labels`.
 
     `split` is an (N,) array. Returns what `NAMES` names, per image as in the paper (percentages,
     ages in years where they are known, "val" counted in "train" too); and positives by label.
     """
-    test, ap = split == "test", np.char.startswith(table.view, "AP")
-    sizes = {"images": len(table), "patients": len(np.unique(table.patient_id)),
-             "ap": 100 * float(ap.sum()) / max(len(ap), 1), "train": int((~test).sum()),
-             "val": int((split == "val").sum()), "test": int(test.sum())}
+    test = split == "test"
+    frontal_ap = np.char.startswith(table.view, "AP")
+    sizes: dict[str, float] = {
+        "images": len(table),
+        "patients": len(np.unique(table.patient_id)),
+        "ap": 100 * float(frontal_ap.sum()) / max(len(table), 1),
+        "train": int((~test).sum()),
+        "val": int((split == "val").sum()),
+        "test": int(test.sum())}
     ages = table.age[~np.isnan(table.age)].astype(float)
     if len(ages):
         sizes |= {"age_median": float(np.median(ages)), "age_mean": float(ages.mean()),
                   "age_sd": float(ages.std()), "age_min": ages.min(), "age_max": ages.max()}
-    for name, rows in (("women", test | True), ("women_train", ~test), ("women_test", test)):
+    everybody = np.ones(len(table), bool)
+    for name, rows in (("women", everybody), ("women_train", ~test), ("women_test", test)):
         known = table.sex[rows & (table.sex != "")]
         if len(known):
             sizes[name] = 100 * float((known == "F").mean())
-    return sizes, {label: int((table.y[:, i] == 1).sum()) for i, label in enumerate(labels)}
+    positives = {}
+    for column, label in enumerate(labels):
+        positives[label] = int((table.y[:, column] == 1).sum())
+    return sizes, positives
 
 
-def compare(corpus, sizes, positives, *, tables_only=True):
+def compare(corpus: str, sizes: Mapping[str, float], positives: Mapping[str, int], *,
+            tables_only: bool = True) -> list[Row]:
     """What `count` gave as a list of `Row`, beside the paper's number or None.
 
     The remark is "differs" where both should agree and do not, the reason where they need not, else
     "". With `tables_only` images that the paper could not read are still among the counted.
     """
     paper = PAPER.get(corpus, {})
-    of_tables = OF_TABLES.get(corpus, {}) if tables_only else {}
-    unread = of_tables["images"] - paper["images"] if of_tables else 0
+    with_unread = OF_TABLES.get(corpus, {}) if tables_only else {}
+    unread = with_unread["images"] - paper["images"] if with_unread else 0
     rows = []
-    for name, ours in (sizes | positives).items():
+    for name, ours in {**sizes, **positives}.items():
         theirs, remark = paper.get(name), ""
         if theirs is not None and abs(ours - theirs) >= TOLERANCE.get(name, 1e-9):
             remark = NOT_EXPECTED[corpus].get(name, "differs")
-            known = of_tables.get(name)
-            if remark == "differs" and name not in TOLERANCE and (
-                    ours == known or known is None and 0 < ours - theirs <= unread):
-                remark = f"the paper could not read {unread} images"
+            if remark == "differs" and name not in TOLERANCE:
+                if name in with_unread:
+                    is_explained = ours == with_unread[name]
+                else:
+                    is_explained = 0 < ours - theirs <= unread
+                if is_explained:
+                    remark = f"the paper could not read {unread} images"
         rows.append(Row(name, ours, theirs, remark))
     return rows
 
 
-def show(name, value, plus=""):
-    """A number as printed: means, SDs and percentages to one decimal, "-" where there is none."""
-    return "-" if value is None else f"{value:{plus},.{int(name in TOLERANCE)}f}"
+def show(name: str, value: float, sign: str = "") -> str:
+    """A number as printed: means, SDs and percentages to one decimal, counts to none."""
+    decimals = 1 if name in TOLERANCE else 0
+    return f"{value:{sign},.{decimals}f}"
 
 
-def print_table(columns, cells, latex):
-    """Rows {name: cells}, a cell for each of the columns and perhaps a remark, as LaTeX or text."""
-    rows = [("", *columns), *((NAMES.get(name, name), *row) for name, row in cells.items())]
-    names, *widths = [max(map(len, column)) for column in zip(*rows)]  # no remark has a heading
-    if latex:
-        print(rf"\begin{{tabular}}{{l{'r' * len(columns)}}}", r"\hline", sep="\n")
-        for name, *row in rows:
-            line = " & ".join((name.strip(), *row[:len(columns)]))
-            print(line.replace("%", r"\%").replace("_", r"\_"), r"\\" if name else r"\\ \hline")
-        print(r"\hline", r"\end{tabular}", sep="\n")
-        return
-    for name, *row in rows:
-        padded = [f"{cell:>{max(9, width)}}" for cell, width in zip(row, widths)]
-        print_lines("  ".join((f"{name:{names}}", *padded, *row[len(columns):])).rstrip())
+def print_table(columns: Sequence[str], cells: Mapping[str, Sequence[str]]) -> None:
+    """Print rows {name: cells}: a cell for each of the columns, and perhaps a remark."""
+    rows = [("", *columns)]
+    for name, values in cells.items():
+        rows.append((NAMES.get(name, name), *values))
+    name_width = max(len(row[0]) for row in rows)
+    widths = []
+    for column in range(1, len(columns) + 1):
+        widths.append(max(9, *(len(row[column]) for row in rows)))
+    for name, *values in rows:
+        parts = [f"{name:{name_width}}"]
+        for value, width in zip(values, widths):
+            parts.append(f"{value:>{width}}")
+        parts += values[len(columns):]
+        print_lines("  ".join(parts).rstrip())
 
 
-def build_parser():
+def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = corpus_parser("python -m data.cohort", CORPORA, description=(
         "Images, patients, ages, sexes, views, splits and positives per label of a corpus, beside "
@@ -101,14 +128,10 @@ def build_parser():
         "--tables-only, an image is not on disk; 2 for wrong arguments and files that cannot be "
         "read."))
     add = parser.add_argument
-    add("--all", action="store_true", help="every corpus under $CXR_ROOT (or datasets), side by "
-                                           "side, by their tables")
     add("--tables-only", action="store_true", help="look at no image")
     add("--read-images", action="store_true", help="preprocess every image into the cache and "
                                                    "count only those that can be read")
     add("--strict", action="store_true", help="check the numbers: see the exit code")
-    add("--json", action="store_true", help="print JSON, for programs")
-    add("--latex", action="store_true", help="print a LaTeX table")
     add("--explain", action="store_true", help="what known rules for the cohort give (mimic)")
     add("--val-fraction", type=float, default=0.05,
         help="share of the training patients used for validation (default 0.05)")
@@ -118,7 +141,8 @@ def build_parser():
     return parser
 
 
-def counted(dataset, table, split, tables_only=True):
+def counted(dataset: Corpus, table: Table, split: np.ndarray, *,
+            tables_only: bool) -> list[Row]:
     """`compare` for the rows of a dataset's cohort; synthetic ones have nothing beside them."""
     if dataset.corpus in NO_AGE_OF_0:
         table = replace(table, age=np.where(table.age == 0, np.nan, table.age))
@@ -126,7 +150,7 @@ def counted(dataset, table, split, tables_only=True):
                    *count(table, split, dataset.labels), tables_only=tables_only)
 
 
-def report(args):
+def report(args: argparse.Namespace) -> bool:
     """Print the counts of a corpus; returns whether one differs or an image is missing."""
     dataset = CORPORA[args.corpus](
         args.root, labels="all", table=args.table, cohort=args.cohort, tables_only=True,
@@ -153,78 +177,64 @@ def report(args):
     if args.corpus in FACTS and not dataset.synthetic:
         notes.append(f"the paper: {FACTS[args.corpus]}")
     rows = counted(dataset, table, split, tables_only=not args.read_images)
-    cells = {}
-    for name, ours, theirs, remark in rows:
-        gap = 0 if theirs is None else round(ours - theirs, 1)
-        difference = "" if theirs is None else show(name, gap, "+") if gap else "0"
-        cells[name] = show(name, ours), show(name, theirs), difference, remark
-    if args.json:
-        print(json.dumps(dict(
-            corpus=args.corpus, cohort=args.cohort, root=str(dataset.root), notes=notes,
-            split_hash=dataset.split_hash, rows=[row._asdict() for row in rows]), indent=1))
-    elif args.latex:
-        print_table((args.corpus, "paper"), cells, True)
-    else:
-        print_lines(f"{args.corpus}, cohort {args.cohort}, {dataset.root}",
-                    *[f"  {note}" for note in notes])
-        print_table(("here", "paper", "difference"), cells, False)
-        print(f"split hash {dataset.split_hash}")
+    print_lines(f"{args.corpus}, cohort {args.cohort}, {dataset.root}")
+    for note in notes:
+        print_lines(f"  {note}")
+    print_table(("here", "paper", "difference"), {row.name: _cells(row) for row in rows})
+    print_lines(f"split hash {dataset.split_hash}")
     if args.write_split:
-        print(f"split written to {args.write_split}", file=sys.stderr if args.json else sys.stdout)
+        print_lines(f"split written to {args.write_split}")
     return not complete or any(row.remark == "differs" for row in rows)
 
 
-def report_all(args):
-    """Print Table 1 of the corpora that are there and the paper's numbers; whether these differ."""
-    found = {}
-    for name in PAPER:
-        if default_root(name).is_dir():
-            dataset = CORPORA[name](labels="all", tables_only=True, val_fraction=args.val_fraction,
-                                    split_seed=args.split_seed)
-            rows = counted(dataset, dataset.cohort_table, dataset.cohort_split)
-            found[name] = {row.name: row for row in rows if row.name in NAMES}
-    if not found:
-        raise FileNotFoundError(f"{default_root('vindr').parent}: holds none of "
-                                f"{', '.join(PAPER)}; set CXR_ROOT")
-    if args.json:
-        print(json.dumps({name: [row._asdict() for row in rows.values()]
-                          for name, rows in found.items()}, indent=1))
-    else:
-        if not args.latex:
-            print("In brackets the paper's number where it differs.")
-        none = Row("", None, None, "")
-        cells = {name: [rows.get(name, none) for rows in found.values()] for name in NAMES}
-        print_table(tuple(found), {
-            name: [show(name, row.here) + f" ({show(name, row.paper)})" * bool(row.remark)
-                   for row in rows] for name, rows in cells.items()}, args.latex)
-    return any(row.remark == "differs" for rows in found.values() for row in rows.values())
+def _cells(row: Row) -> tuple[str, str, str, str]:
+    """What is printed of a row: our number, the paper's, the difference, the remark."""
+    here = show(row.name, row.here)
+    if row.paper is None:
+        return here, "-", "", row.remark
+    difference = round(row.here - row.paper, 1)
+    shown = show(row.name, difference, sign="+") if difference else "0"
+    return here, show(row.name, row.paper), shown, row.remark
 
 
-def explain(args):
+def explain(args: argparse.Namespace) -> None:
     """Print what known rules for the rows of a cohort give, beside the paper's."""
     if args.corpus != "mimic":
         raise ValueError("--explain: only for mimic, whose rule for the paper's cohort is unknown")
-    mimic = CORPORA["mimic"]
-    _, release = mimic.open_release(args.root, "all")
+    _, release = MimicCXR.open_release(args.root, "all")
     names = ("Atelectasis", "Cardiomegaly", "Lung opacity", "Pleural effusion", "No finding")
     positive = [release.table.y[:, release.labels.index(name)] == 1 for name in names]
-    rows = {rule: [inside.sum(), *((inside & y).sum() for y in positive)]
-            for rule, inside in mimic.rules(release).items()}
-    rows["the paper"] = [PAPER["mimic"][name] for name in ("images", *names)]
-    print_table(("images", *names), {
-        rule: [f"{images:,}", *(f"{n:,} ({100 * n / max(images, 1):4.1f} %)" for n in counts)]
-        for rule, (images, *counts) in rows.items()}, args.latex)
+    cells = {}
+    for rule, inside in MimicCXR.rules(release).items():
+        counts = [inside.sum()]
+        for y in positive:
+            counts.append((inside & y).sum())
+        cells[rule] = _share_cells(counts)
+    cells["the paper"] = _share_cells([PAPER["mimic"][name] for name in ("images", *names)])
+    print_table(("images", *names), cells)
 
 
-def main(argv=None):
+def _share_cells(counts: Sequence[int]) -> list[str]:
+    """A number of images, and of each label the positives with their share of these."""
+    images, *positives = counts
+    cells = [f"{images:,}"]
+    for count in positives:
+        cells.append(f"{count:,} ({100 * count / max(images, 1):4.1f} %)")
+    return cells
+
+
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    def work(args):
+    def work(args: argparse.Namespace) -> int:
         if args.tables_only and args.read_images:
             raise ValueError("--tables-only and --read-images exclude each other")
-        if args.all == bool(args.corpus):
-            raise ValueError("expected a corpus or --all")
-        wrong = explain(args) if args.explain else (report_all if args.all else report)(args)
-        return int(args.strict and bool(wrong))
+        if not args.corpus:
+            raise ValueError(f"expected a corpus: {', '.join(CORPORA)}")
+        if args.explain:
+            explain(args)
+            return 0
+        differs = report(args)
+        return int(args.strict and differs)
     return run_command(build_parser(), work, argv)
 
 

@@ -386,7 +386,8 @@ def test_the_commands_work_from_the_cache_alone(options, tmp_path, capsys):
     shutil.rmtree(options["root"] / "images")
     given = ["--cache-dir", str(options["cache_dir"]), "--device", "cpu"]
     command = ["--data", "phantom", *given, "--root", str(options["root"]), "--out",
-               str(tmp_path / "run"), "--arch", "vit_tiny", "--image-size", "32", "--epochs", "1", "--limit", "6"]
+               str(tmp_path / "run"), "--arch", "vit_tiny", "--image-size", "32", "--epochs",
+               "1", "--limit", "6"]
     assert train.main(command) == 2
     assert "not on disk" in capsys.readouterr().err
     assert train.main([*command, "--cache-only"]) == 0
