@@ -9,7 +9,7 @@ the loss with a positive weight w is least at w times the odds of the data.
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -88,9 +88,10 @@ def calibrate(model: VisionTransformer, dataset: Any, thresholds: Sequence[float
 
     slopes = np.array([chosen.slope for chosen in maps])
     offsets = np.array([chosen.offset for chosen in maps])
+    head = cast(torch.nn.Linear, model.head)
     with torch.no_grad():
-        model.head.weight.mul_(torch.tensor(slopes[:, None]))
-        model.head.bias.mul_(torch.tensor(slopes)).add_(torch.tensor(offsets))
+        head.weight.mul_(torch.tensor(slopes[:, None]))
+        head.bias.mul_(torch.tensor(slopes)).add_(torch.tensor(offsets))
     moved: list[float | None] = []
     for threshold, chosen in zip(thresholds, maps):
         if threshold is None:

@@ -186,7 +186,7 @@ def rate_losses(y_true: np.ndarray, expected: np.ndarray, reduced: np.ndarray,
                 raise Refused(f"not written: the {rate} of {label} fell by {fall:.3f} ({lost} of "
                               f"{count} patients), allowed {MAX_RATE_LOSS}; --check-on train has "
                               "more")
-            low, high = score_interval(np.float64(lost / count), 0.0, count)
+            low, high = score_interval(np.asarray(lost / count), 0.0, count)
             losses.append(Loss(f"the {rate} of {label}", fall, low, high, MAX_RATE_LOSS))
     return losses
 

@@ -275,8 +275,7 @@ def test_auroc(path: Path, labels: list[str], checkpoint_sha256: str) -> dict[st
     interval = bootstrap(y_true, y_score, groups=predictions_of_run.patient_id).ci()
     rows = []
     for values in np.c_[area, interval]:  # AUC, lower end, upper end
-        rounded = values.round(4).astype(object)
-        rows.append(np.where(np.isnan(values), None, rounded).tolist())
+        rows.append([None if np.isnan(value) else round(float(value), 4) for value in values])
     return dict(images=len(y_true), method="bootstrap by patient, 1,000 resamples", labels=rows)
 
 
