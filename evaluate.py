@@ -2,13 +2,14 @@
 
     python evaluate.py --bootstrap 1000                            # every run under runs/
     python evaluate.py runs/cxr14-dinov2 runs/cxr14-imagenet
-    python evaluate.py runs/cxr14-* --on padchest vindr            # on other hospitals' test sets
+    python evaluate.py runs/cxr14-* --external-test padchest vindr  # on other hospitals' test sets
     python evaluate.py --predictions runs/*/predictions.npz --thresholds val    # scored otherwise
     python evaluate.py --predictions A.csv B.csv --truth truth.csv # anybody's; needs no PyTorch
     python evaluate.py --predictions new=a0.csv,a1.csv old=b0.csv,b1.csv --truth truth.csv
 
 A CSV has an id column, optionally `patient_id`, `sex`, `age` and `view`, and a column per label:
-probabilities in A and B; 0, 1 or nothing (unknown) in the truth. A run's `predictions.npz` does as
+probabilities in A and B, and if their first row's id is "threshold", a threshold for each label;
+0, 1 or nothing (unknown) in the truth. A run's `predictions.npz` does as
 well and brings its truth. Training runs of one init (train.py --seed N) are compared together;
 p-values then hold for the init, and not for two trained models alone.
 """
@@ -16,50 +17,75 @@ p-values then hold for the init, and not for two trained models alone.
 import argparse
 import difflib
 import sys
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import data
 from data.console import Parser, Progress, check_whole, run_command
 from data.labels import MIMIC_OVERLAP, TABLE3
-from models.init_catalog import INITS
+from models.init_catalog import INITS, InitSpec
 from models.settings import departs_from_paper, kind_of_run
 from stats import DEFAULT_METRICS, METRICS
 from stats.files import sha256
-from stats.grouping import comparison_groups, keep_labels, merged
+from stats.grouping import Group, comparison_groups, keep_labels, merged
 from stats.predictions import Predictions, load_predictions, save_predictions, select, with_truth
 from stats.read_csv import read_columns
 from stats.report import show
 from stats.report.answers import console
 from stats.report.write import write_report
+from stats.results import Study
 from stats.study import adjust, study
 from stats.subgroups import group_of, subgroups
 
-CORPUS_TITLES = {
-    "vindr": "VinDr-CXR", "cxr14": "ChestX-ray14", "chexpert": "CheXpert", "mimic": "MIMIC-CXR",
-    "ukacxr": "UKA-CXR", "padchest": "PadChest", "phantom": "Phantom (synthetic)"}
-OPTIONS = {  # how to score: the default, what --protocol paper has, argparse's choices, help
-    "bootstrap": (1000, 1000, None, "number of resamples"),
-    "resample": (None, "image", ("image", "patient"), "what is drawn: patients with all of their "
-                 "radiographs, which is the default where patients are known, or radiographs "
-                 "singly (the paper)"),
-    "thresholds": ("test", "test", ("test", "val"), "Youden's threshold of the test set, anew in "
-                   "each resample (the paper), or of validation"),
-    "positive": ("from", "above", ("from", "above"), "predicted positive are scores from the "
-                 "threshold on, or only those above it (the authors' code)"),
-    "p-value": ("two-sided", "paper", ("two-sided", "paper"), "two-sided, or the authors' "
-                "proportion of the direction that wins"),
-    "family": ("comparison", "comparison", ("comparison", "report"), "adjust the labels' p-values "
-               "over the labels of each comparison, or of the whole report"),
-    "adjust": ("bh", "none", ("bh", "max-t", "none"), "Benjamini and Hochberg, Westfall and "
-               "Young's max-T, or each p for itself (the authors' code)"),
-    "min-count": (15, 1, None, "labels with fewer positives or negatives are scored, but neither "
-                  "tested nor part of the mean"),
+if TYPE_CHECKING:  # these import torch, which files of predictions do without
+    from data.corpus import Corpus
+    from models.vit import VisionTransformer
+
+BATCHES_AT_ONCE = 16  # predicted before a GPU is waited for
+
+
+@dataclass(frozen=True)
+class Option:
+    """A choice of how to score, which --protocol paper sets as well."""
+
+    default: str | int | None
+    paper: str | int
+    help: str
+    choices: tuple[str, ...] | None = None  # None: a number
+
+
+OPTIONS = {
+    "bootstrap": Option(1000, 1000, "number of resamples"),
+    "resample": Option(
+        None, "image", "what is drawn: patients with all of their radiographs, which is the "
+        "default where patients are known, or radiographs singly (the paper)",
+        ("image", "patient")),
+    "thresholds": Option(
+        "test", "test", "Youden's threshold of the test set, anew in each resample (the paper), or "
+        "of validation", ("test", "val")),
+    "positive": Option(
+        "from", "above", "predicted positive are scores from the threshold on, or only those above "
+        "it (the authors' code)", ("from", "above")),
+    "p-value": Option(
+        "two-sided", "paper", "two-sided, or the authors' proportion of the direction that wins",
+        ("two-sided", "paper")),
+    "family": Option(
+        "comparison", "comparison", "adjust the labels' p-values over the labels of each "
+        "comparison, or of the whole report", ("comparison", "report")),
+    "adjust": Option(
+        "bh", "none", "Benjamini and Hochberg, Westfall and Young's max-T, or each p for itself "
+        "(the authors' code)", ("bh", "max-t", "none")),
+    "min-count": Option(
+        15, 1, "labels with fewer positives or negatives are scored, but neither tested nor part "
+        "of the mean"),
 }
 
 
-def build_parser():
+def build_parser() -> Parser:
     """The command line."""
     parser = Parser(
         prog="evaluate.py", description=__doc__, allow_abbrev=False,
@@ -74,18 +100,24 @@ def build_parser():
     add("--truth", type=Path, metavar="CSV",
         help="the true labels: of .csv predictions, and in place of those of runs and .npz files, "
              "for the images (or a run's studies) that it has")
-    add("--on", nargs="+", default=[], metavar="CORPUS", choices=list(TABLE3),
-        help="test the runs on these corpora too, on the labels that all have: %(choices)s")
+    add("--external-test", "--on", nargs="+", default=[], metavar="CORPUS",
+        choices=list(data.CORPORA), help="test the runs on these corpora too, on the labels that "
+        "all have: %(choices)s")
     add("--exclude-ids", type=Path, metavar="FILE",
-        help="leave out the images that this file lists, an id a line")
+        help="leave out the images that this file lists, one id per line")
     add("--labels", choices=("all", "mimic-overlap"), default="all",
         help="all of a run's, compared with runs of the same labels (Table 4), or those that the "
              "corpus shares with MIMIC-CXR, of every run (Table 5) (default: %(default)s)")
-    add("--protocol", choices=("paper",), help="as the paper evaluates: " + " ".join(
-        f"--{name} {paper}" for name, (_, paper, *_) in OPTIONS.items()))
-    for name, (default, _, choices, text) in OPTIONS.items():
-        kind = {"choices": choices} if choices else {"type": int, "metavar": "N"}
-        add(f"--{name}", help=text if default is None else f"{text} (default: {default})", **kind)
+    papers = " ".join(f"--{name} {option.paper}" for name, option in OPTIONS.items())
+    add("--protocol", choices=("paper",), help=f"as the paper evaluates: {papers}")
+    for name, option in OPTIONS.items():
+        text = option.help
+        if option.default is not None:
+            text += f" (default: {option.default})"
+        if option.choices:
+            add(f"--{name}", choices=option.choices, help=text)
+        else:
+            add(f"--{name}", type=int, metavar="N", help=text)
     add("--seed", type=int, default=0, help="of the resamples (default: 0)")
     add("--metrics", nargs="+", default=[], metavar="NAME",
         choices=["all", *(name for name in METRICS if name not in DEFAULT_METRICS)],
@@ -109,102 +141,123 @@ def build_parser():
     add("--limit", type=int, help="test on so many images only, to try things out")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
     add("--batch-size", type=int, default=64, help="images predicted at once (default: 64)")
-    add("--threads", type=int, help="of the bootstrap (default: one a core)")
+    add("--threads", type=int, help="of the bootstrap (default: one per core)")
     return parser
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     return run_command(build_parser(), evaluate, argv)
 
 
-def evaluate(args):
+def evaluate(args: argparse.Namespace) -> None:
     """Check, predict or load, group, study, report."""
+    set_protocol(args)
     check(args)
-    covariates = {}  # of each column: dict of image or patient -> group
-    if args.covariates:
-        (_, *names), columns = read_columns(args.covariates)
-        ids, *columns = ([cell.strip() for cell in cells] for cells in columns)
-        for name, cells in zip(names, columns):
-            covariates[name] = dict(zip(ids, cells))
-            if len(set(zip(ids, cells))) > len(covariates[name]):
-                raise ValueError(f"{args.covariates}: {name}: an id is in two groups")
+    covariates = read_covariates(args.covariates) if args.covariates else {}
     for name in args.subgroups:
         if name not in ("sex", "age", "view", *covariates):
             raise ValueError(f"--subgroups {name}: expected sex, age, view or a column of "
                              f"--covariates ({', '.join(covariates) or 'none given'})")
+    predictions = []
     if args.predictions:
-        found = [p for text in args.predictions for p in load_named(text, args.truth)]
+        for text in args.predictions:
+            predictions += load_named(text, args.truth)
     else:
         args.runs = find_runs(args.runs)
-        found = [p for folder in args.runs for p in predict_run(folder, args)]
+        for folder in args.runs:
+            predictions += predict_run(folder, args)
     if args.exclude_ids:
-        found = leave_out(found, args.exclude_ids)
-    groups = comparison_groups(found, TABLE3, MIMIC_OVERLAP,
+        predictions = leave_out(predictions, args.exclude_ids)
+
+    groups = comparison_groups(predictions, TABLE3, MIMIC_OVERLAP,
                                by_labels=not args.predictions and not args.truth,
                                only_shared=args.labels == "mimic-overlap")
     warn_of_labels(groups)
-    studies = [study_group(g, args, covariates) for g in groups]
+    studies = [study_group(group, args, covariates) for group in groups]
     studies = adjust(studies, args.family, args.adjust)
     report(groups, studies, args)
 
 
-def check(args):
-    """Fill in how to score; refuse arguments that do not fit each other."""
-    for name, (default, paper, *_) in OPTIONS.items():
+def set_protocol(args: argparse.Namespace) -> None:
+    """Fill in how to score: what was asked for, or the protocol's or our default."""
+    for name, option in OPTIONS.items():
         key = name.replace("-", "_")
         given = getattr(args, key)
-        if args.protocol and given not in (None, paper):
-            raise ValueError(f"--protocol paper has --{name} {paper}, found {given}")
-        setattr(args, key, paper if args.protocol else default if given is None else given)
+        if args.protocol and given not in (None, option.paper):
+            raise ValueError(f"--protocol paper has --{name} {option.paper}, found {given}")
+        if args.protocol:
+            setattr(args, key, option.paper)
+        elif given is None:
+            setattr(args, key, option.default)
     if "all" in args.metrics:
         args.metrics = list(METRICS)
+
+
+def check(args: argparse.Namespace) -> None:
+    """Refuse arguments that do not fit each other."""
     check_whole(0, seed=args.seed)
-    check_whole(1, **{name: getattr(args, name) for name in (
-        "bootstrap", "min_count", "image_size", "limit", "batch_size", "threads")})
-    for wrong, message in (
-            (args.predictions and args.runs,
-             "--predictions and run folders: give one or the other"),
-            (args.predictions and any((args.limit, args.on, args.image_size, args.root,
-                                       args.cache_dir, args.cache_only)),
-             "--limit, --on, --image-size, --root and --cache-... are for runs: --predictions "
-             "scores the files as they are"),
-            (args.p_value == "paper" and args.adjust == "max-t",
-             "--adjust max-t is of two-sided p-values: leave out --p-value paper"),
-            (args.on and (args.truth or args.labels != "all"),
-             "--on is about the labels that all corpora have: leave out --truth and --labels"),
-            (args.covariates and not args.subgroups,
-             "--covariates: say which of its columns to use by --subgroups"),
-            (args.margin is not None and not 0 < args.margin < 100,
-             f"--margin {args.margin}: expected points of ROC-AUC, more than 0"),
-            (args.net_benefit_at is not None and not 0 < args.net_benefit_at < 1,
-             f"--net-benefit-at {args.net_benefit_at}: expected a probability between 0 and 1"),
-            (args.net_benefit_at is not None and "net_benefit" not in args.metrics,
-             "--net-benefit-at: ask for the metric too, by --metrics net_benefit")):
-        if wrong:
-            raise ValueError(message)
-    for path in filter(None, (args.truth, args.covariates, args.exclude_ids)):
-        if not path.is_file():
+    check_whole(1, bootstrap=args.bootstrap, min_count=args.min_count, image_size=args.image_size,
+                limit=args.limit, batch_size=args.batch_size, threads=args.threads)
+    if args.predictions and args.runs:
+        raise ValueError("--predictions and run folders: give one or the other")
+    if args.predictions and any((args.limit, args.external_test, args.image_size, args.root,
+                                 args.cache_dir, args.cache_only)):
+        raise ValueError("--limit, --external-test, --image-size, --root and --cache-... are for "
+                         "runs: --predictions scores the files as they are")
+    if args.p_value == "paper" and args.adjust == "max-t":
+        raise ValueError("--adjust max-t is of two-sided p-values: leave out --p-value paper")
+    if args.external_test and (args.truth or args.labels != "all"):
+        raise ValueError("--external-test is about the labels that all corpora have: leave out "
+                         "--truth and --labels")
+    if args.covariates and not args.subgroups:
+        raise ValueError("--covariates: say which of its columns to use by --subgroups")
+    if args.margin is not None and not 0 < args.margin < 100:
+        raise ValueError(f"--margin {args.margin}: expected points of ROC-AUC, more than 0")
+    if args.net_benefit_at is not None and not 0 < args.net_benefit_at < 1:
+        raise ValueError(f"--net-benefit-at {args.net_benefit_at}: expected a probability between "
+                         "0 and 1")
+    if args.net_benefit_at is not None and "net_benefit" not in args.metrics:
+        raise ValueError("--net-benefit-at: ask for the metric too, by --metrics net_benefit")
+    for path in (args.truth, args.covariates, args.exclude_ids):
+        if path is not None and not path.is_file():
             raise FileNotFoundError(f"{path}: no such file")
     if args.bootstrap < 100:
         print(f"warning: with {args.bootstrap} resamples no p-value can go under "
               f"{2 / (args.bootstrap + 1):.2g}", file=sys.stderr)
 
 
-def load_named(text, truth):
+def read_covariates(path: Path) -> dict[str, dict[str, str]]:
+    """Of each column of a CSV: image or patient -> group."""
+    names, columns = read_columns(path)
+    ids = [cell.strip() for cell in columns[0]]
+    covariates = {}
+    for name, cells in zip(names[1:], columns[1:]):
+        groups: dict[str, str] = {}
+        for key, cell in zip(ids, cells):
+            if groups.setdefault(key, cell.strip()) != cell.strip():
+                raise ValueError(f"{path}: {name}: an id is in two groups")
+        covariates[name] = groups
+    return covariates
+
+
+def load_named(text: str, truth: Path | None) -> list[Predictions]:
     """The predictions of one argument, `[NAME=]FILE[,FILE...]`."""
     name, is_named, files = text.partition("=")
     if not is_named or "/" in name or Path(text).is_file():
-        name, files = None, text
-    found = []
-    for path in [files] if Path(files).is_file() else files.split(","):
+        name, files = "", text
+    paths = [files] if Path(files).is_file() else files.split(",")
+    loaded = []
+    for path in paths:
         p = load_predictions(path, truth)
-        meta = {"file": {"path": path, "sha256": sha256(path)}} | ({"name": name} if name else {})
-        found.append(replace(p, meta=p.meta | meta))
-    return found
+        meta = p.meta | {"file": {"path": path, "sha256": sha256(path)}}
+        if name:
+            meta["name"] = name
+        loaded.append(replace(p, meta=meta))
+    return loaded
 
 
-def find_runs(folders):
+def find_runs(folders: list[Path]) -> list[Path]:
     """Run folders with a best.pt: those given, or all under runs/."""
     if not folders:
         folders = sorted(path.parent for path in Path("runs").glob("*/best.pt"))
@@ -221,158 +274,265 @@ def find_runs(folders):
     return folders
 
 
-def predict_run(folder, args):
-    """A run's `Predictions` on its whole test set, and on those of --on."""
-    from models.checkpoint import load_checkpoint, restore_model  # imports torch: files need none
+def predict_run(folder: Path, args: argparse.Namespace) -> list[Predictions]:
+    """A run's `Predictions` on its whole test set, and on those of --external-test."""
     from models.inference import out_of_memory_in_one_line, use_device
     from models.run_messages import warn_if_unfinished
 
+    checkpoint = load_run(folder)
+    run_config = checkpoint["config"]
+    if run_config["init"] == "mimic" and "mimic" in args.external_test:
+        raise ValueError(f"{folder}: was pretrained on MIMIC-CXR, so --external-test mimic would "
+                         "test it on patients that it knows; leave out that run or that corpus")
+    if run_config.get("caveat"):
+        print(f"note: {folder}: {run_config['caveat']}", file=sys.stderr)
+    warn_if_unfinished(folder, run_config.get("epochs"), checkpoint.get("epoch"))
+    model = load_model(folder, checkpoint, args.image_size)
+    predictions = []
+    with out_of_memory_in_one_line("a smaller --batch-size takes less"):
+        model.to(use_device(args.device))
+        for corpus in dict.fromkeys([run_config["data"], *args.external_test]):
+            test_set = open_test_set(folder, checkpoint, corpus, args)
+            y_true, y_score = predict_images(folder, model, test_set, checkpoint, args.batch_size)
+            p = label_predictions(folder, checkpoint, corpus, test_set, y_true, y_score, args)
+            predictions.append(save(folder, p, args, paths=test_set.table.path))
+    return predictions
+
+
+def load_run(folder: Path) -> dict[str, Any]:
+    """A run's best checkpoint, or a ValueError that says what it lacks."""
+    from models.checkpoint import load_checkpoint
+
     path = folder / "best.pt"
     checkpoint = load_checkpoint(path)
-    config = checkpoint["config"] if isinstance(checkpoint["config"], dict) else {}
-    needed = ("data", "init", "arch") + ("split_hash",) * ("caveat" not in config)  # if adopted
-    missing = [f"{key} in its config" for key in needed if config.get(key) is None]
+    run_config = checkpoint["config"] if isinstance(checkpoint["config"], dict) else {}
+    needed = ["data", "init", "arch"]
+    if "caveat" not in run_config:  # networks trained elsewhere have another split
+        needed.append("split_hash")
+    missing = [f"{key} in its config" for key in needed if run_config.get(key) is None]
     missing += [key for key in ("labels", "thresholds") if checkpoint.get(key) is None]
     if missing:
         raise ValueError(f"{path}: not written by train.py: it has no {', '.join(missing)}")
-    if config["init"] == "mimic" and "mimic" in args.on:
-        raise ValueError(f"{folder}: was pretrained on MIMIC-CXR, so --on mimic would test it on "
-                         "patients that it knows; leave out that run or that corpus")
-    if config.get("caveat"):
-        print(f"note: {folder}: {config['caveat']}", file=sys.stderr)
-    warn_if_unfinished(folder, config.get("epochs"), checkpoint.get("epoch"))
-    model, size = restore_model(checkpoint), args.image_size
-    if size and size != model.config["img_size"]:
-        from models import VisionTransformer, load_pretrained
-        trained, init = model, config["init"] if config["init"] in INITS else "mimic"
-        model = VisionTransformer(**model.config | {"img_size": size}).eval()
-        load_pretrained(model, "mimic" if init == "random" else init, path)  # resizes positions
-        model.head.load_state_dict(trained.head.state_dict())
-        print(f"note: {folder} was trained at {trained.config['img_size']} px and is scored at "
-              f"{size}", file=sys.stderr)
-    with out_of_memory_in_one_line("a smaller --batch-size takes less"):
-        model.to(use_device(args.device))
-        return [predict_on(corpus, folder, model, checkpoint, config, args)
-                for corpus in dict.fromkeys([config["data"], *args.on])]
+    return checkpoint
 
 
-def predict_on(corpus, folder, model, checkpoint, config, args):
-    """A run's probabilities on the test set of a corpus, written to its folder."""
-    import data
-    from models.inference import predict
+def load_model(folder: Path, checkpoint: dict[str, Any],
+               image_size: int | None) -> "VisionTransformer":
+    """The run's network, at another size than it was trained at where one is asked for."""
+    from models.checkpoint import restore_model
+    from models.vit import VisionTransformer
+    from models.weights import load_pretrained
 
-    # The test set: the run's own, or all labels of another corpus, prepared in the same way.
-    labels, other = checkpoint["labels"], corpus != config["data"]
-    own = config.get("name") or config["data"]
-    how = ("image_size", "uncertain", "on_missing", "on_bad", "cache_dir", "workers", "split_seed")
-    wanted = {"data": corpus, "labels": "all", **{key: config[key] for key in how if key in config}}
-    moved = {"root": args.root and args.root / (corpus if other else own), "limit": args.limit,
-             "cache_dir": args.cache_dir, "image_size": args.image_size}
+    trained = restore_model(checkpoint)
+    if not image_size or image_size == trained.config["img_size"]:
+        return trained
+    init = checkpoint["config"]["init"]
+    if init == "random" or init not in INITS:
+        init = "mimic"  # a layout that has a head, as best.pt does
+    model = VisionTransformer(**trained.config | {"img_size": image_size}).eval()
+    load_pretrained(model, init, folder / "best.pt")  # resizes positions
+    model.head.load_state_dict(trained.head.state_dict())
+    print(f"note: {folder} was trained at {trained.config['img_size']} px and is scored at "
+          f"{image_size}", file=sys.stderr)
+    return model
+
+
+def corpus_name(run_config: Mapping[str, Any]) -> str:
+    """What results call the corpus that a run was trained on."""
+    return run_config.get("name") or run_config["data"]
+
+
+def open_test_set(folder: Path, checkpoint: Mapping[str, Any], corpus: str,
+                  args: argparse.Namespace) -> "Corpus":
+    """The run's own test set, or all labels of another corpus, prepared in the same way."""
+    run_config = checkpoint["config"]
     try:
-        test_set = data.from_config(
-            wanted if other else config, "test", cache_only=args.cache_only,
-            **{key: value for key, value in moved.items() if value or key == "limit"})
+        own = data.DataSettings.from_config(run_config)
+    except ValueError as error:
+        raise ValueError(f"{folder / 'best.pt'}: {error}") from error
+    settings, folder_name, split_hash = own, corpus_name(run_config), run_config.get("split_hash")
+    if corpus != run_config["data"]:
+        settings = data.DataSettings(
+            corpus, labels="all", image_size=own.image_size, uncertain=own.uncertain,
+            on_missing=own.on_missing, on_bad=own.on_bad, cache_dir=own.cache_dir,
+            workers=own.workers, split_seed=own.split_seed)
+        folder_name, split_hash = corpus, None
+    settings = replace(settings, limit=args.limit, cache_only=args.cache_only)
+    if args.cache_dir:
+        settings = replace(settings, cache_dir=args.cache_dir)
+    if args.image_size:
+        settings = replace(settings, image_size=args.image_size)
+    try:
+        if args.root:
+            settings = settings.moved_to(args.root / folder_name)
+        test_set = data.open_split(settings, "test", expected_split_hash=split_hash)
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from error
-    if not other and test_set.labels != labels:
+    labels = checkpoint["labels"]
+    if corpus == run_config["data"] and test_set.labels != labels:
         raise ValueError(f"{folder / 'best.pt'}: labels: expected {', '.join(test_set.labels)}, "
                          f"found {', '.join(labels)}")
+    return test_set
 
-    parts = []
+
+def predict_images(folder: Path, model: "VisionTransformer", test_set: "Corpus",
+                   checkpoint: Mapping[str, Any],
+                   batch_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The labels (N, L) of a test set and the run's probabilities (N, its own L)."""
+    from models.inference import predict
+
+    device = next(model.parameters()).device
+    at_once = BATCHES_AT_ONCE * batch_size
+    truths, scores = [], []
     with Progress(f"predicting {folder.name}", len(test_set)) as progress:
-        for start in range(0, len(test_set), 16 * args.batch_size):  # waits for a GPU once in 16
-            stop = min(start + 16 * args.batch_size, len(test_set))
-            parts.append(predict(model, test_set, indices=range(start, stop),
-                                 batch_size=args.batch_size, device=next(model.parameters()).device,
-                                 mean=checkpoint.get("input_mean"),
-                                 std=checkpoint.get("input_std")))
+        for start in range(0, len(test_set), at_once):
+            stop = min(start + at_once, len(test_set))
+            y_true, y_score = predict(
+                model, test_set, indices=range(start, stop), batch_size=batch_size, device=device,
+                mean=checkpoint.get("input_mean"), std=checkpoint.get("input_std"))
+            truths.append(y_true)
+            scores.append(y_score)
             progress.show(stop)
-    y_true, y_score = (np.concatenate(arrays) for arrays in zip(*parts))
+    return np.concatenate(truths), np.concatenate(scores)
 
-    init = config.get("init_name") or config["init"]  # a file of one's own has its own name
-    settings = dict(sorted(kind_of_run(config).items()))  # as the file has them
-    images_train = settings.pop("images_train")
-    settings |= {"image_size": args.image_size} if args.image_size else {}
-    meta = {"run": folder.resolve().name, "corpus": corpus if other else own,
-            "trained_on": own if other else None, "init": init, "arch": config["arch"],
-            "split_hash": test_set.split_hash, "checkpoint_sha256": sha256(folder / "best.pt"),
-            "thresholds": checkpoint["thresholds"],
-            "thresholds_from": "Youden's on the validation set",
-            "seed": config.get("seed"), "images_train": images_train,
-            "labels_trained": labels, "epoch": checkpoint.get("epoch"), "limit": args.limit,
-            "settings": settings,
-            "versions": {key: config.get(key) for key in ("git", "numpy", "python", "torch")},
-            "synthetic": test_set.synthetic or bool(config.get("synthetic")),
-            "missing": len(test_set.skipped["missing"]), "bad": len(test_set.skipped["bad"]),
-            "pretrained_on": list(INITS[init].pretrained_on) if init in INITS else [],
-            "paper_init": is_papers(INITS.get(init), config)}
+
+def label_predictions(folder: Path, checkpoint: Mapping[str, Any], corpus: str,
+                      test_set: "Corpus", y_true: np.ndarray, y_score: np.ndarray,
+                      args: argparse.Namespace) -> Predictions:
+    """The run's `Predictions`; on another corpus, on the labels that both have, sides merged."""
+    labels, run_config = checkpoint["labels"], checkpoint["config"]
+    own = corpus_name(run_config)
+    is_external = corpus != run_config["data"]
+    init = run_config.get("init_name") or run_config["init"]  # a file of one's own has its own name
+    kind = dict(sorted(kind_of_run(run_config).items()))  # as the file has them
+    images_train = kind.pop("images_train")
+    if args.image_size:
+        kind["image_size"] = args.image_size
+    known_init = INITS.get(init)
+    meta = {
+        "run": folder.resolve().name,
+        "corpus": corpus if is_external else own,
+        "corpus_title": corpus_title(corpus if is_external else own),
+        "trained_on": own if is_external else None,
+        "trained_on_title": corpus_title(own) if is_external else None,
+        "init": init, "arch": run_config["arch"], "seed": run_config.get("seed"),
+        "images_train": images_train, "labels_trained": labels,
+        "epoch": checkpoint.get("epoch"), "limit": args.limit, "settings": kind,
+        "split_hash": test_set.split_hash, "checkpoint_sha256": sha256(folder / "best.pt"),
+        "thresholds": checkpoint["thresholds"],
+        "thresholds_from": "Youden's on the validation set",
+        "versions": {key: run_config.get(key) for key in ("git", "numpy", "python", "torch")},
+        "synthetic": test_set.synthetic or bool(run_config.get("synthetic")),
+        "missing": len(test_set.skipped["missing"]), "bad": len(test_set.skipped["bad"]),
+        "pretrained_on": [] if known_init is None else list(known_init.pretrained_on),
+        "paper_init": is_papers(known_init, run_config)}
     table = test_set.with_people(test_set.table)
-    p = Predictions(table.image_id, table.patient_id, labels, y_true if not other else
-                    np.full(y_score.shape, np.nan), y_score, meta, table.sex, table.age, table.view)
-    if other:  # the labels that both have, by name; sides merge
-        known = keep_labels(replace(p, labels=test_set.labels, y_true=y_true, y_score=y_true,
-                                    meta={"run": corpus}), merged(labels))
-        p = replace(keep_labels(p, known.labels), y_true=known.y_true)
-    out = folder / ("predictions" + f"-on-{corpus}" * other + f"-{args.image_size}px"
-                    * bool(args.image_size) + f"-limit{args.limit}" * bool(args.limit) + ".npz")
-    save_predictions(out, p)
-    p = replace(p, meta=p.meta | {"file": {"path": str(out), "sha256": sha256(out)}})
-    return with_truth(p, folder, args.truth, paths=table.path) if args.truth else p
+    unknown = np.full(y_score.shape, np.nan)
+    p = Predictions(table.image_id, table.patient_id, labels, unknown, y_score, meta, table.sex,
+                    table.age, table.view)
+    if not is_external:
+        return replace(p, y_true=y_true)
+    truth = Predictions(table.image_id, None, test_set.labels, y_true, np.zeros(y_true.shape),
+                        {"run": corpus})
+    truth = keep_labels(truth, merged(labels))
+    return replace(keep_labels(p, truth.labels), y_true=truth.y_true)
 
 
-def is_papers(init, config):
+def save(folder: Path, p: Predictions, args: argparse.Namespace,
+         paths: np.ndarray) -> Predictions:
+    """Write predictions to the run's folder; gives them with the file's checksum, and with the
+    labels of --truth where that is given, which may name images by their `paths` (N,).
+    """
+    parts = ["predictions"]
+    if p.meta["trained_on"]:
+        parts.append(f"on-{p.meta['corpus']}")
+    if args.image_size:
+        parts.append(f"{args.image_size}px")
+    if args.limit:
+        parts.append(f"limit{args.limit}")
+    path = folder / f"{'-'.join(parts)}.npz"
+    save_predictions(path, p)
+    p = replace(p, meta=p.meta | {"file": {"path": str(path), "sha256": sha256(path)}})
+    return with_truth(p, str(folder), args.truth, paths=paths) if args.truth else p
+
+
+def corpus_title(name: str) -> str:
+    """A corpus as it is printed: a name of one's own stays."""
+    return data.CORPORA[name].title if name in data.CORPORA else name
+
+
+def is_papers(init: InitSpec | None, run_config: Mapping[str, Any]) -> bool:
     """Whether a run of an init of `INITS` (or None) has the paper's weights and recipe."""
-    if init is None or not init.is_paper(config["arch"], config.get("weights_sha256")):
+    if init is None or not init.is_paper(run_config["arch"], run_config.get("weights_sha256")):
         return False
-    return not departs_from_paper(config)
+    return not departs_from_paper(run_config)
 
 
-def leave_out(found, path):
-    """Predictions without the images that a file lists, an id a line (or a CSV's first cell)."""
-    listed = [line.partition(",")[0].strip()
-              for line in path.read_text(errors="replace").splitlines()]
-    kept = [~np.isin(p.image_id, listed) for p in found]
-    none = all(rows.all() for rows in kept)
-    if none or not all(rows.any() for rows in kept):
-        raise ValueError(f"{path}: lists {'none' if none else 'all'} of the test images; "
-                         f"expected ids like {found[0].image_id[0]}")
-    return [p if rows.all() else replace(left := select(p, p.labels, rows), meta=left.meta | {
-        "excluded": {"file": str(path), "images": int((~rows).sum())}})
-        for p, rows in zip(found, kept)]
+def leave_out(predictions: Sequence[Predictions], path: Path) -> list[Predictions]:
+    """Predictions without the images that a file lists, one id per line (or a CSV's first cell)."""
+    listed = []
+    for line in path.read_text(errors="replace").splitlines():
+        listed.append(line.partition(",")[0].strip())
+    is_kept = [~np.isin(p.image_id, listed) for p in predictions]
+    if all(rows.all() for rows in is_kept):
+        raise ValueError(f"{path}: lists none of the test images; expected ids like "
+                         f"{predictions[0].image_id[0]}")
+    if not all(rows.any() for rows in is_kept):
+        raise ValueError(f"{path}: lists all of the test images")
+    remaining = []
+    for p, rows in zip(predictions, is_kept):
+        if not rows.all():
+            excluded = {"file": str(path), "images": int((~rows).sum())}
+            p = select(p, p.labels, rows)
+            p = replace(p, meta=p.meta | {"excluded": excluded})
+        remaining.append(p)
+    return remaining
 
 
-def warn_of_labels(groups):
+def warn_of_labels(groups: Sequence[Group]) -> None:
     """Say first which labels drop out because a file lacks them, and what they may be a slip of."""
-    said = {}
-    for g in groups:
-        for label in g.left_out:
-            others = {other.lower(): other for other in [*g.models[0].labels, *g.left_out]
-                      if other != label}
+    warnings = {}
+    for group in groups:
+        for label in group.left_out:
+            others = {}
+            for other in (*group.models[0].labels, *group.left_out):
+                if other != label:
+                    others[other.lower()] = other
             near = difflib.get_close_matches(label.lower(), others, n=1, cutoff=0.8)
-            said[label] = f"{label!r} (is it {others[near[0]]!r}?)" if near else repr(label)
-    if said:
-        print(f"warning: left out, as not all of the files have them: {', '.join(said.values())}",
-              file=sys.stderr)
+            warnings[label] = repr(label)
+            if near:
+                warnings[label] += f" (is it {others[near[0]]!r}?)"
+    if warnings:
+        print("warning: left out, as not all of the files have them: "
+              f"{', '.join(warnings.values())}", file=sys.stderr)
 
 
-def study_group(g, args, covariates):
+def study_group(group: Group, args: argparse.Namespace,
+                covariates: Mapping[str, Mapping[str, str]]) -> Study:
     """The study of one group of comparable models."""
+    margin = None if args.margin is None else args.margin / 100  # points to AUC
     s = study(
-        **vars(g), n_resamples=args.bootstrap, seed=args.seed, resample=args.resample,
+        **vars(group), n_resamples=args.bootstrap, seed=args.seed, resample=args.resample,
         thresholds=args.thresholds, call_equal=args.positive == "from",
         alternative=args.p_value, min_count=args.min_count,
         metrics=list(dict.fromkeys([*DEFAULT_METRICS, *args.metrics])), threads=args.threads,
-        net_benefit_at=args.net_benefit_at, margin=args.margin and args.margin / 100)
-    seen = {m.meta["name"]: "pretrained on " + ", ".join(
-        CORPUS_TITLES.get(name, name) for name in m.meta["pretrained_on"])
-        for m in g.models if g.corpus in m.meta.get("pretrained_on", ())}
-    s = replace(s, corpus_title=CORPUS_TITLES.get(g.corpus, g.corpus), seen=seen,
-                trained_on_title=CORPUS_TITLES.get(g.trained_on, g.trained_on))
+        net_benefit_at=args.net_benefit_at, margin=margin)
+    if s.corpus_title == s.corpus:  # a file that an earlier version wrote
+        s = replace(s, corpus_title=corpus_title(s.corpus))
+    if s.trained_on and s.trained_on_title == s.trained_on:
+        s = replace(s, trained_on_title=corpus_title(s.trained_on))
+    seen = {}
+    for m in group.models:
+        pretrained_on = m.meta.get("pretrained_on") or ()
+        if group.corpus in pretrained_on:
+            titles = ", ".join(corpus_title(name) for name in pretrained_on)
+            seen[m.meta["name"]] = f"pretrained on {titles}"
+    s = replace(s, seen=seen)
     if args.subgroups:
+        columns = {name: group_of(group.models, name, covariates) for name in args.subgroups}
         by_group = subgroups(
-            g.models, {name: group_of(g.models, name, covariates) for name in args.subgroups},
-            s.labels_in_mean["auroc"], min_count=args.min_count, n_resamples=args.bootstrap,
-            seed=args.seed, threads=args.threads)
+            group.models, columns, s.labels_in_mean["auroc"], min_count=args.min_count,
+            n_resamples=args.bootstrap, seed=args.seed, threads=args.threads)
         s = replace(s, subgroups=by_group)
         if by_group.too_small:
             print(f"warning: {show.corpus(s)}: not compared: {'; '.join(by_group.too_small)}",
@@ -380,22 +540,25 @@ def study_group(g, args, covariates):
     return s
 
 
-def report(groups, studies, args):
+def report(groups: Sequence[Group], studies: Sequence[Study], args: argparse.Namespace) -> None:
     """Write the report, print the answers and where the rest is."""
-    drawn = " or ".join(sorted({s.resample for s in studies}))
-    settings = {"n_resamples": args.bootstrap, "alternative": args.p_value, "resample": drawn} | {
-        key: getattr(args, key) for key in (
-            "seed", "thresholds", "positive", "family", "adjust", "labels", "min_count", "metrics",
-            "margin", "net_benefit_at", "limit", "cache_only", "subgroups", "protocol")}
-    files = write_report(args.out, studies, settings, [g.models for g in groups])
+    settings = {"n_resamples": args.bootstrap, "alternative": args.p_value,
+                "resample": " or ".join(sorted({s.resample for s in studies}))}
+    for name in ("seed", "thresholds", "positive", "family", "adjust", "labels", "min_count",
+                 "metrics", "margin", "net_benefit_at", "limit", "cache_only", "subgroups",
+                 "protocol"):
+        settings[name] = getattr(args, name)
+    files = write_report(args.out, studies, settings, [group.models for group in groups])
     if "figure3.png" not in files:
         print("no figures: pip install matplotlib", file=sys.stderr)
     print(console(studies, settings, args.out, files))
-    if not args.predictions and len({s.corpus for s in studies}) == 1:  # AUCs of one test set
-        best = max((run for s in studies for m in s.models for run in m.runs),
-                   key=lambda run: np.nan_to_num(run.mean_auroc)).run
-        folder = next(folder for folder in args.runs if folder.resolve().name == best)
-        print(f"next, to deploy the best: python -m export.to_onnx {folder}")
+    if args.predictions or len({s.corpus for s in studies}) > 1:  # AUCs of several test sets
+        return
+    runs = [run for s in studies for m in s.models for run in m.runs]
+    best = max(runs, key=lambda run: np.nan_to_num(run.mean_auroc))
+    for folder in args.runs:
+        if folder.resolve().name == best.run:
+            print(f"next, to deploy the best: python -m export.to_onnx {folder}")
 
 
 if __name__ == "__main__":

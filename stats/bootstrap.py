@@ -254,7 +254,7 @@ def _per_model(thresholds: Sequence[npt.ArrayLike] | None, models: int,
     """
     if thresholds is None:
         return [[None] * labels] * models
-    per_model = []
+    per_model: list[Sequence[np.float64 | None]] = []
     for of_labels in thresholds:
         broadcast = np.broadcast_to(np.asarray(of_labels, np.float64), (labels,))
         per_model.append(list(broadcast))

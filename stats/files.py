@@ -2,12 +2,14 @@
 
 import hashlib
 import os
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 
 @contextmanager
-def atomic_write(path):
+def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
     """`with atomic_write(path) as file:` a binary file that replaces `path` if all goes well."""
     path = Path(path)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -21,7 +23,7 @@ def atomic_write(path):
         part.unlink(missing_ok=True)
 
 
-def sha256(path):
+def sha256(path: str | Path) -> str:
     """The hex digest of a file's bytes."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

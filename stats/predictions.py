@@ -9,6 +9,8 @@ A `.npz` of ours holds `image_id`, `patient_id`, `labels`, `y_true` (N, L) in {0
     00000013_026.png,13,0.12,0.66               00000013_026.png,,1
 
 Left the probabilities, right the truth (a file of its own, `truth`): 0, 1, or blank for unknown.
+If the first row's id is "threshold", it has each label's threshold, from which on a probability
+counts as positive.
 """
 
 import json
@@ -16,6 +18,7 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -37,10 +40,10 @@ class Predictions:
 
     image_id: np.ndarray
     patient_id: np.ndarray | None
-    labels: list
+    labels: list[str]
     y_true: np.ndarray
     y_score: np.ndarray
-    meta: dict = field(default_factory=dict)
+    meta: dict[str, Any] = field(default_factory=dict)
     sex: np.ndarray | None = None
     age: np.ndarray | None = None
     view: np.ndarray | None = None
@@ -54,22 +57,26 @@ def patients_of(models: Sequence[Predictions]) -> np.ndarray | None:
     return None
 
 
-def save_predictions(path, predictions):
+def save_predictions(path: str | Path, predictions: Predictions) -> None:
     """Write an `.npz`, whole or not at all; the same predictions give the same bytes.
 
     Raises ValueError for a probability outside [0, 1] or NaN, or a label that is not 0, 1 or NaN.
     """
     p = predictions
     _check_values(path, p)
-    texts = {"meta": json.dumps(p.meta, sort_keys=True)} | {
-        name: getattr(p, name) for name in ("image_id", "patient_id", "labels", "sex", "view")}
-    arrays = {name: np.asarray(x, dtype=str) for name, x in texts.items() if x is not None}
+    arrays: dict[str, np.ndarray] = {"meta": np.asarray(json.dumps(p.meta, sort_keys=True))}
+    for name in ("image_id", "patient_id", "labels", "sex", "view"):
+        texts = getattr(p, name)
+        if texts is not None:
+            arrays[name] = np.asarray(texts, dtype=str)
+    if p.age is not None:
+        arrays["age"] = p.age
+    arrays |= {"y_true": p.y_true, "y_score": p.y_score}
     with atomic_write(path) as file:
-        np.savez_compressed(file, **arrays, **({} if p.age is None else {"age": p.age}),
-                            y_true=p.y_true, y_score=p.y_score)
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
-def load_predictions(path, truth=None):
+def load_predictions(path: str | Path, truth: str | Path | None = None) -> Predictions:
     """Read the predictions of an `.npz` or `.csv` (see the module) and check them.
 
     `truth` is a CSV of true labels: a CSV of probabilities needs one, of the same images; it
@@ -87,13 +94,17 @@ def load_predictions(path, truth=None):
     if truth is None:
         raise ValueError(f"{path}: a CSV of probabilities needs the true labels in a second one "
                          "(--truth)")
-    ids, person, labels, y_score = read_csv(path, "probability")
-    p = Predictions(ids, None, labels, np.full(y_score.shape, np.nan), y_score,
-                    {"run": path.stem})
-    return with_truth(replace(p, **person), path, truth, whole=True)
+    table = read_csv(path, "probability")
+    meta: dict[str, Any] = {"run": path.stem}
+    if table.thresholds is not None:
+        meta |= {"thresholds": table.thresholds, "thresholds_from": "the file"}
+    p = Predictions(table.image_id, None, table.labels, np.full(table.values.shape, np.nan),
+                    table.values, meta)
+    return with_truth(replace(p, **table.person), path, truth, whole=True)
 
 
-def with_truth(p, name, truth, whole=False, paths=None):
+def with_truth(p: Predictions, name: str | Path, truth: str | Path, whole: bool = False,
+               paths: np.ndarray | None = None) -> Predictions:
     """Predictions with the true labels of a CSV in place of their own.
 
     Kept are the labels that both have (`meta["labels_left_out"]` lists the others) and the images
@@ -101,60 +112,85 @@ def with_truth(p, name, truth, whole=False, paths=None):
     images' `paths` (N,), the CSV may also name their studies, which are the folders they lie in.
     Where the CSV has paths and the predictions the files' names, the names are compared.
     """
-    ids, person, labels, y_true = read_csv(truth, "label")
-    files = [image.rpartition("/")[2] for image in ids]
-    if len({*files}) == len(ids) and not {*ids} & {*p.image_id} and {*files} & {*p.image_id}:
-        ids = np.array(files)
-    t = replace(Predictions(ids, None, labels, y_true, y_true), **person)
-    common = [label for label in p.labels if label in labels]
+    table = read_csv(truth, "label")
+    ids = _comparable_ids(table.image_id, p.image_id)
+    t = Predictions(ids, None, table.labels, table.values, table.values)
+    t = replace(t, **table.person)
+    common = [label for label in p.labels if label in t.labels]
     if not common:
         raise ValueError(f"{name}: no label in common with {truth}: {', '.join(p.labels)} against "
-                         f"{', '.join(labels)}")
-    meta = {"labels_left_out": sorted(set(p.labels) ^ set(labels))}
+                         f"{', '.join(t.labels)}")
+    meta = p.meta | {"labels_left_out": sorted(set(p.labels) ^ set(t.labels))}
     if whole:
         rows = match_ids(ids, p.image_id, truth, name)
     else:
-        place = {image: row for row, image in enumerate(ids)}
-        rows = []
-        for image, path in zip(p.image_id, p.image_id if paths is None else paths):
-            study = path.rpartition("/")[0]  # named by its path, or its number alone
-            names = image, path, study, study.rpartition("/")[2].removeprefix("s")
-            rows.append(next((place[x] for x in names if x in place), -1))
-        rows = np.array(rows)
+        rows = _find_images(ids, p.image_id, paths)
         if (rows < 0).all():
             raise ValueError(f"{truth}: holds none of the images of {name}: expected ids like "
                              f"{p.image_id[0]}, found {ids[0]}")
         meta["truth"] = {"file": str(truth), "sha256": sha256(truth),
                          "images": int((rows >= 0).sum()), "of": len(rows)}
-    p, t = select(p, common, rows >= 0), select(t, common, rows[rows >= 0])
-    known = {key: getattr(t, key) for key in PERSON if getattr(p, key) is None}
-    return replace(p, **known, y_true=t.y_true, meta=p.meta | meta)
+    p = select(replace(p, meta=meta), common, rows >= 0)
+    t = select(t, common, rows[rows >= 0])
+    person = {key: getattr(t, key) for key in PERSON if getattr(p, key) is None}
+    return replace(p, **person, y_true=t.y_true)
 
 
-def select(p, labels, rows):
+def _comparable_ids(ids: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """The ids, or the file names that they end with where these are what is wanted."""
+    files = [image.rpartition("/")[2] for image in ids]
+    is_distinct = len(set(files)) == len(files)
+    if is_distinct and not set(ids) & set(wanted) and set(files) & set(wanted):
+        return np.array(files)
+    return ids
+
+
+def _find_images(ids: np.ndarray, wanted: np.ndarray, paths: np.ndarray | None) -> np.ndarray:
+    """Which of the ids each wanted image has (N,), -1 for none.
+
+    An id may be the image's, its path (N,), or its study: the folder that the path leads to, or
+    that folder's number, as MIMIC-CXR names them.
+    """
+    row_of = {image: row for row, image in enumerate(ids)}
+    rows = []
+    for image, path in zip(wanted, wanted if paths is None else paths):
+        study = path.rpartition("/")[0]
+        number = study.rpartition("/")[2].removeprefix("s")
+        known = [row_of[name] for name in (image, path, study, number) if name in row_of]
+        rows.append(known[0] if known else -1)
+    return np.array(rows)
+
+
+def select(p: Predictions, labels: Sequence[str], rows: np.ndarray) -> Predictions:
     """Some labels and rows, in the order given."""
     columns = [p.labels.index(label) for label in labels]
-    thresholds = p.meta.get("thresholds")
-    meta = {} if thresholds is None else {"thresholds": [thresholds[c] for c in columns]}
-    known = {name: values[rows] for name in PERSON if (values := getattr(p, name)) is not None}
-    return replace(p, **known, image_id=p.image_id[rows], labels=list(labels), meta=p.meta | meta,
+    meta = dict(p.meta)
+    if meta.get("thresholds") is not None:
+        meta["thresholds"] = [meta["thresholds"][column] for column in columns]
+    person = {}
+    for name in PERSON:
+        values = getattr(p, name)
+        if values is not None:
+            person[name] = values[rows]
+    return replace(p, **person, image_id=p.image_id[rows], labels=list(labels), meta=meta,
                    y_true=p.y_true[rows][:, columns], y_score=p.y_score[rows][:, columns])
 
 
-def match_ids(ids, wanted, name, wanted_name):
+def match_ids(ids: np.ndarray, wanted: np.ndarray, name: object,
+              wanted_name: object) -> np.ndarray:
     """Where each of the wanted ids is (N,); both must hold the same ones, in any order."""
-    place = {image: row for row, image in enumerate(ids)}
-    missing = [image for image in wanted if image not in place]
-    extra = set(ids) - set(wanted)
+    row_of = {image: row for row, image in enumerate(ids)}
+    missing = [image for image in wanted if image not in row_of]
+    extra = sorted(set(ids) - set(wanted))
     if missing or extra:
-        example = (f"{missing[0]} is not in {name}" if missing else
-                   f"{sorted(extra)[0]} is not in {wanted_name}")
+        example = f"{missing[0]} is not in {name}" if missing else (
+            f"{extra[0]} is not in {wanted_name}")
         raise ValueError(f"{wanted_name} and {name} hold different images: "
                          f"{len(missing) + len(extra)} are in one only ({example})")
-    return np.array([place[image] for image in wanted], dtype=np.intp)
+    return np.array([row_of[image] for image in wanted], dtype=np.intp)
 
 
-def align(predictions):
+def align(predictions: Sequence[Predictions]) -> tuple[list[Predictions], list[str]]:
     """Bring several models' `Predictions` on one test set to the same rows and columns.
 
     Returns a list of them, rows in order of image id, with the labels that all have, in the first
@@ -162,74 +198,104 @@ def align(predictions):
     label, or truths or patients that contradict each other.
     """
     first = predictions[0]
-    ids, labels = np.sort(first.image_id), first.labels
-    labels = [label for label in labels if all(label in p.labels for p in predictions)]
+    ids = np.sort(first.image_id)
+    in_any = {label for p in predictions for label in p.labels}
+    in_all = in_any.intersection(*(p.labels for p in predictions))
+    labels = [label for label in first.labels if label in in_all]
     if not labels:
         theirs = "; ".join(f"{p.meta.get('run')} has {', '.join(p.labels)}" for p in predictions)
         raise ValueError(f"no label in common: {theirs}")
-    aligned = [select(p, labels, match_ids(p.image_id, ids, p.meta.get("run"),
-                                           first.meta.get("run"))) for p in predictions]
-    one = aligned[0]
+    aligned = []
+    for p in predictions:
+        rows = match_ids(p.image_id, ids, p.meta.get("run"), first.meta.get("run"))
+        aligned.append(select(p, labels, rows))
     for p in aligned[1:]:
-        said = f"{one.meta.get('run')} and {p.meta.get('run')} disagree on the"
-        differ = (p.y_true != one.y_true) & ~(np.isnan(p.y_true) & np.isnan(one.y_true))
-        for row, column in np.argwhere(differ):
-            raise ValueError(f"{said} truth of {ids[row]}, {labels[column]}: "
-                             f"{one.y_true[row, column]:g} against {p.y_true[row, column]:g}")
-        if p.patient_id is not None and one.patient_id is not None:
-            for row in np.flatnonzero(p.patient_id != one.patient_id):
-                raise ValueError(f"{said} patient of {ids[row]}")
-    return aligned, sorted({label for p in predictions for label in p.labels} - set(labels))
+        _check_agreement(aligned[0], p)
+    return aligned, sorted(in_any - in_all)
 
 
-def _load_npz(path):
+def _check_agreement(one: Predictions, other: Predictions) -> None:
+    """Refuse truths or patients of the same images that contradict each other."""
+    both = f"{one.meta.get('run')} and {other.meta.get('run')} disagree on the"
+    both_unknown = np.isnan(other.y_true) & np.isnan(one.y_true)
+    differ = (other.y_true != one.y_true) & ~both_unknown
+    if differ.any():
+        row, column = np.argwhere(differ)[0]
+        raise ValueError(f"{both} truth of {one.image_id[row]}, {one.labels[column]}: "
+                         f"{one.y_true[row, column]:g} against {other.y_true[row, column]:g}")
+    if other.patient_id is not None and one.patient_id is not None:
+        differ = other.patient_id != one.patient_id
+        if differ.any():
+            raise ValueError(f"{both} patient of {one.image_id[differ][0]}")
+
+
+NEEDED = ("image_id", "labels", "y_true", "y_score", "meta")  # arrays of an .npz
+NUMBERS = ("y_true", "y_score", "age")  # of these; the others are names
+
+
+def _load_npz(path: Path) -> Predictions:
     """The arrays of an `.npz`, each checked: whatever is wrong with the file, one error says so."""
-    needed = ("image_id", "labels", "y_true", "y_score", "meta")
-    try:
-        if not zipfile.is_zipfile(path):
-            raise ValueError("truncated, or another kind of file")
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in (*needed, *PERSON) if name in file.files}
-    except Exception as error:  # a damaged zip can make its reader stumble in any way at all
-        reason = str(error) or type(error).__name__
-        raise ValueError(f"{path}: not an .npz of predictions: {reason}") from None
-    missing = [name for name in needed if not isinstance(arrays.get(name), np.ndarray)]
-    if missing:
-        raise ValueError(f"{path}: not an .npz of predictions: it has no {', '.join(missing)}")
+    arrays = _read_arrays(path)
     meta = str(arrays.pop("meta"))
     rows, columns = arrays["image_id"].size, arrays["labels"].size
     shapes = {"labels": (columns,), "y_true": (rows, columns), "y_score": (rows, columns)}
     for name, values in arrays.items():
-        shape, number = shapes.get(name, (rows,)), name in ("y_true", "y_score", "age")
-        if values.shape != shape or values.dtype.kind not in ("fbiu" if number else "UOSiu"):
-            what = "numbers" if number else "names"
-            raise ValueError(f"{path}: {name}: expected {what} of shape {shape}, found "
-                             f"{values.dtype} {values.shape}")
-        if not number or values.dtype.kind != "f":
-            arrays[name] = values.astype(float if number else str)
-    p = Predictions(**{"patient_id": None} | arrays | {"labels": arrays["labels"].tolist()})
-    if not p.labels or len(set(p.labels)) < columns:
+        arrays[name] = _check_array(path, name, values, shapes.get(name, (rows,)))
+    labels = arrays.pop("labels").tolist()
+    if not labels or len(set(labels)) < columns:
         raise ValueError(f"{path}: labels: expected distinct names, found "
-                         f"{', '.join(p.labels) or 'none'}")
+                         f"{', '.join(labels) or 'none'}")
+    patient_id = arrays.pop("patient_id", None)
+    p = Predictions(patient_id=patient_id, labels=labels, **arrays)
     check_ids(path, p.image_id.tolist(), lambda row: f"entry {row}")
-    if p.patient_id is not None:
-        check_column(path, p.patient_id, "patient_id", "patient_id",
+    if patient_id is not None:
+        check_column(path, patient_id, "patient_id", "patient_id",
                      lambda row: f"entry {row} ({p.image_id[row]})")
     _check_values(path, p)
-    return replace(p, meta={"run": path.parent.name or path.stem}
-                   | _check_meta(path, meta, p.labels))
+    own_name = {"run": path.parent.name or path.stem}
+    return replace(p, meta=own_name | _check_meta(path, meta, labels))
 
 
-META = {  # of these the type is looked at, here alone
-    str: ("a text", "run", "name", "corpus", "corpus_title", "trained_on", "trained_on_title",
-          "init", "arch", "split_hash", "checkpoint_sha256"),
-    bool: ("true or false", "synthetic", "paper_init"),
-    int: ("a number", "missing", "bad", "seed", "images_train"),
-    list: ("a list", "thresholds", "pretrained_on", "labels_trained"),
-    dict: ("an object", "versions", "settings")}
+def _read_arrays(path: Path) -> dict[str, Any]:
+    """What an `.npz` has of the arrays of `Predictions`; ValueError if it lacks one."""
+    try:
+        if not zipfile.is_zipfile(path):
+            raise ValueError("truncated, or another kind of file")
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in (*NEEDED, *PERSON) if name in file.files}
+    except Exception as error:  # a damaged zip can make its reader stumble in any way at all
+        reason = str(error) or type(error).__name__
+        raise ValueError(f"{path}: not an .npz of predictions: {reason}") from None
+    missing = [name for name in NEEDED if not isinstance(arrays.get(name), np.ndarray)]
+    if missing:
+        raise ValueError(f"{path}: not an .npz of predictions: it has no {', '.join(missing)}")
+    return arrays
 
 
-def _check_meta(path, text, labels):
+def _check_array(path: Path, name: str, values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """An array of the right shape and type, or ValueError."""
+    kinds, expected = "UOSiu", "names"
+    if name in NUMBERS:
+        kinds, expected = "fbiu", "numbers"
+    if values.shape != shape or values.dtype.kind not in kinds:
+        raise ValueError(f"{path}: {name}: expected {expected} of shape {shape}, found "
+                         f"{values.dtype} {values.shape}")
+    if name not in NUMBERS:
+        return values.astype(str)
+    return values if values.dtype.kind == "f" else values.astype(float)
+
+
+TEXT, FLAG, COUNT = (str, "a text"), (bool, "true or false"), (int, "a number")
+LIST, OBJECT = (list, "a list"), (dict, "an object")
+META: dict[str, tuple[type, str]] = {  # of these the type is looked at, here alone
+    "run": TEXT, "name": TEXT, "corpus": TEXT, "corpus_title": TEXT, "trained_on": TEXT,
+    "trained_on_title": TEXT, "init": TEXT, "arch": TEXT, "split_hash": TEXT,
+    "checkpoint_sha256": TEXT, "synthetic": FLAG, "paper_init": FLAG, "missing": COUNT,
+    "bad": COUNT, "seed": COUNT, "images_train": COUNT, "thresholds": LIST, "pretrained_on": LIST,
+    "labels_trained": LIST, "versions": OBJECT, "settings": OBJECT}
+
+
+def _check_meta(path: Path, text: str, labels: Sequence[str]) -> dict[str, Any]:
     """The `meta` of an `.npz`."""
     try:
         meta = dict(json.loads(text))
@@ -237,26 +303,34 @@ def _check_meta(path, text, labels):
         raise ValueError(f"{path}: meta: expected a JSON object: {error}") from None
     if "rehearsal" in meta:  # what version 1.0 called it
         meta["synthetic"] = meta.pop("rehearsal")
-    for kind, (what, *names) in META.items():
-        for name in names:
-            if meta.get(name) is not None and not isinstance(meta[name], kind):
-                raise ValueError(f"{path}: meta: {name}: expected {what}, found "
-                                 f"{str(meta[name])[:80]}")
+    for name, (kind, expected) in META.items():
+        if meta.get(name) is not None and not isinstance(meta[name], kind):
+            raise ValueError(f"{path}: meta: {name}: expected {expected}, found "
+                             f"{str(meta[name])[:80]}")
     thresholds = meta.get("thresholds")
-    if thresholds is not None and not (len(thresholds) == len(labels) and all(
-            t is None or (isinstance(t, (int, float)) and 0 <= t <= 1) for t in thresholds)):
-        raise ValueError(f"{path}: meta: expected {len(labels)} thresholds from 0 to 1, or null, "
-                         f"found {len(thresholds)}: {str(thresholds)[:80]}")
+    if thresholds is not None:
+        are_right = len(thresholds) == len(labels)
+        for threshold in thresholds:
+            if threshold is not None:
+                is_number = isinstance(threshold, (int, float))
+                are_right = are_right and is_number and 0 <= threshold <= 1
+        if not are_right:
+            raise ValueError(f"{path}: meta: expected {len(labels)} thresholds from 0 to 1, or "
+                             f"null, found {len(thresholds)}: {str(thresholds)[:80]}")
     return meta
 
 
-def _check_values(path, p):
+def _check_values(path: str | Path, p: Predictions) -> None:
     """Labels in {0, 1, NaN}, probabilities in [0, 1], or an error that names the first other."""
-    for name, kind, expected in (("y_true", "label", "0, 1 or NaN"),
-                                 ("y_score", "probability", "a probability in [0, 1]")):
-        values = getattr(p, name)
-        wrong = ~in_range(values, kind)
-        if wrong.any():
-            row, column = np.argwhere(wrong)[0]
-            raise ValueError(f"{path}: {name}: row {row} ({p.image_id[row]}), {p.labels[column]}: "
-                             f"expected {expected}, found {values[row, column]:g}")
+    _check_range(path, p, "y_true", p.y_true, in_range(p.y_true, "label"), "0, 1 or NaN")
+    _check_range(path, p, "y_score", p.y_score, in_range(p.y_score, "probability"),
+                 "a probability in [0, 1]")
+
+
+def _check_range(path: str | Path, p: Predictions, name: str, values: np.ndarray,
+                 is_right: np.ndarray, expected: str) -> None:
+    if is_right.all():
+        return
+    row, column = np.argwhere(~is_right)[0]
+    raise ValueError(f"{path}: {name}: row {row} ({p.image_id[row]}), {p.labels[column]}: "
+                     f"expected {expected}, found {values[row, column]:g}")

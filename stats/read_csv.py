@@ -2,129 +2,225 @@
 
 import csv
 import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
 NO_NAME = {"", "nan", "none", "<na>"}  # what a missing patient id looks like, in lower case
 SEX = {"": "", "f": "F", "female": "F", "m": "M", "male": "M"}
-PERSON = ("patient_id", "sex", "age", "view")  # columns that are no labels
+Person = Literal["patient_id", "sex", "age", "view"]
+PERSON: tuple[Person, ...] = ("patient_id", "sex", "age", "view")  # columns that are no labels
+THRESHOLD_ROW = "threshold"  # the id of a first row of thresholds
+OLDEST = 150  # years
 EXPECTED = {"patient_id": "a name", "view": "a name", "sex": "F, M or nothing",
             "age": "years or nothing", "label": "0, 1 or nothing",
             "probability": "a probability in [0, 1]"}
+Kind = Person | Literal["label", "probability"]
+SayRow = Callable[[int], str]  # from a row's number to where it is: "line 3"
 
 
-def read_csv(path, kind):
-    """Distinct ids (N,) of the first column, dict of `PERSON` columns (N,), labels, values (N, L).
+@dataclass(frozen=True)
+class LabelTable:
+    """A CSV of labels or probabilities.
+
+    image_id : (N,) str array, distinct;  values : (N, L) float array
+    person : dict of a column of `PERSON` -> (N,) array, where the file has it
+    thresholds : list of L, where the first row has the id "threshold", else None
+    """
+
+    image_id: np.ndarray
+    person: dict[str, Any]
+    labels: list[str]
+    values: np.ndarray
+    thresholds: list[float] | None
+
+
+def read_csv(path: str | Path, kind: Literal["label", "probability"]) -> LabelTable:
+    """Read a CSV whose first column has ids; all but the columns of `PERSON` are labels.
 
     The labels' cells are of kind "probability", in [0, 1], or "label", 0, 1 or blank for NaN.
     Raises FileNotFoundError, or a ValueError that names line and column.
     """
-    text, names, place = _open(path)
-    labels = [at for at, name in enumerate(names) if at and name not in PERSON]
-    if not labels:
+    text, names, say_row = _open(path)
+    columns = [number for number, name in enumerate(names) if number and name not in PERSON]
+    if not columns:
         raise ValueError(f"{path}: header: expected a column per label, found {', '.join(names)}")
+    labels = [names[column] for column in columns]
+    thresholds = None
+    if kind == "probability":
+        text, thresholds = _take_thresholds(path, text, labels, columns, say_row)
+    if thresholds is not None:
+        first_row, say_file_row = 1, say_row
+
+        def say_row(row: int) -> str:
+            return say_file_row(row + first_row)
+
     cells = None
     if kind == "probability":  # NumPy's parser is faster than cell by cell, where nothing is odd
-        cells = _load(text, [float if at in labels else object for at in range(len(names))])
-        if cells and not all(in_range(cells[at], kind).all() for at in labels):
-            cells = None
-    cells = cells or read_columns(path)[1]
+        cells = _load_probabilities(text, len(names), columns)
+    if cells is None:
+        cells = _split_rows(path, text, len(names), say_row)
+    image_id = [cell.strip() for cell in cells[0]]
+    check_ids(path, image_id, say_row)
 
-    def column(at, kind):
-        return (cells[at] if cells[at].dtype == float else
-                check_column(path, cells[at], kind, names[at], place))
+    values = []
+    for column in columns:
+        numbers = cells[column]
+        if numbers.dtype != float:
+            numbers = check_column(path, numbers, kind, names[column], say_row)
+        values.append(numbers)
+    person: dict[str, Any] = {}
+    for name in PERSON:
+        if name in names[1:]:
+            person[name] = check_column(path, cells[names.index(name)], name, name, say_row)
+    return LabelTable(np.array(image_id), person, labels, np.stack(values, axis=1), thresholds)
 
-    ids = [cell.strip() for cell in cells[0]]
-    check_ids(path, ids, place)
-    values = np.stack([column(at, kind) for at in labels], axis=1)
-    person = {name: column(names.index(name), name) for name in PERSON if name in names[1:]}
-    return np.array(ids), person, [names[at] for at in labels], values
 
-
-def read_columns(path):
+def read_columns(path: str | Path) -> tuple[list[str], list[np.ndarray]]:
     """A CSV as text: the names of its columns, and the cells of each, an (N,) object array."""
-    text, names, place = _open(path)
-    columns = _load(text, [object] * len(names))
-    if columns is None:  # a row is longer or shorter
-        rows = [row for row in csv.reader(io.StringIO(text)) if row]
-        at = next((at for at, row in enumerate(rows) if len(row) != len(names)), 0)
-        raise ValueError(f"{path}: {place(at - 1)}: expected {len(names)} cells, found "
-                         f"{len(rows[at])}")
-    return names, columns
+    text, names, say_row = _open(path)
+    return names, _split_rows(path, text, len(names), say_row)
 
 
-def _open(path):
+def _open(path: str | Path) -> tuple[str, list[str], SayRow]:
     """A file's text, the names of its columns, and a function from row to "line 3"."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
         text = path.read_text("utf-8-sig")
-        names = [name.strip() for name in next(csv.reader(io.StringIO(text)), [])]
+        header = next(csv.reader(io.StringIO(text)), [])
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path}: not a UTF-8 CSV file: {error}") from None
+    names = [name.strip() for name in header]
     if len(names) < 2 or len(set(names)) < len(names) or not all(names):
         raise ValueError(f"{path}: header: expected an id column, then columns with distinct "
                          f"names, found {', '.join(names) or 'nothing'}")
     if "\n" not in text.strip():
         raise ValueError(f"{path}: no rows")
 
-    def place(row):
+    def say_row(row: int) -> str:
         reader = csv.reader(io.StringIO(text))
-        return f"line {[reader.line_num for cells in reader if cells][row + 1]}"
+        lines = [reader.line_num for cells in reader if cells]
+        return f"line {lines[row + 1]}"  # after the header
 
-    return text, names, place
+    return text, names, say_row
 
 
-def _load(text, types):
+def _take_thresholds(path: str | Path, text: str, labels: Sequence[str], columns: Sequence[int],
+                     say_row: SayRow) -> tuple[str, list[float] | None]:
+    """The text without a first row of thresholds, and these by label; None if it has none."""
+    lines = list(io.StringIO(text))
+    at = 1  # of the first row that is not blank
+    while at < len(lines) - 1 and not lines[at].strip():
+        at += 1
+    cells = next(csv.reader([lines[at]]), [])
+    if not cells or cells[0].strip().lower() != THRESHOLD_ROW:
+        return text, None
+    thresholds = []
+    for label, column in zip(labels, columns):
+        cell = cells[column].strip() if column < len(cells) else ""
+        value = _convert(cell, "probability")
+        if value is None:
+            raise ValueError(f"{path}: {say_row(0)}, {label}: expected a threshold in [0, 1], "
+                             f"found {cell!r}")
+        thresholds.append(float(value))
+    if not "".join(lines[at + 1:]).strip():
+        raise ValueError(f"{path}: no rows but that of the thresholds")
+    return "".join([lines[0], *lines[at + 1:]]), thresholds
+
+
+def _load_probabilities(text: str, n_columns: int,
+                        columns: Sequence[int]) -> list[np.ndarray] | None:
+    """The columns of a CSV, those of probabilities as numbers; None if anything is odd."""
+    types: list[type] = [object] * n_columns
+    for column in columns:
+        types[column] = float
+    cells = _load(text, types)
+    if cells is None:
+        return None
+    for column in columns:
+        if not in_range(cells[column], "probability").all():
+            return None
+    return cells
+
+
+def _split_rows(path: str | Path, text: str, n_columns: int, say_row: SayRow) -> list[np.ndarray]:
+    """The columns of a CSV as text, or a ValueError that names a row that is longer or shorter."""
+    columns = _load(text, [object] * n_columns)
+    if columns is not None:
+        return columns
+    rows = [row for row in csv.reader(io.StringIO(text)) if row]
+    for number, row in enumerate(rows):
+        if len(row) != n_columns:
+            raise ValueError(f"{path}: {say_row(number - 1)}: expected {n_columns} cells, found "
+                             f"{len(row)}")
+    raise ValueError(f"{path}: not a CSV file that NumPy can read")
+
+
+def _load(text: str, types: Sequence[type]) -> list[np.ndarray] | None:
     """The columns of a CSV's rows, each of its type; None if a cell or a row's length is wrong."""
+    fields = [("", kind) for kind in types]
     try:
-        table = np.loadtxt(io.StringIO(text), dtype=[("", of) for of in types], delimiter=",",
-                           quotechar='"', comments=None, skiprows=1, ndmin=1)
+        table = np.loadtxt(io.StringIO(text), dtype=fields, delimiter=",", quotechar='"',
+                           comments=None, skiprows=1, ndmin=1)
     except ValueError:
         return None
-    return [table[name] for name in table.dtype.names]
+    return [table[name] for name in table.dtype.names or ()]
 
 
-def in_range(values, kind):
-    """Which numbers can be probabilities, ages, or labels: a bool array; NaN is unknown."""
-    right = (values >= 0) & (values <= (150 if kind == "age" else 1))
-    return right if kind == "probability" else np.isnan(values) | (
-        right & ((kind == "age") | (values == 0) | (values == 1)))
+def in_range(values: Any, kind: Kind) -> Any:
+    """Which numbers can be probabilities, ages, or labels (bool, as `values`); NaN is unknown."""
+    if kind == "probability":
+        return (values >= 0) & (values <= 1)
+    if kind == "age":
+        return np.isnan(values) | ((values >= 0) & (values <= OLDEST))
+    return np.isnan(values) | (values == 0) | (values == 1)
 
 
-def check_column(path, cells, kind, name, place):
-    """A column of text as an array of what its cells stand for; `place(row)` says where one is."""
-    known = {cell: _convert(cell.strip(), kind) for cell in set(cells)}
-    found = [known[cell] for cell in cells]
-    if None in known.values():
-        row = found.index(None)
-        raise ValueError(f"{path}: {place(row)}, {name}: expected {EXPECTED[kind]}, found "
-                         f"{cells[row].strip()!r}")
-    return np.array(found)
+def check_column(path: str | Path, cells: Sequence[str] | np.ndarray, kind: Kind, name: str,
+                 say_row: SayRow) -> np.ndarray:
+    """A column of text as an array of what its cells stand for."""
+    meanings = {cell: _convert(cell.strip(), kind) for cell in set(cells)}
+    values = []
+    for row, cell in enumerate(cells):
+        value = meanings[cell]
+        if value is None:
+            raise ValueError(f"{path}: {say_row(row)}, {name}: expected {EXPECTED[kind]}, found "
+                             f"{cell.strip()!r}")
+        values.append(value)
+    return np.array(values)
 
 
-def _convert(cell, kind):
+def _convert(cell: str, kind: Kind) -> str | float | None:
     """What a cell stands for, or None if it may not be there."""
-    if kind == "view" or (kind == "patient_id" and cell.lower() not in NO_NAME):
+    if kind == "view":
+        return cell
+    if kind == "patient_id" and cell.lower() not in NO_NAME:
         return cell
     if kind == "sex":
         return SEX.get(cell.lower())
     if not cell and kind in ("label", "age"):
         return np.nan
-    try:  # float() alone would take 0.1_5 and Arabic digits
-        number = float(cell) if cell.isascii() and "_" not in cell else np.nan
+    if not cell.isascii() or "_" in cell:  # float() would take 0.1_5 and Arabic digits
+        return None
+    try:
+        number = float(cell)
     except ValueError:
         return None
     return None if np.isnan(number) or not in_range(number, kind) else number
 
 
-def check_ids(path, ids, place):
-    """Distinct ids; `place(row)` says where a row is in the file."""
-    if len(set(ids)) < len(ids):
-        first = {}
-        row, name = next((row, name) for row, name in enumerate(ids)
-                         if first.setdefault(name, row) != row)
-        raise ValueError(f"{path}: {place(row)}: id {name!r} is there twice, first at "
-                         f"{place(first[name])}")
+def check_ids(path: str | Path, ids: Sequence[str], say_row: SayRow) -> None:
+    """Raise a ValueError that names the first id that is there twice."""
+    if len(set(ids)) == len(ids):
+        return
+    first: dict[str, int] = {}
+    for row, name in enumerate(ids):
+        if name in first:
+            raise ValueError(f"{path}: {say_row(row)}: id {name!r} is there twice, first at "
+                             f"{say_row(first[name])}")
+        first[name] = row

@@ -16,7 +16,8 @@ CHUNK = 384  # segments worked on at once: few, long calls, and still near a cor
 BLOCK = 8  # rows between which sums are carried: NumPy's calls are then few and long
 
 
-def resample_counts(seed, first, last, size, groups=None):
+def resample_counts(seed: int, first: int, last: int, size: int,
+                    groups: np.ndarray | None = None) -> np.ndarray:
     """How often each image is drawn in resamples `first` to `last - 1`: (N, last - first) uint8.
 
     `size` units, images or `groups` (N,) of them, are drawn from as many. Resample b has a random
@@ -32,14 +33,21 @@ def resample_counts(seed, first, last, size, groups=None):
 
 
 class Resamples:
-    """Resamples held as counts (N, B) uint8, with `totals` (2, L, B): each label's classes."""
+    """Resamples held as `counts` (N, B) uint8.
 
-    def __init__(self, counts, y):
-        self.counts, self.most = counts, max(1, int(counts.max()))
-        everything = sum_rows(counts, np.arange(len(y)))
-        positives = np.array([sum_rows(counts, np.flatnonzero(label == 1)) for label in y.T])
-        unknown = np.array([sum_rows(counts, np.flatnonzero(np.isnan(label))) for label in y.T])
-        self.totals = np.stack([positives, everything - positives - unknown])
+    `totals` (2, L, B) are the positives and negatives of each label (N, L) in each of them.
+    """
+
+    def __init__(self, counts: np.ndarray, y: np.ndarray) -> None:
+        self.counts = counts
+        self.largest_count = max(1, int(counts.max()))
+        all_images = sum_rows(counts, np.arange(len(y)))
+        totals = []
+        for label in y.T:
+            positives = sum_rows(counts, np.flatnonzero(label == 1))
+            unknown = sum_rows(counts, np.flatnonzero(np.isnan(label)))
+            totals.append([positives, all_images - positives - unknown])
+        self.totals = np.moveaxis(np.array(totals), 0, 1)
 
 
 class Segments(NamedTuple):
@@ -56,12 +64,16 @@ class Segments(NamedTuple):
     tied: np.ndarray  # (K,)
 
 
-def roc_segments(y, s, each_score=False):
-    """Sort one label's images (N,) and cut them into `Segments`; one at least a positive score."""
+def roc_segments(y: np.ndarray, s: np.ndarray, each_score: bool = False) -> Segments:
+    """Sort one label's images (N,) and cut them into `Segments`.
+
+    With `each_score`, each distinct score of a positive begins a segment.
+    """
     rows = np.flatnonzero(~np.isnan(y))
     rows = rows[np.argsort(-s[rows])]
     group = np.cumsum(np.diff(s[rows], prepend=np.inf) != 0) - 1  # images of equal score
-    rows = rows[np.argsort(2 * group + (y[rows] == 0), kind="stable")]  # their positives first
+    positives_first = 2 * group + (y[rows] == 0)
+    rows = rows[np.argsort(positives_first, kind="stable")]
     positive = y[rows] == 1
     size = np.bincount(group)
     positives = np.bincount(group, weights=positive)
@@ -76,11 +88,12 @@ def roc_segments(y, s, each_score=False):
     return Segments(rows, s[rows], starts, segment[starts], positive[starts], mixed[new_segment])
 
 
-def sum_runs(drawn, rows, starts, out, to):
+def sum_runs(drawn: Resamples, rows: np.ndarray, starts: np.ndarray, out: np.ndarray,
+             to: np.ndarray) -> None:
     """Sum counts over runs of images: `rows` from each of `starts` on, into rows `to` of `out`."""
     lengths = np.diff(starts, append=len(rows))
     # A run is cut into parts whose sums fit into 8 bits: some full ones, then what is left of it.
-    size = 255 // drawn.most
+    size = 255 // drawn.largest_count
     full = (lengths - 1) // size
     number = np.arange(full.sum()) - np.repeat(np.cumsum(full) - full, full)
     left = lengths - full * size
@@ -91,9 +104,10 @@ def sum_runs(drawn, rows, starts, out, to):
     # parts that go on are always the first so many): few, large, vectorized additions.
     total, buffer = np.empty((2, len(starts), drawn.counts.shape[1]), np.uint8)
     _gather(drawn.counts, rows[starts], total)
-    for place in range(1, size if len(number) else left[0]):
-        parts = len(number) + np.searchsorted(-left, -place, side="left")
-        total[:parts] += _gather(drawn.counts, rows[starts[:parts] + place], buffer)
+    longest = size if len(number) else left[0]
+    for step in range(1, longest):
+        parts = len(number) + np.searchsorted(-left, -step, side="left")
+        total[:parts] += _gather(drawn.counts, rows[starts[:parts] + step], buffer)
     out[to[longest_first]] = total[len(number):]
     first = 0
     for row, parts in zip(to[full > 0], full[full > 0]):
@@ -101,7 +115,7 @@ def sum_runs(drawn, rows, starts, out, to):
         first += parts
 
 
-def sum_rows(counts, rows):
+def sum_rows(counts: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Counts (N, B) summed over some rows: (B,) float64."""
     total = np.zeros(counts.shape[1])
     buffer = np.empty((min(len(rows), PIECE), counts.shape[1]), np.uint8)
@@ -111,13 +125,14 @@ def sum_rows(counts, rows):
     return total
 
 
-def _gather(counts, rows, buffer):
+def _gather(counts: np.ndarray, rows: np.ndarray, buffer: np.ndarray) -> np.ndarray:
     """`counts[rows]`, written into the first rows of `buffer`."""
     # Every index is valid; mode="clip" only lets take write into `out` without a copy of its own.
     return np.take(counts, rows, axis=0, out=buffer[:len(rows)], mode="clip")
 
 
-def sum_groups(counts, rows, group, weights):
+def sum_groups(counts: np.ndarray, rows: np.ndarray, group: np.ndarray,
+               weights: np.ndarray) -> np.ndarray:
     """Weighted counts summed over groups of images: (G, W, B) float64.
 
     `group` (n,) in 0..G-1 and `weights` (n, W) are those of `rows` (n,), indices into `counts`.
@@ -125,10 +140,10 @@ def sum_groups(counts, rows, group, weights):
     order = np.argsort(group, kind="stable")
     ends = np.cumsum(np.bincount(group))
     sums = np.zeros((len(ends), weights.shape[1], counts.shape[1]))
-    for place, (first, last) in enumerate(zip(np.append(0, ends), ends)):
+    for number, (first, last) in enumerate(zip(np.append(0, ends), ends)):
         for start in range(first, last, PIECE):
             piece = order[start:min(start + PIECE, last)]
-            sums[place] += weights[piece].T @ counts[rows[piece]].astype(np.float64)
+            sums[number] += weights[piece].T @ counts[rows[piece]].astype(np.float64)
     return sums
 
 
@@ -173,7 +188,9 @@ def weighted_roc(drawn: Resamples, segments: Segments, positives: np.ndarray,
         _accumulate(fp)
         lost += np.einsum("kb,kb->b", tp, fp)
         fp_before = fp[-1].copy()
-        own = tp.copy() if precision else None
+        own = np.empty(0)  # each segment's positives
+        if precision:
+            own = tp.copy()
         tp[0] += tp_before
         tp_before = tp.sum(axis=0)
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -187,15 +204,18 @@ def weighted_roc(drawn: Resamples, segments: Segments, positives: np.ndarray,
             np.divide(tp, positives, out=index)
             index -= np.divide(fp, negatives, out=fpr)
         better = np.flatnonzero(index.max(axis=0) > best)
-        place = index.argmax(axis=0)[better] if len(better) else better
-        best[better] = index[place, better]
-        best_tp[better], best_fp[better] = tp[place, better], fp[place, better]
-        best_segment[better] = first + place
+        if len(better) == 0:
+            continue
+        row = index.argmax(axis=0)[better]
+        best[better] = index[row, better]
+        best_tp[better], best_fp[better] = tp[row, better], fp[row, better]
+        best_segment[better] = first + row
     if youden and not call_equal:
         _leave_out_equal(drawn, segments, best_segment, best_tp, best_fp)
     with np.errstate(invalid="ignore"):
-        area, missing = 1 - lost / (positives * negatives), np.where(negatives > 0, 0.0, np.nan)
-        return WeightedRoc(area, gained / positives + missing, best_tp, best_fp)
+        area = 1 - lost / (positives * negatives)
+        average_precision = gained / positives + np.where(negatives > 0, 0.0, np.nan)
+    return WeightedRoc(area, average_precision, best_tp, best_fp)
 
 
 def _leave_out_equal(drawn: Resamples, segments: Segments, best_segment: np.ndarray,
@@ -217,12 +237,12 @@ def _leave_out_equal(drawn: Resamples, segments: Segments, best_segment: np.ndar
             fp[b] -= drawn.counts[segments.rows[tied], b].sum(dtype=int)
 
 
-def _accumulate(x):
+def _accumulate(x: np.ndarray) -> None:
     """Cumulative sums along the first axis, in place: within blocks of rows, then across them.
 
-    A call a row would be as fast on one core; but each waits for Python's lock.
+    One call per row would be as fast on one core; but each waits for Python's lock.
     """
     blocks = x.reshape(-1, BLOCK, x.shape[1])
-    for place in range(1, BLOCK):
-        blocks[:, place] += blocks[:, place - 1]
+    for row in range(1, BLOCK):
+        blocks[:, row] += blocks[:, row - 1]
     blocks[1:] += np.cumsum(blocks[:-1, -1], axis=0)[:, None]

@@ -57,29 +57,34 @@ class OperatingPoint:
         return self.metrics["f1"]
 
 
-def check_labels(y_true, one=False):
+def check_labels(y_true: npt.ArrayLike, one: bool = False) -> np.ndarray:
     """Labels as an (N, L) array of 0, 1 and NaN, or ValueError; a single one may come as (N,)."""
     y = np.asarray(y_true)
-    y = y[:, None] if y.ndim == 1 else y
-    if y.ndim != 2 or not len(y) or (one and y.shape[1] != 1):
-        expected = "one label, shape (N,)," if one else "shape (N, L) with N > 0,"
-        raise ValueError(f"y_true: expected {expected} found {np.shape(y_true)}")
+    if y.ndim == 1:
+        y = y[:, None]
+    if y.ndim != 2 or len(y) == 0:
+        raise ValueError(f"y_true: expected shape (N, L) with N > 0, found {np.shape(y_true)}")
+    if one and y.shape[1] != 1:
+        raise ValueError(f"y_true: expected one label, shape (N,), found {np.shape(y_true)}")
     _refuse(~((y == 0) | (y == 1) | np.isnan(y)), y, "y_true", "0, 1 or NaN")
     return y
 
 
-def check_scores(y_score, shape, name="y_score"):
+def check_scores(y_score: npt.ArrayLike, shape: tuple[int, ...],
+                 name: str = "y_score") -> np.ndarray:
     """Finite scores as a float array of the labels' shape, or ValueError."""
     s = np.asarray(y_score)
-    s = s if s.dtype.kind == "f" else s.astype(np.float64)  # unsigned numbers cannot be negated
-    s = s[:, None] if s.ndim == 1 else s
+    if s.dtype.kind != "f":
+        s = s.astype(np.float64)  # unsigned numbers cannot be negated
+    if s.ndim == 1:
+        s = s[:, None]
     if s.shape != shape:
         raise ValueError(f"{name}: expected the shape of y_true, {shape}, found {s.shape}")
     _refuse(~np.isfinite(s), s, name, "a finite number")
     return s
 
 
-def _refuse(wrong, values, name, expected):
+def _refuse(wrong: np.ndarray, values: np.ndarray, name: str, expected: str) -> None:
     """Name the first wrong one of (N, L) values."""
     if wrong.any():
         row, column = np.argwhere(wrong)[0]
@@ -87,15 +92,23 @@ def _refuse(wrong, values, name, expected):
                          f"found {values[row, column]}")
 
 
-def undefined_reasons(y_true):
+def undefined_reasons(y_true: npt.ArrayLike) -> list[str | None]:
     """Why each label of (N, L) has no ROC curve, in words; None where both classes are known."""
     y = check_labels(y_true)
-    positives, negatives = (y == 1).sum(axis=0), (y == 0).sum(axis=0)
-    return ["no known label" if not p + n else "no positives" if not p else
-            "no negatives" if not n else None for p, n in zip(positives, negatives)]
+    reasons: list[str | None] = []
+    for positives, negatives in zip((y == 1).sum(axis=0), (y == 0).sum(axis=0)):
+        if positives == 0 and negatives == 0:
+            reasons.append("no known label")
+        elif positives == 0:
+            reasons.append("no positives")
+        elif negatives == 0:
+            reasons.append("no negatives")
+        else:
+            reasons.append(None)
+    return reasons
 
 
-def _cumulative(y, s):
+def _cumulative(y: np.ndarray, s: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """One label's distinct scores, descending (T,), with positives and negatives from each on."""
     known = ~np.isnan(y)
     y, s = y[known] == 1, s[known]
@@ -106,7 +119,7 @@ def _cumulative(y, s):
     return s[last], tp, last + 1 - tp
 
 
-def roc_curve(y_true, y_score):
+def roc_curve(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> RocCurve:
     """The `RocCurve` of one label, (N,) arrays as in `auroc`; ValueError if it has one class."""
     y = check_labels(y_true, one=True)
     s = check_scores(y_score, y.shape)
@@ -118,7 +131,7 @@ def roc_curve(y_true, y_score):
                     np.append(np.inf, thresholds))
 
 
-def auroc(y_true, y_score):
+def auroc(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> np.ndarray:
     """Area under the ROC curve: the chance that a positive scores above a negative.
 
     Ties count half, so that this is Mann and Whitney's U over the number of pairs.
@@ -151,7 +164,7 @@ def auroc(y_true, y_score):
     return area
 
 
-def youden(y_true, y_score, *, midway=False):
+def youden(y_true: npt.ArrayLike, y_score: npt.ArrayLike, *, midway: bool = False) -> np.ndarray:
     """The threshold of each label that maximizes sensitivity + specificity - 1.
 
     Youden, "Index for rating diagnostic tests", Cancer 3 (1950). Of several best thresholds the

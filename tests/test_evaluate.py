@@ -295,20 +295,12 @@ def make_run(
     from models import VisionTransformer
     from models.checkpoint import save_checkpoint
 
-    config = {
-        "data": corpus,
-        "init": init,
-        "root": str(phantom / corpus),
-        "arch": "tiny",
-        "image_size": 32,
-        "labels": labels,
-        "cache_dir": str(phantom / "cache"),
-        "limit": 5,
-        "workers": 1,
-        "seed": run_seed,
-    }
-    test_set = data.from_config(config, "test", tables_only=True)
-    config["split_hash"] = test_set.split_hash
+    settings = data.DataSettings(
+        corpus, root=str(phantom / corpus), image_size=32, labels=labels,
+        cache_dir=str(phantom / "cache"), limit=5, workers=1)
+    test_set = data.open_split(settings, "test", tables_only=True)
+    config = settings.to_config() | {"init": init, "arch": "tiny", "seed": run_seed,
+                                     "split_hash": test_set.split_hash}
     torch.manual_seed(seed)
     model = VisionTransformer(
         img_size=32,
@@ -521,7 +513,7 @@ def test_a_limited_evaluation_leaves_the_whole_one_alone(here, phantom, capsys):
     write_csvs(here)
     capsys.readouterr()
     fails(capsys, [*CSVS, "--limit", "5"],
-          "--limit, --on, --image-size, --root and --cache-... are for runs")
+          "--limit, --external-test, --image-size, --root and --cache-... are for runs")
 
 
 def test_npz_and_csv_of_the_same_images_are_compared(here, capsys):
@@ -729,7 +721,7 @@ def test_runs_are_tested_on_other_corpora(here, hospitals):
     make_run(here / "runs" / "b", hospitals, "imagenet", 1, corpus="cxr14")
     sided = make_run(here / "runs" / "c", hospitals, "dinov2", 2, corpus="ukacxr")
     quick = ["--bootstrap", "100", "--device", "cpu", "--min-count", "1"]
-    on = ["--root", str(hospitals), "--on", "cxr14", "ukacxr"]
+    on = ["--root", str(hospitals), "--external-test", "cxr14", "ukacxr"]
     assert evaluate.main([*quick, *on]) == 0
     found = json.loads(Path("reports/report.json").read_text())["studies"]
     assert [(s.get("trained_on"), s["corpus"], len(s["models"])) for s in found] == [
@@ -766,10 +758,10 @@ def test_what_cannot_be_tested_on(here, hospitals, capsys):
     fails(capsys, ["--on", "mimic"], "runs/m: was pretrained on MIMIC-CXR")
     with pytest.raises(SystemExit):
         evaluate.main(["--on", "nowhere"])
-    assert "evaluate.py: error: argument --on: invalid choice: 'nowhere'" in capsys.readouterr().err
-    fails(capsys, ["--on", "cxr14", "--truth", "t.csv"], "--on is about", "leave out --truth")
-    fails(capsys, ["--on", "cxr14", "--labels", "mimic-overlap"], "--on is about")
-    fails(capsys, ["--predictions", "x.npz", "--on", "vindr"], "--on", "for runs")
+    assert "evaluate.py: error: argument --external-test/--on: invalid choice: 'nowhere'" in capsys.readouterr().err
+    fails(capsys, ["--on", "cxr14", "--truth", "t.csv"], "--external-test is about", "leave out --truth")
+    fails(capsys, ["--on", "cxr14", "--labels", "mimic-overlap"], "--external-test is about")
+    fails(capsys, ["--predictions", "x.npz", "--on", "vindr"], "--external-test", "for runs")
 
 
 def test_a_truth_for_runs_is_joined_by_image(here, phantom, capsys):

@@ -438,12 +438,13 @@ def test_large_files_are_read_fast_and_as_carefully(tmp_path, quote):
         ]
         (tmp_path / f"{name}.csv").write_text(f"id,patient_id,{header}\n" + "\n".join(lines) + "\n")
     began = time.process_time()
-    ids, person, labels, values = read_csv(tmp_path / "p.csv", "probability")
+    table = read_csv(tmp_path / "p.csv", "probability")
+    ids, person, labels, values = table.image_id, table.person, table.labels, table.values
     seconds = time.process_time() - began
     np.testing.assert_array_equal(values, p)
     assert ids[-1] == f"i{n - 1}" and person["patient_id"][-1] == str((n - 1) // 3)
     assert len(labels) == 14
-    np.testing.assert_array_equal(read_csv(tmp_path / "t.csv", "label")[3], y)
+    np.testing.assert_array_equal(read_csv(tmp_path / "t.csv", "label").values, y)
     assert seconds < 3  # 0.9 on a quiet core; cell by cell it took 9
 
 
@@ -464,3 +465,22 @@ def test_a_truth_may_name_images_files_or_studies(tmp_path):
     with pytest.raises(ValueError, match="holds none of the images of run"):
         with_truth(replace(p, image_id=ids[4:], y_true=p.y_true[4:], y_score=score[4:]), "run",
                    truth, paths=paths[4:])
+
+
+def test_a_csv_brings_its_thresholds(tmp_path):
+    """By a first row of its own, of the labels that the truth has too."""
+    (tmp_path / "t.csv").write_text("id,Mass,Edema\na,1,0\nb,0,1\n")
+    text = "id,patient_id,Edema,Nodule,Mass\nThreshold,,0.25,0.5,1\na,7,0.1,0.2,0.3\nb,8,1,0,0\n"
+    for written in (text, text.replace("0.1,", " 0.1 ,")):  # NumPy's way, and cell by cell
+        (tmp_path / "p.csv").write_text(written)
+        p = load_predictions(tmp_path / "p.csv", tmp_path / "t.csv")
+        assert p.labels == ["Edema", "Mass"] and p.meta["thresholds"] == [0.25, 1.0]
+        assert p.image_id.tolist() == ["a", "b"] and p.y_score[0].tolist() == [0.1, 0.3]
+    for changed, message in ((text.replace("0.25", ""), "line 2, Edema: expected a threshold in"),
+                             (text.replace("0.25", "1.5"), "line 2, Edema: expected a threshold"),
+                             (text.replace("0.1", "x"), "line 3, Edema: expected a probability"),
+                             (text.replace("b,8", "a,8"), "line 4: id 'a' is there twice"),
+                             (text.partition("a,7")[0], "no rows but that of the thresholds")):
+        (tmp_path / "p.csv").write_text(changed)
+        with pytest.raises(ValueError, match=message):
+            load_predictions(tmp_path / "p.csv", tmp_path / "t.csv")
