@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import data
+from data import mimic
 from data.console import Parser, Progress, check_whole, run_command
 from data.labels import MIMIC_OVERLAP, TABLE3
 from models.init_catalog import INITS, InitSpec
@@ -33,7 +34,7 @@ from stats import DEFAULT_METRICS, METRICS
 from stats.files import sha256
 from stats.grouping import Group, comparison_groups, keep_labels, merged
 from stats.predictions import Predictions, load_predictions, save_predictions, select, with_truth
-from stats.read_csv import read_columns
+from stats.read_csv import LabelTable, read_columns
 from stats.report import show
 from stats.report.answers import console
 from stats.report.write import write_report
@@ -100,9 +101,10 @@ def build_parser() -> Parser:
     add("--truth", type=Path, metavar="CSV",
         help="the true labels: of .csv predictions, and in place of those of runs and .npz files, "
              "for the images (or a run's studies) that it has")
-    add("--external-test", "--on", nargs="+", default=[], metavar="CORPUS",
-        choices=list(data.CORPORA), help="test the runs on these corpora too, on the labels that "
-        "all have: %(choices)s")
+    add("--external-test", nargs="+", default=[], metavar="CORPUS", choices=list(data.CORPORA),
+        help="test the runs on these corpora too, on the labels that all have: %(choices)s")
+    add("--on", nargs="+", dest="external_test", default=argparse.SUPPRESS, metavar="CORPUS",
+        choices=list(data.CORPORA), help=argparse.SUPPRESS)  # its earlier name
     add("--exclude-ids", type=Path, metavar="FILE",
         help="leave out the images that this file lists, one id per line")
     add("--labels", choices=("all", "mimic-overlap"), default="all",
@@ -249,7 +251,10 @@ def load_named(text: str, truth: Path | None) -> list[Predictions]:
     paths = [files] if Path(files).is_file() else files.split(",")
     loaded = []
     for path in paths:
-        p = load_predictions(path, truth)
+        if truth is not None and path.endswith(".npz"):
+            p = read_truth(load_predictions(path), path, truth)
+        else:
+            p = load_predictions(path, truth)
         meta = p.meta | {"file": {"path": path, "sha256": sha256(path)}}
         if name:
             meta["name"] = name
@@ -453,7 +458,25 @@ def save(folder: Path, p: Predictions, args: argparse.Namespace,
     path = folder / f"{'-'.join(parts)}.npz"
     save_predictions(path, p)
     p = replace(p, meta=p.meta | {"file": {"path": str(path), "sha256": sha256(path)}})
-    return with_truth(p, str(folder), args.truth, paths=paths) if args.truth else p
+    return read_truth(p, str(folder), args.truth, paths) if args.truth else p
+
+
+def read_truth(p: Predictions, name: str, truth: Path,
+               paths: np.ndarray | None = None) -> Predictions:
+    """Predictions with the labels of --truth: of anybody's CSV, or of MIMIC-CXR's radiologist.
+
+    The latter's names and codes become what they are in training, by the run's own `uncertain`.
+    """
+    try:
+        is_experts = mimic.is_expert_table(truth)
+    except ValueError:  # not even a CSV: `with_truth` says so
+        is_experts = False
+    table = None
+    if is_experts:
+        settings = p.meta.get("settings") or {}
+        expert = mimic.read_expert_labels(truth, settings.get("uncertain", "zeros"))
+        table = LabelTable(np.array(expert.study_id), {}, expert.labels, expert.y, None)
+    return with_truth(p, name, truth, paths=paths, table=table)
 
 
 def corpus_title(name: str) -> str:

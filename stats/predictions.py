@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from stats.files import atomic_write, sha256
-from stats.read_csv import PERSON, check_column, check_ids, in_range, read_csv
+from stats.read_csv import PERSON, LabelTable, check_column, check_ids, in_range, read_csv
 
 
 @dataclass(frozen=True)
@@ -104,15 +104,18 @@ def load_predictions(path: str | Path, truth: str | Path | None = None) -> Predi
 
 
 def with_truth(p: Predictions, name: str | Path, truth: str | Path, whole: bool = False,
-               paths: np.ndarray | None = None) -> Predictions:
+               paths: np.ndarray | None = None,
+               table: LabelTable | None = None) -> Predictions:
     """Predictions with the true labels of a CSV in place of their own.
 
     Kept are the labels that both have (`meta["labels_left_out"]` lists the others) and the images
     that the CSV has (`meta["truth"]` counts them), which with `whole` must be all of both. With the
     images' `paths` (N,), the CSV may also name their studies, which are the folders they lie in.
-    Where the CSV has paths and the predictions the files' names, the names are compared.
+    Where the CSV has paths and the predictions the files' names, the names are compared. `table` is
+    what a CSV of another format holds.
     """
-    table = read_csv(truth, "label")
+    if table is None:
+        table = read_csv(truth, "label")
     ids = _comparable_ids(table.image_id, p.image_id)
     t = Predictions(ids, None, table.labels, table.values, table.values)
     t = replace(t, **table.person)

@@ -757,9 +757,11 @@ def test_what_cannot_be_tested_on(here, hospitals, capsys):
     make_run(here / "runs" / "m", hospitals, "mimic", 0, corpus="cxr14")
     fails(capsys, ["--on", "mimic"], "runs/m: was pretrained on MIMIC-CXR")
     with pytest.raises(SystemExit):
-        evaluate.main(["--on", "nowhere"])
-    assert "evaluate.py: error: argument --external-test/--on: invalid choice: 'nowhere'" in capsys.readouterr().err
-    fails(capsys, ["--on", "cxr14", "--truth", "t.csv"], "--external-test is about", "leave out --truth")
+        evaluate.main(["--external-test", "nowhere"])
+    error = "evaluate.py: error: argument --external-test: invalid choice: 'nowhere'"
+    assert error in capsys.readouterr().err
+    fails(capsys, ["--on", "cxr14", "--truth", "t.csv"],  # its earlier name
+          "--external-test is about", "leave out --truth")
     fails(capsys, ["--on", "cxr14", "--labels", "mimic-overlap"], "--external-test is about")
     fails(capsys, ["--predictions", "x.npz", "--on", "vindr"], "--external-test", "for runs")
 
@@ -794,6 +796,24 @@ def test_a_truth_for_runs_is_joined_by_image(here, phantom, capsys):
     capsys.readouterr()
     assert evaluate.main([*quick, "--truth", "other.csv"]) == 2
     assert "other.csv: holds none of the images" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("uncertain, edema", [("zeros", [0, 1, 0]), ("ones", [1, 1, 0])])
+def test_the_labels_of_mimics_radiologist_are_read_as_in_training(here, uncertain, edema):
+    """Its own names of labels and studies; -1 by the run's policy, a blank as negative."""
+    images = np.array([f"files/p10/p1/s{study}/{study}.jpg" for study in (51, 52, 53, 54)])
+    rng = np.random.default_rng(0)
+    labels = ["Edema", "Lung opacity", "Pleural effusion"]
+    y = rng.integers(2, size=(4, 3)).astype(np.float32)
+    meta = {"run": "a", "corpus": "mimic", "settings": {"uncertain": uncertain}}
+    save_predictions("a.npz", Predictions(images, None, labels, y, rng.random(y.shape), meta))
+    Path("expert.csv").write_text("study_id,Airspace Opacity,Edema,No Finding\n51,1,-1,0\n"
+                                  "53,0.0,1.0,0\n54,,,1\n")
+    (p,) = evaluate.load_named("a.npz", Path("expert.csv"))
+    assert p.labels == ["Edema", "Lung opacity"]
+    assert p.image_id.tolist() == images[[0, 2, 3]].tolist()
+    assert p.y_true.T.tolist() == [edema, [1, 0, 0]]
+    assert p.meta["truth"]["images"] == 3 and p.meta["truth"]["of"] == 4
 
 
 def test_images_that_a_list_names_are_left_out(here, capsys):
