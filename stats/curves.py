@@ -6,12 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stats.files import atomic_write
-from stats.palette import look
+from stats.palette import look, shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-MAX_LABEL = 40  # characters of a label in a legend; the rest is an ellipsis
 
 
 def plot_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> str | None:
@@ -68,12 +66,6 @@ def draw_aucs(axes: "Axes", rows: Sequence[Mapping[str, Any]]) -> None:
     axes.set(xlabel="epoch", ylabel="validation ROC-AUC")
     _finish(axes)
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-
-
-def shortened(text: str, length: int = MAX_LABEL) -> str:
-    """A text that fits into a figure. A leading underscore would hide it from a legend."""
-    text = text if len(text) <= length else text[:length - 1] + "…"
-    return f" {text}" if text.startswith("_") else text
 
 
 def _numbers(rows: Sequence[Mapping[str, Any]], column: str) -> list[float]:

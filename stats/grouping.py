@@ -41,6 +41,7 @@ def comparison_groups(predictions: Sequence[Predictions], table3: Mapping[str, L
     the labels that they have in common; `only_shared` keeps those shared with MIMIC-CXR alone. If
     models were tested on another corpus than their own, the labels that all corpora have are kept.
     """
+    check_printable(predictions)
     kept: Mapping[str, Labels] | None = overlap if only_shared else None  # None: all labels
     if any(p.meta.get("trained_on") for p in predictions):
         common = [label for label in merged(predictions[0].labels)
@@ -72,6 +73,18 @@ def comparison_groups(predictions: Sequence[Predictions], table3: Mapping[str, L
             groups.append(Group(corpus, synthetic, trained_on, variant, label_set, members,
                                 sorted(left_out)))
     return groups
+
+
+def check_printable(predictions: Sequence[Predictions]) -> None:
+    """Raise a ValueError for a label or a name with a control character: it would reach terminals,
+    pages and figures."""
+    for p in predictions:
+        run = p.meta.get("run")
+        names = [p.meta.get(key) for key in ("name", "run", "corpus", "init")]
+        for text in (*p.labels, *names):
+            if text and not str(text).isprintable():
+                raise ValueError(f"{str(run)!r}: {str(text)!r} holds a control character; expected "
+                                 "printable text")
 
 
 def _test_sets(predictions: Sequence[Predictions],

@@ -283,3 +283,27 @@ def test_what_was_seen_replaced_or_left_out_is_said():
 def test_the_method_of_adjustment_is_named(tmp_path):
     write_report(tmp_path, studies()[:1], SETTINGS | {"adjust": "max-t"})
     assert "max-t over the joint resamples" in (tmp_path / "report.md").read_text()
+
+
+def test_names_from_anywhere_do_no_harm_in_a_file(tmp_path):
+    """No formula for a spreadsheet, no tag for a Markdown page, no squeezed figure or terminal."""
+    labels = ["=SUM(A1)", "<b>bold</b>|x", "L" * 300, "@home"]
+    found = [replace(m, labels=labels) for m in models()]
+    (s,) = adjust([study("cxr14", found, n_resamples=100)], "comparison")
+    files = write_report(tmp_path, [s], SETTINGS, [found])
+    with open(tmp_path / "metrics.csv", newline="") as file:
+        written = {row["label"] for row in csv.DictReader(file)}
+    assert {"'=SUM(A1)", "'@home", "L" * 300} <= written
+    page = (tmp_path / "report.md").read_text()
+    assert "<b>" not in page and "&lt;b>bold&lt;/b>\\|x" in page
+    printed = console([s], SETTINGS, tmp_path, files)
+    assert max(len(line) for line in printed.splitlines() if line.startswith("L")) < 120
+
+
+def test_a_name_with_a_control_character_is_refused_before_it_reaches_anything():
+    from stats.grouping import comparison_groups
+    named = [replace(m, meta=m.meta | {"name": "red\x1b[31m"}) for m in models()[:1]]
+    lettered = [replace(m, labels=["Edema\r", *m.labels[1:]]) for m in models()[:1]]
+    for found in (named, lettered):
+        with pytest.raises(ValueError, match="control character"):
+            comparison_groups(found, {}, {}, by_labels=False)

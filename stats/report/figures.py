@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.transforms import offset_copy
 
 from stats.files import atomic_write
-from stats.palette import look
+from stats.palette import look, shortened
 from stats.report import show
 from stats.report.across_figures import across_figures
 from stats.report.forest import WIDTH, interval_plots
@@ -63,7 +63,7 @@ def box_plots(studies):
     for panel, letter, s in zip(panels, ascii_lowercase, studies):
         areas = [[100 * m.labels[label].metrics["auroc"].value for label, reason in
                   zip(s.labels, s.reasons) if reason is None] for m in s.models]
-        names = [textwrap.fill(show.model(m.name), letters) for m in s.models]
+        names = [textwrap.fill(shortened(show.model(m.name), 60), letters) for m in s.models]
         drawn = panel.boxplot(areas, positions=range(len(areas)), widths=0.55, patch_artist=True,
                               showmeans=True, medianprops={"color": "black"},
                               flierprops={"markersize": 3}, meanprops={
@@ -92,11 +92,12 @@ def roc_curves(s, models):
     looks = {m.name: look(at) | {"linewidth": 1.2} for at, m in enumerate(s.models)}
     columns = min(4, max(2, len(labels)))
     rows, side = max(1, -(-len(labels) // columns)), WIDTH / columns
-    abreast = max(1, int(110 / (max(len(show.model(name)) for name in looks) + 10)))
+    keys_shown = [shortened(show.model(name), 60) for name in looks]
+    abreast = max(1, int(110 / (max(map(len, keys_shown)) + 10)))
     keys = 0.14 * (-(-len(looks) // abreast) + 2)
     figure = Figure(figsize=(WIDTH, (side + 0.25) * rows + keys + 0.3), layout="constrained")
     figure.suptitle(textwrap.fill(show.corpus(s), 80), fontsize=9)
-    figure.legend([Line2D([], [], **of) for of in looks.values()], map(show.model, looks),
+    figure.legend([Line2D([], [], **of) for of in looks.values()], keys_shown,
                   loc="outside lower center", ncols=min(abreast, len(looks)), frameon=False,
                   title="ROC-AUC (95 % CI), % in each panel", title_fontsize=7)
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
@@ -113,7 +114,7 @@ def roc_curves(s, models):
         panel.set(xlim=(-0.01, 1), ylim=(0, 1.01), aspect="equal", xticks=(0, 0.5, 1),
                   yticks=(0, 0.5, 1), ylabel="" if number % columns else "sensitivity",
                   xlabel="" if number + columns < len(labels) else "1 - specificity")
-        panel.set_title(textwrap.fill(label, int(16 * side)), fontsize=7)
+        panel.set_title(textwrap.fill(shortened(label, 60), int(16 * side)), fontsize=7)
         for at, m in enumerate(reversed(s.models)):
             auc = m.labels[label].metrics["auroc"]
             value, *ends = (f"{100 * x:.1f}" for x in (auc.value, *auc.interval))

@@ -5,7 +5,7 @@ import textwrap
 import numpy as np
 from matplotlib.figure import Figure
 
-from stats.palette import look
+from stats.palette import look, shortened
 from stats.report import show
 from stats.report.records import MEAN, scores
 
@@ -75,14 +75,14 @@ def _figure(panels):
     for axes, (title, rows, sides) in zip(grid, panels):
         _rows(axes, rows)
         axes.set_xlabel(DIFFERENCE if sides else "%, mean over labels (right: 95 % CI)")
-        axes.set_title(textwrap.fill(title, 75), loc="left", fontsize=8, fontweight="bold",
+        axes.set_title(textwrap.fill(title[:300], 75), loc="left", fontsize=8, fontweight="bold",
                        pad=6 if sides is None else _sides(axes, sides))
     return figure
 
 
 def _rows(axes, rows):
     places = np.arange(len(rows))[::-1]
-    axes.set_yticks(places, [name for name, *_ in rows])
+    axes.set_yticks(places, [shortened(name) for name, *_ in rows])
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     axes.set_ylim(-0.7, len(rows) - 0.3)
@@ -103,7 +103,7 @@ def _sides(axes, c):
     axes.axvline(0, color="0.6", linewidth=0.8, zorder=0)
     low, high = axes.get_xlim()
     axes.set_xlim(min(low, -0.2), max(high, 0.2))  # 0 is inside
-    b, a = (textwrap.fill(f"{show.model(name)} better", 28) for name in (c.b, c.a))
+    b, a = (textwrap.fill(f"{shortened(show.model(name), 60)} better", 28) for name in (c.b, c.a))
     axes.text(0, 1, f"◄ {b}", transform=axes.transAxes, va="bottom", fontsize=6.5)
     axes.text(1, 1, f"{a} ►", transform=axes.transAxes, va="bottom", ha="right", fontsize=6.5)
     return 6 + 8 * max(text.count("\n") + 1 for text in (a, b))

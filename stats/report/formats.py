@@ -9,18 +9,35 @@ from typing import Any
 
 import numpy as np
 
+from stats.palette import shortened
+
 
 def to_markdown(table):
     """A GitHub table under its heading."""
-    lines = [" | ".join(cell.replace("|", "\\|") for cell in line)
-             for line in (table.header, ["---"] * len(table.header), *table.rows)]
-    rows = "\n".join(f"| {line} |" for line in lines)
-    return f"## {table.title}\n\n{rows}\n\n{table.note}".rstrip()
+    lines = []
+    for row in (table.header, ["---"] * len(table.header), *table.rows):
+        cells = [markdown_text(cell).replace("|", "\\|") for cell in row]
+        lines.append(f"| {' | '.join(cells)} |")
+    rows = "\n".join(lines)
+    return f"## {markdown_text(table.title)}\n\n{rows}\n\n{markdown_text(table.note)}".rstrip()
+
+
+def to_markdown_page(answers, sentences, tables):
+    """Answers in bold, sentences, then the tables, as one Markdown page."""
+    parts = [f"**{markdown_text(answer)}.**" for answer in answers]
+    parts += [markdown_text(sentence) for sentence in sentences]
+    parts += [to_markdown(table) for table in tables]
+    return "\n\n".join(parts) + "\n"
+
+
+def markdown_text(text):
+    """A text in which no angle bracket opens a tag, as Markdown would let it."""
+    return text.replace("<", "&lt;")
 
 
 def to_text(table):
     """A table for the terminal: columns in line, numbers to the right."""
-    lines = [table.header, *table.rows]
+    lines = [[shortened(row[0], 40), *row[1:]] for row in (table.header, *table.rows)]
     first, *widths = [max(map(len, column)) for column in zip(*lines)]
     return "\n".join("  ".join([line[0].ljust(first), *(
         cell.rjust(width) for cell, width in zip(line[1:], widths))]).rstrip() for line in lines)
@@ -69,8 +86,16 @@ def to_csv(records):
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
-    writer.writerows([{key: None if x != x else x for key, x in r.items()} for r in records])
+    for record in records:
+        writer.writerow({key: csv_cell(value) for key, value in record.items()})
     return text.getvalue()
+
+
+def csv_cell(value):
+    """A value as a CSV cell: NaN is blank, and a name that a spreadsheet would compute is quoted."""
+    if isinstance(value, str) and value.startswith(("=", "+", "-", "@")):
+        return f"'{value}"
+    return None if value != value else value
 
 
 def to_json(value):

@@ -56,8 +56,7 @@ def write_report(folder, studies, settings, aligned=(), pooled=(), sizes=()):
         first="".join(images[:1]), figures="\n".join(images[1:]))
     files = {
         "report.html": page,
-        "report.md": "\n\n".join([*(f"**{answer}.**" for answer in said), *careful, "# Evaluation",
-                                  method, *map(formats.to_markdown, tables)]) + "\n",
+        "report.md": formats.to_markdown_page(said, [*careful, "# Evaluation", method], tables),
         "tables.tex": "\n\n".join([f"% {LATEX}\n% {method}", *map(formats.to_latex, tables), ""]),
         "metrics.csv": formats.to_csv(scores(studies)),
         "comparisons.csv": formats.to_csv([r for r in tested if r["metric"] == "auroc"]),
