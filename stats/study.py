@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from stats.bootstrap import Bootstrap, bootstrap_models, count_units
+from stats.bootstrap import Alternative, Bootstrap, bootstrap_models, count_units
 from stats.delong import delong_test
 from stats.intervals import largest_count, nanmean, score_interval, sd_and_ci
 from stats.metrics import DEFAULT_METRICS, METRICS
@@ -314,8 +314,10 @@ def _init_scores(group: RunGroup, corpus: str, labels: Sequence[str],
     label_scores = {}
     for column, (label, metrics) in enumerate(zip(labels, per_label)):
         metrics["auroc"] = replace(metrics["auroc"], paper=_paper(paper_auroc.get(label)))
-        counts = {name: float(np.mean([getattr(point, name)[column] for point in group.points]))
-                  for name in ("threshold", "tp", "fp", "tn", "fn")}
+        counts = {}
+        for name in ("threshold", "tp", "fp", "tn", "fn"):
+            of_runs = [getattr(point, name)[column] for point in group.points]
+            counts[name] = float(np.mean(of_runs))
         label_scores[label] = LabelScores(metrics, undefined_replicates=int(undefined[column]),
                                           **counts)
     areas = group.values["auroc"][0, :, -1]
@@ -336,7 +338,7 @@ def _run_info(model: Predictions, mean_auroc: float) -> RunInfo:
 
 
 def _comparison(a: RunGroup, b: RunGroup, labels: Sequence[str],
-                not_tested: dict[str, list[str | None]], alternative: str,
+                not_tested: dict[str, list[str | None]], alternative: Alternative,
                 margin: float | None) -> Comparison:
     """Differences a - b of every metric with p-values, and DeLong's beside them for single runs."""
     by_metric = {}
@@ -413,8 +415,11 @@ def adjust(studies: Sequence[Study], family: Literal["comparison", "report"],
     Hochberg's, "max-t" Westfall and Young's over the joint replicates; "none" takes each p for a
     family of one, as the authors' code does.
     """
-    comparisons = [c for s in studies for c in s.comparisons]
-    metrics = dict.fromkeys(metric for s in studies for metric in s.metrics)
+    comparisons: list[Comparison] = []
+    metrics: dict[str, None] = {}  # in order
+    for s in studies:
+        comparisons += s.comparisons
+        metrics |= dict.fromkeys(s.metrics)
     adjusted: list[dict[str, Comparison]] = [{} for _ in comparisons]
     for metric in metrics:
         in_metric = {}  # by the comparison's number

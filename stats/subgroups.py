@@ -184,9 +184,11 @@ def _score(models: Sequence[Predictions], inside: np.ndarray, outside: np.ndarra
                 metrics.setdefault(metric, []).append(values[:, averaged].mean(axis=-1))
             if no_finding is not None:  # `values` has the specificity
                 metrics.setdefault(SICK_CALLED_HEALTHY, []).append(1 - values[:, no_finding])
-        sides.append({name: {metric: np.stack(columns, axis=-1)[..., None]
+        stacked: dict[str, dict[str, np.ndarray]] = {}
+        for name, metrics in runs.items():
+            stacked[name] = {metric: np.stack(columns, axis=-1)[..., None]
                              for metric, columns in metrics.items()}
-                      for name, metrics in runs.items()})
+        sides.append(stacked)
     return _Sides(scored, sides[0], sides[1], trials)
 
 
