@@ -83,9 +83,6 @@ def run_rank0_first(cpu_group: dist.ProcessGroup | None, build: Callable[[], T])
     return built
 
 
-in_turn = run_rank0_first
-
-
 def max_over_ranks(cpu_group: dist.ProcessGroup | None, value: int) -> int:
     """The largest of all processes' whole numbers, so that all act alike after the same step."""
     if cpu_group is None:

@@ -155,6 +155,3 @@ def predict(model: VisionTransformer, dataset: ImageSource, *,
         scores.append(torch.empty(0, model.config["embed_dim" if features else "num_classes"]))
     # The scores stayed on the device until here: one synchronization in all.
     return torch.cat(labels).numpy(), torch.cat([part.cpu() for part in scores]).numpy()
-
-
-choose_device = use_device
