@@ -45,7 +45,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from data.batches import apply_affine, epoch_batches, prefetch
 from models import distributed
-from models.inference import autocast, choose_amp, to_input
+from models.inference import autocast, choose_amp, choose_compile, to_input
 from models.inits import Initialization, initialize, run_name
 from models.plan import print_plan
 from models.run_files import run_facts
@@ -96,6 +96,8 @@ def build_run(cfg: Config, processes: distributed.Processes) -> TrainingRun:
     if cfg.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for this
         torch.use_deterministic_algorithms(True)
+        # It would fill each new tensor with NaN before use: nearly twice the kernels of a step.
+        torch.utils.deterministic.fill_uninitialized_memory = False
     amp = choose_amp(cfg.amp, processes.device)
     run_config = asdict(cfg) | {"amp": amp, "method": cfg.method}
 
@@ -160,8 +162,7 @@ def fit(run: TrainingRun, stop: StopRequest) -> int:
         if processes.device.type == "cuda":
             own_gpu = [processes.device]
         net = DistributedDataParallel(net, own_gpu, gradient_as_bucket_view=True)
-    if cfg.compile:  # static shapes: a partial last batch gets a graph of its own
-        net = cast(torch.nn.Module, torch.compile(net, dynamic=False))
+    net = compile_net(run, net)
 
     watch = GradientWatch(run)
     total_steps = cfg.steps(len(run.train_set))
@@ -188,6 +189,22 @@ def fit(run: TrainingRun, stop: StopRequest) -> int:
     run.writer.wait()
     print_lines(run, summary(run, bar))
     return 0
+
+
+def compile_net(run: TrainingRun, net: torch.nn.Module) -> torch.nn.Module:
+    """The network as torch.compile makes it, if the settings or the machine ask for that."""
+    cfg, processes = run.cfg, run.processes
+    # Shapes are static: a partial last batch is compiled once for itself.
+    if cfg.cuda_graphs:
+        if processes.device.type != "cuda" or processes.world > 1:
+            raise ValueError(f"--cuda-graphs: is for one GPU, found {processes.world} x "
+                             f"{processes.device}")
+        return cast(torch.nn.Module,
+                    torch.compile(net, dynamic=False, mode="reduce-overhead"))
+    if choose_compile(cfg.compile, processes.device, world=processes.world,
+                      deterministic=cfg.deterministic):
+        return cast(torch.nn.Module, torch.compile(net, dynamic=False))
+    return net
 
 
 def train_epoch(run: TrainingRun, net: torch.nn.Module, epoch: int, stop: StopRequest,

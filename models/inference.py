@@ -1,7 +1,10 @@
 """From cached radiographs to probabilities, the same in training, evaluation and export."""
 
 import contextlib
+import os
+import shutil
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from typing import Literal, Protocol
 
 import numpy as np
@@ -85,6 +88,24 @@ def choose_amp(name: Literal["auto", "bf16", "fp16", "off"], device: torch.devic
     if device.type == "cpu" and torch.cpu._is_amx_tile_supported():
         return "bf16"
     return "off"
+
+
+def choose_compile(asked: bool | None, device: torch.device, *, world: int = 1,
+                   deterministic: bool = False) -> bool:
+    """Whether a run calls torch.compile: as `--compile` or `--no-compile` asks, else where it pays.
+
+    That is on one GPU, if Triton and the C compiler that it needs are there. Not under DDP, whose
+    wrapper breaks the graph, and not with `--deterministic`: how Inductor tunes its kernels may
+    differ from start to start.
+    """
+    if asked is not None:
+        return asked
+    if device.type != "cuda" or world > 1 or deterministic:
+        return False
+    has_triton = find_spec("triton") and torch.cuda.get_device_capability(device) >= (7, 0)
+    compilers = [os.environ.get("CC"), shutil.which("cc"), shutil.which("gcc"),
+                 shutil.which("clang")]
+    return bool(has_triton) and any(compilers)
 
 
 def autocast(amp: Amp, device: torch.device) -> contextlib.AbstractContextManager[None]:

@@ -248,11 +248,16 @@ class Config(SharedSettings):
     amp: str = setting(
         "auto", "The mixed precision of matrix products.", "machine",
         choices=("auto", "bf16", "fp16", "off"), tells_runs_apart=False)
-    compile: bool = setting(
-        False, "Calls torch.compile: a minute at the start for faster steps.", "machine",
+    compile: bool | None = setting(
+        None, "Calls torch.compile: a minute at the start for faster steps (default: on one GPU, "
+        "where there is a C compiler, without --deterministic).", "machine", may_change=True,
+        tells_runs_apart=False)
+    cuda_graphs: bool = setting(
+        False, "Replays a step's launches as CUDA graphs: for small batches, whose launches take "
+        "longer than their work. Takes more memory; one GPU, --accumulate 1.", "machine",
         may_change=True, tells_runs_apart=False)
     deterministic: bool = setting(
-        False, "Makes training on CUDA bitwise repeatable, and a little slower.", "machine",
+        False, "Makes training on CUDA bitwise repeatable, and slower.", "machine",
         tells_runs_apart=False)
     checkpoint_minutes: float = setting(
         30.0, "Writes last.pt this often inside an epoch.", "run", limits=NOT_NEGATIVE,
@@ -372,6 +377,8 @@ def build_parser(config: type, description: str | None, *, show_all: bool = Fals
         is_flag = hints[name] is bool
         if is_flag:
             options["action"] = "store_true"
+        elif hints[name] == bool | None:  # --name, --no-name, or neither: by the circumstances
+            options["action"] = argparse.BooleanOptionalAction
         else:
             options["type"] = _scalar_type(hints[name])
         options["help"] = options["help"].replace("%", "%%")
@@ -426,6 +433,11 @@ def check_config(config: Config) -> None:
                          "last, without --patience")
     if config.keep_head and config.init != "mimic":
         raise ValueError(f"--keep-head: --init {config.init} has no classifier of these labels")
+    if config.cuda_graphs and config.accumulate > 1:
+        raise ValueError(f"--cuda-graphs --accumulate {config.accumulate}: a graph's gradients are "
+                         "overwritten by its next piece; expected --accumulate 1")
+    if config.cuda_graphs and config.compile is False:
+        raise ValueError("--cuda-graphs --no-compile: CUDA graphs are made by torch.compile")
 
 
 def check_resumed(before: Mapping[str, Any], now: Mapping[str, Any], path: Path,

@@ -50,7 +50,8 @@ def fit(arguments, tmp_path):
     """Train in this process on the device; the folder and its log."""
     def run(out, **options):
         torch.use_deterministic_algorithms(False)
-        assert train.main(arguments(out, **dict(device=DEVICE) | options)) == 0
+        options = dict(device=DEVICE, no_compile=not options.get("compile")) | options
+        assert train.main(arguments(out, **options)) == 0
         return tmp_path / out, last(tmp_path / out)["progress"]["log"]
     return run
 
@@ -226,7 +227,7 @@ def test_compiled_follows_eager(fit, monkeypatch, amp, within):
                         lambda net, **how: compiled.append(net) or original(net, **how))
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
-    eager = fit("eager", lr=1e-4, amp=amp, no_compile=True)
+    eager = fit("eager", lr=1e-4, amp=amp)
     fast = fit("fast", lr=1e-4, amp=amp, compile=True)
     assert len(compiled) == 1 and torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
     for ours, theirs in zip(fast[1], eager[1]):
@@ -244,7 +245,8 @@ def test_torchrun_with_one_process(fit, arguments, tmp_path, compiled):
     """
     _, alone = fit("alone", epochs=1)
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=1"]
-    process = start(arguments("group", epochs=1, device=DEVICE, compile=compiled), launcher)
+    process = start(arguments("group", epochs=1, device=DEVICE, compile=compiled,
+                              no_compile=not compiled), launcher)
     _, errors = process.communicate(timeout=200)
     assert process.returncode == 0, errors
     found = last(tmp_path / "group")["progress"]["log"]
@@ -287,7 +289,8 @@ def test_each_of_two_unlike_cards_trains(arguments, tmp_path, number):
     """A new and an old card: what attention may use is asked of the card that trains."""
     if torch.cuda.get_device_capability(0) == torch.cuda.get_device_capability(1):
         pytest.skip("needs two cards of unlike compute capability")
-    process = start(arguments("run", epochs=1, device=f"cuda:{number}", amp="auto"))
+    process = start(arguments("run", epochs=1, device=f"cuda:{number}", amp="auto",
+                              no_compile=True))
     _, errors = process.communicate(timeout=200)
     assert process.returncode == 0, errors
     assert json.loads((tmp_path / "run/config.json").read_text())["device"] == f"cuda:{number}"

@@ -10,7 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 import evaluate
 from models import VisionTransformer, create_model
 from models.distributed import join_processes
-from models.inference import use_device
+from models.inference import choose_compile, use_device
 
 
 def test_the_named_card_is_made_the_current_one_before_it_is_used(monkeypatch):
@@ -65,6 +65,23 @@ def test_gradients_have_the_layout_of_their_parameters(tmp_path, batch_size, sha
             network(torch.rand(batch_size, 3, 32, 32)).sum().backward()
     finally:
         dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("asked, options, compiler, expected", [
+    (None, dict(), "/usr/bin/cc", True),
+    (None, dict(), None, False),  # Triton could not build its launchers
+    (None, dict(world=2), "/usr/bin/cc", False),
+    (None, dict(deterministic=True), "/usr/bin/cc", False),
+    (True, dict(world=2), None, True),
+    (False, dict(), "/usr/bin/cc", False),
+])
+def test_compile_is_the_default_where_it_pays(monkeypatch, asked, options, compiler, expected):
+    monkeypatch.setattr("models.inference.find_spec", lambda name: "found")
+    monkeypatch.setattr("shutil.which", lambda name: compiler)
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    assert choose_compile(asked, torch.device("cuda", 0), **options) is expected
+    assert choose_compile(asked, torch.device("cpu"), **options) is bool(asked)
 
 
 GPU_FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB. GPU 0 has 8 GiB.")
