@@ -97,7 +97,7 @@ def build_run(cfg: Config, processes: distributed.Processes) -> TrainingRun:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for this
         torch.use_deterministic_algorithms(True)
         # It would fill each new tensor with NaN before use: nearly twice the kernels of a step.
-        torch.utils.deterministic.fill_uninitialized_memory = False
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     amp = choose_amp(cfg.amp, processes.device)
     run_config = asdict(cfg) | {"amp": amp, "method": cfg.method}
 

@@ -5,7 +5,7 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
-from typing import Literal, Protocol
+from typing import Literal, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -71,7 +71,7 @@ def use_device(name: str) -> torch.device:
     return device
 
 
-def choose_amp(name: Literal["auto", "bf16", "fp16", "off"], device: torch.device) -> Amp:
+def choose_amp(name: str, device: torch.device) -> Amp:
     """The precision that `--amp NAME` stands for on a device.
 
     `auto` is bf16 on CUDA from Ampere on, fp16 on older CUDA; on a CPU bf16 where it has tiles for
@@ -80,7 +80,7 @@ def choose_amp(name: Literal["auto", "bf16", "fp16", "off"], device: torch.devic
     if name == "fp16" and device.type != "cuda":
         raise ValueError("--amp fp16 needs CUDA; use bf16 or off")
     if name != "auto":
-        return name
+        return cast(Amp, name)
     if device.type == "cuda":
         with torch.cuda.device(device):
             has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
