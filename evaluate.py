@@ -6,12 +6,15 @@
     python evaluate.py --predictions runs/*/predictions.npz --thresholds val    # scored otherwise
     python evaluate.py --predictions A.csv B.csv --truth truth.csv # anybody's; needs no PyTorch
     python evaluate.py --predictions new=a0.csv,a1.csv old=b0.csv,b1.csv --truth truth.csv
+    python evaluate.py --predictions new@1000=a.csv new@9000=b.csv old@1000=c.csv old@9000=d.csv \\
+        --truth truth.csv                                          # by training images
 
 A CSV has an id column, optionally `patient_id`, `sex`, `age` and `view`, and a column per label:
 probabilities in A and B, and if their first row's id is "threshold", a threshold for each label;
 0, 1 or nothing (unknown) in the truth. A run's `predictions.npz` does as
 well and brings its truth. Training runs of one init (train.py --seed N) are compared together;
-p-values then hold for the init, and not for two trained models alone.
+p-values then hold for the init, and not for two trained models alone. Runs of several corpora are
+pooled, those of several sizes (train.py --train-images N, NAME@N=FILE) make learning curves.
 """
 
 import argparse
@@ -31,13 +34,22 @@ from data.labels import MIMIC_OVERLAP, TABLE3
 from models.init_catalog import INITS, InitSpec
 from models.settings import departs_from_paper, kind_of_run
 from stats import DEFAULT_METRICS, METRICS
+from stats.across import (
+    PooledComparison,
+    SizeStudy,
+    corpus_of,
+    pool_studies,
+    sizes_of,
+    study_sizes,
+    without_size,
+)
 from stats.files import sha256
 from stats.grouping import Group, comparison_groups, keep_labels, merged
 from stats.predictions import Predictions, load_predictions, save_predictions, select, with_truth
 from stats.read_csv import LabelTable, read_columns
 from stats.report import show
 from stats.report.answers import console
-from stats.report.write import write_report
+from stats.report.write import first_answers, write_report
 from stats.results import Study
 from stats.study import adjust, study
 from stats.subgroups import group_of, subgroups
@@ -95,9 +107,9 @@ def build_parser() -> Parser:
     add = parser.add_argument
     add("runs", nargs="*", type=Path,
         help="run folders (default: all under runs/ that have a best.pt)")
-    add("--predictions", nargs="+", metavar="[NAME=]FILE[,FILE...]",
+    add("--predictions", nargs="+", metavar="[NAME[@N]=]FILE[,FILE...]",
         help="score these .npz or .csv files in place of runs; files after one NAME are training "
-             "runs of one init")
+             "runs of one init, N is their number of training images")
     add("--truth", type=Path, metavar="CSV",
         help="the true labels: of .csv predictions, and in place of those of runs and .npz files, "
              "for the images (or a run's studies) that it has")
@@ -107,9 +119,10 @@ def build_parser() -> Parser:
         choices=list(data.CORPORA), help=argparse.SUPPRESS)  # its earlier name
     add("--exclude-ids", type=Path, metavar="FILE",
         help="leave out the images that this file lists, one id per line")
-    add("--labels", choices=("all", "mimic-overlap"), default="all",
-        help="all of a run's, compared with runs of the same labels (Table 4), or those that the "
-             "corpus shares with MIMIC-CXR, of every run (Table 5) (default: %(default)s)")
+    add("--labels", choices=("all", "mimic-overlap", "common"), default="all",
+        help="all of a run's, compared with runs of the same labels (Table 4); those that the "
+             "corpus shares with MIMIC-CXR, of every run (Table 5); or those that all corpora "
+             "have, so that the pooled answer is about one thing (default: %(default)s)")
     papers = " ".join(f"--{name} {option.paper}" for name, option in OPTIONS.items())
     add("--protocol", choices=("paper",), help=f"as the paper evaluates: {papers}")
     for name, option in OPTIONS.items():
@@ -172,13 +185,92 @@ def evaluate(args: argparse.Namespace) -> None:
     if args.exclude_ids:
         predictions = leave_out(predictions, args.exclude_ids)
 
-    groups = comparison_groups(predictions, TABLE3, MIMIC_OVERLAP,
-                               by_labels=not args.predictions and not args.truth,
-                               only_shared=args.labels == "mimic-overlap")
+    by_size = split_by_size(predictions)
+    groups, sizes = [], []
+    for size, members in by_size:
+        for group in group_models(members, args):
+            groups.append(group)
+            sizes.append(size)
     warn_of_labels(groups)
     studies = [study_group(group, args, covariates) for group in groups]
     studies = adjust(studies, args.family, args.adjust)
-    report(groups, studies, args)
+    curves = study_curves(groups, sizes, studies, args)
+    studies = name_sizes(studies, sizes)
+    report(groups, studies, args, pool_over_corpora(studies, sizes), curves)
+
+
+def group_models(predictions: Sequence[Predictions], args: argparse.Namespace) -> list[Group]:
+    """The groups that are compared: the same test set, and the labels that were asked for."""
+    return comparison_groups(predictions, TABLE3, MIMIC_OVERLAP,
+                             by_labels=not args.predictions and not args.truth,
+                             only_shared=args.labels == "mimic-overlap",
+                             only_common=args.labels == "common")
+
+
+def split_by_size(predictions: Sequence[Predictions],
+                  ) -> list[tuple[int | None, list[Predictions]]]:
+    """Predictions by the number of training images where that is an axis, else (None, all)."""
+    axis = sizes_of(predictions)
+    rest = [p for p in predictions if corpus_of(p) not in axis]
+    parts: list[tuple[int | None, list[Predictions]]] = [(None, rest)] if rest else []
+    for corpus, sizes in axis.items():
+        for size in sizes:
+            members = [without_size(p) for p in predictions
+                       if corpus_of(p) == corpus and p.meta.get("images_train") == size]
+            parts.append((size, members))
+    return parts
+
+
+def name_sizes(studies: Sequence[Study], sizes: Sequence[int | None]) -> list[Study]:
+    """The studies of one size with the size in their name and title."""
+    named = []
+    for s, size in zip(studies, sizes):
+        if size is not None:
+            words = f"{size:,} training images"
+            variant = words if s.variant is None else f"{s.variant}, {words}"
+            s = replace(s, variant=variant, name=f"{s.name}-n{size}")
+        named.append(s)
+    return named
+
+
+def study_curves(groups: Sequence[Group], sizes: Sequence[int | None], studies: Sequence[Study],
+                 args: argparse.Namespace) -> list[SizeStudy]:
+    """The learning curves of each corpus and set of labels that has several sizes."""
+    members: dict[tuple[str, str | None, str | None], dict[int, list[Predictions]]] = {}
+    labels: dict[tuple[str, str | None, str | None], list[str]] = {}
+    for group, size, s in zip(groups, sizes, studies):
+        if size is None:
+            continue
+        key = group.corpus, group.trained_on, group.variant
+        members.setdefault(key, {})[size] = group.models
+        averaged = s.labels_in_mean["auroc"]
+        labels[key] = [label for label in labels.get(key, averaged) if label in averaged]
+    curves = []
+    for key, by_size in members.items():
+        if len(by_size) < 2 or not labels[key]:
+            continue
+        study_of_sizes = study_sizes(
+            by_size, labels[key], title=corpus_title(key[0]), n_resamples=args.bootstrap,
+            seed=args.seed, resample=args.resample, threads=args.threads)
+        curves.append(study_of_sizes)
+        if not study_of_sizes.pairs:
+            print(f"note: {study_of_sizes.title}: no two inits have two sizes in common, so that "
+                  "their learning curves are not compared", file=sys.stderr)
+    return curves
+
+
+def pool_over_corpora(studies: Sequence[Study],
+                      sizes: Sequence[int | None]) -> list[PooledComparison]:
+    """The pooled comparisons; of a corpus with several sizes, the largest counts."""
+    largest: dict[str, int] = {}
+    for s, size in zip(studies, sizes):
+        if size is not None:
+            largest[s.corpus] = max(size, largest.get(s.corpus, 0))
+    whole = [s for s, size in zip(studies, sizes) if size is None or size == largest[s.corpus]]
+    pooled, notes = pool_studies(whole)
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+    return pooled
 
 
 def set_protocol(args: argparse.Namespace) -> None:
@@ -244,10 +336,17 @@ def read_covariates(path: Path) -> dict[str, dict[str, str]]:
 
 
 def load_named(text: str, truth: Path | None) -> list[Predictions]:
-    """The predictions of one argument, `[NAME=]FILE[,FILE...]`."""
+    """The predictions of one argument, `[NAME[@N]=]FILE[,FILE...]`."""
     name, is_named, files = text.partition("=")
     if not is_named or "/" in name or Path(text).is_file():
         name, files = "", text
+    size = None
+    before, at, digits = name.rpartition("@")
+    if at:
+        if not digits.isdecimal() or int(digits) < 1:
+            raise ValueError(f"--predictions {text}: {digits!r} after the @: expected the number "
+                             "of training images")
+        name, size = before, int(digits)
     paths = [files] if Path(files).is_file() else files.split(",")
     loaded = []
     for path in paths:
@@ -258,6 +357,8 @@ def load_named(text: str, truth: Path | None) -> list[Predictions]:
         meta = p.meta | {"file": {"path": path, "sha256": sha256(path)}}
         if name:
             meta["name"] = name
+        if size:
+            meta |= {"images_train": size, "size_given": True}
         loaded.append(replace(p, meta=meta))
     return loaded
 
@@ -563,7 +664,8 @@ def study_group(group: Group, args: argparse.Namespace,
     return s
 
 
-def report(groups: Sequence[Group], studies: Sequence[Study], args: argparse.Namespace) -> None:
+def report(groups: Sequence[Group], studies: Sequence[Study], args: argparse.Namespace,
+           pooled: Sequence[PooledComparison], curves: Sequence[SizeStudy]) -> None:
     """Write the report, print the answers and where the rest is."""
     settings = {"n_resamples": args.bootstrap, "alternative": args.p_value,
                 "resample": " or ".join(sorted({s.resample for s in studies}))}
@@ -571,10 +673,11 @@ def report(groups: Sequence[Group], studies: Sequence[Study], args: argparse.Nam
                  "metrics", "margin", "net_benefit_at", "limit", "cache_only", "subgroups",
                  "protocol"):
         settings[name] = getattr(args, name)
-    files = write_report(args.out, studies, settings, [group.models for group in groups])
+    files = write_report(args.out, studies, settings, [group.models for group in groups], pooled,
+                         curves)
     if "figure3.png" not in files:
         print("no figures: pip install matplotlib", file=sys.stderr)
-    print(console(studies, settings, args.out, files))
+    print(console(studies, settings, args.out, files, first_answers(pooled, curves)))
     if args.predictions or len({s.corpus for s in studies}) > 1:  # AUCs of several test sets
         return
     runs = [run for s in studies for m in s.models for run in m.runs]

@@ -136,6 +136,11 @@ class SizeStudy:
     pairs: tuple[InitPair, ...]
 
 
+def corpus_of(p: Predictions) -> str:
+    """The key of a file's test set; files that do not say are of one."""
+    return p.meta.get("corpus") or "predictions"
+
+
 def sizes_of(predictions: Sequence[Predictions]) -> dict[str, list[int]]:
     """The numbers of training images, ascending, of each corpus with several on purpose.
 
@@ -144,7 +149,7 @@ def sizes_of(predictions: Sequence[Predictions]) -> dict[str, list[int]]:
     sizes: dict[str, set[int]] = {}
     is_axis: dict[str, bool] = {}
     for p in predictions:
-        corpus = p.meta.get("corpus") or "predictions"
+        corpus = corpus_of(p)
         if p.meta.get("images_train"):
             sizes.setdefault(corpus, set()).add(int(p.meta["images_train"]))
         settings = p.meta.get("settings") or {}

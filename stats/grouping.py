@@ -33,17 +33,18 @@ class Group:
 
 def comparison_groups(predictions: Sequence[Predictions], table3: Mapping[str, Labels],
                       overlap: Mapping[str, Labels], *, by_labels: bool,
-                      only_shared: bool = False) -> list[Group]:
+                      only_shared: bool = False, only_common: bool = False) -> list[Group]:
     """Sort `Predictions` into `Group`s of the same test set.
 
     `table3` and `overlap` are dicts of corpus -> labels: all of the paper's corpora, and those that
     they share with MIMIC-CXR. `by_labels` compares models of the same labels only, rather than on
-    the labels that they have in common; `only_shared` keeps those shared with MIMIC-CXR alone. If
-    models were tested on another corpus than their own, the labels that all corpora have are kept.
+    the labels that they have in common; `only_shared` keeps those shared with MIMIC-CXR alone,
+    `only_common` those that all corpora have; these are kept too if models were tested on another
+    corpus than their own.
     """
     check_printable(predictions)
     kept: Mapping[str, Labels] | None = overlap if only_shared else None  # None: all labels
-    if any(p.meta.get("trained_on") for p in predictions):
+    if only_common or any(p.meta.get("trained_on") for p in predictions):
         common = [label for label in merged(predictions[0].labels)
                   if all(label in merged(p.labels) for p in predictions)]
         kept = {p.meta["corpus"]: common for p in predictions}

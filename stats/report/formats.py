@@ -92,7 +92,7 @@ def to_csv(records):
 
 
 def csv_cell(value):
-    """A value as a CSV cell: NaN is blank, and a name that a spreadsheet would compute is quoted."""
+    """A value as a CSV cell: NaN is blank; a name that a spreadsheet would compute gets a quote."""
     if isinstance(value, str) and value.startswith(("=", "+", "-", "@")):
         return f"'{value}"
     return None if value != value else value
