@@ -48,7 +48,8 @@ def matches(pattern: object, node: object, captured: dict[str, ast.expr]) -> boo
         if not isinstance(node, ast.expr):
             return False
         before = captured.setdefault(pattern.id, node)
-        return ast.dump(before) == ast.dump(node)  # a letter that comes twice is the same twice
+        # A letter that comes twice is the same twice, be it read or bound.
+        return ast.unparse(before) == ast.unparse(node)
     if isinstance(pattern, list):
         if not isinstance(node, list) or len(pattern) != len(node):
             return False
