@@ -181,7 +181,7 @@ def main(argv: list[str] | None = None) -> int:
         check_limits(cfg)
         if cfg.val_fraction == 0 and not cfg.split_file:
             raise ValueError("--val-fraction 0: the penalty is chosen on a validation set")
-        return probe(cfg.completed(data.default_root(cfg.data),
+        return probe(cfg.completed(data.default_root(str(cfg.data)),
                                    run_name(cfg.init, cfg.weights, cfg.init_name)))
     except (ValueError, OSError) as error:
         code, problem = 2, str(error)

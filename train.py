@@ -255,7 +255,7 @@ def train_epoch(run: TrainingRun, net: torch.nn.Module, epoch: int, stop: StopRe
         pieces = zip(inputs.tensor_split(n_pieces), labels.tensor_split(n_pieces))
         for number, (piece_inputs, piece_labels) in enumerate(pieces):
             if processes.world > 1:  # gradients are exchanged once, with the last piece
-                net.require_backward_grad_sync = number == n_pieces - 1
+                net.require_backward_grad_sync = number == n_pieces - 1  # type: ignore[assignment]
             with autocast(run.run_config["amp"], device):
                 logits = net(piece_inputs)
             loss = multilabel_loss(logits.float(), piece_labels, pos_weight) * loss_scale
@@ -416,7 +416,7 @@ def run_safely(cfg: Config) -> int:
     """Train, or print the plan; problems become one line on stderr and an exit code."""
     try:
         check_config(cfg)
-        cfg = cfg.completed(data.default_root(cfg.data),
+        cfg = cfg.completed(data.default_root(str(cfg.data)),
                             run_name(cfg.init, cfg.weights, cfg.init_name))
         if cfg.plan:
             return plan(cfg)

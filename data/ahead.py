@@ -1,7 +1,7 @@
 """Work ahead on threads, so that what comes next is ready when it is asked for (no torch)."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -10,7 +10,7 @@ Result = TypeVar("Result")
 
 
 def map_ahead(function: Callable[[Item], Result], items: Iterable[Item], workers: int,
-              count: int) -> Iterator[Result]:
+              count: int) -> Generator[Result, None, None]:
     """``map(function, items)`` on threads, with `count` results at most waiting to be taken."""
     pool = ThreadPoolExecutor(workers)
     pending: deque[Future[Result]] = deque()

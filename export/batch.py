@@ -3,7 +3,7 @@
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
@@ -124,7 +124,8 @@ def is_image(path: str | Path) -> bool:
 
 
 def predictions(model: Predictor, paths: Iterable[str], batch_size: int = 8,
-                workers: int | None = None, any_modality: bool = False) -> Iterator[Result]:
+                workers: int | None = None,
+                any_modality: bool = False) -> Generator[Result, None, None]:
     """Predict many files; yields a `Result` each, in order.
 
     Files are decoded and brought to the model's size on other threads, a few batches ahead. What is

@@ -160,7 +160,7 @@ def kept_rows(path: str, columns: Sequence[str], model: Predictor) -> set[str]:
     count = Counter(row["image"] for row in rows)
     rows = [row for row in rows if count[row["image"]] % len(model.labels) == 0]
     with atomic_write(path, "w") as file:
-        table = csv.DictWriter(file, columns, lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
+        rewritten = csv.DictWriter(file, columns, lineterminator="\n")
+        rewritten.writeheader()
+        rewritten.writerows(rows)
     return {row["image"] for row in rows}

@@ -7,7 +7,7 @@ from datetime import timedelta
 import torch
 
 from models.distributed import Processes
-from models.inference import autocast, full_float32
+from models.inference import Amp, autocast, full_float32
 from models.inits import initialize
 from models.run_files import plural
 from models.run_messages import peak_memory
@@ -17,7 +17,7 @@ from models.vit import VisionTransformer
 
 
 def print_plan(cfg: Config, sets: Mapping[str, LabeledImages], processes: Processes,
-               amp: str) -> None:
+               amp: Amp) -> None:
     """Print what a run takes, its time from one measured step; `sets` has a corpus by split."""
     device = processes.device
     train_set = sets["train"]
@@ -95,7 +95,7 @@ def score_once(model: VisionTransformer, cfg: Config, size: int, device: torch.d
 
 
 def measure_step(model: VisionTransformer, cfg: Config, size: int, device: torch.device,
-                 amp: str) -> float:
+                 amp: Amp) -> float:
     """Seconds of one training step of `size` images."""
     model.to(device).train()
     optimizer = create_optimizer(model, lr=cfg.lr, layer_decay=cfg.layer_decay, freeze=cfg.freeze)

@@ -60,8 +60,8 @@ def stop_signals() -> Iterator[StopRequest]:
             signal.signal(number, handlers_before[number])
 
     handlers_before: dict[int, Any] = {}
-    for number in (signal.SIGTERM, signal.SIGINT):
-        handlers_before[number] = signal.signal(number, request)
+    for stopping in (signal.SIGTERM, signal.SIGINT):
+        handlers_before[stopping] = signal.signal(stopping, request)
     try:
         yield stop
     finally:
