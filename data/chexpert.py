@@ -1,15 +1,18 @@
 """CheXpert of Stanford Hospital."""
 
 import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 from data.corpus import Corpus
 from data.labels import RELEASE_NAMES
-from data.tables import CERTAINTY, Rows, find_table, read_codes, read_csv
+from data.tables import CERTAINTY, Release, Rows, find_table, read_codes, read_csv
 
 # The paper's cohort has none that are uncertain here (recovered: its Tables 1 and 2 then match to
 # the last image).
 CERTAIN_IN_PAPER = ("Cardiomegaly", "Lung Opacity", "Lung Lesion", "Edema", "Pneumonia")
-CERTAIN = [list(RELEASE_NAMES["chexpert"]).index(name) for name in CERTAIN_IN_PAPER]
+COLUMNS = tuple(RELEASE_NAMES["chexpert"])  # of the labels, by the release's names
+CERTAIN = [COLUMNS.index(name) for name in CERTAIN_IN_PAPER]
 UNCERTAIN = f"uncertain in {', '.join(CERTAIN_IN_PAPER[:-1])} or {CERTAIN_IN_PAPER[-1]}"
 # The folders that the release comes in.
 PARTS = ("train", "valid")  # what stands before them in a path is the name of the release's folder
@@ -38,11 +41,13 @@ class CheXpert(Corpus):
     cohorts = ("paper", "all")
 
     @classmethod
-    def prepare_root(cls, root):
+    def prepare_root(cls, root: str | Path) -> Path:
         """The release's folder, or the one that it was unpacked in."""
         root = super().prepare_root(root)
-        folders = [folder for folder in (root, *(root / name for name in FOLDERS))
-                   if any((folder / place).is_file() for place in _places(folder, "train.csv"))]
+        folders = []
+        for folder in (root, *(root / name for name in FOLDERS)):
+            if any((folder / name).is_file() for name in _table_names(folder, "train.csv")):
+                folders.append(folder)
         if root in folders or not folders:
             return root
         if len(folders) > 1:
@@ -51,47 +56,84 @@ class CheXpert(Corpus):
         return folders[0]
 
     @classmethod
-    def read(cls, root, cohort):
-        columns = tuple(RELEASE_NAMES["chexpert"])
-        wanted = ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *columns)
-        train, valid = (find_table(root, *_places(root, f"{part}.csv")) for part in PARTS)
-        rows, expert = Rows(train), 0
+    def read(cls, root: Path, cohort: str) -> Release:
+        train = find_table(root, *_table_names(root, "train.csv"))
+        valid = find_table(root, *_table_names(root, "valid.csv"))
+        rows = Rows(train)
+        n_by_experts = 0
+        columns = ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *COLUMNS)
         for table, official in ((train, ""), (valid, "val")):
-            for where, (path, sex, age, plane, view, *cells) in read_csv(table, wanted):
-                y = read_codes(cells, CERTAINTY, columns, where)
-                parts = path.split("/")
-                start = next((i for i, part in enumerate(parts) if part in PARTS), 0)
-                path = "/".join(parts[start:])
-                patient = next((part for part in parts if part.startswith("patient")), "")
-                left_out = ""
-                if plane == "Lateral":
-                    left_out = "lateral"
-                elif plane != "Frontal" or view not in ("AP", "PA", "LL", "RL"):
-                    left_out = f"unknown view {plane + ' ' + view!r}"
-                elif cohort == "paper" and not official and any(y[i] == -1 for i in CERTAIN):
+            for where, (path, sex, age, plane, view, *cells) in read_csv(table, columns):
+                y = read_codes(cells, CERTAINTY, COLUMNS, where)
+                path = _below_release(path)
+                patient = _patient(path)
+                left_out = _why_left_out(plane, view)
+                if cohort == "paper" and not official and not left_out and is_uncertain(y):
                     left_out = UNCERTAIN
-                expert += bool(official) and not left_out
+                if official and not left_out:
+                    n_by_experts += 1
+                if age == "0":
+                    age = ""
                 rows.add(where, path.rpartition(".")[0], patient, view or plane, path, y, official,
-                         left_out, sex=sex, age="" if age == "0" else age)
-        note = f"frontal images of valid.csv in the validation set: {expert:,}"
+                         left_out, sex=sex, age=age)
+        note = f"frontal images of valid.csv in the validation set: {n_by_experts:,}"
         return rows.release(cls.all_labels(), [note])
 
     @classmethod
-    def candidate_paths(cls, root):
+    def candidate_paths(cls, root: Path) -> Callable[[str], Iterable[str]]:
         """The tree of the tables, or the full resolution's four folders."""
-        homes = {}  # listed once: asking each folder for each study would be 500,000 look-ups
+        # Listed once: asking each folder for each study would be 500,000 look-ups.
+        folders_of: dict[str, list[str]] = {}  # "train/patient00001" -> where that one's images are
         for part, pattern in (("train", "*batch*train*"), ("valid", "*batch*validate*/valid")):
-            for folder in filter(os.path.isdir, sorted(root.glob(pattern))):
-                home = folder.relative_to(root).as_posix()
+            for folder in sorted(root.glob(pattern)):
+                if not folder.is_dir():
+                    continue
+                relative = folder.relative_to(root).as_posix()
                 for patient in os.listdir(folder):
-                    homes.setdefault(f"{part}/{patient}", []).append(f"{home}/{patient}")
+                    folders_of.setdefault(f"{part}/{patient}", []).append(f"{relative}/{patient}")
 
-        def places(path):
+        def candidates(path: str) -> list[str]:
             patient = "/".join(path.split("/")[:2])
-            return *(home + path.removeprefix(patient) for home in homes.get(patient, ())), path
-        return places
+            rest = path.removeprefix(patient)
+            paths = [folder + rest for folder in folders_of.get(patient, ())]
+            return paths + [path]
+        return candidates
 
 
-def _places(root, name):
+def is_uncertain(y: Sequence[float]) -> bool:
+    """Whether the release's codes of an image say uncertain in any of `CERTAIN_IN_PAPER`."""
+    return any(y[column] == -1 for column in CERTAIN)
+
+
+def _why_left_out(plane: str, view: str) -> str:
+    """Why every cohort leaves an image out; "" where it is frontal."""
+    if plane == "Lateral":
+        return "lateral"
+    if plane != "Frontal" or view not in ("AP", "PA", "LL", "RL"):
+        return f"unknown view {plane + ' ' + view!r}"
+    return ""
+
+
+def _below_release(path: str) -> str:
+    """A path of the tables from train/ or valid/ on; as it is where it has neither."""
+    folders = path.split("/")
+    for depth, folder in enumerate(folders):
+        if folder in PARTS:
+            return "/".join(folders[depth:])
+    return path
+
+
+def _patient(path: str) -> str:
+    """The folder of the patient in a path, "" where there is none."""
+    for folder in path.split("/"):
+        if folder.startswith("patient"):
+            return folder
+    return ""
+
+
+def _table_names(root: Path, name: str) -> list[str]:
     """Where a table may be, relative to the root."""
-    return name, *(f"{folder.name}/{name}" for folder in sorted(root.glob("*batch*validate*")))
+    names = [name]
+    for folder in sorted(root.glob("*batch*validate*")):
+        names.append(f"{folder.name}/{name}")
+    return names

@@ -1,8 +1,11 @@
 """ChestX-ray14 of the NIH Clinical Center."""
 
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
 from data.corpus import Corpus
 from data.labels import RELEASE_NAMES
-from data.tables import Rows, find_table, read_csv, read_lines, unread_twins
+from data.tables import Release, Rows, find_table, read_csv, read_lines, unread_twins
 
 TABLES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
 FOLDERS = ("images_*/images", "images_*", "images/images_*/images", "images/images_*",
@@ -24,27 +27,17 @@ class ChestXray14(Corpus):
     access = "ChestX-ray14 is at https://nihcc.app.box.com/v/ChestXray-NIHCC."
 
     @classmethod
-    def read(cls, root, cohort):
-        names, official = RELEASE_NAMES["cxr14"], {}
-        labels = list(names.values())
-        table = find_table(root, *TABLES, *(f"{name}.gz" for name in TABLES))
-        for split, file in (("train", "train_val_list"), ("test", "test_list")):
-            path = find_table(root, f"{file}.txt", f"{file}_NIH.txt")
-            for image in read_lines(path):
-                if official.setdefault(image, split) != split:
-                    raise ValueError(f"{path}: {image} is in train_val_list.txt too")
+    def read(cls, root: Path, cohort: str) -> Release:
+        labels = cls.all_labels()
+        compressed = [f"{name}.gz" for name in TABLES]
+        table = find_table(root, *TABLES, *compressed)
+        official = _read_official_lists(root)
         rows = Rows(table)
         columns = ("Image Index", "Finding Labels", "Patient ID", "View Position")
         optional = ("Patient Gender", "Patient Age")
         for where, cells in read_csv(table, columns, optional, extra="ignore"):
             image, findings, patient, view, sex, age = cells
-            y = [0] * len(labels)
-            for finding in findings.split("|"):
-                if finding not in names:
-                    raise ValueError(f"{where}: unknown label {finding!r}")
-                y[labels.index(names[finding])] = 1
-            if "No Finding" in findings and sum(y) > 1:
-                raise ValueError(f"{where}: 'No Finding' beside a finding in {findings!r}")
+            y = _read_findings(findings, labels, where)
             if image not in official:
                 raise ValueError(f"{where}: {image} is in neither train_val_list.txt nor "
                                  "test_list.txt")
@@ -58,12 +51,41 @@ class ChestXray14(Corpus):
         return rows.release(labels, unread_twins(table))
 
     @classmethod
-    def candidate_paths(cls, root):
+    def candidate_paths(cls, root: Path) -> Callable[[str], Iterable[str]]:
         """One folder, or the archives' twelve, or Kaggle's; those that hold an image."""
         folders = ["images", "images/images", ""]
         for pattern in FOLDERS:
             folders += sorted(entry.relative_to(root).as_posix() for entry in root.glob(pattern))
         # Most of these hold no image, and each would be asked for every image.
-        folders = [f"{folder}/".lstrip("/") for folder in folders
-                   if any((root / folder).glob("*.png"))]
-        return lambda path: [folder + path.removeprefix("images/") for folder in folders] or [path]
+        prefixes = []
+        for folder in folders:
+            if any((root / folder).glob("*.png")):
+                prefixes.append(f"{folder}/" if folder else "")
+
+        def candidates(path: str) -> list[str]:
+            name = path.removeprefix("images/")
+            return [prefix + name for prefix in prefixes] or [path]
+        return candidates
+
+
+def _read_official_lists(root: Path) -> dict[str, str]:
+    """The split of each image, "train" or "test", as the two official lists give it."""
+    official: dict[str, str] = {}
+    for split, name in (("train", "train_val_list"), ("test", "test_list")):
+        path = find_table(root, f"{name}.txt", f"{name}_NIH.txt")
+        for image in read_lines(path):
+            if official.setdefault(image, split) != split:
+                raise ValueError(f"{path}: {image} is in train_val_list.txt too")
+    return official
+
+
+def _read_findings(findings: str, labels: tuple[str, ...], where: str) -> list[int]:
+    """0 or 1 for each of the labels, from a cell such as "Effusion|Mass"."""
+    y = [0] * len(labels)
+    for finding in findings.split("|"):
+        if finding not in RELEASE_NAMES["cxr14"]:
+            raise ValueError(f"{where}: unknown label {finding!r}")
+        y[labels.index(RELEASE_NAMES["cxr14"][finding])] = 1
+    if "No Finding" in findings and sum(y) > 1:
+        raise ValueError(f"{where}: 'No Finding' beside a finding in {findings!r}")
+    return y

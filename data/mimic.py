@@ -1,15 +1,18 @@
 """MIMIC-CXR-JPG of Beth Israel Deaconess Medical Center."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from data.chexpert import CERTAIN, UNCERTAIN
+from data.chexpert import CERTAIN, UNCERTAIN, is_uncertain
 from data.corpus import Corpus
 from data.labels import RELEASE_NAMES, check_label_names, resolve_uncertain
 from data.tables import (
     CERTAINTY,
+    Release,
     Rows,
     check_id,
     find_table,
@@ -20,6 +23,7 @@ from data.tables import (
 )
 from data.views import classify_view
 
+COLUMNS = tuple(RELEASE_NAMES["mimic"])  # of the labels, by the release's names
 OFFICIAL = {"train": "train", "validate": "val", "test": "test"}
 
 
@@ -45,70 +49,60 @@ class MimicCXR(Corpus):
     cohorts = ("paper", "all", "official")
 
     @classmethod
-    def read(cls, root, cohort):
-        columns = tuple(RELEASE_NAMES["mimic"])
-        labels, metadata = _find_table(root, "chexpert"), _find_table(root, "metadata")
+    def read(cls, root: Path, cohort: str) -> Release:
+        labels = _find_table(root, "chexpert")
+        metadata = _find_table(root, "metadata")
         tables = [labels, metadata]
-        studies, official = {}, {}
-        wanted = ("subject_id", "study_id", *columns)
-        for where, (subject, study, *cells) in read_csv(labels, wanted):
-            if (subject, study) in studies:
-                raise ValueError(f"{where}: study {study} of subject {subject} is there twice")
-            check_id(subject, "patient", where)
-            check_id(study, "study", where)
-            studies[subject, study] = read_codes(cells, CERTAINTY, columns, where)
+        codes_of = _read_studies(labels)
+        official: dict[str, str] = {}
         if cohort == "official":
-            table = _find_table(root, "split")
-            tables.append(table)
-            for where, (image, split) in read_csv(table, ("dicom_id", "split"), extra="ignore"):
-                of = OFFICIAL.get(split)
-                if of is None or official.setdefault(image, of) != of:
-                    raise ValueError(f"{where}: split is {split!r}, expected one of "
-                                     f"{', '.join(OFFICIAL)}, and one for {image}")
-
-        rows, people, blank = Rows(metadata), _patients(root), (0.0,) * len(columns)
-        wanted = ("dicom_id", "subject_id", "study_id", "ViewPosition")
-        for where, cells in read_csv(metadata, wanted, ("StudyDate",), extra="ignore"):
+            split = _find_table(root, "split")
+            tables.append(split)
+            official = _read_official(split)
+        people = _read_people(root)
+        rows = Rows(metadata)
+        unlabeled = (0.0,) * len(COLUMNS)  # of rows that are left out or refused
+        columns = ("dicom_id", "subject_id", "study_id", "ViewPosition")
+        for where, cells in read_csv(metadata, columns, ("StudyDate",), extra="ignore"):
             image, subject, study, view, date = cells
             check_id(study, "study", where)
-            y = studies.get((subject, study)) if subject else blank  # `Rows` refuses no subject
-            left_out = (f"view {view}" if classify_view(view) == "other" else
-                        f"unknown view {view!r}" if view not in ("AP", "PA") else
-                        "no labels of its study" if y is None else
-                        UNCERTAIN if cohort == "paper" and any(y[i] == -1 for i in CERTAIN) else "")
+            # A row without a subject is refused by `Rows`, for that rather than for its study.
+            y = codes_of.get((subject, study)) if subject else unlabeled
             if cohort == "official" and image not in official:
                 raise ValueError(f"{where}: image {image} is not in the split table")
             path = f"files/p{subject[:2]}/p{subject}/s{study}/{image}.jpg"
-            sex, age, year = people.get(subject, ("", "", 0))
-            if year:
-                age = str(age + int(date[:4]) - year) if date[:4].isdecimal() else ""
-            rows.add(where, image, subject, view, path, y or blank, official.get(image, ""),
-                     left_out, sex=sex, age=age)
+            person = people.get(subject)
+            rows.add(where, image, subject, view, path, y or unlabeled, official.get(image, ""),
+                     _why_left_out(view, y, cohort), sex=person.sex if person else "",
+                     age=_age_in(date, person))
         notes = unread_twins(*tables)
         if cohort == "paper":
             notes.append("cohort paper is a guess for MIMIC-CXR: CheXpert's rule")
         return rows.release(cls.all_labels(), notes)
 
     @classmethod
-    def rules(cls, release):
-        """{rule: which of a release's rows it takes}, to find that of the paper's cohort."""
+    def rules(cls, release: Release) -> dict[str, np.ndarray]:
+        """{rule: which of a release's N rows it takes (N,)}, to find that of the paper's cohort."""
         # The percentages that the paper prints clearly fit a cohort of 215,089 to 215,397 images.
         frontal = release.left_out == ""
-        y, rows = release.table.y, np.flatnonzero(frontal)
-        sure = frontal & ~(y[:, CERTAIN] == -1).any(axis=1)
+        y = release.table.y
+        certain = frontal & ~(y[:, CERTAIN] == -1).any(axis=1)
+        rows = np.flatnonzero(frontal)
         studies = [path.split("/")[3] for path in release.table.path[rows]]
-        _, begin, number, images = np.unique(studies, return_index=True, return_inverse=True,
-                                             return_counts=True)
-        first, single = np.zeros((2, len(y)), bool)
-        first[rows[begin]] = True
-        single[rows] = images[number] == 1
+        _, first_of_study, study_of_row, images_of_study = np.unique(
+            studies, return_index=True, return_inverse=True, return_counts=True)
+        first = np.zeros(len(y), bool)
+        first[rows[first_of_study]] = True
+        single = np.zeros(len(y), bool)
+        single[rows] = images_of_study[study_of_row] == 1
         return {
-            "AP and PA": frontal, "without uncertain in CheXpert's five": sure,
+            "AP and PA": frontal,
+            "without uncertain in CheXpert's five": certain,
             "without uncertain in any label": frontal & ~(y == -1).any(axis=1),
             "the first frontal image of each study": first,
             "studies with a single frontal image": single,
-            "first image, without uncertain in the five": first & sure,
-            "single frontal image, without uncertain in the five": single & sure}
+            "first image, without uncertain in the five": first & certain,
+            "single frontal image, without uncertain in the five": single & certain}
 
 
 # The radiologist's labels of 687 test studies: a column is called otherwise than in the release's.
@@ -153,19 +147,75 @@ def read_expert_labels(path: Path, uncertain: str = "zeros") -> ExpertLabels:
     return ExpertLabels(studies, labels, y)
 
 
-def _find_table(root, name):
+def _find_table(root: Path, name: str) -> Path:
     return find_table(root, f"mimic-cxr-2.0.0-{name}.csv.gz", f"mimic-cxr-2.0.0-{name}.csv")
 
 
-def _patients(root):
-    """subject_id -> (sex, age in the year, year), from MIMIC-IV, where it is there."""
-    places = [root / name for name in ("patients.csv.gz", "patients.csv", "hosp/patients.csv.gz")]
-    table = next((path for path in places if path.is_file()), None)
-    wanted = ("subject_id", "gender", "anchor_age", "anchor_year")
-    patients = {}
-    for where, (subject, sex, *numbers) in read_csv(table, wanted, extra="ignore") if table else ():
+def _read_studies(labels: Path) -> dict[tuple[str, str], tuple[float, ...]]:
+    """The label codes of each (subject, study)."""
+    codes_of: dict[tuple[str, str], tuple[float, ...]] = {}
+    for where, cells in read_csv(labels, ("subject_id", "study_id", *COLUMNS)):
+        subject, study, *label_cells = cells
+        if (subject, study) in codes_of:
+            raise ValueError(f"{where}: study {study} of subject {subject} is there twice")
+        check_id(subject, "patient", where)
+        check_id(study, "study", where)
+        codes_of[subject, study] = read_codes(label_cells, CERTAINTY, COLUMNS, where)
+    return codes_of
+
+
+def _read_official(table: Path) -> dict[str, str]:
+    """The release's own split of each image."""
+    official: dict[str, str] = {}
+    for where, (image, name) in read_csv(table, ("dicom_id", "split"), extra="ignore"):
+        split = OFFICIAL.get(name)
+        if split is None or official.setdefault(image, split) != split:
+            raise ValueError(f"{where}: split is {name!r}, expected one of "
+                             f"{', '.join(OFFICIAL)}, and one for {image}")
+    return official
+
+
+def _why_left_out(view: str, y: Sequence[float] | None, cohort: str) -> str:
+    """Why a cohort leaves an image out, "" where it is in; `y` is None without labels."""
+    if classify_view(view) == "other":
+        return f"view {view}"
+    if view not in ("AP", "PA"):
+        return f"unknown view {view!r}"
+    if y is None:
+        return "no labels of its study"
+    if cohort == "paper" and is_uncertain(y):
+        return UNCERTAIN
+    return ""
+
+
+class Person(NamedTuple):
+    """A row of MIMIC-IV's patients; the year, of which the age is, is shifted as all dates are."""
+
+    sex: str
+    age: int
+    year: int
+
+
+def _read_people(root: Path) -> dict[str, Person]:
+    """The people by subject_id, from MIMIC-IV; none where its table is not there."""
+    people: dict[str, Person] = {}
+    for name in ("patients.csv.gz", "patients.csv", "hosp/patients.csv.gz"):
+        if (root / name).is_file():
+            table = root / name
+            break
+    else:
+        return people
+    columns = ("subject_id", "gender", "anchor_age", "anchor_year")
+    for where, (subject, sex, age, year) in read_csv(table, columns, extra="ignore"):
         try:
-            patients[subject] = sex, *map(int, numbers)
+            people[subject] = Person(sex, int(age), int(year))
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from None
-    return patients
+    return people
+
+
+def _age_in(study_date: str, person: Person | None) -> str:
+    """The age at a study, as a cell; "" where the person or the date is not known."""
+    if person is None or not study_date[:4].isdecimal():
+        return ""
+    return str(person.age + int(study_date[:4]) - person.year)

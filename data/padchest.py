@@ -3,10 +3,11 @@
 import csv
 import re
 from ast import literal_eval
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from data.corpus import Corpus
-from data.tables import Rows, find_table, read_csv, unread_twins
+from data.tables import Release, Rows, find_table, read_csv, unread_twins
 
 TABLE = "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv"
 FRONTAL = ("PA", "AP", "AP_horizontal")
@@ -17,10 +18,12 @@ OTHER_VIEWS = ("L", "COSTAL", "EXCLUDE", "UNK")
 # Nodule/mass and "abnormal foreign body" normal. And the exact terms: the finding with all its
 # descendants in the tree that PadChest's authors published, manual_review/trees_code.txt of
 # https://github.com/auriml/Rx-thorax-automatic-captioning; "nodule" and "mass" are two branches.
+SUBSTRINGS: dict[str, tuple[str, ...]] = {}
+TERMS: dict[str, tuple[str, ...]] = {}
 with open(Path(__file__).with_name("padchest_terms.csv"), newline="") as _file:
-    _rows = list(csv.DictReader(_file))
-SUBSTRINGS, TERMS = ({row["label"]: tuple(row[rule].split("|")) for row in _rows}
-                     for rule in ("paper", "exact"))
+    for _label in csv.DictReader(_file):
+        SUBSTRINGS[_label["label"]] = tuple(_label["paper"].split("|"))
+        TERMS[_label["label"]] = tuple(_label["exact"].split("|"))
 
 
 class PadChest(Corpus):
@@ -42,54 +45,78 @@ class PadChest(Corpus):
     cohorts = ("paper", "exact")
 
     @classmethod
-    def all_labels(cls):
+    def all_labels(cls) -> tuple[str, ...]:
         return tuple(SUBSTRINGS)
 
     @classmethod
-    def read(cls, root, cohort):
-        inside = sorted(path.relative_to(root).as_posix() for path in root.glob(f"*/{TABLE}*"))
-        table = find_table(root, TABLE, TABLE + ".gz", *inside)
-        rows, nameless, read_before = Rows(table), 0, {}
+    def read(cls, root: Path, cohort: str) -> Release:
+        in_folders = sorted(path.relative_to(root).as_posix() for path in root.glob(f"*/{TABLE}*"))
+        table = find_table(root, TABLE, TABLE + ".gz", *in_folders)
+        rows = Rows(table)
+        without_image_id = 0
+        codes: dict[str, tuple[int, ...]] = {}  # of each Labels cell: many are alike
         columns = ("ImageID", "ImageDir", "PatientID", "Projection", "Labels")
         optional = ("PatientSex_DICOM", "StudyDate_DICOM", "PatientBirth")
         for where, cells in read_csv(table, columns, optional, extra="ignore"):
             cells = ["" if cell == "nan" else cell for cell in cells]
-            image, folder, patient, view, cell, sex, date, birth = cells
+            image, folder, patient, view, labels_cell, sex, date, birth = cells
             if not image:
-                nameless += 1
+                without_image_id += 1
                 continue
-            left_out = (f"view {view}" if view in OTHER_VIEWS else
-                        f"unknown view {view!r}" if view not in FRONTAL else
-                        "the Labels cell is empty" if not cell else "")
-            if cell not in read_before:
-                read_before[cell] = _read_labels(cell, cohort, where)
-            path = f"{folder.removesuffix('.0')}/{image}" if folder else image
-            known = date[:4].isdecimal() and birth[:4].isdecimal()  # 20140915 and 1930.0
-            rows.add(where, image, patient, view, path, read_before[cell], "", left_out, sex=sex,
-                     age=str(int(date[:4]) - int(birth[:4])) if known else "")
+            if labels_cell not in codes:
+                codes[labels_cell] = _read_labels(labels_cell, cohort, where)
+            path = image
+            if folder:
+                path = f"{folder.removesuffix('.0')}/{image}"
+            rows.add(where, image, patient, view, path, codes[labels_cell],
+                     left_out=_why_left_out(view, labels_cell), sex=sex, age=_age(date, birth))
         notes = unread_twins(table)
-        if nameless:
-            notes.append(f"rows ignored: {nameless:,} (without an ImageID)")
+        if without_image_id:
+            notes.append(f"rows ignored: {without_image_id:,} (without an ImageID)")
         return rows.release(cls.all_labels(), notes)
 
     @classmethod
-    def candidate_paths(cls, root):
+    def candidate_paths(cls, root: Path) -> Callable[[str], Iterable[str]]:
         """In the release's numbered folders, in images/, or flat."""
-        def places(path):
+        def candidates(path: str) -> tuple[str, ...]:
             folder, _, name = path.rpartition("/")
             return path, f"images/{path}", f"images/{name}", name, f"{folder}/{path}".lstrip("/")
-        return places
+        return candidates
 
 
-def _read_labels(cell, cohort, where):
+def _why_left_out(view: str, labels_cell: str) -> str:
+    """Why the cohort leaves a row out; "" where it is in."""
+    if view in OTHER_VIEWS:
+        return f"view {view}"
+    if view not in FRONTAL:
+        return f"unknown view {view!r}"
+    if not labels_cell:
+        return "the Labels cell is empty"
+    return ""
+
+
+def _age(study_date: str, birth_year: str) -> str:
+    """The years between cells such as 20140915 and 1930.0; "" where one of them is no date."""
+    study, birth = study_date[:4], birth_year[:4]
+    if not study.isdecimal() or not birth.isdecimal():
+        return ""
+    return str(int(study) - int(birth))
+
+
+def _read_labels(cell: str, cohort: str, where: str) -> tuple[int, ...]:
     """0 or 1 for each label, from the text of a Labels cell."""
+    y = []
     if cohort == "paper":
-        return tuple(int(any(text in cell for text in texts)) for texts in SUBSTRINGS.values())
+        for substrings in SUBSTRINGS.values():
+            y.append(int(any(text in cell for text in substrings)))
+        return tuple(y)
     try:  # "nan" stands for a report without a term
-        terms = literal_eval(re.sub(r"\bnan\b(?=\s*[],])", "''", cell or "[]"))
-        if not isinstance(terms, list):
+        listed = literal_eval(re.sub(r"\bnan\b(?=\s*[],])", "''", cell or "[]"))
+        if not isinstance(listed, list):
             raise TypeError
-        terms = {" ".join(term.split()) for term in terms}
+        terms = {" ".join(term.split()) for term in listed}
     except (ValueError, SyntaxError, AttributeError, TypeError):
         raise ValueError(f"{where}: Labels is no list of terms: {cell[:60]!r}") from None
-    return tuple(int(not terms.isdisjoint(wanted)) for wanted in TERMS.values())
+    for wanted in TERMS.values():
+        y.append(int(not terms.isdisjoint(wanted)))
+    return tuple(y)

@@ -1,8 +1,11 @@
 """UKA-CXR of University Hospital Aachen, read from one documented table."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from data.custom import Custom
 from data.labels import HEART_SIZE, NOT_UNCERTAIN, SEVERITY, TABLE3
-from data.tables import read_codes
+from data.tables import Table, read_codes
 
 
 class UkaCXR(Custom):
@@ -26,18 +29,25 @@ class UkaCXR(Custom):
     derived = ("No finding",)
 
     @classmethod
-    def label_columns(cls, table):
+    def label_columns(cls, table: Path) -> list[str]:
         return [name for name in TABLE3["ukacxr"] if name not in cls.derived]
 
     @classmethod
-    def read_labels(cls, cells, columns, where):
-        y = read_codes(cells[:1], HEART_SIZE, columns, where)
-        y += read_codes(cells[1:], SEVERITY, columns[1:], where)
-        return *y, 0 if 1 in y else NOT_UNCERTAIN if -1 in y else 1
+    def read_labels(cls, cells: Sequence[str], columns: Sequence[str],
+                    where: str) -> tuple[float, ...]:
+        heart = read_codes(cells[:1], HEART_SIZE, columns, where)  # the first column
+        findings = heart + read_codes(cells[1:], SEVERITY, columns[1:], where)
+        if 1 in findings:
+            no_finding = 0
+        elif -1 in findings:
+            no_finding = NOT_UNCERTAIN
+        else:
+            no_finding = 1
+        return (*findings, no_finding)
 
     @classmethod
-    def left_out(cls, view):
+    def left_out(cls, view: str) -> str:
         return "" if view in ("AP", "PA") else f"unknown view {view!r}"
 
-    def check_labels(self, table):
+    def check_labels(self, table: Table) -> None:
         """A small set may lack a finding."""

@@ -1,14 +1,29 @@
 """VinDr-CXR of VinBigData, Vietnam."""
 
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
 
 from data.corpus import Corpus
 from data.files import IMAGE_SUFFIXES
 from data.labels import RELEASE_NAMES
-from data.tables import BINARY, Rows, find_table, read_age, read_codes, read_csv, read_sex
+from data.tables import (
+    BINARY,
+    Release,
+    Rows,
+    Table,
+    find_table,
+    read_age,
+    read_codes,
+    read_csv,
+    read_sex,
+)
 
 OTHER = ("Other diseases", "Other disease")  # the column's name differs between the tables
 COLUMNS = [name for name in RELEASE_NAMES["vindr"] if name not in OTHER]
+ALL_COLUMNS = (*COLUMNS, OTHER[0])  # in the order of what `_read_table` gives
 READERS = 3
 
 
@@ -30,50 +45,41 @@ class VinDrCXR(Corpus):
     access = "VinDr-CXR is at https://physionet.org/content/vindr-cxr/1.0.0/ after credentialing."
 
     @classmethod
-    def read(cls, root, cohort):
-        train, test = ([f"{folder}image_labels_{part}.csv" for folder in (
-            "annotations/", "", f"{part}/")] for part in ("train", "test"))
+    def read(cls, root: Path, cohort: str) -> Release:
+        train_names = _table_names("train")
         boxes = root / "train.csv"
-        if boxes.is_file() and not any((root / name).is_file() for name in train):
+        if boxes.is_file() and not any((root / name).is_file() for name in train_names):
             raise FileNotFoundError(f"{boxes}: Kaggle's VinBigData has boxes of the training "
                                     f"images, but not the image-level labels. {cls.access}")
-        train, test = find_table(root, *train), find_table(root, *test)
-        rows, names = Rows(train), cls.all_labels()
-        ours = [RELEASE_NAMES["vindr"][column] for column in (*COLUMNS, OTHER[0])]
-
-        def merge(y):  # after the vote: readers agree on a label of the release, not on one of ours
-            positive = {name for name, yes in zip(ours, y) if yes}
-            return [int(name in positive) for name in names]
-
-        votes = {}
-        for where, (image, reader), y in cls._read_labels(train, ("image_id", "rad_id")):
-            _, given = votes.setdefault(image, (where, {}))
-            if not reader or reader in given:
-                raise ValueError(f"{where}: reader {reader!r} of image {image} is blank or listed "
-                                 "twice")
-            given[reader] = y
-        for image, (where, given) in votes.items():
-            if len(given) != READERS:
-                raise ValueError(f"{where}: image {image} has {len(given)} readers, expected "
-                                 f"{READERS}")
-            y = [2 * sum(said) > READERS for said in zip(*given.values())]
-            rows.add(where, image, image, "PA", f"train/{image}.dicom", merge(y), "train")
-        for where, (image,), y in cls._read_labels(test, ("image_id",)):
-            rows.add(where, image, image, "PA", f"test/{image}.dicom", merge(y), "test")
+        train = find_table(root, *train_names)
+        test = find_table(root, *_table_names("test"))
+        rows = Rows(train)
+        for image, readings in _read_readings(train).items():
+            if len(readings.findings) != READERS:
+                raise ValueError(f"{readings.where}: image {image} has {len(readings.findings)} "
+                                 f"readers, expected {READERS}")
+            votes = np.sum(list(readings.findings.values()), axis=0)
+            y = cls._merge(2 * votes > READERS)
+            rows.add(readings.where, image, image, "PA", f"train/{image}.dicom", y, "train")
+        for where, (image,), findings in _read_table(test, ("image_id",)):
+            y = cls._merge(findings)
+            rows.add(where, image, image, "PA", f"test/{image}.dicom", y, "test")
         note = "the release has no patient ids: splits and bootstrap resamples are by image"
-        return rows.release(names, [note])
+        return rows.release(cls.all_labels(), [note])
 
     @classmethod
-    def _read_labels(cls, path, ids):
-        """Yield (where, id cells, 0 or 1 for each of `COLUMNS` and other diseases)."""
-        where = None
-        for where, (*cells, one, other) in read_csv(path, (*ids, *COLUMNS), OTHER):
-            said = (*cells[len(ids):], one or other)
-            yield where, cells[:len(ids)], read_codes(said, BINARY, (*COLUMNS, OTHER[0]), where)
-        if not where:
-            raise ValueError(f"{path}: has no rows")
+    def _merge(cls, findings: Sequence[float]) -> list[int]:
+        """0 or 1 for each of our labels, from one for each of `ALL_COLUMNS`.
 
-    def with_people(self, table):
+        Done after the vote: readers agree on a label of the release, not on one of ours.
+        """
+        positive = set()
+        for column, is_positive in zip(ALL_COLUMNS, findings):
+            if is_positive:
+                positive.add(RELEASE_NAMES["vindr"][column])
+        return [int(name in positive) for name in cls.all_labels()]
+
+    def with_people(self, table: Table) -> Table:
         """Sex and age from the headers of the DICOM files, where these have them."""
         try:
             from pydicom import dcmread
@@ -84,14 +90,59 @@ class VinDrCXR(Corpus):
             try:
                 header = dcmread(self.root / path, stop_before_pixels=True,
                                  specific_tags=["PatientSex", "PatientAge"])
-                sex, age = (str(header.get(key, "")) for key in ("PatientSex", "PatientAge"))
+                sex = str(header.get("PatientSex", ""))
+                age = str(header.get("PatientAge", ""))
             except Exception:  # absent, converted, or damaged, which pydicom says in many ways
                 continue
             sexes[i], ages[i] = read_sex(sex), read_age(age)
         return replace(table, sex=sexes, age=ages)
 
     @classmethod
-    def candidate_paths(cls, root):
+    def candidate_paths(cls, root: Path) -> Callable[[str], Iterable[str]]:
         """DICOM, or converted."""
-        suffixes = (*IMAGE_SUFFIXES, *map(str.upper, IMAGE_SUFFIXES))
-        return lambda path: [path.removesuffix(".dicom") + suffix for suffix in suffixes]
+        suffixes = [*IMAGE_SUFFIXES, *map(str.upper, IMAGE_SUFFIXES)]
+
+        def candidates(path: str) -> list[str]:
+            stem = path.removesuffix(".dicom")
+            return [stem + suffix for suffix in suffixes]
+        return candidates
+
+
+@dataclass
+class Readings:
+    """What the readers of a training image gave."""
+
+    where: str  # the image's first row, as errors call it
+    findings: dict[str, tuple[float, ...]]  # by reader: 0 or 1 for each of `ALL_COLUMNS`
+
+
+def _read_readings(path: Path) -> dict[str, Readings]:
+    """The readings of each training image; ValueError for a reader who is blank or comes twice."""
+    images: dict[str, Readings] = {}
+    for where, (image, reader), findings in _read_table(path, ("image_id", "rad_id")):
+        readings = images.setdefault(image, Readings(where, {}))
+        if not reader or reader in readings.findings:
+            raise ValueError(f"{where}: reader {reader!r} of image {image} is blank or listed "
+                             "twice")
+        readings.findings[reader] = findings
+    return images
+
+
+def _read_table(path: Path, id_columns: Sequence[str]
+                ) -> Iterator[tuple[str, list[str], tuple[float, ...]]]:
+    """Yield (where, cells of the id columns, 0 or 1 for each of `ALL_COLUMNS`) of every row."""
+    is_empty = True
+    for where, cells in read_csv(path, (*id_columns, *COLUMNS), OTHER):
+        is_empty = False
+        ids = cells[:len(id_columns)]
+        findings = cells[len(id_columns):-len(OTHER)]
+        other = cells[-2] or cells[-1]  # whichever of the two columns the table has
+        yield where, ids, read_codes([*findings, other], BINARY, ALL_COLUMNS, where)
+    if is_empty:
+        raise ValueError(f"{path}: has no rows")
+
+
+def _table_names(part: str) -> list[str]:
+    """Where the table of a part ("train" or "test") may be, relative to the root."""
+    name = f"image_labels_{part}.csv"
+    return [f"annotations/{name}", name, f"{part}/{name}"]
