@@ -54,7 +54,7 @@ def check_label_names(labels: Sequence[str], source: Path | str = "") -> None:
         stripped_names.add(stripped)
 
 
-def shared_with_mimic(names):
+def shared_with_mimic(names: Sequence[str]) -> tuple[str, ...]:
     """Those that MIMIC-CXR has too, in their order; UKA-CXR's right and left are merged."""
     merged = dict.fromkeys(name.removesuffix(" right").removesuffix(" left") for name in names)
     return tuple(name for name in merged if name in TABLE3["mimic"])
@@ -63,9 +63,13 @@ def shared_with_mimic(names):
 MIMIC_OVERLAP = {corpus: shared_with_mimic(names) for corpus, names in TABLE3.items()}  # Table 5
 
 
-def _names(text):
+def _names(text: str) -> dict[str, str]:
     """{a release's own name: ours} of "own=ours|own|...", where ours may be the same."""
-    return {own: ours or own for own, _, ours in (pair.partition("=") for pair in text.split("|"))}
+    names = {}
+    for pair in text.split("|"):
+        own, _, ours = pair.partition("=")
+        names[own] = ours or own
+    return names
 
 
 # Every label of each release (PadChest's are in data/padchest.py).
@@ -99,11 +103,12 @@ NOT_UNCERTAIN = -2  # code of a "No finding" that holds unless an uncertain find
 UNKNOWN = -3  # code of a blank that stands for nothing known, rather than for no mention
 
 
-def choose_labels(corpus, labels, have=()):
+def choose_labels(corpus: str, labels: str | Sequence[str], have: Sequence[str] = ()) -> list[str]:
     """The list of names that `labels` stands for; ValueError for an unknown word or doubled names.
 
     `labels` is "table3" (of a corpus that is not the paper's, all that the tables have),
-    "mimic-overlap" (those of them that MIMIC-CXR has too), "all" or a sequence of names.
+    "mimic-overlap" (those of them that MIMIC-CXR has too), "all" or a sequence of names; `have` is
+    what the tables have.
     """
     if not isinstance(labels, str):
         names = list(labels)
@@ -121,29 +126,32 @@ def choose_labels(corpus, labels, have=()):
     return list(lists[labels])
 
 
-def select_labels(y, have, want, corpus):
+def select_labels(y: np.ndarray, have: Sequence[str], want: Sequence[str],
+                  corpus: str) -> np.ndarray:
     """The columns `want` of a label matrix (N, K) with the columns `have`, as (N, L) float32.
 
     Codes are 1 positive, 0 negative, -1 uncertain, NaN blank. The sides merge where no side is
     asked for: "Pleural effusion" of a corpus that has it per side is positive if either side is,
     else uncertain if either side is, else unknown (NaN) if either side is blank, else negative.
     """
-    of = dict(zip(have, y.T))
+    column_of = dict(zip(have, y.T))
     columns = []
     for name in want:
-        if name in of:
-            columns.append(of[name])
-        elif f"{name} right" in of and f"{name} left" in of:
-            right, left = of[f"{name} right"], of[f"{name} left"]
-            either = [(right == code) | (left == code) for code in (1, -1)]
-            either.append(np.isnan(right) | np.isnan(left))
-            columns.append(np.select(either, [1.0, -1.0, np.nan], 0.0))
+        if name in column_of:
+            columns.append(column_of[name])
+        elif f"{name} right" in column_of and f"{name} left" in column_of:
+            right, left = column_of[f"{name} right"], column_of[f"{name} left"]
+            positive = (right == 1) | (left == 1)
+            uncertain = (right == -1) | (left == -1)
+            blank = np.isnan(right) | np.isnan(left)
+            merged = np.select([positive, uncertain, blank], [1.0, -1.0, np.nan], 0.0)
+            columns.append(merged)
         else:
             raise ValueError(f"labels: {corpus} has no {name!r}; it has {', '.join(have)}")
     return np.stack(columns, axis=1).astype(np.float32)
 
 
-def resolve_uncertain(y, uncertain):
+def resolve_uncertain(y: np.ndarray, uncertain: str) -> np.ndarray:
     """Turn release codes (N, L) into training labels, float32 in {0, 1, NaN}.
 
     `uncertain` says what -1 becomes: "zeros" 0 (the paper), "ones" 1, "ignore" NaN, which loss and
