@@ -13,6 +13,7 @@ View = Literal["frontal", "other", "unknown"]
 
 FRONTAL_WORDS = ("AP", "PA", "FRONTAL", "ANTEROPOSTERIOR", "POSTEROANTERIOR", "ANTERO-POSTERIOR",
                  "POSTERO-ANTERIOR")
+WORD_SEPARATORS = r"[\s_,;()]+"  # a regular expression, for JavaScript as well
 # One of these, and it is no plain frontal view, whatever else is said: "AP LLD" lies on a side.
 OTHER_WORDS = ("L", "R", "LL", "RL", "LAT", "LATERAL", "XTABLE", "CROSSTABLE", "CROSS-TABLE",
                "LLD", "RLD", "DECUBITUS", "DECUB", "LAO", "RAO", "LPO", "RPO", "LLO", "RLO",
@@ -29,7 +30,7 @@ OTHER_PARTS = ("KNEE", "BREAST", "CSPINE", "TSPINE", "LSPINE", "SPINE", "SKULL",
 
 def words_of(text: str) -> list[str]:
     """The words of a tag or a cell, in capitals."""
-    return [word for word in re.split(r"[\s_,;()]+", text.upper()) if word]
+    return [word for word in re.split(WORD_SEPARATORS, text.upper()) if word]
 
 
 def classify_view(text: str) -> View:

@@ -158,3 +158,141 @@ def test_from_the_network_each_library_is_pinned(tmp_path):
         assert one["url"].startswith("https://cdn.jsdelivr.net/npm/") and "@1." in one["url"]
         assert len(base64.b64decode(one["integrity"].removeprefix("sha384-"))) == 48
     assert "https://cdn.jsdelivr.net/npm/" in (tmp_path / "site" / "index.html").read_text()
+
+
+def plain_dicom(**changes):
+    """An uncompressed 12-bit radiograph (140, 120), with changed elements; None deletes one."""
+    pydicom = pytest.importorskip("pydicom")
+    dataset = pydicom.Dataset()
+    dataset.file_meta = pydicom.dataset.FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    dataset.SOPClassUID = pydicom.uid.DigitalXRayImageStorageForPresentation
+    dataset.SOPInstanceUID = "1.2.3"
+    dataset.Modality, dataset.PhotometricInterpretation = "DX", "MONOCHROME2"
+    pixels = radiograph(140, 120, 5, 4095).astype(np.uint16)
+    dataset.Rows, dataset.Columns = pixels.shape
+    dataset.SamplesPerPixel, dataset.PixelRepresentation = 1, 0
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 12, 11
+    dataset.add_new("PixelData", "OW", pixels.tobytes())
+    for keyword, value in changes.items():
+        if value is None:
+            delattr(dataset, keyword)
+        else:
+            setattr(dataset, keyword, value)
+    return dataset
+
+
+def write_dicoms(folder, variants):
+    folder.mkdir()
+    for name, changes in variants.items():
+        plain_dicom(**changes).save_as(folder / f"{name}.dcm", enforce_file_format=True)
+
+
+def padded(value, signed=False):
+    """Pixels with a border of padding, and the elements that say so."""
+    pixels = radiograph(140, 120, 5, 4095).astype(np.int32)
+    pixels -= 1500 if signed else 0
+    pixels[:6] = pixels[-6:] = pixels[:, :6] = pixels[:, -6:] = value
+    return dict(PixelData=(pixels & 0xFFFF).astype(np.uint16).tobytes())
+
+
+def code(meaning):
+    pydicom = pytest.importorskip("pydicom")
+    item = pydicom.Dataset()
+    item.CodeMeaning = meaning
+    return dict(ViewCodeSequence=[item])
+
+
+def site_of(tmp_path, libraries):
+    model, site = write_model(tmp_path / "model.onnx"), tmp_path / "site"
+    assert main([str(model), "--out", str(site), "--libraries", str(libraries)]) == 0
+    return model, site
+
+
+def test_the_page_refuses_what_predict_refuses_and_says_why(tmp_path, libraries):
+    pixels = plain_dicom().PixelData
+    refused = {
+        "high_bit": dict(HighBit=15), "columns": dict(Columns=130), "rows": dict(Rows=150),
+        "doubled": dict(PixelData=2 * pixels), "bits": dict(BitsStored=17, HighBit=16),
+        "eight": dict(BitsAllocated=8, BitsStored=8, HighBit=7), "samples": dict(SamplesPerPixel=3),
+        "no_bits": dict(BitsStored=None), "no_sign": dict(PixelRepresentation=None),
+        "frames": dict(NumberOfFrames=2), "color": dict(PhotometricInterpretation="RGB"),
+        "window": dict(WindowCenter=2000, WindowWidth=0),
+        "all_padding": dict(PixelPaddingValue=0, PixelPaddingRangeLimit=4095),
+        "ct": dict(Modality="CT"), "knee": dict(BodyPartExamined="KNEE"),
+        "view": dict(ViewPosition="XTABLE LATERAL"), "decubitus": dict(ViewPosition="AP LLD"),
+        "code": code("left lateral"), "side": dict(PatientOrientation=["A", "F"]),
+        "series": dict(SeriesDescription="CHEST LATERAL"),
+    }
+    images = tmp_path / "in"
+    write_dicoms(images, refused)
+    whole = (images / "high_bit.dcm").read_bytes()
+    (images / "short.dcm").write_bytes(whole[:300])
+    (images / "cut.dcm").write_bytes(whole[:-5000])
+    deflated = plain_dicom()
+    deflated.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.1.99"
+    deflated.save_as(images / "deflated.dcm", enforce_file_format=True)
+    Image.fromarray(radiograph(90, 80).astype(np.uint8)).convert("CMYK").save(images / "cmyk.jpg")
+    Image.fromarray(radiograph(90, 80).astype(np.uint8)).save(images / "png.png")
+    damaged = bytearray((images / "png.png").read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    (images / "png.png").write_bytes(damaged)
+    model, site = site_of(tmp_path, libraries)
+    names = sorted(path.name for path in images.iterdir())
+    predictor = Predictor(model, "cpu")
+    for name in names:
+        if name != "deflated.dcm":  # which predict reads, and the page says that it does not
+            with pytest.raises(ValueError):
+                predictor.read(images / name)
+    shown = drive(site, images, names)["results"]
+    assert [result["name"] for result in shown] == names
+    for result in shown:
+        reason = result.get("error", "")
+        assert reason.startswith(f"{result['name']}: ") and "undefined" not in reason, result
+    reasons = {Path(result["name"]).stem: result["error"] for result in shown}
+    assert "up to bit 15" in reasons["high_bit"] and "CMYK" in reasons["cmyk"]
+    assert "deflated" in reasons["deflated"] and "truncated" in reasons["short"]
+    assert "XTABLE LATERAL" in reasons["view"] and "A/F" in reasons["side"]
+
+
+def test_padding_polarity_and_orientation_are_predicts(tmp_path, libraries):
+    images = tmp_path / "in"
+    raw = "1.2.840.10008.5.1.4.1.1.1.1.1"
+    variants = {
+        "beyond": padded(65535) | dict(PixelPaddingValue=65535),
+        "within": padded(4095) | dict(PixelPaddingValue=4095,
+                                      PhotometricInterpretation="MONOCHROME1"),
+        "range": padded(3) | dict(PixelPaddingValue=30, PixelPaddingRangeLimit=0),
+        "signed": padded(-2000, True) | dict(PixelRepresentation=1, BitsStored=16, HighBit=15,
+                                             PixelPaddingValue=-2000),
+        "raw": dict(SOPClassUID=raw, PixelIntensityRelationshipSign=1),
+        "narrow": dict(WindowCenter=2000, WindowWidth=1), "bit": dict(HighBit=None),
+        "rest": dict(PixelData=plain_dicom().PixelData + bytes(8)),
+        "words": dict(ViewPosition="PA", SeriesDescription="Thorax LAT", BodyPartExamined="CHEST"),
+    }
+    write_dicoms(images, variants)
+    gray = Image.fromarray(radiograph(90, 140, 3).astype(np.uint8))
+    for orientation in range(2, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        gray.save(images / f"upright{orientation}.png", exif=exif)
+    gray.save(images / "upright.jpg", exif=exif, quality=95)
+    model, site = site_of(tmp_path, libraries)
+    names = sorted(path.name for path in images.iterdir())
+    expected = Predictor(model, "cpu")([images / name for name in names])
+    for result, row in zip(drive(site, images, names)["results"], expected, strict=True):
+        assert "error" not in result, result
+        assert np.abs(probabilities(result) - row).max() < 1e-4, result["name"]
+
+
+@pytest.mark.parametrize("stale", ["model.onnx", "model.json"])
+def test_a_model_without_its_own_description_is_refused(tmp_path, libraries, stale):
+    _, site = site_of(tmp_path, libraries)
+    (tmp_path / "other").mkdir()
+    thresholds = [0.1, 0.9, None, 0.2, 0.5]
+    other = write_model(tmp_path / "other" / "model.onnx", thresholds=thresholds)
+    other_site = tmp_path / "other" / "site"
+    assert main([str(other), "--out", str(other_site), "--libraries", str(libraries)]) == 0
+    (site / stale).write_bytes((other_site / stale).read_bytes())
+    loaded = drive(site, tmp_path, [])["loaded"]
+    assert loaded.startswith(f"The model cannot be loaded: {stale} ") and "\n" not in loaded

@@ -8,10 +8,12 @@ folder (npm install onnxruntime-web@1.30.0 dicom-parser@1.8.21), so that the pag
 either way the browser checks their hashes.
 """
 
+import argparse
 import base64
 import hashlib
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from data.console import command, require_packages, run_command
@@ -19,64 +21,126 @@ from data.console import command, require_packages, run_command
 if __name__ == "__main__":
     require_packages("numpy", "PIL", "onnxruntime")
 
+from data import views
 from data.files import atomic_write
-from export.runtime import Predictor
+from data.limits import MAX_PIXELS
+from export.dicom import RADIOGRAPHY
+from export.runtime import MIN_SIDE, Predictor
 
 HERE = Path(__file__).parent
 CDN = "https://cdn.jsdelivr.net/npm/"
-LIBRARIES = {  # package, version, file, hash
-    "ort": ("onnxruntime-web", "1.30.0", "dist/ort.wasm.bundle.min.mjs",
-            "sha384-PLWz+nHEVHpjwBsO0YVdvQj6n5814Iv8E3b8FG0Rp/uIAtjFMCKOpP66iPzedrIG"),
-    "wasm": ("onnxruntime-web", "1.30.0", "dist/ort-wasm-simd-threaded.wasm",
-             "sha384-vjBJ1z7qrhkTyYsNqKeF6c7N+nOJSU94czEo+tvZcu8G75JparGq9kB+kTnEUNVM"),
-    "dicom": ("dicom-parser", "1.8.21", "dist/dicomParser.min.js",
-              "sha384-Z8ua3fbU1i9fPqw0gGLF0aw6yqnTK3GO6R9CFvnlvXB0x0AIFi6JqYvQ6v+s9kuw"),
+OWN_FILES = ("index.html", "page.css", "page.js", "decode.js")
+
+
+@dataclass(frozen=True)
+class Library:
+    """A pinned file of a package of npm."""
+
+    package: str
+    version: str
+    file: str
+    integrity: str
+
+    @property
+    def install(self) -> str:
+        """The command that installs it."""
+        return f"npm install {self.package}@{self.version}"
+
+
+LIBRARIES = {
+    "ort": Library(
+        "onnxruntime-web", "1.30.0", "dist/ort.wasm.bundle.min.mjs",
+        "sha384-PLWz+nHEVHpjwBsO0YVdvQj6n5814Iv8E3b8FG0Rp/uIAtjFMCKOpP66iPzedrIG"),
+    "wasm": Library(
+        "onnxruntime-web", "1.30.0", "dist/ort-wasm-simd-threaded.wasm",
+        "sha384-vjBJ1z7qrhkTyYsNqKeF6c7N+nOJSU94czEo+tvZcu8G75JparGq9kB+kTnEUNVM"),
+    "dicom": Library(
+        "dicom-parser", "1.8.21", "dist/dicomParser.min.js",
+        "sha384-Z8ua3fbU1i9fPqw0gGLF0aw6yqnTK3GO6R9CFvnlvXB0x0AIFi6JqYvQ6v+s9kuw"),
 }
 
 
-def build_parser():
+def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = command("export.page", __doc__)
-    parser.add_argument("model", type=Path, help="file written by export.to_onnx; int8 is the "
-                        "smallest and fastest")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("model", type=Path, help="The file that export.to_onnx wrote; int8 is the "
+                        "smallest and fastest.")
+    parser.add_argument("--out", type=Path, required=True, help="The folder to write.")
     parser.add_argument("--libraries", type=Path, metavar="NODE_MODULES",
-                        help="take the two libraries from here (default: from a CDN)")
+                        help="Takes the two libraries from here. Default: from a CDN.")
     return parser
 
 
-def write_page(args):
-    """Write the folder; gives the exit code."""
-    model = Predictor(args.model, "cpu")
+def integrity_of(content: bytes, algorithm: str = "sha384") -> str:
+    """A hash as browsers check it: Subresource Integrity."""
+    digest = hashlib.new(algorithm, content).digest()
+    return f"{algorithm}-{base64.b64encode(digest).decode()}"
+
+
+def read_library(library: Library, node_modules: Path) -> bytes:
+    """A library's file; an error where it is absent or not what was pinned."""
+    path = node_modules / library.package / library.file
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; {library.install}")
+    content = path.read_bytes()
+    if integrity_of(content) != library.integrity:
+        raise ValueError(f"{path}: is not that of {library.package} {library.version}; "
+                         f"{library.install}")
+    return content
+
+
+def refusal_rules() -> dict[str, object]:
+    """What `export.predict` goes by when it refuses an image, for decode.js."""
+    lists = dict(frontalWords=views.FRONTAL_WORDS, otherWords=views.OTHER_WORDS,
+                 chestWords=views.CHEST_WORDS, otherParts=views.OTHER_PARTS,
+                 separators=views.WORD_SEPARATORS)
+    return dict(views=lists, modalities=RADIOGRAPHY, minSide=MIN_SIDE, maxPixels=MAX_PIXELS)
+
+
+def page_files(model: Path, node_modules: Path | None) -> dict[str, bytes]:
+    """The content of each file of the page.
+
+    page.json has the hash of the model and of its description, so that the browser refuses one
+    that was exchanged without the other.
+    """
+    predictor = Predictor(model, "cpu")
+    metadata = predictor.metadata | dict(file_sha256=predictor.checksum)
+    files = {"model.onnx": model.read_bytes(), "model.json": json.dumps(metadata).encode()}
+    pair = {"model": "model.onnx", "metadata": "model.json"}
+    page: dict[str, object] = dict(rules=refusal_rules())
+    for key, name in pair.items():
+        page[key] = dict(url=name, integrity=integrity_of(files[name], "sha256"))
+
     libraries = {}
-    files = {"model.onnx": args.model.read_bytes(),
-             "model.json": json.dumps(model.metadata | dict(file_sha256=model.checksum)).encode()}
-    for name, (package, version, file, integrity) in LIBRARIES.items():
-        url = f"{CDN}{package}@{version}/{file}"
-        if args.libraries:
-            path, url = args.libraries / package / file, Path(file).name
-            if not path.is_file():
-                raise FileNotFoundError(f"{path}: no such file; npm install {package}@{version}")
-            files[url] = path.read_bytes()
-            digest = base64.b64encode(hashlib.sha384(files[url]).digest()).decode()
-            if integrity != f"sha384-{digest}":
-                raise ValueError(f"{path}: is not that of {package} {version}; npm install "
-                                 f"{package}@{version}")
-        libraries[name] = dict(url=url, integrity=integrity)
-    files["page.json"] = json.dumps(dict(libraries=libraries, model="model.onnx")).encode()
-    for name in ("page.css", "page.js", "index.html"):
+    for key, library in LIBRARIES.items():
+        url = f"{CDN}{library.package}@{library.version}/{library.file}"
+        if node_modules:
+            url = Path(library.file).name
+            files[url] = read_library(library, node_modules)
+        libraries[key] = dict(url=url, integrity=library.integrity)
+    page["libraries"] = libraries
+    files["page.json"] = json.dumps(page).encode()
+
+    allowed_host = "" if node_modules else CDN
+    for name in OWN_FILES:
         content = (HERE / name).read_text(encoding="utf-8")
-        files[name] = content.replace("LIBRARIES", "" if args.libraries else CDN).encode()
+        files[name] = content.replace("LIBRARIES", allowed_host).encode()
+    return files
+
+
+def write_page(args: argparse.Namespace) -> int:
+    """Write the folder; gives the exit code."""
+    files = page_files(args.model, args.libraries)
     args.out.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         with atomic_write(args.out / name) as file:
             file.write(content)
-    size = sum(map(len, files.values())) / 1e6
-    print(f"{args.out}: {size:.0f} MB; serve it: python -m http.server --directory {args.out}")
+    megabytes = sum(len(content) for content in files.values()) / 1e6
+    print(f"{args.out}: {megabytes:.0f} MB; serve it: python -m http.server --directory {args.out}")
     return 0
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
     return run_command(build_parser(), write_page, argv)
 
