@@ -21,9 +21,15 @@ from data.console import command, require_packages, run_command
 if __name__ == "__main__":
     require_packages("numpy", "PIL", "onnxruntime")
 
-from data import views
 from data.files import atomic_write
 from data.limits import MAX_PIXELS
+from data.views import (
+    CHEST_WORDS,
+    FRONTAL_WORDS,
+    OTHER_PARTS,
+    OTHER_WORDS,
+    WORD_SEPARATORS,
+)
 from export.dicom import RADIOGRAPHY
 from export.runtime import MIN_SIDE, Predictor
 
@@ -91,9 +97,9 @@ def read_library(library: Library, node_modules: Path) -> bytes:
 
 def refusal_rules() -> dict[str, object]:
     """What `export.predict` goes by when it refuses an image, for decode.js."""
-    lists = dict(frontalWords=views.FRONTAL_WORDS, otherWords=views.OTHER_WORDS,
-                 chestWords=views.CHEST_WORDS, otherParts=views.OTHER_PARTS,
-                 separators=views.WORD_SEPARATORS)
+    lists = dict(frontalWords=FRONTAL_WORDS, otherWords=OTHER_WORDS,
+                 chestWords=CHEST_WORDS, otherParts=OTHER_PARTS,
+                 separators=WORD_SEPARATORS)
     return dict(views=lists, modalities=RADIOGRAPHY, minSide=MIN_SIDE, maxPixels=MAX_PIXELS)
 
 
