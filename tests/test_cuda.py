@@ -19,6 +19,7 @@ from torch.nn.attention import SDPBackend
 from torch.nn.parallel import DistributedDataParallel
 
 import evaluate
+import probe
 import train
 from data import from_config
 from data.batches import epoch_batches, prefetch
@@ -404,6 +405,20 @@ def test_evaluation_gives_the_cpus_probabilities(fit, tmp_path):
         with np.load(folder / "predictions.npz") as predictions:
             scores[device] = predictions["y_score"]
     assert np.abs(scores[DEVICE] - scores["cpu"]).max() < 1e-4
+
+
+@marked(cuda)
+def test_a_linear_probe_is_that_of_the_cpu(arguments, phantom, tmp_path):
+    """Features that the device computes and keeps, against those of the CPU."""
+    weights = {}
+    for device in {"cpu", DEVICE}:
+        words = ["--data", "phantom", "--root", str(phantom), "--arch", "vit_micro", "--image-size",
+                 "32", "--workers", "1", "--cache-dir", str(tmp_path / f"cache-{device}"),
+                 "--device", device, "--out", str(tmp_path / device)]
+        assert probe.main(words) == 0
+        weights[device] = load_checkpoint(tmp_path / device / "best.pt")["model"]["head.weight"]
+    difference = weights[DEVICE] - weights["cpu"]
+    assert difference.norm() < 0.01 * weights["cpu"].norm()
 
 
 @marked(gpu_alone)
