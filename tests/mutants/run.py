@@ -18,7 +18,7 @@ A list is a TOML file of `[[mutant]]` tables:
 `find` is compared with the syntax tree, not with the text, and has to fit exactly once. So a mutant
 survives another layout of the code and other names of local variables. Each mutant lives in a copy
 of the repository, and the checkout is never touched. The exit code is 1 if a mutant survives, 2 if
-a change has no place or several.
+a change has no place or several, or names a test that is gone.
 """
 
 import argparse
@@ -121,6 +121,21 @@ def mutated(mutant: dict[str, str], text: str) -> str:
     return ast.unparse(ast.fix_missing_locations(tree)) + "\n"
 
 
+def find_problem(mutant: dict) -> str:
+    """Why a mutant is stale, in words: its change has no one place, or a test of it is gone."""
+    try:
+        mutated(mutant, (REPOSITORY / mutant["file"]).read_text())
+    except (OSError, SyntaxError, ValueError) as error:
+        return f"{mutant['name']}: {mutant['file']}: {error}"
+    for test in mutant["killed_by"]:
+        path, _, name = test.partition("::")
+        function = name.partition("[")[0]
+        file = REPOSITORY / path
+        if not file.is_file() or f"def {function}" not in file.read_text():
+            return f"{mutant['name']}: there is no test {test}"
+    return ""
+
+
 def is_killed(mutant: dict[str, str], folder: Path) -> bool:
     """Whether one of the mutant's tests fails on a copy of the repository with its change."""
     file = folder / mutant["file"]
@@ -166,20 +181,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("-k", default="", metavar="TEXT",
                         help="take only the mutants whose name has this in it")
     parser.add_argument("--check", action="store_true",
-                        help="run no test; check that every change still has exactly one place")
+                        help="run no test; check that every change has exactly one place, and its tests")
     args = parser.parse_args(argv)
 
     mutants = load_mutants(args.lists, args.k)
-    misplaced = 0
-    for mutant in mutants:
-        try:
-            mutated(mutant, (REPOSITORY / mutant["file"]).read_text())
-        except (OSError, SyntaxError, ValueError) as error:
-            misplaced += 1
-            print(f"NO PLACE  {mutant['name']}: {mutant['file']}: {error}", flush=True)
-    if misplaced or args.check:
-        print(f"{len(mutants) - misplaced} of {len(mutants)} changes have their place")
-        return 2 if misplaced else 0
+    stale = [problem for problem in map(find_problem, mutants) if problem]
+    for problem in stale:
+        print(f"STALE     {problem}")
+    if stale or args.check:
+        print(f"{len(mutants) - len(stale)} of {len(mutants)} changes have their place and tests")
+        return 2 if stale else 0
 
     survivors = 0
     # A copy beside the repository: shared/ is found there too.
