@@ -181,7 +181,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("-k", default="", metavar="TEXT",
                         help="take only the mutants whose name has this in it")
     parser.add_argument("--check", action="store_true",
-                        help="run no test; check that every change has exactly one place, and its tests")
+                        help="run no test; check that every change has its one place and its tests")
     args = parser.parse_args(argv)
 
     mutants = load_mutants(args.lists, args.k)
