@@ -8,9 +8,14 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn, TypeVar
+
+Item = TypeVar("Item")
 
 CLEAN_UP_SECONDS = 3  # after a signal, until another one ends the process
 
@@ -18,22 +23,25 @@ CLEAN_UP_SECONDS = 3  # after a signal, until another one ends the process
 class Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, with the nearest option for a mistyped one."""
 
-    def error(self, message):
+    def error(self, message: str) -> NoReturn:
         """Exit with code 2."""
-        words = message.partition("unrecognized arguments: ")[2].split() or [""]
-        near = difflib.get_close_matches(words[0], self._option_string_actions, 1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
+        hint = ""
+        unrecognized = message.partition("unrecognized arguments: ")[2].split()
+        if unrecognized:
+            near = difflib.get_close_matches(unrecognized[0], self._option_string_actions, 1)
+            if near:
+                hint = f" (did you mean {near[0]}?)"
         text = printable(f"{self.prog}: error: {message}{hint}; --help lists the options")
         self.exit(2, f"{text}\n")
 
 
-def command(module, doc):
+def command(module: str, doc: str | None) -> Parser:
     """The argument parser of ``python -m module``, with the module's docstring."""
     return Parser(prog=f"python -m {module}", description=doc,
                   formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
-def corpus_parser(prog, corpora, **texts):
+def corpus_parser(prog: str, corpora: Iterable[str], **texts: Any) -> Parser:
     """A parser with what names a corpus, its cohort and its cache."""
     parser = Parser(prog=prog, **texts)
     add = parser.add_argument
@@ -74,33 +82,37 @@ def print_lines(*lines: str) -> None:
         print(printable(line))
 
 
-class Refused(ValueError):
+class CheckFailed(ValueError):
     """What was made as asked for does not pass a check."""
 
 
-def run_command(parser, work, argv=None):
+def run_command(parser: argparse.ArgumentParser,
+                work: Callable[[argparse.Namespace], int | None],
+                argv: Sequence[str] | None = None) -> int:
     """Parse the options and do the `work`, a function of them; gives the exit code.
 
-    That of `work`, which is 0 for None; in one line 2 after an error, 3 where a check refused and
+    That of `work`, which is 0 for None; in one line 2 after an error, 3 where a check failed and
     128 + the number of a signal. For some seconds after the first signal the rest are ignored, so
     that nothing interrupts the clean-up; from then on one ends the process, since the clean-up may
     wait for a disk that never answers.
     """
-    def stop(number, frame):
+    def stop(number: int, frame: FrameType | None) -> None:
         stopped_at = time.monotonic()
 
-        def end(second, frame):
+        def end(second: int, frame: FrameType | None) -> None:
             if time.monotonic() - stopped_at > CLEAN_UP_SECONDS:
                 os._exit(128 + second)
 
-        for each in before:
+        for each in handlers_before:
             signal.signal(each, end)
         raise KeyboardInterrupt(number)
 
     args = parser.parse_intermixed_args(argv)  # options may stand before a list of files
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    handlers_before = {}
+    for number in (signal.SIGTERM, signal.SIGINT):
+        handlers_before[number] = signal.getsignal(number)
     try:
-        for number, handler in before.items():
+        for number, handler in handlers_before.items():
             if handler != signal.SIG_IGN:  # a background job of a shell ignores Ctrl-C
                 signal.signal(number, stop)
         if sys.stderr is None:  # closed before the start; print would take standard output
@@ -111,23 +123,26 @@ def run_command(parser, work, argv=None):
         if sys.stdout is not None:  # None: it was closed before the start
             sys.stdout.flush()
         return code
-    except KeyboardInterrupt as stopped:
-        number = signal.Signals((*stopped.args, signal.SIGINT)[0])
-        print(f"{parser.prog}: stopped by {number.name}; what was complete is kept",
+    except KeyboardInterrupt as interrupt:
+        stopped_by = signal.Signals(interrupt.args[0] if interrupt.args else signal.SIGINT)
+        print(f"{parser.prog}: stopped by {stopped_by.name}; what was complete is kept",
               file=sys.stderr)
-        return 128 + number
+        return 128 + stopped_by
     except BrokenPipeError:  # the reader left, as `head` does; Python would flush again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
+    except CheckFailed as error:
+        print(f"{parser.prog}: error: {printable(str(error))}", file=sys.stderr)
+        return 3
     except (ValueError, OSError) as error:
         print(f"{parser.prog}: error: {printable(str(error))}", file=sys.stderr)
-        return 3 if isinstance(error, Refused) else 2
+        return 2
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers_before.items():
             signal.signal(number, handler)
 
 
-def check_whole(least=1, **options):
+def check_whole(least: int = 1, **options: float | None) -> None:
     """Raise ValueError for an option that is no whole number of at least `least`; None passes."""
     for name, value in options.items():
         if value is not None and (not float(value).is_integer() or value < least):
@@ -143,62 +158,75 @@ class Progress(contextlib.AbstractContextManager):
     in most processes of a run) shows nothing.
     """
 
-    def __init__(self, what, total, *, unit="images", start=0, seconds=5.0, enabled=True):
+    def __init__(self, what: str, total: int, *, unit: str = "images", start: int = 0,
+                 seconds: float = 5.0, enabled: bool = True) -> None:
         self.what, self.total, self.unit = what, total, unit
         self.start, self.enabled = start, enabled
         self.live = enabled and sys.stderr.isatty()
         self.seconds = 0.2 if self.live else seconds
-        self.bar = None
+        self.bar: Callable[..., str] | None = None
         if self.live:
             with contextlib.suppress(ImportError):
                 from tqdm import tqdm
                 self.bar = tqdm.format_meter
         self.began = self.shown = time.monotonic()
 
-    def due(self):
+    def due(self) -> bool:
         """Whether it is time for another line."""
         return self.enabled and time.monotonic() - self.shown >= self.seconds
 
-    def rate(self, done):
-        """Units a second since the start."""
+    def rate(self, done: int) -> float:
+        """Units per second since the start."""
         return (done - self.start) / max(time.monotonic() - self.began, 1e-9)
 
-    def show(self, done, note=""):
+    def show(self, done: int, note: str = "") -> None:
         """Print that `done` units are done, if a line is due; `note` is put behind."""
         if not self.due():
             return
         self.shown = time.monotonic()
-        rate = self.rate(done)
-        left = timedelta(seconds=round((self.total - done) / rate)) if rate else "?"
-        speed = (f"{1 / rate:,.0f} s each" if 0 < rate < 0.1 else
-                 f"{rate:,.{0 if rate >= 10 else 1}f}/s")
-        text = (f"{self.what}  {done:,}/{self.total:,} {self.unit}  {speed}  {left} left  "
-                f"{note}").rstrip()
         if self.bar:
             text = self.bar(
                 done, self.total, self.shown - self.began, initial=self.start, prefix=self.what,
                 unit=f" {self.unit}", postfix=note, ncols=shutil.get_terminal_size().columns - 1)
+        else:
+            text = self._line(done, note)
         self.close()
         print(text, end="" if self.live else "\n", file=sys.stderr, flush=True)
 
-    def say(self, text):
+    def _line(self, done: int, note: str) -> str:
+        """What `show` prints where there is no bar."""
+        rate = self.rate(done)
+        time_left = "?"
+        if rate:
+            time_left = str(timedelta(seconds=round((self.total - done) / rate)))
+        if 0 < rate < 0.1:
+            speed = f"{1 / rate:,.0f} s each"
+        elif rate < 10:
+            speed = f"{rate:,.1f}/s"
+        else:
+            speed = f"{rate:,.0f}/s"
+        parts = [self.what, f"{done:,}/{self.total:,} {self.unit}", speed, f"{time_left} left",
+                 note]
+        return "  ".join(parts).rstrip()
+
+    def say(self, text: str) -> None:
         """Print a line on standard output; into a log only if a line is due."""
         if self.enabled and (self.live or self.due()):
             self.close()
             print(text, flush=True)
             self.shown = time.monotonic()
 
-    def over(self, items):
+    def over(self, items: Iterable[Item]) -> Iterator[Item]:
         """The items, shown as they go by."""
         with self:
             for done, item in enumerate(items):
                 self.show(done)
                 yield item
 
-    def close(self):
+    def close(self) -> None:
         """Take the line of a terminal away; those of a log stay."""
         if self.live:
             print("\r\033[K", end="", file=sys.stderr, flush=True)
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: object) -> None:
         self.close()

@@ -7,6 +7,7 @@ import argparse
 import posixpath
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from data.tables import (
     SEX,
     Release,
     Rows,
+    Table,
     read_age,
     read_csv,
     read_header,
@@ -52,43 +54,39 @@ class Custom(Corpus):
     in_paper = False
     access = "It holds your images and labels.csv; see data/custom.py."
     table_name = "labels.csv"
-    required = ("image", "patient_id")
-    derived = ()  # labels that `read_labels` adds to those of the columns
+    required: tuple[str, ...] = ("image", "patient_id")
+    derived: tuple[str, ...] = ()  # labels that `read_labels` adds to those of the columns
 
     @classmethod
-    def read(cls, root, cohort, table=None):
+    def read(cls, root: Path, cohort: str, table: Path | str | None = None) -> Release:
         table = Path(table) if table else root / cls.table_name
         if not table.is_file():
             raise FileNotFoundError(f"{table}: no such file; expected a CSV with the columns "
                                     f"{', '.join(cls.required)} and one for each label")
-        labels, rows = cls.label_columns(table), Rows(table)
+        labels = cls.label_columns(table)
+        rows = Rows(table)
         columns = (*cls.required, *labels)
         optional = [name for name in OPTIONAL if name not in cls.required]
         for where, cells in read_csv(table, columns, optional):
-            cells = dict(zip((*columns, *optional), cells))
-            y = cls.read_labels([cells[name] for name in labels], labels, where)
-            image, view, sex, age = (cells[name] for name in ("image", "view", "sex", "age"))
-            plain = posixpath.normpath(image) if image else image
-            if plain != image and not plain.startswith(".."):  # two spellings would be two images
-                raise ValueError(f"{where}: image is {image!r}, expected {plain!r}")
-            if sex and sex.lower() not in SEX:
-                raise ValueError(f"{where}: sex is {sex!r}, expected one of {', '.join(SEX)}")
-            if age and np.isnan(read_age(age)):
-                raise ValueError(f"{where}: age is {age!r}, expected years")
-            rows.add(where, image, cells["patient_id"], view, image, y, cells["split"],
-                     cls.left_out(view), sex=sex, age=age)
+            cell_of = dict(zip((*columns, *optional), cells))
+            y = cls.read_labels([cell_of[name] for name in labels], labels, where)
+            image, view = cell_of["image"], cell_of["view"]
+            _check_cells(image, cell_of["sex"], cell_of["age"], where)
+            rows.add(where, image, cell_of["patient_id"], view, image, y, cell_of["split"],
+                     cls.left_out(view), sex=cell_of["sex"], age=cell_of["age"])
         release = rows.release((*labels, *cls.derived), unread_twins(table))
         if 0 < (release.official == "").sum() < len(release.official):
             raise ValueError(f"{table}: the split is blank in some rows and given in others")
         return release
 
     @classmethod
-    def label_columns(cls, table):
+    def label_columns(cls, table: Path) -> list[str]:
         """The columns that are labels: all others."""
         header = read_header(table)
         if not set(cls.required) <= set(header):
-            return ()  # `read_csv` says which is missing
-        labels = [name for name in header if name and name not in (*cls.required, *OPTIONAL)]
+            return []  # `read_csv` says which is missing
+        others = (*cls.required, *OPTIONAL)
+        labels = [name for name in header if name and name not in others]
         if not labels:
             raise ValueError(f"{table}: no label; expected a column for each beside "
                              f"{', '.join(header)}")
@@ -96,29 +94,54 @@ class Custom(Corpus):
         return labels
 
     @classmethod
-    def read_labels(cls, cells, columns, where):
+    def read_labels(cls, cells: Sequence[str], columns: Sequence[str],
+                    where: str) -> tuple[float, ...]:
         """A row's label codes."""
+        codes = []
         for name, cell in zip(columns, cells):
             if cell not in CODES:
-                write = next((code for code, words in WORDS.items() if cell.lower() in words),
-                             "1 (positive), 0 (negative), -1 (uncertain) or nothing (unknown)")
-                raise ValueError(f"{where}: {name} is {cell!r}; write {write}")
-        return tuple(CODES[cell] for cell in cells)
+                raise ValueError(f"{where}: {name} is {cell!r}; write {_code_for(cell)}")
+            codes.append(CODES[cell])
+        return tuple(codes)
 
     @classmethod
-    def left_out(cls, view):
+    def left_out(cls, view: str) -> str:
         """Why a view is left out; "" where it is in."""
         return f"view {view}" if classify_view(view) == "other" else ""
 
-    def check_labels(self, table):
+    def check_labels(self, table: Table) -> None:
         """No label without a positive or a negative image."""
         for label, y in zip(self.labels, table.y.T):
-            lacking = [word for word, code in (("positive", 1), ("negative", 0)) if code not in y]
+            lacking = []
+            if 1 not in y:
+                lacking.append("no positive")
+            if 0 not in y:
+                lacking.append("no negative")
             if lacking:
                 others = [name for name in self.labels if name != label]
-                raise ValueError(f"{self.root}: {label} has no {' and no '.join(lacking)} image, "
+                raise ValueError(f"{self.root}: {label} has {' and '.join(lacking)} image, "
                                  "so it cannot be learned; leave it out with --labels "
                                  f"{' '.join(map(repr, others))}")
+
+
+def _check_cells(image: str, sex: str, age: str, where: str) -> None:
+    """Raise ValueError for cells of a row that cannot be what their columns are."""
+    if image:
+        normal = posixpath.normpath(image)
+        if normal != image and not normal.startswith(".."):  # two spellings would be two images
+            raise ValueError(f"{where}: image is {image!r}, expected {normal!r}")
+    if sex and sex.lower() not in SEX:
+        raise ValueError(f"{where}: sex is {sex!r}, expected one of {', '.join(SEX)}")
+    if age and np.isnan(read_age(age)):
+        raise ValueError(f"{where}: age is {age!r}, expected years")
+
+
+def _code_for(cell: str) -> str:
+    """What to write for a cell that is no code: its code where it is a known word, else all."""
+    for code, words in WORDS.items():
+        if cell.lower() in words:
+            return code
+    return "1 (positive), 0 (negative), -1 (uncertain) or nothing (unknown)"
 
 
 def check(args: argparse.Namespace) -> int:
@@ -169,27 +192,38 @@ def _describe(root: Path, release: Release, present: np.ndarray, notes: list[str
                     f"{unknown:>7,}")
 
 
-def _refusals(root, table, release):
+def _refusals(root: Path, table: Path | None, release: Release) -> list[str]:
     """What the Dataset that training reads would refuse, by making it; each reason once."""
     inside = release.table.y[release.left_out == ""]
-    learnable = [label for label, y in zip(release.labels, inside.T) if {0, 1} <= set(y.tolist())]
-    reasons = []
-    for labels in filter(None, ("all", learnable)):  # a label at fault must not hide the rest
-        splits = dict.fromkeys(SPLITS, True)
-        try:
-            for split in SPLITS:
-                if splits[split]:
-                    dataset = Custom(root, split, labels=labels, table=table, tables_only=True,
-                                     on_missing="skip")
-                    splits = dataset.splits
-                    if dataset.skipped["missing"]:
-                        reasons.append(dataset.say_missing(dataset.release))
-        except ValueError as error:
-            reasons.append(str(error))
+    learnable = []
+    for label, y in zip(release.labels, inside.T):
+        if 1 in y and 0 in y:
+            learnable.append(label)
+    reasons = _refusals_of(root, table, "all")
+    if learnable:  # a label at fault must not hide the rest
+        reasons += _refusals_of(root, table, learnable)
     return list(dict.fromkeys(reasons))
 
 
-def main(argv=None):
+def _refusals_of(root: Path, table: Path | None, labels: str | Sequence[str]) -> list[str]:
+    """What is refused with these labels, split by split until one cannot be made."""
+    reasons = []
+    n_images = dict.fromkeys(SPLITS, 1)  # of each split, until the first one tells
+    try:
+        for split in SPLITS:
+            if not n_images[split]:
+                continue
+            dataset = Custom(root, split, labels=labels, table=table, tables_only=True,
+                             on_missing="skip")
+            n_images = dataset.splits
+            if dataset.skipped["missing"]:
+                reasons.append(dataset.say_missing(dataset.release))
+    except ValueError as error:
+        reasons.append(str(error))
+    return reasons
+
+
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = Parser(prog="python -m data.custom", description=(
         "Print what is understood of your own table of labels, which images cannot be read or "

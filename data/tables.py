@@ -6,12 +6,12 @@ import re
 import sys
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, Literal, NamedTuple
 
 import numpy as np
 
@@ -31,14 +31,19 @@ class Table:
     sex: np.ndarray  # (N,) "F", "M", or "" where it is not known
     age: np.ndarray  # (N,) float32 years, NaN where it is not known or impossible
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.image_id)
 
-    def take(self, rows):
+    def take(self, rows: np.ndarray) -> "Table":
         """The table of these rows (an index or mask), ids and views in NumPy's own str type."""
-        texts = (self.image_id, self.patient_id, self.view)
-        return Table(*(text[rows].astype(str) for text in texts), self.path[rows], self.y[rows],
-                     self.sex[rows].astype("<U1"), self.age[rows])
+        return Table(
+            image_id=self.image_id[rows].astype(str),
+            patient_id=self.patient_id[rows].astype(str),
+            view=self.view[rows].astype(str),
+            path=self.path[rows],
+            y=self.y[rows],
+            sex=self.sex[rows].astype("<U1"),
+            age=self.age[rows])
 
 
 @dataclass(frozen=True)
@@ -66,14 +71,17 @@ class Release:
         return [f"{count:,} ({reason})" for reason, count in sorted(reasons.items())]
 
 
-def find_table(root, *names):
+def find_table(root: Path, *names: str) -> Path:
     """The first of these files that `root` has; FileNotFoundError names the expected ones."""
     for name in names:
         if (root / name).is_file():
             return root / name
     near = look_around(root, names)
-    has, that = ("has", "that") if len(near) == 1 else ("have", "one of them")
-    hint = f"; {' and '.join(map(str, near[:3]))} {has} it: pass {that} as --root" if near else ""
+    hint = ""
+    if len(near) == 1:
+        hint = f"; {near[0]} has it: pass that as --root"
+    elif near:
+        hint = f"; {' and '.join(map(str, near[:3]))} have it: pass one of them as --root"
     raise FileNotFoundError(f"{root}: no {' or '.join(names)}, which is part of the release{hint}")
 
 
@@ -91,12 +99,15 @@ def unread_twins(*tables: Path) -> list[str]:
 
 
 @contextmanager
-def _open_text(path):
+def _open_text(path: Path) -> Iterator[IO[str]]:
     """A text file, gzip where the name ends in .gz; ValueError names it where it is no text."""
-    opener = gzip.open if path.suffix == ".gz" else open
     try:
-        with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
-            yield file
+        if path.suffix == ".gz":
+            with gzip.open(path, "rt", encoding="utf-8-sig", newline="") as unpacked:
+                yield unpacked
+        else:
+            with open(path, encoding="utf-8-sig", newline="") as file:
+                yield file
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(f"{path}: cut short or damaged ({error})") from None
     except UnicodeDecodeError as error:
@@ -105,19 +116,20 @@ def _open_text(path):
         raise ValueError(f"{path}: {error}") from None
 
 
-def read_lines(path):
+def read_lines(path: Path) -> list[str]:
     """The non-blank lines of a text file, with Unix or Windows line ends."""
     with _open_text(path) as file:
         return [line.strip() for line in file if line.strip()]
 
 
-def read_header(path):
+def read_header(path: Path) -> list[str]:
     """The names of a CSV file's columns."""
     with _open_text(path) as file:
         return [name.strip() for name in next(csv.reader(file), [])]
 
 
-def read_csv(path, columns, optional=(), extra="error"):
+def read_csv(path: Path, columns: Sequence[str], optional: Sequence[str] = (),
+             extra: Literal["error", "ignore"] = "error") -> Iterator[tuple[str, list[str]]]:
     """Yield `(where, cells)` of each row of a CSV file, gzip or plain, stripped of blanks.
 
     `where` is what an error calls the row. The cells of `columns` come in this order, each of which
@@ -128,20 +140,21 @@ def read_csv(path, columns, optional=(), extra="error"):
     with _open_text(path) as file:
         reader = csv.reader(file)
         header = [name.strip() for name in next(reader, [])]
-        places = _find_columns(path, header, columns, optional, extra)
+        indices = _find_columns(path, header, columns, optional, extra)
         try:
             for row in reader:
                 where = f"{path}, row {reader.line_num}"
                 if len(row) == len(header):
                     row.append("")  # the cell of a column that is not there
-                    yield where, [row[i].strip() for i in places]
+                    yield where, [row[i].strip() for i in indices]
                 elif row:
                     raise ValueError(f"{where}: {len(row)} cells, the header has {len(header)}")
         except csv.Error as error:
             raise ValueError(f"{path}, row {reader.line_num}: {error}") from None
 
 
-def _find_columns(path, header, columns, optional, extra):
+def _find_columns(path: Path, header: Sequence[str], columns: Sequence[str],
+                  optional: Sequence[str], extra: str) -> list[int]:
     """Index of each wanted column in the header; one past its end for an absent optional one."""
     wanted = (*columns, *optional)
     missing = [name for name in columns if name not in header]
@@ -164,27 +177,30 @@ BINARY = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
 CERTAINTY = BINARY | {"-1": -1, "-1.0": -1, "": np.nan}
 
 
-def read_codes(cells, codes, names, where):
+def read_codes(cells: Sequence[str], codes: Mapping[str, float], names: Sequence[str],
+               where: str) -> tuple[float, ...]:
     """Label cells as numbers; ValueError names file, row and column of an unknown code."""
     try:
         return tuple([codes[cell] for cell in cells])
     except KeyError:
-        name, cell = next((n, c) for n, c in zip(names, cells) if c not in codes)
-        raise ValueError(f"{where}: {name} is {cell!r}, expected one of "
-                         f"{', '.join(map(repr, codes))}") from None
+        for name, cell in zip(names, cells):
+            if cell not in codes:
+                raise ValueError(f"{where}: {name} is {cell!r}, expected one of "
+                                 f"{', '.join(map(repr, codes))}") from None
+        raise
 
 
 SEX = {"f": "F", "female": "F", "m": "M", "male": "M"}
 OLDEST = 120
 
 
-def read_sex(cell):
+def read_sex(cell: str) -> str:
     """ "F", "M", or "" for anything else."""
     return SEX.get(cell.lower(), "")
 
 
 @cache
-def read_age(cell):
+def read_age(cell: str) -> float:
     """Years from a cell as 58, 58.0 or DICOM's 058Y, 018M, 006W, 010D; NaN for anything else."""
     match = re.fullmatch(r"(\d{1,3})(?:\.0)?([YMWD]?)", cell, re.ASCII | re.IGNORECASE)
     if match is None:
@@ -256,16 +272,16 @@ class Rows:
         """What was collected, as a Release."""
         if not self.rows:
             raise ValueError(f"{self.file}: no rows")
-        columns = Row(*zip(*self.rows))
+        columns = dict(zip(Row._fields, zip(*self.rows)))
         table = Table(
-            image_id=np.array(columns.image_id, object),
-            patient_id=np.array(columns.patient_id, object),
-            view=np.array(columns.view, object),
-            path=np.array(columns.path, object),
-            y=np.array(columns.y, np.float32),
-            sex=np.array(columns.sex, "<U1"),
-            age=np.array(columns.age, np.float32))
+            image_id=np.array(columns["image_id"], object),
+            patient_id=np.array(columns["patient_id"], object),
+            view=np.array(columns["view"], object),
+            path=np.array(columns["path"], object),
+            y=np.array(columns["y"], np.float32),
+            sex=np.array(columns["sex"], "<U1"),
+            age=np.array(columns["age"], np.float32))
         return Release(table=table, labels=tuple(labels),
-                       official=np.array(columns.official, object),
-                       left_out=np.array(columns.left_out, object), notes=list(notes),
+                       official=np.array(columns["official"], object),
+                       left_out=np.array(columns["left_out"], object), notes=list(notes),
                        file=self.file)

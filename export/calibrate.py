@@ -14,7 +14,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from data.console import Refused
+from data.console import CheckFailed
 from data.files import atomic_write
 from export.verify import log_odds
 from models.inference import predict
@@ -65,7 +65,7 @@ def calibrate(model: VisionTransformer, dataset: Any, thresholds: Sequence[float
     """Choose a map for each label on a dataset (`choose`), put them into the model's head; print.
 
     `norm` is what `models.inference.to_input` takes, `pos_weight` (L,) the training's class
-    weights. `Refused` if no label's probabilities come nearer to the frequencies.
+    weights. `CheckFailed` if no label's probabilities come nearer to the frequencies.
     """
     y_true, before = predict(model, dataset, **norm)
     logit = log_odds(before, CUT)
@@ -83,8 +83,8 @@ def calibrate(model: VisionTransformer, dataset: Any, thresholds: Sequence[float
               f"{choice.error_after:6.4f}{REMARKS[chosen.method]}{choice.reason}")
         maps.append(chosen)
     if all(chosen.method == "none" for chosen in maps):
-        raise Refused("--calibrate: no label's probabilities come nearer to the frequencies on "
-                      f"{len(dataset)} validation images; nothing written")
+        raise CheckFailed("--calibrate: no label's probabilities come nearer to the frequencies on "
+                          f"{len(dataset)} validation images; nothing written")
 
     slopes = np.array([chosen.slope for chosen in maps])
     offsets = np.array([chosen.offset for chosen in maps])

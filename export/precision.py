@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from data.console import Refused
+from data.console import CheckFailed
 from export.graph import fold, fold_layer_scale
 from export.quantize import observe
 from models.vit import VisionTransformer
@@ -60,7 +60,7 @@ class Loss:
 def check_precision(y_true: np.ndarray, expected: np.ndarray, reduced: np.ndarray,
                     patients: np.ndarray, labels: Sequence[str],
                     thresholds: Sequence[float | None]) -> PrecisionCheck:
-    """Print what a reduced model lost, label by label; `Refused` if that is too much.
+    """Print what a reduced model lost, label by label; `CheckFailed` if that is too much.
 
     Too much is a loss whose whole 95 % interval (by patient) lies above its limit: `MAX_LABEL_LOSS`
     of a label's AUC, `MAX_MEAN_LOSS` of the mean AUC; or a sensitivity or specificity that fell by
@@ -72,9 +72,10 @@ def check_precision(y_true: np.ndarray, expected: np.ndarray, reduced: np.ndarra
     """
     is_checked = has_enough_patients(y_true, patients)
     if not is_checked.any():
-        raise Refused(f"not written: it cannot be checked, no label has {MIN_PATIENTS} patients "
-                      f"with it and {MIN_PATIENTS} without among the {len(y_true)} radiographs; "
-                      "--check-on train has more")
+        raise CheckFailed(
+            f"not written: it cannot be checked, no label has {MIN_PATIENTS} patients with it and "
+            f"{MIN_PATIENTS} without among the {len(y_true)} radiographs; --check-on train has "
+            "more")
     cutoffs = np.array(thresholds, float)  # NaN where there is none
     turned = (expected >= cutoffs) != (reduced >= cutoffs)
     print_comparison(y_true, expected, reduced, turned, labels, cutoffs, is_checked)
@@ -89,9 +90,9 @@ def check_precision(y_true: np.ndarray, expected: np.ndarray, reduced: np.ndarra
                           patients, [label for label in labels if label not in unchecked])
     for loss in losses:
         if loss.value > loss.limit and loss.low > loss.limit:
-            raise Refused(f"not written: {loss.name} fell by {loss.value:.4f} (95 % interval "
+            raise CheckFailed(f"not written: {loss.name} fell by {loss.value:.4f} (95 % interval "
                           f"{loss.low:.4f} to {loss.high:.4f}; {sample}), allowed {loss.limit}; "
-                          "--check-on train has more")
+                              "--check-on train has more")
     of_rates = rate_losses(y_true, expected, reduced, patients, labels, cutoffs)
     change = np.abs(reduced - expected)
     check_changes(change, labels)
@@ -167,7 +168,7 @@ def rate_losses(y_true: np.ndarray, expected: np.ndarray, reduced: np.ndarray,
 
     The interval is Wilson's, of the share of patients who lost a right decision: those who gained
     one are not taken off, so that its upper end is no smaller than that of the loss itself.
-    `Refused` for a loss over `MAX_RATE_LOSS`, unless it is one patient's rounding.
+    `CheckFailed` for a loss over `MAX_RATE_LOSS`, unless it is one patient's rounding.
     """
     before, after = (operating_point(y_true, scores, cutoffs) for scores in (expected, reduced))
     losses = []
@@ -183,56 +184,57 @@ def rate_losses(y_true: np.ndarray, expected: np.ndarray, reduced: np.ndarray,
             lost, count = len(set(patients[is_lost])), len(set(patients[of_class]))
             largest_change = np.abs(reduced - expected)[is_lost, i].max(initial=0)
             if fall > MAX_RATE_LOSS and (lost > 1 or largest_change > SMALL_CHANGE):
-                raise Refused(f"not written: the {rate} of {label} fell by {fall:.3f} ({lost} of "
-                              f"{count} patients), allowed {MAX_RATE_LOSS}; --check-on train has "
-                              "more")
+                raise CheckFailed(
+                    f"not written: the {rate} of {label} fell by {fall:.3f} ({lost} of {count} "
+                    f"patients), allowed {MAX_RATE_LOSS}; --check-on train has more")
             low, high = score_interval(np.asarray(lost / count), 0.0, count)
             losses.append(Loss(f"the {rate} of {label}", fall, low, high, MAX_RATE_LOSS))
     return losses
 
 
 def check_changes(change: np.ndarray, labels: Sequence[str]) -> None:
-    """`Refused` if a probability changed by more than `MAX_CHANGE`; the changes are (N, L)."""
+    """`CheckFailed` if a probability changed by more than `MAX_CHANGE`; the changes are (N, L)."""
     largest = change.max(axis=0)
     worst = int(largest.argmax())
     if not largest[worst] <= MAX_CHANGE:  # NaN is not
         radiographs = int((change > MAX_CHANGE).any(axis=1).sum())
-        raise Refused(f"not written: a probability of {labels[worst]} changed by "
+        raise CheckFailed(f"not written: a probability of {labels[worst]} changed by "
                       f"{largest[worst]:.2g}, allowed {MAX_CHANGE} ({radiographs} of {len(change)} "
-                      "radiographs changed by more)")
+                          "radiographs changed by more)")
 
 
 def check_fp16_weights(state: dict[str, np.ndarray], config: dict,
                        mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
-    """`Refused` if a weight of the blocks, folded as in the graph, is too large for fp16."""
+    """`CheckFailed` if a weight of the blocks, folded as in the graph, is too large for fp16."""
     for name, weight in fold(state, config, mean, std).items():
         largest = np.abs(weight).max()
         if name.startswith("blocks.") and not largest <= MAX_FP16:
-            raise Refused(f"not written: {largest:,.0f} occurs in the weight {name}, and the "
-                          f"largest number of fp16 is {MAX_FP16:,.0f}; {REMEDY}")
+            raise CheckFailed(f"not written: {largest:,.0f} occurs in the weight {name}, and the "
+                              f"largest number of fp16 is {MAX_FP16:,.0f}; {REMEDY}")
 
 
 def check_fp16(model: VisionTransformer, training: torch.Tensor, images: torch.Tensor,
                probability: np.ndarray) -> str:
     """What a CPU can tell, in words, about an fp16 file, though onnxruntime computes it in fp32.
 
-    `Refused` if a value is over half of fp16's largest on the images `training` (n, 3, S, S), or if
-    PyTorch in half precision differs on `images` (m, 3, S, S) by more than `REDUCED` from the
+    `CheckFailed` if a value is over half of fp16's largest on the images `training` (n, 3, S, S),
+    or if PyTorch in half precision differs on `images` (m, 3, S, S) by more than `REDUCED` from the
     file's probabilities of them (m, L).
     """
     values = largest_values(model, training)
     name = max(values, key=values.__getitem__)
     if not values[name] <= MAX_FP16 / 2:
-        raise Refused(f"not written: {values[name]:,.0f} occurs in {name}, too near to the "
-                      f"largest number of fp16, {MAX_FP16:,.0f}; {REMEDY}")
+        raise CheckFailed(f"not written: {values[name]:,.0f} occurs in {name}, too near to the "
+                          f"largest number of fp16, {MAX_FP16:,.0f}; {REMEDY}")
     half = folded(model)  # blocks in half precision, as in the fp16 graph
     half.blocks.half()
     half.blocks[0].register_forward_pre_hook(lambda _, inputs: (inputs[0].half(),))
     half.norm.register_forward_pre_hook(lambda _, inputs: (inputs[0].float(),))
     change = np.abs(half(images).sigmoid().numpy() - probability).max()
     if not change <= REDUCED:  # NaN is not
-        raise Refused(f"not written: PyTorch in half precision differs by {change:.2g} from the "
-                      f"file in fp32, allowed {REDUCED:g}; {REMEDY}")
+        raise CheckFailed(
+            f"not written: PyTorch in half precision differs by {change:.2g} from the file in "
+            f"fp32, allowed {REDUCED:g}; {REMEDY}")
     return (f"the largest value in the blocks is {values[name]:,.0f} ({name}; fp16 holds "
             f"{MAX_FP16:,.0f}), and PyTorch's half precision is within {change:.2g} on "
             f"{len(images)} radiographs")

@@ -24,7 +24,7 @@ if not __package__:
           file=sys.stderr)
     sys.exit(2)
 
-from data.console import Refused, command, require_packages, run_command
+from data.console import CheckFailed, command, require_packages, run_command
 
 if __name__ == "__main__":
     require_packages("numpy", "PIL", "onnxruntime", "onnx", "torch")
@@ -173,8 +173,8 @@ def export_run(args: argparse.Namespace) -> int:
         metadata["precision_check"] = dict(device=device, split=dataset.split,
                                            **check_reduced(candidate, run, dataset))
     elif not difference <= PARITY:
-        raise Refused(f"{files.model}: not written: a probability differs from PyTorch's by "
-                      f"{difference:.2g}, allowed {PARITY:g}; look at {WHERE_TO_LOOK}")
+        raise CheckFailed(f"{files.model}: not written: a probability differs from PyTorch's by "
+                          f"{difference:.2g}, allowed {PARITY:g}; look at {WHERE_TO_LOOK}")
 
     metadata["reference"] = reference(candidate, images[:REFERENCE_IMAGES], probability)
     content = serialize(proto, metadata)
@@ -327,7 +327,7 @@ def parity_inputs(files: Sequence[Any], run: TrainedRun) -> torch.Tensor:
 
 
 def first_probabilities(candidate: Predictor, files: Sequence[Any]) -> np.ndarray:
-    """A new model's probabilities (n, L); `Refused` where fp16 gives no number."""
+    """A new model's probabilities (n, L); `CheckFailed` where fp16 gives no number."""
     try:
         return candidate(files)
     except ValueError as error:
@@ -338,7 +338,7 @@ def first_probabilities(candidate: Predictor, files: Sequence[Any]) -> np.ndarra
 def raise_if_overflow(candidate: Predictor, reason: str) -> None:
     """Turn the error of an fp16 model whose numbers overflow into a refusal with the remedy."""
     if candidate.metadata["precision"] == "fp16" and NOT_A_NUMBER in reason:
-        raise Refused(f"not written: {reason}; {REMEDY}") from None
+        raise CheckFailed(f"not written: {reason}; {REMEDY}") from None
 
 
 def checked_device(candidate: Predictor, run: TrainedRun, training: torch.Tensor,
@@ -353,7 +353,7 @@ def checked_device(candidate: Predictor, run: TrainedRun, training: torch.Tensor
 
 
 def check_reduced(candidate: Predictor, run: TrainedRun, dataset: Any) -> dict[str, Any]:
-    """What a reduced precision lost to PyTorch on a labeled split; `Refused` if too much."""
+    """What a reduced precision lost to PyTorch on a labeled split; `CheckFailed` if too much."""
     rows = evenly_spaced(len(dataset), CHECK_IMAGES)
     y_true, expected = predict(run.model, dataset, indices=rows, **run.norm)
     reduced = np.empty_like(expected)
