@@ -132,6 +132,17 @@ def test_youden_of_a_long_curve_at_chance_equals_scikit_learn():
     check_against_scikit_learn(found.values, y, s, resample_counts(0, 0, 20, 20_000))
 
 
+def test_youden_of_a_long_curve_that_wanders_equals_scikit_learn():
+    """Few patients: the same part of the curve has one resample's best point, none of another."""
+    rng = np.random.default_rng(0)
+    patients, s = rng.integers(6, size=20_000), rng.random((20_000, 1))
+    tilt = rng.choice((-0.4, 0.4), size=(6, 10))  # of a patient, in each tenth of the scores
+    share = 0.5 + tilt[patients, (10 * s[:, 0]).astype(int)]
+    y = (rng.random(20_000) < share).astype(np.float32)[:, None]
+    found = bootstrap(y, s, n_resamples=20, groups=patients, metrics=DEFAULT_METRICS)
+    check_against_scikit_learn(found.values, y, s, resample_counts(0, 0, 20, 6, patients))
+
+
 def probabilities(seed, n=400, decimals=3):
     """Labels with NaN, and probabilities that are neither calibrated nor all distinct."""
     rng = np.random.default_rng(seed)
@@ -205,6 +216,8 @@ def test_calibration_is_undefined_where_the_classes_do_not_overlap():
     s = np.array([0.1, 0.2, 0.3, 0.6, 0.7, 0.8])
     wanted = ("calibration_slope", "calibration_intercept")
     assert np.isnan(bootstrap(y, s, n_resamples=3, metrics=wanted).value["calibration_slope"])
+    near = 0.5 + (s - 0.45) / 1000  # so that no step of the fit is a division by zero
+    assert np.isnan(bootstrap(y, near, n_resamples=3, metrics=wanted).value["calibration_slope"])
     constant = bootstrap(y, np.full(6, 0.25), n_resamples=3, metrics=wanted)
     assert np.isnan(constant.value["calibration_slope"][0])
     assert constant.value["calibration_intercept"][0] == pytest.approx(np.log(3), abs=1e-9)
