@@ -210,7 +210,8 @@ def study_sizes(by_size: dict[int, list[Predictions]], labels: Sequence[str], *,
             common = [size for size in sizes if (a, size) in runs and (b, size) in runs]
             if len(common) >= MIN_SIZES:
                 compared = compare_curves(common, [runs[a, size] for size in common],
-                                          [runs[b, size] for size in common])
+                                          [runs[b, size] for size in common],
+                                          bounds=(0.0, 1.0))
                 pairs.append(InitPair(a, b, compared))
     return SizeStudy(models[0].meta["corpus"], title, tuple(labels), resample, tuple(points),
                      tuple(pairs))

@@ -98,7 +98,8 @@ class CurveComparison:
 
 
 def compare_curves(images: Sequence[int], runs_a: Sequence[npt.ArrayLike],
-                   runs_b: Sequence[npt.ArrayLike]) -> CurveComparison:
+                   runs_b: Sequence[npt.ArrayLike],
+                   bounds: tuple[float, float] = (-np.inf, np.inf)) -> CurveComparison:
     """Compare two inits over several sizes of the training set.
 
     Parameters
@@ -108,6 +109,8 @@ def compare_curves(images: Sequence[int], runs_a: Sequence[npt.ArrayLike],
     runs_a, runs_b : sequences of S arrays (B + 1, K)
         At each size, the metric of each of K training runs: on the test set, then in each of B
         bootstrap replicates, which are the same for all sizes and both inits. K may differ.
+    bounds : (float, float)
+        Of the metric: no interval of a difference leaves what they allow.
 
     Returns
     -------
@@ -128,7 +131,7 @@ def compare_curves(images: Sequence[int], runs_a: Sequence[npt.ArrayLike],
     return CurveComparison(
         images=tuple(int(size) for size in images),
         values_a=tuple(values_a.tolist()), values_b=tuple(values_b.tolist()),
-        differences=_differences(images, a, b), trend=_trend(x, cells, difference),
+        differences=_differences(images, a, b, bounds), trend=_trend(x, cells, difference),
         crossings=crossings, crossing=crossing,
         efficiency=tuple(_efficiency(size, images, x, cells) for size in range(n_sizes - 1)),
         is_about_runs=bool((cells.counts > 1).any()))
@@ -199,10 +202,12 @@ def _cells(a: list[Floats], b: list[Floats]) -> _Cells:
                   between=between, own=own, freedom=freedom)
 
 
-def _differences(images: Sequence[int], a: list[Floats],
-                 b: list[Floats]) -> tuple[SizeDifference, ...]:
+def _differences(images: Sequence[int], a: list[Floats], b: list[Floats],
+                 bounds: tuple[float, float]) -> tuple[SizeDifference, ...]:
     """The difference at each size, with p-values adjusted over the sizes."""
-    inferences = [infer_runs(of_a[:, :, None], of_b[:, :, None]) for of_a, of_b in zip(a, b)]
+    inferences = []
+    for of_a, of_b in zip(a, b):
+        inferences.append(infer_runs(of_a[:, :, None], of_b[:, :, None], bounds=bounds))
     adjusted = benjamini_hochberg([inference.p_value[0] for inference in inferences])
     differences = []
     for size, inference in enumerate(inferences):

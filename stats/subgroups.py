@@ -206,7 +206,7 @@ def _group_scores(attribute: str, name: str, inside: np.ndarray, patients: np.nd
 
 def _estimate(values: np.ndarray, trials: float) -> Estimate:
     """A metric's value and interval."""
-    inference = infer_runs(values)
+    inference = infer_runs(values, bounds=(0.0, 1.0))
     low, high = score_interval(inference.value[0], inference.normal_se[0]**2, trials).tolist()
     sd_between_runs = None
     if values.shape[1] > 1:
@@ -217,8 +217,9 @@ def _estimate(values: np.ndarray, trials: float) -> Estimate:
 
 
 def _test(a: np.ndarray, b: np.ndarray | None = None) -> Test:
-    """A difference, its interval and p."""
-    inference = infer_runs(a, b)
+    """A difference of shares `a`, or of two such, `a` - `b`; its interval and p."""
+    bounds = (-1.0, 1.0)  # with `b`, `infer_runs` widens them
+    inference = infer_runs(a, b, bounds=bounds)
     low, high = inference.ci[0].tolist()
     share = None
     if inference.share_of_runs is not None:

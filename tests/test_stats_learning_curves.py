@@ -71,6 +71,13 @@ def test_differences_are_those_of_each_size_alone():
     assert compared.is_about_runs
 
 
+def test_no_interval_of_a_difference_leaves_what_the_metric_allows():
+    cells = [np.tile([0.1, 0.9], (11, 1)), np.tile([0.2, 0.8], (11, 1))]
+    free = compare_curves([100, 1000], cells, cells).differences
+    within = compare_curves([100, 1000], cells, cells, bounds=(0.0, 1.0)).differences
+    assert free[0].interval[1] > 1 and within[0].interval == (-1, 1)
+
+
 def test_the_crossing_is_interpolated_on_the_log_axis():
     compared = compare_curves([100, 1000, 10_000], sure_runs([1.0, 1.0, 0.0]),
                               sure_runs([0.0, 0.5, 0.5]))

@@ -11,7 +11,7 @@ from stats.predictions import Predictions
 from stats.resampling import resample_counts
 from stats.results import Subgroups
 from stats.runs import infer_runs
-from stats.subgroups import age_groups, subgroups
+from stats.subgroups import _test, age_groups, subgroups
 
 LABELS = ["Edema", "Mass", "No finding"]
 SEXES = np.array(["F", "M", ""])
@@ -130,6 +130,13 @@ def test_several_runs_count_as_runs():
     assert gap.test.interval[1] - gap.test.interval[0] > 0.5 * (by_runs[1] - by_runs[0])
     (interaction,) = found.interactions
     assert interaction.test.interval[0] < interaction.test.difference < interaction.test.interval[1]
+
+
+def test_no_interval_of_a_gap_leaves_what_shares_allow():
+    """Two runs that could not differ more: Student's t alone would reach 1,144 points."""
+    gap = np.tile(np.array([-0.9, 0.9])[:, None], (101, 1, 1))
+    assert _test(gap).interval == (-1, 1)
+    assert _test(gap, gap).interval == (-2, 2)
 
 
 def test_without_thresholds_youdens_of_the_whole_test_set():
