@@ -5,14 +5,17 @@ hidden twice: at the radiograph's mean level, which hides air that should not be
 dark level, which hides what is too dense. benchmarks/explain.py has the evidence.
 """
 
-from itertools import chain, count
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 
+from data.console import printable
 from data.files import atomic_write
 from data.preprocess import resize
+from export.batch import Result
+from export.runtime import Predictor
 from export.verify import log_odds
 
 WINDOW = 1 / 6  # side of what is hidden, in parts of the image's side
@@ -31,7 +34,7 @@ INFERNO = np.frombuffer(bytes.fromhex(
     "fcaa0f f9c932 f2e865 fcffa4"), np.uint8).reshape(-1, 3)
 
 
-def occlusion(model, image, batch_size=8):
+def occlusion(model: Predictor, image: np.ndarray, batch_size: int = 8) -> np.ndarray:
     """How much of each label's log-odds hangs on each place of a radiograph.
 
     From a Predictor and raw gray (H, W) to (L, S, S) float32, S the model's image size: the fall of
@@ -41,8 +44,10 @@ def occlusion(model, image, batch_size=8):
     size = model.metadata["image_size"]
     small = resize(model.check(image), size)  # the graph's own resize then does nothing
     windows = grid(size)  # (n, S, S)
-    hidden = [small + window * (level - small)
-              for level in (small.mean(), np.percentile(small, DARK)) for window in windows]
+    hidden = []
+    for level in (small.mean(), np.percentile(small, DARK)):
+        for window in windows:
+            hidden.append(small + window * (level - small))
     odds = log_odds(model.predict([small, *hidden], batch_size), 1e-6)
     slopes = np.array([one["slope"] for one in model.metadata["calibration"]])
     fall = np.maximum(odds[0] - odds[1:], 0) / slopes
@@ -51,7 +56,7 @@ def occlusion(model, image, batch_size=8):
     return (fall.T @ weights / weights.sum(0)).reshape(-1, size, size).astype(np.float32)
 
 
-def grid(size):
+def grid(size: int) -> np.ndarray:
     """Soft windows (n, size, size) of values 0 to 1: bells of the width `WINDOW`, on a grid."""
     axis = (np.arange(size) + 0.5) / size
     distance = (axis - np.linspace(0, 1, COUNT)[:, None]) / (WINDOW / 2)
@@ -59,7 +64,8 @@ def grid(size):
     return (bells[:, None, :, None] * bells[None, :, None, :]).reshape(-1, size, size)
 
 
-def overlay(image, heat, name, label, probability, threshold, side=SIDE):
+def overlay(image: np.ndarray, heat: np.ndarray, name: str, label: str, probability: float,
+            threshold: float | None, side: int = SIDE) -> Image.Image:
     """A picture of one label's map (S, S) of `occlusion` on a radiograph (H, W), with a scale."""
     height, width = (max(1, round(n * side / max(image.shape))) for n in image.shape)
     low, high = np.percentile(image, (0.5, 99.5))
@@ -77,7 +83,8 @@ def overlay(image, heat, name, label, probability, threshold, side=SIDE):
 
     verdict = ""
     if threshold is not None:
-        verdict = f"  (threshold {threshold:.3f}: {'yes' if probability >= threshold else 'no'})"
+        answer = "yes" if probability >= threshold else "no"
+        verdict = f"  (threshold {threshold:.3f}: {answer})"
     draw = ImageDraw.Draw(picture)
     for y, text, size, color in (
             (3, f"{label}  p = {probability:.3f}{verdict}", 18, "white"), (26, name, 13, "white"),
@@ -97,54 +104,66 @@ def overlay(image, heat, name, label, probability, threshold, side=SIDE):
     return picture
 
 
-def blend(base, strength):
+def blend(base: np.ndarray, strength: np.ndarray) -> Image.Image:
     """The colors of strengths (H, W) over a picture (H, W, 3); weak places show it untouched."""
     opacity = 0.75 * np.clip(strength * 2 - 0.3, 0, 1)[..., None]
     blended = base * (1 - opacity) + inferno(strength) * opacity
     return Image.fromarray(blended.round().astype(np.uint8))
 
 
-def outlined(picture, mask):
+def outlined(picture: Image.Image, mask: np.ndarray) -> Image.Image:
     """A picture with a white and black line, seen on bone and on lung, around a mask (H, W)."""
-    mask = Image.fromarray(mask.astype(np.uint8) * 255)
+    outer = Image.fromarray(mask.astype(np.uint8) * 255)
     for color in ("white", "black"):
-        inner = mask.filter(ImageFilter.MinFilter(3))  # less one pixel all around
-        picture.paste(color, mask=ImageChops.subtract(mask, inner))
-        mask = inner
+        inner = outer.filter(ImageFilter.MinFilter(3))  # less one pixel all around
+        picture.paste(color, mask=ImageChops.subtract(outer, inner))
+        outer = inner
     return picture
 
 
-def shortened(text, font, width):
+def shortened(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+              width: float) -> str:
     """As much of a text as fits, with dots for the rest; what cannot be printed is escaped."""
-    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    whole = text
-    while text and font.getlength(text + "..." * (text != whole)) > width:
+    text = printable(text)
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "...") > width:
         text = text[:-1]
-    return text + "..." * (text != whole)
+    return text + "..."
 
 
-def inferno(values):
+def inferno(values: np.ndarray) -> np.ndarray:
     """Colors (..., 3) in 0..255 of values in [0, 1]."""
-    at = np.linspace(0, 1, len(INFERNO))
-    return np.stack([np.interp(values, at, channel) for channel in INFERNO.T], axis=-1)
+    positions = np.linspace(0, 1, len(INFERNO))
+    channels = [np.interp(values, positions, channel) for channel in INFERNO.T]
+    return np.stack(channels, axis=-1)
 
 
-def write_sheet(model, result, folder, taken, all_labels=False):
-    """Write a `batch.Result`'s overlays, one below the other, as a picture; gives its path.
+def write_sheet(model: Predictor, result: Result, folder: Path, taken: set[str],
+                all_labels: bool = False) -> Path | None:
+    """Write the overlays of a result, one below the other, as a picture; gives its path.
 
     Of the labels that reach their threshold, or of all; None where there is none. `taken` holds the
     names of this run's pictures: one more of a name gets a number.
     """
-    shown = [i for i, yes in enumerate(model.predict_labels(result.probability))
-             if yes or all_labels]
+    if result.probability is None:
+        return None
+    positive = model.predict_labels(result.probability)
+    shown = [number for number, yes in enumerate(positive) if yes or all_labels]
     if not shown:
         return None
     image, _ = model.read(result.path, any_modality=True)
     source, heats = Path(result.path), occlusion(model, image)
-    panels = [overlay(image, heats[i], source.name, model.labels[i], float(result.probability[i]),
-                      model.thresholds[i]) for i in shown]
-    numbered = chain([source.stem], (f"{source.stem}-{number}" for number in count(2)))
-    name = next(name for name in numbered if name.casefold() not in taken)
+    panels = []
+    for number in shown:
+        panel = overlay(image, heats[number], source.name, model.labels[number],
+                        float(result.probability[number]), model.thresholds[number])
+        panels.append(np.asarray(panel))
+    name = source.stem
+    for number in count(2):
+        if name.casefold() not in taken:
+            break
+        name = f"{source.stem}-{number}"
     taken.add(name.casefold())
     with atomic_write(folder / f"{name}.png") as file:
         Image.fromarray(np.vstack(panels)).save(file, format="PNG")

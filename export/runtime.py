@@ -10,8 +10,10 @@
 import ctypes
 import os
 import re
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -57,17 +59,18 @@ class Predictor:
         Why "auto" did not take CUDA.
     """
 
-    def __init__(self, path, provider="auto", threads=None):
+    def __init__(self, path: str | os.PathLike | bytes, provider: str = "auto",
+                 threads: int | None = None) -> None:
         name = "model" if isinstance(path, bytes) else path
         content = read_verified(path, name)
         self.session, self.provider, self.cuda_problem = open_session(content, provider, threads,
                                                                       name)
         self.metadata = decode_metadata(name, self.session)
         self.labels, self.thresholds = self.metadata["labels"], self.metadata["thresholds"]
-        self.calibration = [one["method"] for one in self.metadata["calibration"]]
+        self.calibration = [label["method"] for label in self.metadata["calibration"]]
         self.checksum = self.metadata.pop(CHECKSUM)
 
-    def __call__(self, images, batch_size=8):
+    def __call__(self, images: Sequence[Any], batch_size: int = 8) -> np.ndarray:
         """Probabilities of radiographs.
 
         Parameters
@@ -81,19 +84,21 @@ class Predictor:
         ndarray, shape (N, L), float32
             ValueError names an image that cannot be read or predicted.
         """
-        lone = isinstance(images, str | bytes | os.PathLike) or getattr(images, "ndim", 1) in (0, 2)
-        if lone or hasattr(images, "file_meta") or not hasattr(images, "__iter__"):
+        is_one_file = isinstance(images, str | bytes | os.PathLike) or hasattr(images, "file_meta")
+        is_one_array = getattr(images, "ndim", 1) in (0, 2)
+        if is_one_file or is_one_array or not hasattr(images, "__iter__"):
             raise ValueError(f"images: {type(images).__name__}; expected a sequence of files or of "
                              "(H, W) arrays")
         if batch_size < 1:
             raise ValueError(f"batch_size {batch_size}: expected at least 1")
         ready = (self.shrink(self.read(image, f"image {i}")[0]) for i, image in enumerate(images))
-        found = [np.empty((0, len(self.labels)), np.float32)]
+        batches = [np.empty((0, len(self.labels)), np.float32)]
         while batch := list(islice(ready, batch_size)):
-            found.append(self.predict(batch, batch_size))
-        return np.concatenate(found)
+            batches.append(self.predict(batch, batch_size))
+        return np.concatenate(batches)
 
-    def read(self, image, name="image", any_modality=False):
+    def read(self, image: Any, name: str | os.PathLike = "image",
+             any_modality: bool = False) -> tuple[np.ndarray, Header]:
         """A radiograph as `check` returns it, and what its DICOM header says, see `export.dicom`.
 
         Errors call it `name`, or a file by its path. `any_modality` takes laterals and CT, too.
@@ -101,15 +106,15 @@ class Predictor:
         if hasattr(image, "file_meta"):
             image = to_bytes(image)
         elif isinstance(image, str | os.PathLike):
-            name, image = image, read_file(image)
+            name, image = image, read_file(os.fspath(image))
         if not isinstance(image, bytes):
             return self.check(image, name), Header()
-        header = read_header(image, name)
+        header = read_header(image, str(name))
         if not any_modality:
-            check_frontal(header, name)
-        return self.check(decode_image(image, name), name), header
+            check_frontal(header, str(name))
+        return self.check(decode_image(image, str(name)), name), header
 
-    def check(self, image, name="image"):
+    def check(self, image: Any, name: str | os.PathLike = "image") -> np.ndarray:
         """The image (H, W) as `predict` takes it; ValueError if its probability has no meaning."""
         image = np.asarray(image)
         if image.ndim != 2 or min(image.shape) < MIN_SIDE:
@@ -127,13 +132,13 @@ class Predictor:
             raise ValueError(f"{name}: holds one intensity only")
         return image
 
-    def shrink(self, image):
+    def shrink(self, image: np.ndarray) -> np.ndarray:
         """An image of `check` at the model's size, so that those of all sizes share batches."""
         return resize(image, self.metadata["image_size"])
 
-    def predict(self, images, batch_size=8):
+    def predict(self, images: Sequence[np.ndarray], batch_size: int = 8) -> np.ndarray:
         """Probabilities (N, L) of images that `check` or `shrink` returned."""
-        by_shape = {}
+        by_shape: dict[tuple[int, ...], list[int]] = {}
         for i, image in enumerate(images):
             by_shape.setdefault(image.shape, []).append(i)
         probability = np.full((len(images), len(self.labels)), np.nan, np.float32)
@@ -142,22 +147,29 @@ class Predictor:
             for start in range(0, len(rows), size):
                 batch = rows[start:start + size]
                 pixels = np.stack([images[i][None] for i in batch], dtype=np.float32)
-                try:
-                    [probability[batch]] = self.session.run(["probability"], {"image": pixels})
-                except Exception as error:  # onnxruntime's exceptions share no narrower public base
-                    reason = reason_of(error)
-                    if OUT_OF_MEMORY.search(str(error)) and len(batch) == 1:  # no image's fault
-                        raise OSError(f"not enough memory for one image ({reason}); on a full GPU "
-                                      "use --provider cpu") from None
-                    raise ValueError(f"onnxruntime failed ({reason})") from None
+                probability[batch] = self.infer(pixels)
         if not np.isfinite(probability).all():
             raise ValueError(NOT_A_NUMBER)
         return probability
 
-    def predict_labels(self, probability):
+    def infer(self, pixels: np.ndarray) -> np.ndarray:
+        """One inference, (N, 1, H, W) to (N, labels); OSError where one image is too much."""
+        try:
+            [probability] = self.session.run(["probability"], {"image": pixels})
+        except Exception as error:  # onnxruntime's exceptions share no narrower public base
+            reason = reason_of(error)
+            if OUT_OF_MEMORY.search(str(error)) and len(pixels) == 1:  # no image's fault
+                raise OSError(f"not enough memory for one image ({reason}); on a full GPU "
+                              "use --provider cpu") from None
+            raise ValueError(f"onnxruntime failed ({reason})") from None
+        return probability
+
+    def predict_labels(self, probability: np.ndarray) -> np.ndarray:
         """Whether each probability (N, L) reaches its label's threshold; None without one."""
         cuts = np.array(self.thresholds, float)  # NaN where there is none
-        return np.where(np.isnan(cuts), None, probability >= cuts)
+        reached = (probability >= cuts).astype(object)
+        reached[..., np.isnan(cuts)] = None
+        return reached
 
 
 def open_session(model: str | os.PathLike | bytes, provider: str = "auto",
@@ -216,7 +228,7 @@ def reason_of(error: Exception) -> str:
     return message.partition("\n")[0][:MAX_REASON]
 
 
-def cuda_problem():
+def cuda_problem() -> str | None:
     """Why onnxruntime cannot use CUDA here, with the remedy, or None if it seems it can."""
     if "CUDAExecutionProvider" not in ort.get_available_providers():
         return "it is built without CUDA; pip uninstall onnxruntime, pip install onnxruntime-gpu"
