@@ -266,7 +266,7 @@ def test_a_model_worse_by_the_margin_is_not_called_non_inferior():
 
 def test_max_t_finds_no_label_of_few_positives_more_often_than_promised():
     shares = simulate_intervals.simulate_family(1000, (15,) * 14, 100)
-    assert shares.now <= 0.11 and shares.now <= shares.before
+    assert shares.now <= 0.06 < shares.before  # without counting positives
 
 
 def row(name, argument, *numbers):
