@@ -43,6 +43,17 @@ def test_the_file_gives_pytorchs_probabilities_on_test_images(run, corpus, capsy
     assert np.abs(found - expected).max() < 1e-3 and expected.std(0).min() > 0.03
 
 
+def test_a_normalized_run_gives_what_it_gives_normalized(run, checkpoint, corpus):
+    mean, std = [0.5, 0.4, 0.6], [0.2, 0.25, 0.3]
+    save_checkpoint(run / "best.pt", checkpoint | dict(input_mean=mean, input_std=std))
+    assert main([str(run)]) == 0
+    model = to_onnx.restore_model(to_onnx.load_checkpoint(run / "best.pt"))
+    test = open_split(corpus, "test")
+    expected = predict(model, test, mean=mean, std=std)[1]
+    found = Predictor(run / "model.onnx", "cpu")([test.path(i) for i in range(len(test))])
+    assert np.abs(found - expected).max() < 1e-3
+
+
 def test_metadata_and_card(run, checkpoint, corpus, capsys):
     test = open_split(corpus, "test")
     score = np.random.default_rng(0).random(test.table.y.shape)
