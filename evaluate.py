@@ -45,6 +45,7 @@ from stats.across import (
 )
 from stats.files import sha256
 from stats.grouping import Group, comparison_groups, keep_labels, merged
+from stats.metrics import ClinicalChoices
 from stats.predictions import Predictions, load_predictions, save_predictions, select, with_truth
 from stats.read_csv import LabelTable, read_columns
 from stats.report import show
@@ -139,6 +140,14 @@ def build_parser() -> Parser:
         help="further metrics: %(choices)s")
     add("--net-benefit-at", type=float, metavar="P",
         help="the probability from which on one would treat (default: validation's thresholds)")
+    add("--prevalence", type=float, metavar="P",
+        help="of the patients whom the metrics ppv and npv are for (default: the test set's)")
+    add("--fixed-specificity", type=float, default=0.9, metavar="S",
+        help="of the metric sensitivity_at_specificity (default: %(default)s)")
+    add("--fixed-sensitivity", type=float, default=0.9, metavar="S",
+        help="of the metric specificity_at_sensitivity (default: %(default)s)")
+    add("--specificity-range", type=float, nargs=2, default=(0.9, 1.0), metavar=("LOW", "HIGH"),
+        help="of the metric partial_auc (default: 0.9 1)")
     add("--margin", type=float, metavar="POINTS",
         help="test for equivalence and non-inferiority too: ROC-AUCs this close are alike")
     add("--subgroups", nargs="+", default=[], metavar="COLUMN",
@@ -313,12 +322,20 @@ def check(args: argparse.Namespace) -> None:
                          "0 and 1")
     if args.net_benefit_at is not None and "net_benefit" not in args.metrics:
         raise ValueError("--net-benefit-at: ask for the metric too, by --metrics net_benefit")
+    clinical_choices(args)
     for path in (args.truth, args.covariates, args.exclude_ids):
         if path is not None and not path.is_file():
             raise FileNotFoundError(f"{path}: no such file")
     if args.bootstrap < 100:
         print(f"warning: with {args.bootstrap} resamples no p-value can go under "
               f"{2 / (args.bootstrap + 1):.2g}", file=sys.stderr)
+
+
+def clinical_choices(args: argparse.Namespace) -> ClinicalChoices:
+    """Where the metrics that reviewers ask for are taken."""
+    low, high = args.specificity_range
+    return ClinicalChoices(args.prevalence, args.fixed_specificity, args.fixed_sensitivity,
+                           (low, high))
 
 
 def read_covariates(path: Path) -> dict[str, dict[str, str]]:
@@ -640,7 +657,7 @@ def study_group(group: Group, args: argparse.Namespace,
         thresholds=args.thresholds, call_equal=args.positive == "from",
         alternative=args.p_value, min_count=args.min_count,
         metrics=list(dict.fromkeys([*DEFAULT_METRICS, *args.metrics])), threads=args.threads,
-        net_benefit_at=args.net_benefit_at, margin=margin)
+        net_benefit_at=args.net_benefit_at, choices=clinical_choices(args), margin=margin)
     if s.corpus_title == s.corpus:  # a file that an earlier version wrote
         s = replace(s, corpus_title=corpus_title(s.corpus))
     if s.trained_on and s.trained_on_title == s.trained_on:

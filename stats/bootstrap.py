@@ -10,7 +10,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -18,7 +18,15 @@ import numpy.typing as npt
 
 from stats.calibration import WeightedProbabilities
 from stats.intervals import largest_count, nanmean, score_interval, sd_and_ci
-from stats.metrics import METRICS, Confusion, Metric, Ranking
+from stats.metrics import (
+    DEFAULT_CHOICES,
+    METRICS,
+    ClinicalChoices,
+    Confusion,
+    Metric,
+    Ranking,
+)
+from stats.partial_roc import curve_points
 from stats.resampling import (
     CHUNK,
     Resamples,
@@ -124,6 +132,7 @@ def bootstrap_models(y_true: npt.ArrayLike, scores: Sequence[npt.ArrayLike], *,
                      metrics: Sequence[str] = ("auroc",),
                      thresholds: Sequence[npt.ArrayLike] | None = None,
                      net_benefit_at: Sequence[npt.ArrayLike] | None = None,
+                     choices: ClinicalChoices = DEFAULT_CHOICES,
                      call_equal: bool = True, memory_mb: int = 256,
                      threads: int | None = None) -> list[Bootstrap]:
     """Every metric of every model and label in every replicate, on the same resamples.
@@ -144,6 +153,8 @@ def bootstrap_models(y_true: npt.ArrayLike, scores: Sequence[npt.ArrayLike], *,
         Scores from there on are predicted positive; NaN leaves a label undefined. By default at
         Youden's threshold, found anew in each resample, as the authors do. The net benefit needs
         fixed ones, probabilities: its own, or else `thresholds`.
+    choices : ClinicalChoices
+        Prevalence, and where on the ROC curve the metrics that need it are taken.
     call_equal : bool
         Whether a score that equals Youden's or a fixed threshold is predicted positive. It is not
         in the authors' code, which loses the radiograph that the threshold was found at.
@@ -183,7 +194,7 @@ def bootstrap_models(y_true: npt.ArrayLike, scores: Sequence[npt.ArrayLike], *,
                     if reason is None:
                         tasks.append((model, label, pool.submit(
                             _score_label, y[:, label], s[:, label], drawn, label, chosen,
-                            call_at[model][label], treat_from[model][label], call_equal)))
+                            call_at[model][label], treat_from[model][label], choices, call_equal)))
             for model, label, task in tasks:
                 for name, column in task.result().items():
                     values[model][name][start + 1:stop + 1, label] = column
@@ -351,7 +362,8 @@ def _draw(pool: ThreadPoolExecutor, y: np.ndarray, seed: int, start: int, stop: 
 
 def _score_label(y: np.ndarray, score: np.ndarray, chunks: list[Resamples], label: int,
                  metrics: list[Metric], threshold: np.float64 | None,
-                 treat_at: np.float64 | None, call_equal: bool) -> dict[str, np.ndarray]:
+                 treat_at: np.float64 | None, choices: ClinicalChoices,
+                 call_equal: bool) -> dict[str, np.ndarray]:
     """One label's and model's metrics in the resamples of `_draw`: dict of metric -> (B,)."""
     needs = {metric.needs for metric in metrics}
     precision = "precision-recall curve" in needs
@@ -364,12 +376,15 @@ def _score_label(y: np.ndarray, score: np.ndarray, chunks: list[Resamples], labe
                              precision=precision, call_equal=call_equal)
         inputs: dict[str, Any] = {"roc curve": Ranking(curve.area, curve.average_precision)}
         inputs["precision-recall curve"] = inputs["roc curve"]
+        if "curve points" in needs:
+            inputs["curve points"] = curve_points(drawn, segments, positives, negatives, choices)
         if youden:  # the threshold is another in each resample
-            inputs["threshold"] = Confusion(curve.tp, curve.fp, positives, negatives, math.nan)
+            inputs["threshold"] = Confusion(curve.tp, curve.fp, positives, negatives, math.nan,
+                                            choices.prevalence)
         elif "threshold" in needs and threshold is not None:
-            inputs["threshold"] = _confusion(y, drawn, label, threshold,
-                                             score >= threshold if call_equal else
-                                             score > threshold)
+            fixed = _confusion(y, drawn, label, threshold,
+                               score >= threshold if call_equal else score > threshold)
+            inputs["threshold"] = replace(fixed, prevalence=choices.prevalence)
         if "treatment threshold" in needs and treat_at is not None:
             inputs["treatment threshold"] = _confusion(y, drawn, label, treat_at,
                                                        score >= treat_at)

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from stats.metrics import DEFAULT_CHOICES, ClinicalChoices
+
 Interval = tuple[float, float]
 
 
@@ -160,6 +162,19 @@ class Subgroups:
 
 
 @dataclass(frozen=True)
+class InitRank:
+    """Where an init comes among all, by its mean ROC-AUC in the joint resamples; 1 is first.
+
+    Over test patients alone: an init with several runs is the mean of those that there are.
+    """
+
+    name: str
+    share_first: float  # of the resamples; those that are equally good share it
+    mean_rank: float
+    interval: Interval  # 95 % of the ranks, percentiles
+
+
+@dataclass(frozen=True)
 class Study:
     """All inits on one test set, and every pair of them."""
 
@@ -192,3 +207,5 @@ class Study:
     excluded: dict[str, Any] | None = None  # images left out: `file`, `images`
     seen: dict[str, str] = field(default_factory=dict)  # which model knows the test corpus, and why
     subgroups: Subgroups | None = None  # None where none were asked for
+    choices: ClinicalChoices = DEFAULT_CHOICES  # where some metrics are taken
+    ranks: tuple[InitRank, ...] = ()  # of the inits, in their order; empty of a single one

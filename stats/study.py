@@ -15,12 +15,13 @@ import numpy as np
 from stats.bootstrap import Alternative, Bootstrap, bootstrap_models, count_units
 from stats.delong import delong_test
 from stats.intervals import largest_count, nanmean, score_interval, sd_and_ci
-from stats.metrics import DEFAULT_METRICS, METRICS
+from stats.metrics import DEFAULT_CHOICES, DEFAULT_METRICS, METRICS, ClinicalChoices
 from stats.multiple_testing import benjamini_hochberg, max_t
 from stats.predictions import Predictions, patients_of
 from stats.results import (
     Comparison,
     Estimate,
+    InitRank,
     InitScores,
     Interval,
     LabelScores,
@@ -43,7 +44,8 @@ def study(corpus: str, models: Sequence[Predictions], *, synthetic: bool = False
           thresholds: Literal["test", "val"] = "test", call_equal: bool = True,
           alternative: Literal["two-sided", "paper"] = "two-sided", min_count: int = 15,
           metrics: Sequence[str] = DEFAULT_METRICS,
-          net_benefit_at: float | None = None, margin: float | None = None,
+          net_benefit_at: float | None = None,
+          choices: ClinicalChoices = DEFAULT_CHOICES, margin: float | None = None,
           threads: int | None = None) -> Study:
     """Score every init and compare every pair; `adjust` then gives the adjusted p-values.
 
@@ -56,7 +58,8 @@ def study(corpus: str, models: Sequence[Predictions], *, synthetic: bool = False
     "val" that of the model's `meta["thresholds"]`. A label with fewer than `min_count` positives or
     negatives (patients that have one, where patients are known, however they are drawn) is scored,
     but not tested nor part of the mean over labels. At `net_benefit_at`, a threshold probability,
-    net benefits are compared; at the models' own they are only scored. To differ by less than
+    net benefits are compared; at the models' own they are only scored. `choices`
+    say where on the ROC curve, and for which prevalence, metrics are taken. To differ by less than
     `margin`, in ROC-AUC, is to be no worse, or equivalent. For the rest see `bootstrap_models` and
     `p_values`.
     """
@@ -93,7 +96,7 @@ def study(corpus: str, models: Sequence[Predictions], *, synthetic: bool = False
     drawn = bootstrap_models(
         y_true, [m.y_score for m in models], n_resamples=n_resamples, seed=seed, metrics=metrics,
         groups=patients if resample == "patient" else None, thresholds=fixed,
-        net_benefit_at=benefit_at, call_equal=call_equal, threads=threads)
+        net_benefit_at=benefit_at, choices=choices, call_equal=call_equal, threads=threads)
     of_mean = _labels_of_means(metrics, drawn, in_mean)
     points = _operating_points(models, fixed, call_equal, threads)
     groups = _group_runs(models, points, drawn, of_mean)
@@ -113,7 +116,8 @@ def study(corpus: str, models: Sequence[Predictions], *, synthetic: bool = False
         labels_in_mean={metric: tuple(np.array(labels)[is_averaged].tolist())
                         for metric, is_averaged in of_mean.items()},
         labels_left_out=tuple(left_out),
-        metrics=tuple(metrics), margin=margin, net_benefit_at=net_benefit_at, resample=resample,
+        metrics=tuple(metrics), margin=margin, net_benefit_at=net_benefit_at, choices=choices,
+        resample=resample,
         images=len(y_true), patients=None if patients is None else len(np.unique(patients)),
         positives=tuple((y_true == 1).sum(axis=0).tolist()),
         negatives=tuple((y_true == 0).sum(axis=0).tolist()),
@@ -121,7 +125,7 @@ def study(corpus: str, models: Sequence[Predictions], *, synthetic: bool = False
         missing_images=first.meta.get("missing") or 0,
         unreadable_images=first.meta.get("bad") or 0,
         models=tuple(scores), comparisons=tuple(comparisons),
-        truth=first.meta.get("truth"), excluded=first.meta.get("excluded"))
+        truth=first.meta.get("truth"), excluded=first.meta.get("excluded"), ranks=_ranks(groups))
 
 
 def _validation_thresholds(model: Predictions, remedy: str) -> np.ndarray:
@@ -258,6 +262,28 @@ def _with_mean(counts: np.ndarray, is_averaged: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore", divide="ignore"):
         of_mean = is_averaged.sum()**2 / (1 / counts[is_averaged]).sum()
     return np.append(counts, of_mean)
+
+
+def _ranks(groups: Sequence[RunGroup]) -> tuple[InitRank, ...]:
+    """How the inits' means of ROC-AUC rank in each replicate, those that are equal in the middle.
+
+    Goldstein and Spiegelhalter, "League tables and their limitations", J R Stat Soc A 159 (1996).
+    """
+    if len(groups) < 2:
+        return ()
+    means = np.stack([group.values["auroc"][1:, :, -1].mean(axis=1) for group in groups])  # (M, B)
+    means = means[:, np.isfinite(means).all(axis=0)]
+    if not means.size:
+        return ()
+    is_best = means == means.max(axis=0)
+    firsts = (is_best / is_best.sum(axis=0)).mean(axis=1)
+    ranks = []
+    for group, mean, share_first in zip(groups, means, firsts):
+        better, equal = (means > mean).sum(axis=0), (means == mean).sum(axis=0)
+        rank = better + (equal + 1) / 2
+        interval = _pair(np.quantile(rank, (0.025, 0.975), method="inverted_cdf"))
+        ranks.append(InitRank(group.name, float(share_first), float(rank.mean()), interval))
+    return tuple(ranks)
 
 
 def _estimates(group: RunGroup, metric: str) -> list[Estimate]:

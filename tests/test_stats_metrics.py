@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.metrics import precision_score
+from sklearn.metrics import balanced_accuracy_score
 
 import evaluate
 from stats import METRICS, Metric, bootstrap, operating_point, paired_bootstrap
@@ -22,37 +22,38 @@ def problem():
 
 
 @pytest.fixture
-def ppv(monkeypatch):
-    """The positive predictive value, added as the recipe says."""
-    def positive_predictive_value(c):
-        return c.tp / (c.tp + c.fp)
+def balanced(monkeypatch):
+    """The balanced accuracy, added as the recipe says."""
+    def balanced_accuracy(c):
+        return (c.tp / c.positives + c.tn / c.negatives) / 2
 
-    record = Metric("ppv", "PPV", positive_predictive_value, "threshold", is_share=True,
+    record = Metric("balanced", "Balanced accuracy", balanced_accuracy, "threshold", is_share=True,
                     bounds=(0.0, 1.0), denominator="both", larger_is_better=True)
-    monkeypatch.setitem(METRICS, "ppv", record)
+    monkeypatch.setitem(METRICS, "balanced", record)
 
 
-def test_a_new_metric_is_in_every_replicate_with_an_interval(ppv):
+def test_a_new_metric_is_in_every_replicate_with_an_interval(balanced):
     y, a, b = problem()
     point = operating_point(y, a, 0.6)
-    drawn = bootstrap(y, a, metrics=("ppv",), thresholds=np.full(2, 0.6), n_resamples=30)
+    drawn = bootstrap(y, a, metrics=("balanced",), thresholds=np.full(2, 0.6), n_resamples=30)
     counts = resample_counts(0, -1, 30, len(y))  # the test set itself first
     for label in range(2):
         known = ~np.isnan(y[:, label])
         for k in range(31):
-            expected = precision_score(y[known, label], a[known, label] >= 0.6,
-                                       sample_weight=counts[known, k])
-            value = drawn.values["ppv"][k - 1, label] if k else drawn.value["ppv"][label]
+            expected = balanced_accuracy_score(y[known, label], a[known, label] >= 0.6,
+                                               sample_weight=counts[known, k])
+            value = drawn.values["balanced"][k - 1, label] if k else drawn.value["balanced"][label]
             assert value == pytest.approx(expected, abs=1e-12)
-            assert k or point.metrics["ppv"][label] == pytest.approx(expected, abs=1e-12)
-    low, high = drawn.ci("ppv").T
-    assert (0 < low).all() and (low < drawn.value["ppv"]).all() and (high < 1).all()
-    assert (drawn.value["ppv"] < high).all()
-    pair = paired_bootstrap(y, a, b, metric="ppv", n_resamples=100)
+            assert k or point.metrics["balanced"][label] == pytest.approx(expected, abs=1e-12)
+    low, high = drawn.ci("balanced").T
+    assert (0 < low).all() and (low < drawn.value["balanced"]).all() and (high < 1).all()
+    assert (drawn.value["balanced"] < high).all()
+    pair = paired_bootstrap(y, a, b, metric="balanced", n_resamples=100)
     assert np.isfinite(pair.p_value).all()
 
 
-def test_a_new_metric_is_on_the_command_line_and_in_the_report(ppv, tmp_path, monkeypatch, capsys):
+def test_a_new_metric_is_on_the_command_line_and_in_the_report(balanced, tmp_path, monkeypatch,
+                                                               capsys):
     monkeypatch.chdir(tmp_path)
     y, a, b = problem()
     for name, values in (("truth", y), ("a", a), ("b", b)):
@@ -62,25 +63,25 @@ def test_a_new_metric_is_on_the_command_line_and_in_the_report(ppv, tmp_path, mo
                 shown = ["" if np.isnan(x) else f"{x:g}" for x in cells]
                 print(row, *shown, sep=",", file=file)
     assert evaluate.main(["--predictions", "a.csv", "b.csv", "--truth", "truth.csv",
-                          "--bootstrap", "100", "--metrics", "ppv"]) == 0
+                          "--bootstrap", "100", "--metrics", "balanced"]) == 0
     (row, *_) = [row for row in csv.DictReader(Path("reports/metrics.csv").open())
-                 if (row["metric"], row["label"], row["model"]) == ("ppv", "Edema", "a")]
+                 if (row["metric"], row["label"], row["model"]) == ("balanced", "Edema", "a")]
     assert 0 < float(row["ci_low"]) < float(row["value"]) < float(row["ci_high"]) < 1
     text = Path("reports/report.md").read_text()
     shown = " to ".join(f"{100 * float(row[end]):.2f}" for end in ("ci_low", "ci_high"))
-    assert f"{100 * float(row['value']):.2f} ({shown})" in text and "| PPV |" in text
+    assert f"{100 * float(row['value']):.2f} ({shown})" in text and "| Balanced accuracy |" in text
     tests = [row for row in csv.DictReader(Path("reports/comparisons-metrics.csv").open())
-             if row["metric"] == "ppv"]
+             if row["metric"] == "balanced"]
     assert len(tests) == 3 and all(0 < float(row["p"]) <= 1 for row in tests)
     capsys.readouterr()
     with pytest.raises(SystemExit):
         evaluate.main(["--help"])
-    assert "ppv" in capsys.readouterr().out
+    assert "balanced" in capsys.readouterr().out
 
 
 def test_a_share_without_a_denominator_is_refused():
-    with pytest.raises(ValueError, match="ppv: a share needs a denominator"):
-        Metric("ppv", "PPV", np.mean, "threshold", True, (0.0, 1.0), None, True)
+    with pytest.raises(ValueError, match="balanced: a share needs a denominator"):
+        Metric("balanced", "Balanced accuracy", np.mean, "threshold", True, (0.0, 1.0), None, True)
 
 
 def test_every_metric_keeps_to_its_bounds():

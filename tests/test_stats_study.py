@@ -5,6 +5,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from scipy.stats import rankdata
 
 from stats import METRICS, bootstrap, p_values, paired_bootstrap
 from stats.predictions import Predictions
@@ -191,3 +192,29 @@ def test_a_floor_is_of_the_replicates_that_are_defined():
     assert test.p_floor_one_sided == 1 / (99 - undefined + 1)
     paper = study("x", models, n_resamples=99, min_count=1, alternative="paper")
     assert paper.comparisons[0].mean.p_floor == 0
+
+
+def test_ranks_are_scipys_over_the_joint_resamples():
+    y_true, scores = problem_of_ranks()
+    ids = np.array([f"{number:03d}" for number in range(len(y_true))])
+    models = [Predictions(ids, None, ["Edema", "Mass"], y_true, score, {"name": name})
+              for name, score in scores.items()]
+    found = study("cxr14", models, n_resamples=60)
+    means = np.stack([bootstrap(y_true, score, n_resamples=60).values["auroc"].mean(axis=1)
+                      for score in scores.values()])
+    ranks = rankdata(-means, axis=0)
+    for init, of_init in zip(found.ranks, ranks):
+        assert init.mean_rank == pytest.approx(of_init.mean())
+        assert init.interval == pytest.approx(np.quantile(
+            of_init, (0.025, 0.975), method="inverted_cdf"))
+    assert sum(init.share_first for init in found.ranks) == pytest.approx(1)
+    twins = found.ranks[0], found.ranks[1]  # with the same scores they share each rank
+    assert twins[0].share_first == twins[1].share_first > 0
+
+
+def problem_of_ranks():
+    """Labels (90, 2), and scores of three inits of which two are the same."""
+    rng = np.random.default_rng(3)
+    y_true = (rng.random((90, 2)) < 0.5).astype(float)
+    one, other = (0.2 * y_true + 0.8 * rng.random((2, *y_true.shape)))
+    return y_true, {"a": one, "b": one, "c": other}

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from stats.report import show
 from stats.report.records import MEAN, differences, scores
+from stats.results import Study
 
 PAPER = ("auroc", "accuracy", "sensitivity", "specificity")
 ABREAST = 6  # columns of numbers in one table
@@ -120,6 +121,9 @@ def study_tables(s, settings, threshold):
                     threshold=_printed_threshold(s, settings))
     tables += pivot("spread", [r for r in labels if r["metric"] in (*PAPER, "f1")],
                     ["Label", "Model"], "Metric", _spread, corpus=corpus, threshold=threshold)
+    tables.append(confusion_table(s, _printed_threshold(s, settings)))
+    if s.ranks:
+        tables.append(ranks_table(s))
     for c in s.comparisons:
         tables.append(comparison_table(s, c, settings.get("margin")))
         tables += pivot(
@@ -164,6 +168,40 @@ def runs_table(s):
                      show.interval(mean.interval)])
     return table("runs", ["Model", "Runs", "Mean", "SD between runs", "Worst", "Best", "95 % CI"],
                  rows, corpus=show.corpus(s))
+
+
+def confusion_table(s: Study, threshold: str) -> Table:
+    """The 2 x 2 table of each label and model, in one row."""
+    rows = []
+    for label in s.labels:
+        for m in s.models:
+            scores = m.labels[label]
+            counts = [scores.tp, scores.fn, scores.fp, scores.tn]
+            if math.isnan(scores.threshold):
+                continue
+            digits = 0 if len(m.runs) == 1 else 1  # means over runs are no whole numbers
+            rows.append([label, show.model(m.name), *(f"{count:,.{digits}f}" for count in counts)])
+    return table("confusion", ["Label", "Model", "True positive", "False negative",
+                               "False positive", "True negative"], rows, corpus=show.corpus(s),
+                 threshold=threshold)
+
+
+def ranks_table(s: Study) -> Table:
+    """How often each init is first over the resamples, and the ranks that it takes."""
+    rows = []
+    for init in s.ranks:
+        ends = " to ".join(f"{end:g}" for end in init.interval)
+        rows.append([show.model(init.name), f"{100 * init.share_first:.1f}",
+                     f"{init.mean_rank:.2f}", ends])
+    return table("ranks", ["Model", "First, % of resamples", "Mean rank", "95 % of ranks"], rows,
+                 corpus=show.corpus(s), sentence=rank_sentence(s))
+
+
+def rank_sentence(s: Study) -> str:
+    """Which init is first most often, and how often."""
+    first = max(s.ranks, key=lambda init: init.share_first)
+    return (f"{show.model(first.name)} is first in {100 * first.share_first:.1f} % of the "
+            "resamples.")
 
 
 def comparison_table(s, c, margin=None):

@@ -2,11 +2,13 @@
 
 import base64
 import html
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from string import Template
 
 from stats.files import atomic_write
+from stats.metrics import METRICS
 from stats.report import formats, show
 from stats.report.across import (
     pooled_rows,
@@ -20,6 +22,7 @@ from stats.report.answers import answers, caution
 from stats.report.checklist import checklist
 from stats.report.records import differences, scores
 from stats.report.tables import all_tables
+from stats.results import Study
 
 LATEX = "needs booktabs, longtable, array, pdflscape, and geometry with margins of 2 cm"
 
@@ -102,6 +105,27 @@ def describe(studies, settings):
         inference = words["runs"] if True in by_runs else words["single"]
     facts["inference"] = inference.format(**facts)
     sentences = words["text"].format(**facts)
+    sentences += clinical_choices(studies)
     if settings.get("limit"):
         sentences = words["limit"].format(**settings) + sentences
     return sentences
+
+
+def clinical_choices(studies: Sequence[Study]) -> str:
+    """Where the metrics that need it are taken, in sentences; nothing where none was asked for."""
+    if not studies:
+        return ""
+    words, choices = show.WORDS["method"], studies[0].choices
+    needs = {METRICS[name].needs for name in studies[0].metrics}
+    sentences = []
+    if "curve points" in needs:
+        low, high = choices.specificity_range
+        sentences.append(words["curve"].format(
+            specificity=100 * choices.specificity, sensitivity=100 * choices.sensitivity,
+            low=100 * low, high=100 * high))
+    if {"ppv", "npv"} & set(studies[0].metrics):
+        if choices.prevalence is None:
+            sentences.append(words["own_prevalence"])
+        else:
+            sentences.append(words["prevalence"].format(prevalence=100 * choices.prevalence))
+    return "".join([" ", *sentences]).rstrip()
