@@ -92,8 +92,8 @@ class Metric:
     title : as it is printed
     function : gives the replicates (B,), NaN where undefined, from what `needs` says
     needs : "roc curve" and "precision-recall curve", a `Ranking`; "curve points", `CurvePoints`;
-        "threshold", a `Confusion` at Youden's or a fixed one; "treatment threshold", a `Confusion` at a probability; and
-        "probabilities", `stats.calibration.WeightedProbabilities`
+        "threshold", a `Confusion` at Youden's or a fixed one; "treatment threshold", a `Confusion`
+        at a probability; and "probabilities", `stats.calibration.WeightedProbabilities`
     is_share : from 0 to 1 and printed in percent, with a score interval; another number is printed
         as it is, with percentiles
     bounds : of its possible values

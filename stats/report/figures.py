@@ -15,6 +15,7 @@ from stats.palette import look, shortened
 from stats.report import show
 from stats.report.across_figures import across_figures
 from stats.report.forest import WIDTH, interval_plots
+from stats.report.probability_figures import calibration_plots, decision_curves
 from stats.roc import roc_curve
 
 LEVEL = 11  # points from one p-value over the boxes to the next
@@ -35,6 +36,9 @@ def draw_figures(folder, studies, aligned, pooled=(), sizes=()):
         figures = across_figures(pooled, sizes) | interval_plots(studies)
         figures["figure3"] = box_plots(studies)
         figures |= {f"figure4-{s.name}": roc_curves(s, of) for s, of in zip(studies, aligned)}
+        for s, models in zip(studies, aligned):
+            figures[f"decision-{s.name}"] = decision_curves(s, models)
+            figures[f"calibration-{s.name}"] = calibration_plots(s, models)
         for name, figure in figures.items():
             figure.draw_without_rendering()
             figure.set_layout_engine("none")

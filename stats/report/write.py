@@ -20,6 +20,7 @@ from stats.report.across import (
 )
 from stats.report.answers import answers, caution
 from stats.report.checklist import checklist
+from stats.report.probability import calibration_rows, decision_rows
 from stats.report.records import differences, scores
 from stats.report.tables import all_tables
 from stats.results import Study
@@ -31,8 +32,9 @@ def write_report(folder, studies, settings, aligned=(), pooled=(), sizes=()):
     """Write the report to `folder`: tables in every format, the checklists and the figures.
 
     `studies` are adjusted; `settings`, what was asked for; `aligned`, each study's Predictions, for
-    the figures, which also need matplotlib; `pooled` and `sizes`, the answers over corpora and over
-    training images, which come first (`stats.across`). Returns the files' names.
+    the curves' CSV files and for the figures, which also need matplotlib; `pooled` and `sizes`, the
+    answers over corpora and over training images, which come first (`stats.across`). Returns the
+    files' names.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -67,6 +69,9 @@ def write_report(folder, studies, settings, aligned=(), pooled=(), sizes=()):
         "report.json": formats.to_json({"settings": settings, "studies": studies,
                                         "pooled": list(pooled), "sizes": list(sizes)}),
         "checklist.md": checklist(studies, settings, said, careful, method)}
+    if aligned:
+        files["decision-curves.csv"] = formats.to_csv(decision_rows(studies, aligned))
+        files["calibration.csv"] = formats.to_csv(calibration_rows(studies, aligned))
     if pooled:
         files["pooled.csv"] = formats.to_csv(pooled_rows(pooled))
     if sizes:
