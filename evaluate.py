@@ -322,6 +322,8 @@ def check(args: argparse.Namespace) -> None:
                          "0 and 1")
     if args.net_benefit_at is not None and "net_benefit" not in args.metrics:
         raise ValueError("--net-benefit-at: ask for the metric too, by --metrics net_benefit")
+    if args.prevalence is not None and not {"ppv", "npv"} & set(args.metrics):
+        raise ValueError("--prevalence: ask for the metrics too, by --metrics ppv npv")
     clinical_choices(args)
     for path in (args.truth, args.covariates, args.exclude_ids):
         if path is not None and not path.is_file():

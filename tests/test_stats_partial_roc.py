@@ -42,7 +42,14 @@ def test_the_partial_area_is_scikit_learns_in_every_resample(make, low):
     assert values(drawn, "partial_auc") == pytest.approx(expected, abs=1e-12)
 
 
-@pytest.mark.parametrize("make", [problem, tied_problem])
+def small_problem():
+    """A dozen images of three scores: in many resamples a score is of one class alone."""
+    rng = np.random.default_rng(5)
+    y = np.tile([0.0, 1.0], 6)[:, None]
+    return y, (rng.integers(3, size=y.shape) + y).clip(0, 2), None
+
+
+@pytest.mark.parametrize("make", [problem, tied_problem, small_problem])
 def test_points_of_the_curve_are_interpolated_in_every_resample(make):
     y, score, _ = make()
     drawn = bootstrap(y, score, metrics=CURVE, n_resamples=N_RESAMPLES,

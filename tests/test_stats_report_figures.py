@@ -23,9 +23,11 @@ def test_figures_can_be_opened_and_are_the_same_each_time(tmp_path, monkeypatch)
     first = {
         name: (tmp_path / name).read_bytes() for name in draw_figures(tmp_path, found, aligned)
     }
-    stems = ["forest", "forest-cxr14", "forest-phantom", "figure3", "figure4-cxr14"]
+    stems = ["forest", "forest-cxr14", "forest-phantom", "figure3", "figure4-cxr14",
+             "figure4-phantom", "decision-cxr14", "decision-phantom", "calibration-cxr14",
+             "calibration-phantom"]
     assert set(first) == {
-        f"{stem}.{kind}" for stem in [*stems, "figure4-phantom"] for kind in ("png", "svg")
+        f"{stem}.{kind}" for stem in stems for kind in ("png", "svg")
     }
     draw_figures(tmp_path, found, aligned)
     for name, data in first.items():
