@@ -206,6 +206,8 @@ def test_without_matplotlib_everything_but_the_figures(here, capsys, monkeypatch
         "metrics.csv",
         "comparisons.csv",
         "comparisons-metrics.csv",
+        "decision-curves.csv",
+        "calibration.csv",
         "report.json",
     }
 
