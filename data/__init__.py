@@ -68,13 +68,12 @@ def open_split(settings: DataSettings, split: str, *, tables_only: bool = False,
     """
     if settings.corpus not in CORPORA:
         raise ValueError(f"data: expected one of {', '.join(CORPORA)}, found {settings.corpus!r}")
-    dataset = CORPORA[settings.corpus](
-        settings.root, split, labels=settings.labels, uncertain=settings.uncertain,
-        cohort=settings.cohort, table=settings.table, image_size=settings.image_size,
-        val_fraction=settings.val_fraction, split_seed=settings.split_seed,
-        split_file=settings.split_file, limit=settings.limit, on_missing=settings.on_missing,
-        on_bad=settings.on_bad, cache_dir=settings.cache_dir, workers=settings.workers,
-        cache_only=settings.cache_only, tables_only=tables_only, progress=progress)
+    options = {}
+    for field in fields(settings):
+        if field.name not in ("corpus", "root", "name"):  # the name is for what is printed
+            options[field.name] = getattr(settings, field.name)
+    dataset = CORPORA[settings.corpus](settings.root, split, tables_only=tables_only,
+                                       progress=progress, **options)
     if expected_split_hash is not None and dataset.split_hash != expected_split_hash:
         raise ValueError(f"{dataset.root}: is not split as it was in training, so patients of its "
                          f"{split} set may have been trained on (split hash "

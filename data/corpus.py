@@ -5,9 +5,11 @@ so that whatever reads tables alone starts fast.
 """
 
 from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,8 +17,14 @@ from data.cache.build import build_cache, open_cache
 from data.console import check_whole
 from data.files import find_elsewhere, list_images, list_tree, locate
 from data.labels import RELEASE_NAMES, choose_labels, resolve_uncertain, select_labels
-from data.settings import default_root
+from data.settings import DataSettings, default_root
 from data.splits import SPLITS, assign, rank, read_split, split_hash, write_split
+from data.tables import Release, Table
+
+if TYPE_CHECKING:
+    import torch
+
+    from data.cache.build import Cache
 
 PHANTOM_MARK = "PHANTOM.txt"  # in the root of phantoms that have a corpus's layout
 
@@ -69,104 +77,130 @@ class Corpus:
     in_paper = False  # whether Tayebi Arasteh et al. 2024 trained on it
     cohorts: tuple[str, ...] = ("paper",)
 
-    def __init__(self, root=None, split="train", *, labels="table3", uncertain="zeros",
-                 cohort="paper", table=None, image_size=224, val_fraction=0.05, split_seed=0,
-                 split_file=None, limit=None, on_missing="error", on_bad="error", cache_dir=None,
-                 workers=None, cache_only=False, tables_only=False, progress=True):
-        for name, value, expected in (("split", split, SPLITS),
-                                      ("on_missing", on_missing, ("error", "skip")),
-                                      ("on_bad", on_bad, ("error", "skip"))):
-            if value not in expected:
-                raise ValueError(f"{name}: expected one of {', '.join(expected)}, found {value!r}")
-        check_whole(limit=limit)
+    def __init__(self, root: Path | str | None = None, split: str = "train", *,
+                 tables_only: bool = False, progress: bool = True, **options: Any) -> None:
+        settings = DataSettings(self.corpus, root, **options)
+        _check_settings(settings, split)
         self.split = split
-        self.root, release = self.open_release(root, cohort, table)
-        self.labels = choose_labels(self.corpus, labels, release.labels)
+        self.root, release = self.open_release(root, settings.cohort, settings.table)
         self.notes = release.cohort_notes()
         self.synthetic = (self.root / PHANTOM_MARK).is_file()
         if self.synthetic:
             self.notes.append("phantoms in the layout of this corpus: no result on them says "
                               "anything about patients")
+        self.labels = choose_labels(self.corpus, settings.labels, release.labels)
+        table = self.choose_targets(release, settings)
         inside = np.flatnonzero(release.left_out == "")
-        if not len(inside):
-            reasons = "; ".join(release.left_out_by_reason())
-            raise ValueError(f"{self.root}: the cohort {cohort!r} of {self.corpus} has no images; "
-                             f"left out: {reasons}")
-        table = release.table.take(inside)
-        y = select_labels(table.y, release.labels, self.labels, self.corpus)
-        table = replace(table, y=resolve_uncertain(y, uncertain))
-        self.check_labels(table)
-        if split_file is None:
-            drawn = dict(val_fraction=val_fraction, seed=split_seed, source=release.file)
-            # Drawn for the whole release, so that no cohort tests on patients that another trains
-            # on. Only if a handful of patients leaves a set empty, it is drawn for the cohort.
-            self.cohort_split = assign(release.table.patient_id, release.official, **drawn)[inside]
-            cohort_only = assign(table.patient_id, release.official[inside], **drawn)
-            if not set(cohort_only) <= set(self.cohort_split):
-                self.cohort_split = cohort_only
-        else:
-            self.cohort_split = read_split(split_file, self.corpus, table.image_id,
-                                           table.patient_id)
+        self.cohort_split = split_cohort(release, settings)
         self.splits = {name: int((self.cohort_split == name).sum()) for name in SPLITS}
         self.split_hash = split_hash(table.image_id, self.cohort_split)
 
-        rows = np.flatnonzero(self.cohort_split == split)
-        place = dict(size=image_size, cache_dir=cache_dir)
-        where, present = "on disk", np.ones(len(table), bool)
-        if cache_only and not tables_only:
+        cache = None
+        source = "on disk"
+        present = np.ones(len(table), bool)
+        if settings.cache_only and not tables_only:
+            source = "in the cache"
             names = release.table.path
-            cache = open_cache(names.tolist(), names[inside].tolist(), corpus=self.corpus, **place)
-            where, present = "in the cache", cache.rows >= 0
+            cache = open_cache(names.tolist(), names[inside].tolist(), corpus=self.corpus,
+                               size=settings.image_size, cache_dir=settings.cache_dir)
+            present = cache.rows >= 0
             self.notes.append("cache only: the images were not compared with their files")
-        elif not tables_only or on_missing == "skip":
-            paths, found, notes = self.find_files(self.root, release)
+        elif not tables_only or settings.on_missing == "skip":
+            files, all_present, notes = self.find_files(self.root, release)
             self.notes += notes
-            table, present = replace(table, path=paths[inside].astype(str)), found[inside]
+            table = replace(table, path=files[inside].astype(str))
+            present = all_present[inside]
+        rows = self.choose_rows(release, table, present, settings, source)
+        if cache is not None:
+            self._take_images(table, rows, cache.rows[rows], cache)
+        elif not tables_only:
+            cache = self.fill_cache(
+                self.root, release, files, inside[rows], size=settings.image_size,
+                cache_dir=settings.cache_dir, workers=settings.workers, on_bad=settings.on_bad,
+                progress=progress)
+            self._take_images(table, rows, cache.rows, cache)
+        else:
+            self.table = table.take(rows)
+        if tables_only:
+            self.release = release
+        self.cohort_table = table
+
+    def choose_targets(self, release: Release, settings: DataSettings) -> Table:
+        """The cohort's rows of a release, with the labels to train on in the place of its codes."""
+        inside = release.left_out == ""
+        if not inside.any():
+            reasons = "; ".join(release.left_out_by_reason())
+            raise ValueError(f"{self.root}: the cohort {settings.cohort!r} of {self.corpus} has no "
+                             f"images; left out: {reasons}")
+        table = release.table.take(inside)
+        codes = select_labels(table.y, release.labels, self.labels, self.corpus)
+        table = replace(table, y=resolve_uncertain(codes, settings.uncertain))
+        self.check_labels(table)
+        return table
+
+    def choose_rows(self, release: Release, table: Table, present: np.ndarray,
+                    settings: DataSettings, source: str) -> np.ndarray:
+        """The cohort's rows that are this split's, there and within the limit, as indices.
+
+        `present` (N,) says which of the cohort's images are there, `source` where they should be.
+        Sets `skipped`; raises FileNotFoundError for images that are not there and not skipped.
+        """
+        rows = np.flatnonzero(self.cohort_split == self.split)
         missing = table.path[rows[~present[rows]]].tolist()
-        self.skipped = {"missing": [(path, f"not {where}") for path in missing], "bad": []}
-        if missing and on_missing == "error":
+        self.skipped = {"missing": [(path, f"not {source}") for path in missing], "bad": []}
+        if missing and settings.on_missing == "error":
             raise FileNotFoundError(self.say_missing(release))
         rows = rows[present[rows]]
-        if limit is not None:
+        if settings.limit is not None:
             ids = table.image_id[rows]
-            rows = rows[np.isin(ids, rank(f"limit:{split_seed}", ids.tolist())[:limit])]
+            kept = rank(f"limit:{settings.split_seed}", ids.tolist())[:settings.limit]
+            rows = rows[np.isin(ids, kept)]
         if not len(rows):
-            raise ValueError(f"{self.root}: the split {split!r} of {self.corpus} has no images"
-                             + f" {where}; get more of the release" * bool(missing))
-        if not tables_only:
-            if not cache_only:
-                cache = self.fill_cache(self.root, release, paths, inside[rows], workers=workers,
-                                        on_bad=on_bad, progress=progress, **place)
-            cached = cache.rows[rows] if cache_only else cache.rows
-            self.skipped["bad"] = cache.bad
-            rows, self._cache_rows = rows[cached >= 0], cached[cached >= 0]
-            self._images_file = cache.images.filename
-        self.release = release if tables_only else None
-        self.cohort_table, self.table = table, table.take(rows)
+            message = f"{self.root}: the split {self.split!r} of {self.corpus} has no images"
+            if missing:
+                message += f" {source}; get more of the release"
+            raise ValueError(message)
+        return rows
+
+    def _take_images(self, table: Table, rows: np.ndarray, cache_rows: np.ndarray,
+                     cache: "Cache") -> None:
+        """Take the rows whose image could be read, and their rows in the cache."""
+        self.skipped["bad"] = cache.bad
+        readable = cache_rows >= 0
+        self.table = table.take(rows[readable])
+        self._cache_rows = cache_rows[readable]
+        self._images_file = str(cache.images.filename)
+    @classmethod
+    def read(cls, root: Path, cohort: str) -> Release:
+        """Read the release's tables; every subclass has its own."""
+        raise NotImplementedError
 
     @classmethod
-    def prepare_root(cls, root):
+    def prepare_root(cls, root: Path | str) -> Path:
         """`root` as a Path, checked to be a folder."""
-        if not Path(root).is_dir():
-            where = "; pass --root or set CXR_ROOT" * (Path(root) == default_root(cls.corpus))
-            raise FileNotFoundError(f"{root}: no such folder for {cls.corpus}{where}. {cls.access}")
-        return Path(root)
+        root = Path(root)
+        if not root.is_dir():
+            advice = "; pass --root or set CXR_ROOT" if root == default_root(cls.corpus) else ""
+            raise FileNotFoundError(f"{root}: no such folder for {cls.corpus}{advice}. "
+                                    f"{cls.access}")
+        return root
 
     @classmethod
-    def candidate_paths(cls, root):
+    def candidate_paths(cls, root: Path) -> Callable[[str], Iterable[str]]:
         """A function from a row's path to the paths where the release may have that image."""
         return lambda path: (path,)
 
     @classmethod
-    def all_labels(cls):
+    def all_labels(cls) -> tuple[str, ...]:
         """Every label that the release has, by our names."""
         return tuple(dict.fromkeys(RELEASE_NAMES[cls.corpus].values()))
 
-    def check_labels(self, table):
+    def check_labels(self, table: Table) -> None:
         """Raise ValueError for labels that cannot be trained on, where a corpus is checked so."""
 
     @classmethod
-    def open_release(cls, root, cohort, table=None):
+    def open_release(cls, root: Path | str | None, cohort: str,
+                     table: Path | str | None = None) -> tuple[Path, Release]:
         """Check the root (None for the default one) and read the tables: (root, Release)."""
         if cohort not in cls.cohorts:
             raise ValueError(f"--cohort {cohort}: for {cls.corpus} expected "
@@ -174,38 +208,51 @@ class Corpus:
         if table is not None and not hasattr(cls, "table_name"):
             raise ValueError(f"--table {table}: {cls.corpus} has the tables of its release")
         root = cls.prepare_root(default_root(cls.corpus) if root is None else root)
-        return root, cls.read(root, cohort, *[] if table is None else [table])
+        options: dict[str, Any] = {} if table is None else {"table": table}
+        return root, cls.read(root, cohort, **options)
 
     @classmethod
-    def find_files(cls, root, release, whole_tree=False):
+    def find_files(cls, root: Path, release: Release, whole_tree: bool = False
+                   ) -> tuple[np.ndarray, np.ndarray, list[str]]:
         """Where the image of each row of a release is or should be, whether it is there, and notes.
 
         These count image files that no row is read from: in the folders that the tables name, or
         with `whole_tree` (slower) anywhere under the root.
         """
-        candidates, names = cls.candidate_paths(root), release.table.path
+        candidates = cls.candidate_paths(root)
+        names = release.table.path
         paths, present, folders = locate(root, names, candidates)
-        spare = list_images(list_tree(root) if whole_tree else folders) - set(paths[present])
-        rows = names.tolist() if spare else ()
-        copies = spare.intersection(path for row in rows for path in candidates(row))
-        elsewhere = find_elsewhere(spare - copies, names[~present].tolist())
-        counts = ((len(copies), "further copies, in another format or place"),
-                  (len(spare - copies) - elsewhere.total(), "in no row of the tables"))
-        ignored = [f"image files ignored: {n:,} ({what})" for n, what in counts if n]
-        return paths, present, _say_where(elsewhere) + ignored
+        if whole_tree:
+            folders = list_tree(root)
+        unread = list_images(folders) - set(paths[present])
+        copies = set()
+        if unread:
+            for name in names.tolist():
+                copies.update(unread.intersection(candidates(name)))
+        elsewhere = find_elsewhere(unread - copies, names[~present].tolist())
+        notes = _elsewhere_notes(elsewhere)
+        if copies:
+            notes.append(f"image files ignored: {len(copies):,} (further copies, in another format "
+                         "or place)")
+        n_unlisted = len(unread - copies) - elsewhere.total()
+        if n_unlisted:
+            notes.append(f"image files ignored: {n_unlisted:,} (in no row of the tables)")
+        return paths, present, notes
 
     @classmethod
-    def fill_cache(cls, root, release, paths, rows, **options):
+    def fill_cache(cls, root: Path, release: Release, paths: np.ndarray, rows: np.ndarray,
+                   **options: Any) -> "Cache":
         """Bring the cached images of these rows of a release up to date; see `build_cache`."""
         # Named by the tables' own paths, the cache stays the same while a download grows.
         names = release.table.path
         return build_cache(root, names.tolist(), names[rows].tolist(), files=paths[rows].tolist(),
                            corpus=cls.corpus, **options)
 
-    def say_missing(self, release):
+    def say_missing(self, release: Release) -> str:
         """How many images of the split are missing, the first, and where they are instead."""
-        missing, (reason, *_) = zip(*self.skipped["missing"])
-        images = set()
+        missing = [path for path, _ in self.skipped["missing"]]
+        reason = self.skipped["missing"][0][1]
+        images: set[str] = set()
         if reason == "not on disk":
             paths, present, _ = locate(self.root, release.table.path,
                                        self.candidate_paths(self.root))
@@ -213,16 +260,17 @@ class Corpus:
         return "; ".join([
             f"{self.root}: {reason}: {len(missing):,} of the {self.splits[self.split]:,} images of "
             f"{self.corpus}'s {self.split} split, the first is {missing[0]}",
-            *_say_where(find_elsewhere(images, missing)), "--on-missing skip leaves them out"])
+            *_elsewhere_notes(find_elsewhere(images, missing)),
+            "--on-missing skip leaves them out"])
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.table)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> "tuple[torch.Tensor, torch.Tensor]":
         image, labels = self.batch([index])
         return image[0], labels[0]
 
-    def batch(self, indices):
+    def batch(self, indices: Sequence[int] | np.ndarray) -> "tuple[torch.Tensor, torch.Tensor]":
         """Images (B, 1, S, S) uint8 and labels (B, L) float32 of these rows, as tensors."""
         import torch
 
@@ -230,17 +278,18 @@ class Corpus:
         images = self._images[self._cache_rows[indices]]
         return torch.from_numpy(images[:, None]), torch.from_numpy(self.table.y[indices])
 
-    def path(self, index):
+    def path(self, index: int) -> Path:
         """The raw image file of a row."""
         return self.root / str(self.table.path[index])
 
-    def with_people(self, table):
+    def with_people(self, table: Table) -> Table:
         """A table with the sex and age that the image files give, where the release's do not."""
         return table
 
-    def pos_weight(self):
+    def pos_weight(self) -> np.ndarray:
         """Negatives per positive of each label, (L,) float32, for the loss; 1 if one lacks."""
-        positive, negative = ((self.table.y == code).sum(axis=0) for code in (1, 0))
+        positive = (self.table.y == 1).sum(axis=0)
+        negative = (self.table.y == 0).sum(axis=0)
         ratio = np.where(positive * negative > 0, negative / np.maximum(positive, 1), 1)
         return ratio.astype(np.float32)
 
@@ -270,14 +319,14 @@ class Corpus:
             self._cache_rows = self._cache_rows[rows]
 
     @cached_property
-    def _images(self):
+    def _images(self) -> np.ndarray:
         return np.load(self._images_file, mmap_mode="r")
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         """For another process, which opens the memory-mapped images by itself."""
         return {name: value for name, value in self.__dict__.items() if name != "_images"}
 
-    def write_split(self, path):
+    def write_split(self, path: Path | str) -> None:
         """Write the whole cohort's split, for `split_file`; see `data.splits.write_split`."""
         write_split(path, self.corpus, self.cohort_table.image_id, self.cohort_split)
 
@@ -296,7 +345,37 @@ def bad_image_notes(bad: list[tuple[str, str]]) -> list[str]:
     return notes + named
 
 
-def _say_where(elsewhere):
-    """What `find_elsewhere` found, in words."""
-    return [f"missing images found in {folder or 'the root'} as {suffix}: {n:,}"
-            for (folder, suffix), n in elsewhere.most_common(3)]
+def split_cohort(release: Release, settings: DataSettings) -> np.ndarray:
+    """The split of each of the cohort's images (N,): that of a file, the release's, or drawn."""
+    inside = release.left_out == ""
+    table = release.table.take(inside)
+    if settings.split_file is not None:
+        return read_split(settings.split_file, settings.corpus, table.image_id, table.patient_id)
+    options: dict[str, Any] = dict(val_fraction=settings.val_fraction, seed=settings.split_seed,
+                                   source=release.file)
+    # Drawn for the whole release, so that no cohort tests on patients that another trains on. Only
+    # if a handful of patients leaves a set empty, it is drawn for the cohort.
+    split = assign(release.table.patient_id, release.official, **options)[inside]
+    split_alone = assign(table.patient_id, release.official[inside], **options)
+    if set(split_alone) <= set(split):
+        return split
+    return split_alone
+
+
+def _check_settings(settings: DataSettings, split: str) -> None:
+    """Raise ValueError, naming it, for a setting that is none of its words or no number."""
+    skip_or_error = ("error", "skip")
+    for name, value, expected in (("split", split, SPLITS),
+                                  ("on_missing", settings.on_missing, skip_or_error),
+                                  ("on_bad", settings.on_bad, skip_or_error)):
+        if value not in expected:
+            raise ValueError(f"{name}: expected one of {', '.join(expected)}, found {value!r}")
+    check_whole(limit=settings.limit)
+
+
+def _elsewhere_notes(elsewhere: Counter[tuple[str, str]]) -> list[str]:
+    """What `find_elsewhere` gives, in words."""
+    notes = []
+    for (folder, suffix), count in elsewhere.most_common(3):
+        notes.append(f"missing images found in {folder or 'the root'} as {suffix}: {count:,}")
+    return notes

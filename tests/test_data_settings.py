@@ -59,6 +59,7 @@ def test_every_setting_but_the_name_reaches_the_corpus(monkeypatch, tmp_path):
     for name in ("corpus", "name"):
         del expected[name]
     del given["self"]
+    given |= given.pop("options")
     assert given == expected
     defaults = DataSettings(corpus="custom")
     same = [f.name for f in fields(settings)
