@@ -51,7 +51,7 @@ from stats.read_csv import LabelTable, read_columns
 from stats.report import show
 from stats.report.answers import console
 from stats.report.write import first_answers, write_report
-from stats.results import Study
+from stats.results import RunInfo, Study
 from stats.study import adjust, study
 from stats.subgroups import group_of, subgroups
 
@@ -220,12 +220,16 @@ def split_by_size(predictions: Sequence[Predictions],
                   ) -> list[tuple[int | None, list[Predictions]]]:
     """Predictions by the number of training images where that is an axis, else (None, all)."""
     axis = sizes_of(predictions)
+    parts: list[tuple[int | None, list[Predictions]]] = []
     rest = [p for p in predictions if corpus_of(p) not in axis]
-    parts: list[tuple[int | None, list[Predictions]]] = [(None, rest)] if rest else []
+    if rest:
+        parts.append((None, rest))
     for corpus, sizes in axis.items():
         for size in sizes:
-            members = [without_size(p) for p in predictions
-                       if corpus_of(p) == corpus and p.meta.get("images_train") == size]
+            members = []
+            for p in predictions:
+                if corpus_of(p) == corpus and p.meta.get("images_train") == size:
+                    members.append(without_size(p))
             parts.append((size, members))
     return parts
 
@@ -235,8 +239,9 @@ def name_sizes(studies: Sequence[Study], sizes: Sequence[int | None]) -> list[St
     named = []
     for s, size in zip(studies, sizes):
         if size is not None:
-            words = f"{size:,} training images"
-            variant = words if s.variant is None else f"{s.variant}, {words}"
+            variant = f"{size:,} training images"
+            if s.variant is not None:
+                variant = f"{s.variant}, {variant}"
             s = replace(s, variant=variant, name=f"{s.name}-n{size}")
         named.append(s)
     return named
@@ -275,7 +280,10 @@ def pool_over_corpora(studies: Sequence[Study],
     for s, size in zip(studies, sizes):
         if size is not None:
             largest[s.corpus] = max(size, largest.get(s.corpus, 0))
-    whole = [s for s, size in zip(studies, sizes) if size is None or size == largest[s.corpus]]
+    whole = []
+    for s, size in zip(studies, sizes):
+        if size is None or size == largest[s.corpus]:
+            whole.append(s)
     pooled, notes = pool_studies(whole)
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
@@ -534,22 +542,27 @@ def label_predictions(folder: Path, checkpoint: Mapping[str, Any], corpus: str,
     if args.image_size:
         kind["image_size"] = args.image_size
     known_init = INITS.get(init)
+    tested_on, trained_on, trained_on_title = own, None, None  # on its own corpus
+    if is_external:
+        tested_on, trained_on, trained_on_title = corpus, own, corpus_title(own)
+    pretrained_on: list[str] = []
+    if known_init is not None:
+        pretrained_on = list(known_init.pretrained_on)
+    versions = {key: run_config.get(key) for key in ("git", "numpy", "python", "torch")}
+    is_synthetic = test_set.synthetic or bool(run_config.get("synthetic"))
     meta = {
         "run": folder.resolve().name,
-        "corpus": corpus if is_external else own,
-        "corpus_title": corpus_title(corpus if is_external else own),
-        "trained_on": own if is_external else None,
-        "trained_on_title": corpus_title(own) if is_external else None,
+        "corpus": tested_on, "corpus_title": corpus_title(tested_on),
+        "trained_on": trained_on, "trained_on_title": trained_on_title,
         "init": init, "arch": run_config["arch"], "seed": run_config.get("seed"),
         "images_train": images_train, "labels_trained": labels,
         "epoch": checkpoint.get("epoch"), "limit": args.limit, "settings": kind,
         "split_hash": test_set.split_hash, "checkpoint_sha256": sha256(folder / "best.pt"),
         "thresholds": checkpoint["thresholds"],
         "thresholds_from": "Youden's on the validation set",
-        "versions": {key: run_config.get(key) for key in ("git", "numpy", "python", "torch")},
-        "synthetic": test_set.synthetic or bool(run_config.get("synthetic")),
+        "versions": versions, "synthetic": is_synthetic,
         "missing": len(test_set.skipped["missing"]), "bad": len(test_set.skipped["bad"]),
-        "pretrained_on": [] if known_init is None else list(known_init.pretrained_on),
+        "pretrained_on": pretrained_on,
         "paper_init": is_papers(known_init, run_config)}
     table = test_set.with_people(test_set.table)
     unknown = np.full(y_score.shape, np.nan)
@@ -578,7 +591,9 @@ def save(folder: Path, p: Predictions, args: argparse.Namespace,
     path = folder / f"{'-'.join(parts)}.npz"
     save_predictions(path, p)
     p = replace(p, meta=p.meta | {"file": {"path": str(path), "sha256": sha256(path)}})
-    return read_truth(p, str(folder), args.truth, paths) if args.truth else p
+    if args.truth:
+        p = read_truth(p, str(folder), args.truth, paths)
+    return p
 
 
 def read_truth(p: Predictions, name: str, truth: Path,
@@ -699,7 +714,10 @@ def report(groups: Sequence[Group], studies: Sequence[Study], args: argparse.Nam
     print(console(studies, settings, args.out, files, first_answers(pooled, curves)))
     if args.predictions or len({s.corpus for s in studies}) > 1:  # AUCs of several test sets
         return
-    runs = [run for s in studies for m in s.models for run in m.runs]
+    runs: list[RunInfo] = []
+    for s in studies:
+        for m in s.models:
+            runs += m.runs
     best = max(runs, key=lambda run: np.nan_to_num(run.mean_auroc))
     for folder in args.runs:
         if folder.resolve().name == best.run:

@@ -67,7 +67,8 @@ class Bootstrap:
             return np.full_like(percentiles, np.nan)
         if not METRICS[metric].is_share:
             return percentiles
-        trials = largest_count(metric, *self.classes, self.value[metric])
+        positives, negatives = self.classes
+        trials = largest_count(metric, positives, negatives, self.value[metric])
         return score_interval(self.value[metric], sd**2, trials, level=level)
 
 
@@ -180,8 +181,12 @@ def bootstrap_models(y_true: npt.ArrayLike, scores: Sequence[npt.ArrayLike], *,
     treat_from = _per_model(treat_at, len(checked), y.shape[1])
 
     reasons = undefined_reasons(y)
-    values = [{name: np.full((n_resamples + 1, y.shape[1]), np.nan) for name in metrics}
-              for _ in checked]  # the first row is of the test set itself
+    values: list[dict[str, np.ndarray]] = []
+    for _ in checked:
+        of_model = {}
+        for name in metrics:  # the first row is of the test set itself
+            of_model[name] = np.full((n_resamples + 1, y.shape[1]), np.nan)
+        values.append(of_model)
     threads = threads or os.cpu_count() or 1
     width, held = _plan(len(y), n_resamples + 1, memory_mb * 2**20, threads)
     with ThreadPoolExecutor(threads) as pool:
@@ -382,8 +387,10 @@ def _score_label(y: np.ndarray, score: np.ndarray, chunks: list[Resamples], labe
             inputs["threshold"] = Confusion(curve.tp, curve.fp, positives, negatives, math.nan,
                                             choices.prevalence)
         elif "threshold" in needs and threshold is not None:
-            fixed = _confusion(y, drawn, label, threshold,
-                               score >= threshold if call_equal else score > threshold)
+            is_called = score > threshold
+            if call_equal:
+                is_called = score >= threshold
+            fixed = _confusion(y, drawn, label, threshold, is_called)
             inputs["threshold"] = replace(fixed, prevalence=choices.prevalence)
         if "treatment threshold" in needs and treat_at is not None:
             inputs["treatment threshold"] = _confusion(y, drawn, label, treat_at,

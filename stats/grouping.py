@@ -43,11 +43,15 @@ def comparison_groups(predictions: Sequence[Predictions], table3: Mapping[str, L
     corpus than their own.
     """
     check_printable(predictions)
-    kept: Mapping[str, Labels] | None = overlap if only_shared else None  # None: all labels
+    kept: Mapping[str, Labels] | None = None  # all labels
+    if only_shared:
+        kept = overlap
     if only_common or any(p.meta.get("trained_on") for p in predictions):
-        common = [label for label in merged(predictions[0].labels)
-                  if all(label in merged(p.labels) for p in predictions)]
-        kept = {p.meta["corpus"]: common for p in predictions}
+        common = merged(predictions[0].labels)
+        for p in predictions:
+            own = merged(p.labels)
+            common = [label for label in common if label in own]
+        kept = dict.fromkeys((p.meta["corpus"] for p in predictions), common)
     groups = []
     for (corpus, synthetic, trained_on), models in _test_sets(predictions, list(table3)).items():
         variants: dict[str | None, list[Predictions]] = {None: models}
@@ -93,7 +97,9 @@ def _test_sets(predictions: Sequence[Predictions],
     """Predictions by corpus, whether it is synthetic, and where they were trained."""
     def position(p: Predictions) -> int:
         corpus = p.meta["corpus"]
-        return order.index(corpus) if corpus in order else len(order)
+        if corpus in order:
+            return order.index(corpus)
+        return len(order)
 
     test_sets: dict[tuple[str, bool, str | None], list[Predictions]] = {}
     for p in sorted(_with_corpus(predictions), key=position):
@@ -105,8 +111,9 @@ def _test_sets(predictions: Sequence[Predictions],
 def _whole_test_set(models: Sequence[Predictions]) -> bool:
     """Whether this is all of a corpus's own test set, which the paper's tables are about."""
     for m in models:
-        if any(m.meta.get(key) for key in ("trained_on", "truth", "excluded", "limit")):
-            return False
+        for key in ("trained_on", "truth", "excluded", "limit"):
+            if m.meta.get(key):
+                return False
     return True
 
 
@@ -128,7 +135,10 @@ def _by_labels(models: Sequence[Predictions], table3: Labels,
 
 def _with_corpus(predictions: Sequence[Predictions]) -> Iterator[Predictions]:
     """With `meta["corpus"]`: files that do not say it have that of a file of the same images."""
-    known = {frozenset(p.image_id.tolist()): p.meta for p in predictions if p.meta.get("corpus")}
+    known = {}
+    for p in predictions:
+        if p.meta.get("corpus"):
+            known[frozenset(p.image_id.tolist())] = p.meta
     for p in predictions:
         source: Mapping[str, Any] = p.meta
         if not p.meta.get("corpus"):
@@ -145,17 +155,21 @@ def _named(models: Sequence[Predictions]) -> list[Predictions]:
     """
     def position(m: Predictions) -> int:
         init = m.meta.get("init")
-        return FIRST_INITS.index(init) if init in FIRST_INITS else len(FIRST_INITS)
+        if init in FIRST_INITS:
+            return FIRST_INITS.index(init)
+        return len(FIRST_INITS)
 
     models = sorted(models, key=position)
     kinds = _kinds(models)
     named: list[Predictions] = []
     seen: dict[tuple[str, str | bytes], Any] = {}  # the run of each name and network
     for m, kind in zip(models, kinds):
-        init, run, name = (m.meta.get(key) for key in ("init", "run", "name"))
+        init, run, name = m.meta.get("init"), m.meta.get("run"), m.meta.get("name")
         if not name:
-            same_init = [other for o, other in zip(models, kinds)
-                         if init and o.meta.get("init") == init]
+            same_init = []
+            for other, kind_of_other in zip(models, kinds):
+                if init and other.meta.get("init") == init:
+                    same_init.append(kind_of_other)
             name = ", ".join([str(init or run), *_differences(kind, same_init)])
             if not init and any(o.meta["name"] == name for o in named):
                 raise ValueError(f"two predictions of the same name: {name}; name them by "
@@ -196,7 +210,12 @@ def _differences(kind: Mapping[str, Any], others: Iterable[Mapping[str, Any]]) -
 
 def merged(labels: Labels) -> list[str]:
     """The names of labels without their sides: UKA-CXR has "Pneumonia right" and "... left"."""
-    return list(dict.fromkeys(x.removesuffix(" right").removesuffix(" left") for x in labels))
+    names = []
+    for label in labels:
+        name = label.removesuffix(" right").removesuffix(" left")
+        if name not in names:
+            names.append(name)
+    return names
 
 
 def keep_labels(model: Predictions, wanted: Labels) -> Predictions:
@@ -208,7 +227,9 @@ def keep_labels(model: Predictions, wanted: Labels) -> Predictions:
     """
     columns: dict[str, list[int]] = {}
     for label in wanted:
-        names = [label] if label in model.labels else [f"{label} right", f"{label} left"]
+        names = [f"{label} right", f"{label} left"]
+        if label in model.labels:
+            names = [label]
         if set(names) <= set(model.labels):
             columns[label] = [model.labels.index(name) for name in names]
     if not columns:

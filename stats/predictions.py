@@ -88,7 +88,9 @@ def load_predictions(path: str | Path, truth: str | Path | None = None) -> Predi
         raise FileNotFoundError(f"{path}: no such file")
     if path.suffix == ".npz":
         p = _load_npz(path)
-        return p if truth is None else with_truth(p, path, truth)
+        if truth is not None:
+            p = with_truth(p, path, truth)
+        return p
     if path.suffix != ".csv":
         raise ValueError(f"{path}: expected a .npz or .csv file")
     if truth is None:
@@ -155,12 +157,18 @@ def _find_images(ids: np.ndarray, wanted: np.ndarray, paths: np.ndarray | None) 
     that folder's number, as MIMIC-CXR names them.
     """
     row_of = {image: row for row, image in enumerate(ids)}
+    if paths is None:
+        paths = wanted
     rows = []
-    for image, path in zip(wanted, wanted if paths is None else paths):
+    for image, path in zip(wanted, paths):
         study = path.rpartition("/")[0]
         number = study.rpartition("/")[2].removeprefix("s")
-        known = [row_of[name] for name in (image, path, study, number) if name in row_of]
-        rows.append(known[0] if known else -1)
+        row = -1
+        for name in (image, path, study, number):
+            if name in row_of:
+                row = row_of[name]
+                break
+        rows.append(row)
     return np.array(rows)
 
 
@@ -202,8 +210,10 @@ def align(predictions: Sequence[Predictions]) -> tuple[list[Predictions], list[s
     """
     first = predictions[0]
     ids = np.sort(first.image_id)
-    in_any = {label for p in predictions for label in p.labels}
-    in_all = in_any.intersection(*(p.labels for p in predictions))
+    in_any, in_all = set(first.labels), set(first.labels)
+    for p in predictions:
+        in_any.update(p.labels)
+        in_all.intersection_update(p.labels)
     labels = [label for label in first.labels if label in in_all]
     if not labels:
         theirs = "; ".join(f"{p.meta.get('run')} has {', '.join(p.labels)}" for p in predictions)
@@ -261,11 +271,14 @@ def _load_npz(path: Path) -> Predictions:
 
 def _read_arrays(path: Path) -> dict[str, Any]:
     """What an `.npz` has of the arrays of `Predictions`; ValueError if it lacks one."""
+    arrays: dict[str, Any] = {}
     try:
         if not zipfile.is_zipfile(path):
             raise ValueError("truncated, or another kind of file")
         with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in (*NEEDED, *PERSON) if name in file.files}
+            for name in NEEDED + PERSON:
+                if name in file.files:
+                    arrays[name] = file[name]
     except Exception as error:  # a damaged zip can make its reader stumble in any way at all
         reason = str(error) or type(error).__name__
         raise ValueError(f"{path}: not an .npz of predictions: {reason}") from None

@@ -68,7 +68,9 @@ def study(corpus: str, models: Sequence[Predictions], *, synthetic: bool = False
     metrics = ["auroc", *(metric for metric in metrics if metric != "auroc")]
     patients = patients_of(models)
     if resample is None:
-        resample = "image" if patients is None else "patient"
+        resample = "patient"
+        if patients is None:
+            resample = "image"
     if resample == "patient" and patients is None:
         raise ValueError(f"{corpus}: resampling by patient needs patient_id, and "
                          f"{first.meta['name']} has none")
@@ -87,38 +89,47 @@ def study(corpus: str, models: Sequence[Predictions], *, synthetic: bool = False
     reasons = undefined_reasons(y_true)
     unit = "s" if patients is None else " patients"
     too_few = [_too_few(counts, min_count, unit) for counts in count_units(y_true, patients).T]
-    is_scored = np.array([reason is None for reason in reasons])
-    is_tested = is_scored & np.array([words is None for words in too_few])
-    in_mean = is_tested if is_tested.any() else is_scored
+    is_scored = _is_none(reasons)
+    in_mean = is_scored & _is_none(too_few)  # those that are tested
+    if not in_mean.any():
+        in_mean = is_scored
     if synthetic or (in_mean < is_scored).any():  # the paper's mean is over all labels
         label_set = "all"
 
+    drawn_together = None
+    if resample == "patient":
+        drawn_together = patients
     drawn = bootstrap_models(
         y_true, [m.y_score for m in models], n_resamples=n_resamples, seed=seed, metrics=metrics,
-        groups=patients if resample == "patient" else None, thresholds=fixed,
-        net_benefit_at=benefit_at, choices=choices, call_equal=call_equal, threads=threads)
+        groups=drawn_together, thresholds=fixed, net_benefit_at=benefit_at, choices=choices,
+        call_equal=call_equal, threads=threads)
     of_mean = _labels_of_means(metrics, drawn, in_mean)
     points = _operating_points(models, fixed, call_equal, threads)
     groups = _group_runs(models, points, drawn, of_mean)
     scores = [_init_scores(group, corpus, labels, label_set) for group in groups]
-    not_tested = {metric: _reasons_not_to_test(metric, reasons, too_few, net_benefit_at)
-                  for metric in metrics}
-    comparisons = [_comparison(a, b, labels, not_tested, alternative, margin)
-                   for a, b in itertools.combinations(groups, 2)]
+    not_tested, labels_in_mean = {}, {}
+    for metric in metrics:
+        not_tested[metric] = _reasons_not_to_test(metric, reasons, too_few, net_benefit_at)
+        labels_in_mean[metric] = tuple(np.array(labels)[of_mean[metric]].tolist())
+    comparisons = []
+    for a, b in itertools.combinations(groups, 2):
+        comparisons.append(_comparison(a, b, labels, not_tested, alternative, margin))
+
+    corpus_title = first.meta.get("corpus_title") or corpus
     trained_on_title = None
     if trained_on:
         trained_on_title = first.meta.get("trained_on_title") or trained_on
+    n_patients = None
+    if patients is not None:
+        n_patients = len(np.unique(patients))
     return Study(
         name=_file_name(corpus, synthetic, variant, trained_on),
-        corpus=corpus, corpus_title=first.meta.get("corpus_title") or corpus, synthetic=synthetic,
+        corpus=corpus, corpus_title=corpus_title, synthetic=synthetic,
         trained_on=trained_on, trained_on_title=trained_on_title,
         variant=variant, label_set=label_set, labels=tuple(labels),
-        labels_in_mean={metric: tuple(np.array(labels)[is_averaged].tolist())
-                        for metric, is_averaged in of_mean.items()},
-        labels_left_out=tuple(left_out),
+        labels_in_mean=labels_in_mean, labels_left_out=tuple(left_out),
         metrics=tuple(metrics), margin=margin, net_benefit_at=net_benefit_at, choices=choices,
-        resample=resample,
-        images=len(y_true), patients=None if patients is None else len(np.unique(patients)),
+        resample=resample, images=len(y_true), patients=n_patients,
         positives=tuple((y_true == 1).sum(axis=0).tolist()),
         negatives=tuple((y_true == 0).sum(axis=0).tolist()),
         reasons=tuple(reasons), too_few=tuple(too_few),
@@ -126,6 +137,11 @@ def study(corpus: str, models: Sequence[Predictions], *, synthetic: bool = False
         unreadable_images=first.meta.get("bad") or 0,
         models=tuple(scores), comparisons=tuple(comparisons),
         truth=first.meta.get("truth"), excluded=first.meta.get("excluded"), ranks=_ranks(groups))
+
+
+def _is_none(words: Sequence[str | None]) -> np.ndarray:
+    """Of which labels (L,) there is nothing to say."""
+    return np.array([text is None for text in words])
 
 
 def _validation_thresholds(model: Predictions, remedy: str) -> np.ndarray:
@@ -149,7 +165,10 @@ def _operating_points(models: Sequence[Predictions], fixed: list | None, call_eq
     """Each model's counts on the test set, at fixed thresholds or at Youden's."""
     def point(number: int) -> OperatingPoint:
         m = models[number]
-        threshold = youden(m.y_true, m.y_score) if fixed is None else fixed[number]
+        if fixed is None:
+            threshold = youden(m.y_true, m.y_score)
+        else:
+            threshold = fixed[number]
         return operating_point(m.y_true, m.y_score, threshold, call_equal=call_equal)
 
     with ThreadPoolExecutor(threads) as pool:
@@ -180,8 +199,9 @@ def _reasons_not_to_test(metric: str, reasons: Sequence[str | None],
     if not METRICS[metric].has_interval:
         return ["noise alone makes it larger, in resamples more so"] * (len(reasons) + 1)
     of_labels = [reason or few for reason, few in zip(reasons, too_few)]
-    of_mean = None if None in of_labels else "no label has enough positives and negatives"
-    return [*of_labels, of_mean]
+    if None in of_labels:
+        return [*of_labels, None]
+    return [*of_labels, "no label has enough positives and negatives"]
 
 
 def _file_name(corpus: str, synthetic: bool, variant: str | None, trained_on: str | None) -> str:
@@ -192,7 +212,9 @@ def _file_name(corpus: str, synthetic: bool, variant: str | None, trained_on: st
     if variant:
         parts.append(variant)
     name = re.sub(r"[^\w.-]+", "-", "-".join(parts).lower())
-    return f"{name}-from-{trained_on}" if trained_on else name
+    if trained_on:
+        name = f"{name}-from-{trained_on}"
+    return name
 
 
 @dataclass(frozen=True)
@@ -225,16 +247,19 @@ def _group_runs(models: Sequence[Predictions], points: Sequence[OperatingPoint],
         numbers.setdefault(m.meta["name"], []).append(number)
     groups = []
     for runs in numbers.values():
-        bootstraps = [drawn[number] for number in runs]
+        of_group, points_of_group, bootstraps = [], [], []
+        for number in runs:
+            of_group.append(models[number])
+            points_of_group.append(points[number])
+            bootstraps.append(drawn[number])
         values, trials = {}, {}
         for metric, is_averaged in of_mean.items():
             values[metric] = _values_of_runs(bootstraps, metric, is_averaged)
             on_test_set = values[metric][0, :, :-1].mean(axis=0)
             trials[metric] = _largest_counts(metric, bootstraps[0].classes, on_test_set,
                                              is_averaged)
-        groups.append(RunGroup([models[number] for number in runs],
-                               [points[number] for number in runs], of_mean, values, trials,
-                               _with_mean(bootstraps[0].classes.min(axis=0), of_mean["auroc"])))
+        rarer_units = _with_mean(bootstraps[0].classes.min(axis=0), of_mean["auroc"])
+        groups.append(RunGroup(of_group, points_of_group, of_mean, values, trials, rarer_units))
     return groups
 
 
@@ -254,7 +279,8 @@ def _values_of_runs(bootstraps: Sequence[Bootstrap], metric: str,
 def _largest_counts(metric: str, classes: np.ndarray, values: np.ndarray,
                     is_averaged: np.ndarray) -> np.ndarray:
     """`RunGroup.trials` of one metric: for the mean, the labels are taken for independent."""
-    return _with_mean(largest_count(metric, *classes, values), is_averaged)
+    positives, negatives = classes
+    return _with_mean(largest_count(metric, positives, negatives, values), is_averaged)
 
 
 def _with_mean(counts: np.ndarray, is_averaged: np.ndarray) -> np.ndarray:
@@ -302,7 +328,7 @@ def _estimates(group: RunGroup, metric: str) -> list[Estimate]:
         estimates.append(Estimate(
             float(value), _pair(intervals[column]), float(inference.se[column]),
             float(nanmean(inference.replicates[:, column], axis=0)), float(inference.sd[column]),
-            None if sd_between_runs is None else float(sd_between_runs[column])))
+            _entry(sd_between_runs, column)))
     return estimates
 
 
@@ -400,13 +426,15 @@ def _comparison(a: RunGroup, b: RunGroup, labels: Sequence[str],
 def _tests(inference: RunsInference, reasons: Sequence[str | None],
            margin_tests: MarginTests | None, *, has_floor: bool) -> list[Test]:
     """The tests of a difference (L + 1,), NaN where there is a reason not to test it."""
-    is_tested = np.array([reason is None for reason in reasons])
+    is_tested = _is_none(reasons)
     p_value = np.where(is_tested, inference.p_value, np.nan)
     floor_one_sided = np.zeros(len(reasons))
     if inference.share_of_runs is None:  # from the replicates: see `p_values`
         defined = (~np.isnan(inference.replicates)).sum(axis=0)
         floor_one_sided = np.where(is_tested, 1 / (defined + 1), 0)
-    floor = 2 * floor_one_sided if has_floor else np.zeros(len(reasons))
+    floor = np.zeros(len(reasons))
+    if has_floor:
+        floor = 2 * floor_one_sided
     p_noninferior = p_noninferior_b = p_equivalent = interval_90 = None
     if margin_tests is not None:
         p_noninferior = np.where(is_tested, margin_tests.p_not_worse_a, np.nan)
@@ -416,14 +444,16 @@ def _tests(inference: RunsInference, reasons: Sequence[str | None],
     tests = []
     for column, reason in enumerate(reasons):
         mean = nanmean(inference.replicates[:, column], axis=0)
+        of_interval_90 = None
+        if interval_90 is not None:
+            of_interval_90 = _pair(interval_90[column])
         tests.append(Test(
             float(inference.value[column]), _pair(inference.ci[column]),
             float(inference.se[column]), float(mean), float(inference.sd[column]),
             float(p_value[column]), float(floor[column]), reason,
             _entry(inference.share_of_runs, column), _entry(p_noninferior, column),
             _entry(p_noninferior_b, column), _entry(p_equivalent, column),
-            float(floor_one_sided[column]),
-            None if interval_90 is None else _pair(interval_90[column])))
+            float(floor_one_sided[column]), of_interval_90))
     return tests
 
 
@@ -471,8 +501,11 @@ def adjust(studies: Sequence[Study], family: Literal["comparison", "report"],
 def _adjust_metric(comparisons: Sequence[Comparison], family: str,
                    method: str) -> list[Comparison]:
     """All comparisons in one metric, adjusted."""
-    means = _adjust_family([c.mean for c in comparisons],
-                           [_replicates(c, method, -1) for c in comparisons], method)
+    mean_tests, mean_replicates = [], []
+    for c in comparisons:
+        mean_tests.append(c.mean)
+        mean_replicates.append(_replicates(c, method, -1))
+    means = _adjust_family(mean_tests, mean_replicates, method)
     families = [[c] for c in comparisons]
     if family == "report":
         families = [list(comparisons)]
@@ -486,8 +519,10 @@ def _adjust_metric(comparisons: Sequence[Comparison], family: str,
         adjusted = iter(_adjust_family(tests, replicates, method))
         for c in members:
             labels.append({label: next(adjusted) for label in c.labels})
-    return [replace(c, mean=mean, labels=of_labels, replicates=None)
-            for c, mean, of_labels in zip(comparisons, means, labels)]
+    result = []
+    for c, mean, of_labels in zip(comparisons, means, labels):
+        result.append(replace(c, mean=mean, labels=of_labels, replicates=None))
+    return result
 
 
 def _replicates(comparison: Comparison, method: str, column: int) -> np.ndarray | None:
@@ -510,15 +545,19 @@ def _adjust_family(tests: Sequence[Test], replicates: Sequence, method: str) -> 
     if method == "bh":
         adjusted = benjamini_hochberg(p)
     else:
-        units = []
+        statistics, units = [], []
         for test in tests:
-            is_of_replicates = test.share_of_runs is None and test.rarer_units is not None
-            units.append(test.rarer_units if is_of_replicates else np.inf)
-        adjusted = max_t(p, [_statistic(test) for test in tests], np.stack(replicates, axis=1),
-                         units)
+            statistics.append(_statistic(test))
+            if test.share_of_runs is None and test.rarer_units is not None:
+                units.append(test.rarer_units)
+            else:
+                units.append(np.inf)
+        adjusted = max_t(p, statistics, np.stack(replicates, axis=1), units)
     size = int((~np.isnan(adjusted)).sum())
-    return [replace(test, p_adjusted=float(p_adjusted), family_size=size)
-            for test, p_adjusted in zip(tests, adjusted)]
+    result = []
+    for test, p_adjusted in zip(tests, adjusted):
+        result.append(replace(test, p_adjusted=float(p_adjusted), family_size=size))
+    return result
 
 
 def _statistic(test: Test) -> float:

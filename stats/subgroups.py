@@ -46,7 +46,9 @@ def group_of(models: Sequence[Predictions], attribute: str,
     images = models[0].image_id
     if attribute in covariates:
         group_by_id = covariates[attribute]
-        patients = images if models[0].patient_id is None else models[0].patient_id
+        patients = models[0].patient_id
+        if patients is None:
+            patients = images
         groups = []
         for image, patient in zip(images, patients):
             groups.append(group_by_id.get(image, group_by_id.get(patient, "")))
@@ -54,7 +56,9 @@ def group_of(models: Sequence[Predictions], attribute: str,
     for m in models:
         values = getattr(m, attribute)
         if values is not None:
-            return age_groups(values) if attribute == "age" else values
+            if attribute == "age":
+                return age_groups(values)
+            return values
     return np.full(len(images), "")
 
 
@@ -93,7 +97,9 @@ def subgroups(models: Sequence[Predictions], columns: dict[str, np.ndarray],
             groups.append(_group_scores(attribute, name, inside, patients, sides))
             if kept == names and len(names) == 2 and name == names[1]:
                 continue  # its gap is the first's
-            rest = names[1] if kept == names and len(names) == 2 else "all others"
+            rest = "all others"
+            if kept == names and len(names) == 2:
+                rest = names[1]
             for model, metrics in sides.inside.items():
                 for metric, values_inside in metrics.items():
                     gap = values_inside - sides.outside[model][metric]
@@ -102,9 +108,9 @@ def subgroups(models: Sequence[Predictions], columns: dict[str, np.ndarray],
                 gap_a = sides.inside[a]["auroc"] - sides.outside[a]["auroc"]
                 gap_b = sides.inside[b]["auroc"] - sides.outside[b]["auroc"]
                 interactions.append(Interaction(attribute, name, a, b, _test(gap_a, gap_b)))
-    return Subgroups(tuple(groups), tuple(_adjust(gaps, lambda gap: (gap.model, gap.metric))),
-                     tuple(_adjust(interactions, lambda test: (test.a, test.b))),
-                     tuple(too_small))
+    gaps = _adjust(gaps, ("model", "metric"))
+    interactions = _adjust(interactions, ("a", "b"))
+    return Subgroups(tuple(groups), tuple(gaps), tuple(interactions), tuple(too_small))
 
 
 def _choose(first: Predictions, patients: np.ndarray | None, values: np.ndarray,
@@ -167,7 +173,8 @@ def _score(models: Sequence[Predictions], inside: np.ndarray, outside: np.ndarra
     for metric in METRICS:
         of_models = []
         for bootstrap in drawn_inside:
-            of_models.append(largest_count(metric, *bootstrap.classes, bootstrap.value[metric]))
+            positives, negatives = bootstrap.classes
+            of_models.append(largest_count(metric, positives, negatives, bootstrap.value[metric]))
         of_labels = np.min(of_models, axis=0)
         trials[metric] = len(scored)**2 / (1 / of_labels[averaged]).sum()  # as if independent
     no_finding = None  # its column, where enough are sick
@@ -232,11 +239,15 @@ def _test(a: np.ndarray, b: np.ndarray | None = None) -> Test:
                 float(inference.p_value[0]), floor, None, share)
 
 
-def _adjust(rows: Sequence, family_of: Callable) -> list:
-    """Gaps or interactions with p-values adjusted over the groups, within their families."""
+def _adjust(rows: Sequence, family_fields: Sequence[str]) -> list:
+    """Gaps or interactions with p-values adjusted over the groups.
+
+    A family are the rows that are alike in `family_fields`.
+    """
     families: dict[tuple, list[int]] = {}
     for number, row in enumerate(rows):
-        families.setdefault(family_of(row), []).append(number)
+        family = tuple([getattr(row, name) for name in family_fields])
+        families.setdefault(family, []).append(number)
     adjusted = list(rows)
     for members in families.values():
         p_values = benjamini_hochberg([rows[number].test.p_value for number in members])
