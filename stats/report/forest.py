@@ -1,109 +1,194 @@
 """Values with their intervals, a row each: differences between models, subgroups, corpora."""
 
 import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from stats.palette import look, shortened
 from stats.report import show
-from stats.report.records import MEAN, scores
+from stats.report.records import MEAN
+from stats.results import Comparison, Estimate, Interval, Study, Test
 
-ROW = 0.17  # inches a line
+ROW = 0.17  # inches per line
 WIDTH = 7.2  # inches, two columns of a journal
 DIFFERENCE = ("difference in ROC-AUC, points\n(right: 95 % CI, not adjusted; adjusted p; "
               "filled: adjusted p < 0.05; light: not tested)")
+MEAN_OVER_LABELS = "%, mean over labels (right: 95 % CI)"
+GRAY, LIGHT_GRAY = "0.35", "0.75"
 
 
-def interval_plots(studies):
-    """The figures that answer: {name: Figure}.
+@dataclass(frozen=True)
+class IntervalRow:
+    """A value with its interval."""
+
+    name: str  # at the left; blank where it is that of the row above
+    value: float
+    interval: Interval
+    text: str  # at the right
+    color: str
+    is_filled: bool  # the mark
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Rows under a title."""
+
+    title: str
+    rows: list[IntervalRow]
+    comparison: Comparison | None = None  # None where the values are no differences
+
+
+def interval_plots(studies: Sequence[Study]) -> dict[str, Figure]:
+    """The figures that answer, by the name of their file.
 
     "forest" has the labels and mean of the only comparison, or the means of all, and
     "forest-<study>" the labels of each; "subgroups-<study>" goes by group, "transfer" by corpora.
     """
-    drawn, means, tested = {}, {}, {}  # panels: title, rows, and the comparison if it is one
-    for s in studies:
-        for c in s.comparisons:
-            rows = [_test(label, test) for label, test in (c.labels | {MEAN: c.mean}).items()]
-            panel = f"{show.corpus(s)}: {show.pair(c)}", rows, c
-            drawn.setdefault(f"forest-{s.name}", []).append(panel)
-            panel = f"{show.pair(c)}, mean over labels", [], c
-            means.setdefault(show.pair(c), panel)[1].append(_test(show.corpus(s), c.mean))
-        for metric in ("auroc", "fpr_no_finding") if s.subgroups else ():
-            groups = {f"{row.attribute}: {row.group} ({row.images:,})":
-                      {name: of[metric] for name, of in row.models.items() if metric in of}
-                      for row in s.subgroups.groups}
-            if any(groups.values()):
-                panel = f"{show.corpus(s)}: {show.metric_title(metric)}", _groups(groups), None
-                drawn.setdefault(f"subgroups-{s.name}", []).append(panel)
-    for r in scores(studies):
-        if r["metric"] == "auroc" and r["Label"] == MEAN:
-            groups = tested.setdefault(f"Tested on {r['Tested on']}", {})
-            groups.setdefault(f"trained on {r['Trained on']}", {})[r["model"]] = r["Estimate"]
-    if any(s.trained_on for s in studies):
-        drawn["transfer"] = [(title, _groups(groups), None) for title, groups in tested.items()]
-    if sum(len(s.comparisons) for s in studies) == 1:
-        drawn = {"forest" if "forest" in name else name: drawn[name] for name in drawn}
-    elif means:
-        drawn = {"forest": list(means.values())} | drawn
-    return {name: _figure(panels) for name, panels in drawn.items()}
+    n_comparisons = sum(len(study.comparisons) for study in studies)
+    panels: dict[str, list[Panel]] = {}
+    if n_comparisons > 1:
+        panels["forest"] = _mean_panels(studies)
+    for study in studies:
+        name = "forest" if n_comparisons == 1 else f"forest-{study.name}"
+        for comparison in study.comparisons:
+            panels.setdefault(name, []).append(_label_panel(study, comparison))
+        by_group = _subgroup_panels(study)
+        if by_group:
+            panels.setdefault(f"subgroups-{study.name}", []).extend(by_group)
+    if any(study.trained_on for study in studies):
+        panels["transfer"] = _transfer_panels(studies)
+    return {name: _figure(parts) for name, parts in panels.items()}
 
 
-def _test(name, test):
-    """A row: its name, the values, what stands to the right, color, whether it is filled."""
-    ends = test.difference, *test.interval
+def _mean_panels(studies: Sequence[Study]) -> list[Panel]:
+    """One panel per pair of models: the means over labels, a row per study."""
+    panels: dict[str, Panel] = {}
+    for study in studies:
+        for comparison in study.comparisons:
+            pair = show.pair(comparison)
+            panel = panels.setdefault(pair, Panel(f"{pair}, mean over labels", [], comparison))
+            panel.rows.append(_test_row(show.corpus(study), comparison.mean))
+    return list(panels.values())
+
+
+def _label_panel(study: Study, comparison: Comparison) -> Panel:
+    """The labels of one comparison, and their mean."""
+    rows = [_test_row(label, test) for label, test in comparison.labels.items()]
+    rows.append(_test_row(MEAN, comparison.mean))
+    return Panel(f"{show.corpus(study)}: {show.pair(comparison)}", rows, comparison)
+
+
+def _subgroup_panels(study: Study) -> list[Panel]:
+    """One panel per metric: the groups, a row per model."""
+    if study.subgroups is None:
+        return []
+    panels = []
+    for metric in ("auroc", "fpr_no_finding"):
+        rows = []
+        for group in study.subgroups.groups:
+            estimates = {}
+            for model, metrics in group.models.items():
+                if metric in metrics:
+                    estimates[model] = metrics[metric]
+            name = f"{group.attribute}: {group.group} ({group.images:,})"
+            rows += _model_rows(name, estimates)
+        if rows:
+            panels.append(Panel(f"{show.corpus(study)}: {show.metric_title(metric)}", rows))
+    return panels
+
+
+def _transfer_panels(studies: Sequence[Study]) -> list[Panel]:
+    """One panel per corpus of the test: where the models were trained, a row per model."""
+    tested: dict[str, dict[str, dict[str, Estimate]]] = {}
+    for study in studies:
+        trained = tested.setdefault(f"Tested on {study.corpus_title}", {})
+        origin = study.trained_on_title or study.corpus_title
+        estimates = trained.setdefault(f"trained on {origin}", {})
+        for model in study.models:
+            estimates[model.name] = model.mean["auroc"]
+    panels = []
+    for title, trained in tested.items():
+        rows = []
+        for name, estimates in trained.items():
+            rows += _model_rows(name, estimates)
+        panels.append(Panel(title, rows))
+    return panels
+
+
+def _test_row(name: str, test: Test) -> IntervalRow:
+    """A difference, with its adjusted p or why there is none."""
+    shown = show.difference(test)
     if np.isnan(test.difference):
-        return name, ends, show.difference(test), "0.35", False
+        return IntervalRow(name, test.difference, test.interval, shown, GRAY, False)
     if test.reason:
-        return name, ends, f"{show.difference(test)}   {test.reason}: not tested", "0.75", False
-    is_significant = test.p_adjusted < 0.05
-    color = look(0)["color"] if is_significant else "0.35"
-    return name, ends, f"{show.difference(test)}   {show.p_adjusted(test)}", color, is_significant
+        text = f"{shown}   {test.reason}: not tested"
+        return IntervalRow(name, test.difference, test.interval, text, LIGHT_GRAY, False)
+    is_significant = test.p_adjusted is not None and test.p_adjusted < 0.05
+    return IntervalRow(name, test.difference, test.interval,
+                       f"{shown}   {show.p_adjusted(test)}",
+                       look(0)["color"] if is_significant else GRAY, is_significant)
 
 
-def _groups(groups):
-    """Rows of {name: {model: cell}}: a color a model, which is named at the right."""
-    return [(name * (at == 0), (cell.value, *cell.interval),
-             f"{show.estimate(cell)}  {show.model(model)}", look(at)["color"], True)
-            for name, models in groups.items() for at, (model, cell) in enumerate(models.items())]
+def _model_rows(name: str, estimates: Mapping[str, Estimate]) -> list[IntervalRow]:
+    """A row per model in its color, named at the right; the first has the group's name."""
+    rows = []
+    for number, (model, estimate) in enumerate(estimates.items()):
+        text = f"{show.estimate(estimate)}  {show.model(model)}"
+        rows.append(IntervalRow(name, estimate.value, estimate.interval, text,
+                                look(number)["color"], True))
+        name = ""
+    return rows
 
 
-def _figure(panels):
-    heights = [ROW * len(rows) + 1.1 for _, rows, _ in panels]
+def _figure(panels: Sequence[Panel]) -> Figure:
+    heights = [ROW * len(panel.rows) + 1.1 for panel in panels]
     figure = Figure(figsize=(WIDTH, sum(heights)), layout="constrained")
     grid = figure.subplots(len(panels), height_ratios=heights, squeeze=False).ravel()
-    for axes, (title, rows, sides) in zip(grid, panels):
-        _rows(axes, rows)
-        axes.set_xlabel(DIFFERENCE if sides else "%, mean over labels (right: 95 % CI)")
-        axes.set_title(textwrap.fill(title[:300], 75), loc="left", fontsize=8, fontweight="bold",
-                       pad=6 if sides is None else _sides(axes, sides))
+    for axes, panel in zip(grid, panels):
+        _draw_rows(axes, panel.rows)
+        title_pad = 6.0
+        if panel.comparison is None:
+            axes.set_xlabel(MEAN_OVER_LABELS)
+        else:
+            axes.set_xlabel(DIFFERENCE)
+            title_pad += _name_sides(axes, panel.comparison)
+        title = textwrap.fill(panel.title[:300], 75)
+        axes.set_title(title, loc="left", fontsize=8, fontweight="bold", pad=title_pad)
     return figure
 
 
-def _rows(axes, rows):
-    places = np.arange(len(rows))[::-1]
-    axes.set_yticks(places, [shortened(name) for name, *_ in rows])
+def _draw_rows(axes: Axes, rows: Sequence[IntervalRow]) -> None:
+    heights = np.arange(len(rows))[::-1]
+    axes.set_yticks(heights, [shortened(row.name) for row in rows])
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     axes.set_ylim(-0.7, len(rows) - 0.3)
     axes.grid(axis="x", alpha=0.25, linewidth=0.5)
-    for y, tick, (name, ends, text, color, filled) in zip(places, axes.get_yticklabels(), rows):
-        is_mean = name == MEAN
-        value, low, high = (100 * x for x in ends)
-        axes.plot([low, high], [y, y], color=color, linewidth=2 if is_mean else 1.2)
-        axes.plot(value, y, marker="D" if is_mean else "o", markersize=6 if is_mean else 4.5,
-                  color=color, markerfacecolor=color if filled else "white")
-        tick.set_fontweight("bold" if is_mean else "normal")
-        axes.text(1.01, y, text, va="center", fontsize=tick.get_fontsize(),
-                  fontweight=tick.get_fontweight(), transform=axes.get_yaxis_transform())
+    for y, tick, row in zip(heights, axes.get_yticklabels(), rows):
+        linewidth, marker, size, weight = 1.2, "o", 4.5, "normal"
+        if row.name == MEAN:
+            linewidth, marker, size, weight = 2.0, "D", 6.0, "bold"
+        low, high = (100 * end for end in row.interval)
+        axes.plot([low, high], [y, y], color=row.color, linewidth=linewidth)
+        axes.plot(100 * row.value, y, marker=marker, markersize=size, color=row.color,
+                  markerfacecolor=row.color if row.is_filled else "white")
+        tick.set_fontweight(weight)
+        axes.text(1.01, y, row.text, va="center", fontsize=tick.get_fontsize(), fontweight=weight,
+                  transform=axes.get_yaxis_transform())
 
 
-def _sides(axes, c):
+def _name_sides(axes: Axes, comparison: Comparison) -> int:
     """Mark 0 and say which side is whose; returns how many points above the axes that takes."""
     axes.axvline(0, color="0.6", linewidth=0.8, zorder=0)
     low, high = axes.get_xlim()
     axes.set_xlim(min(low, -0.2), max(high, 0.2))  # 0 is inside
-    b, a = (textwrap.fill(f"{shortened(show.model(name), 60)} better", 28) for name in (c.b, c.a))
-    axes.text(0, 1, f"◄ {b}", transform=axes.transAxes, va="bottom", fontsize=6.5)
-    axes.text(1, 1, f"{a} ►", transform=axes.transAxes, va="bottom", ha="right", fontsize=6.5)
-    return 6 + 8 * max(text.count("\n") + 1 for text in (a, b))
+    left = textwrap.fill(f"{shortened(show.model(comparison.b), 60)} better", 28)
+    right = textwrap.fill(f"{shortened(show.model(comparison.a), 60)} better", 28)
+    axes.text(0, 1, f"◄ {left}", transform=axes.transAxes, va="bottom", fontsize=6.5)
+    axes.text(1, 1, f"{right} ►", transform=axes.transAxes, va="bottom", ha="right", fontsize=6.5)
+    lines = 1 + max(left.count("\n"), right.count("\n"))
+    return 8 * lines
