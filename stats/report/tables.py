@@ -16,8 +16,8 @@ class Table:
     """A table: `title`, `header` (C,), `rows` of C cells, and a `note` in sentences."""
 
     title: str
-    header: list
-    rows: list
+    header: list[str]
+    rows: list[list[str]]
     note: str = ""
 
 
