@@ -129,7 +129,6 @@ def test_without_matplotlib_everything_but_the_figures(here, capsys, monkeypatch
     assert evaluate.main(CSVS) == 0
     assert capsys.readouterr().err.endswith("\nno figures: pip install matplotlib\n")
     assert {p.name for p in (here / "reports").iterdir()} == {
-        "checklist.md",
         "report.html",
         "report.md",
         "tables.tex",

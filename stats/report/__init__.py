@@ -1,1 +1,1 @@
-"""The report: `tables` of text, written by `formats`; `answers`, `checklist`, figures; `write`."""
+"""The report: `tables` of text, written by `formats`; `answers`, figures; `write`."""

@@ -19,7 +19,6 @@ from stats.report.across import (
     size_tables,
 )
 from stats.report.answers import answers, caution
-from stats.report.checklist import checklist
 from stats.report.probability import calibration_rows, decision_rows
 from stats.report.records import differences, scores
 from stats.report.tables import all_tables
@@ -29,7 +28,7 @@ LATEX = "needs booktabs, longtable, array, pdflscape, and geometry with margins 
 
 
 def write_report(folder, studies, settings, aligned=(), pooled=(), sizes=()):
-    """Write the report to `folder`: tables in every format, the checklists and the figures.
+    """Write the report to `folder`: tables in every format and the figures.
 
     `studies` are adjusted; `settings`, what was asked for; `aligned`, each study's Predictions, for
     the curves' CSV files and for the figures, which also need matplotlib; `pooled` and `sizes`, the
@@ -67,8 +66,7 @@ def write_report(folder, studies, settings, aligned=(), pooled=(), sizes=()):
         "comparisons.csv": formats.to_csv([r for r in tested if r["metric"] == "auroc"]),
         "comparisons-metrics.csv": formats.to_csv([r for r in tested if r["metric"] != "auroc"]),
         "report.json": formats.to_json({"settings": settings, "studies": studies,
-                                        "pooled": list(pooled), "sizes": list(sizes)}),
-        "checklist.md": checklist(studies, settings, said, careful, method)}
+                                        "pooled": list(pooled), "sizes": list(sizes)})}
     if aligned:
         files["decision-curves.csv"] = formats.to_csv(decision_rows(studies, aligned))
         files["calibration.csv"] = formats.to_csv(calibration_rows(studies, aligned))
