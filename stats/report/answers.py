@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from stats.report import show
@@ -9,8 +10,9 @@ from stats.report.formats import to_text
 from stats.report.tables import Table, comparison_table
 from stats.results import Comparison, Study
 
-MOST = 24  # answers that are printed
-NAMED = 3  # labels that a sentence names
+MAX_ANSWERS = 24  # that are printed
+MAX_LINES = 34  # on the terminal, the table among them
+MAX_NAMED = 3  # labels that a sentence names
 EQUIVALENCE_LEVEL = 0.05  # of two one-sided tests, each
 NONINFERIORITY_LEVEL = 0.025  # one-sided, as CONSORT asks for
 
@@ -67,7 +69,7 @@ def estimand(s: Study) -> str:
         if label not in averaged:
             left_out.append(f"{label}: {reason or few}")
     why = "; ".join(left_out)
-    if len(left_out) > NAMED:
+    if len(left_out) > MAX_NAMED:
         why = words["many"].format(len(left_out))
     if len(averaged) == 1:
         return words["one"].format(averaged[0], labels=len(s.labels), why=why)
@@ -106,30 +108,48 @@ def caution(studies: Sequence[Study], settings: Mapping[str, Any]) -> list[str]:
         sentences.append(words["paper"])
     if any(s.resample == "image" and s.patients and s.patients < s.images for s in studies):
         sentences.append(words["images"])
-    needed = [test.family_size * test.p_floor for c in pairs for test in c.labels.values()
-              if test.family_size]
-    if settings.get("adjust") != "max-t" and max(needed, default=0) > 0.05:
+    least_p = 0.0  # of a single label that is adjusted over its family
+    for c in pairs:
+        for test in c.labels.values():
+            least_p = max(least_p, (test.family_size or 0) * test.p_floor)
+    if settings.get("adjust") != "max-t" and least_p > 0.05:
         sentences.append(words["resamples"].format(**settings))
     return sentences
 
 
-def console(studies, settings, folder, files, first=()):
+def console(studies: Sequence[Study], settings: Mapping[str, Any], folder: Path,
+            files: Sequence[str], first: Sequence[str] = ()) -> str:
     """What is printed at the end: answers, a small table, and where the rest is; 40 lines.
 
     `first` are the sentences over corpora and sizes.
     """
-    pairs = [(s, c) for s in studies for c in s.comparisons]
-    said = answers(studies, settings.get("margin"))
-    said[MOST:] = [f"... and {len(said) - MOST} more comparisons"] * (len(said) > MOST)
-    table = Table("", ["Corpus", "Model", "Mean ROC-AUC, % (95 % CI)"], [
-        [show.corpus(s), show.model(m.name), show.estimate(m.mean["auroc"])]
-        for s in studies for m in s.models])
+    sentences = answers(studies, settings.get("margin"))
+    lines = [*first, *sentences[:MAX_ANSWERS]]
+    hidden = len(sentences) - MAX_ANSWERS
+    if hidden > 0:
+        lines.append(f"... and {hidden} more comparisons")
+    lines += caution(studies, settings)
+    table = _console_table(studies)
+    if len(lines) + len(table.rows) < MAX_LINES:
+        lines += ["", to_text(table), ""]
+    if "forest.png" in files:
+        lines.append(f"forest plot: {folder / 'forest.png'}")
+    others = [name for name in files[1:] if not name.endswith(("png", "svg"))]
+    report = f"report: {folder / files[0]}, beside it {', '.join(others)}"
+    if "figure3.png" in files:
+        report += " and the figures"
+    return "\n".join([*lines, report])
+
+
+def _console_table(studies: Sequence[Study]) -> Table:
+    """The only comparison by label, or the mean of each model."""
+    pairs = []
+    rows = []
+    for s in studies:
+        pairs += [(s, c) for c in s.comparisons]
+        for m in s.models:
+            rows.append([show.corpus(s), show.model(m.name), show.estimate(m.mean["auroc"])])
     if len(pairs) == 1:
         table = comparison_table(*pairs[0])
-        table = Table("", table.header[:6], [row[:6] for row in table.rows])
-    lines = [*first, *said, *caution(studies, settings)]
-    lines += ["", to_text(table), ""] * (len(lines) + len(table.rows) < 34)
-    lines += [f"forest plot: {folder / 'forest.png'}"] * ("forest.png" in files)
-    others = [name for name in files[1:] if not name.endswith(("png", "svg"))]
-    return "\n".join([*lines, f"report: {folder / files[0]}, beside it {', '.join(others)}"
-                      + " and the figures" * ("figure3.png" in files)])
+        return Table("", table.header[:6], [row[:6] for row in table.rows])
+    return Table("", ["Corpus", "Model", "Mean ROC-AUC, % (95 % CI)"], rows)

@@ -5,7 +5,7 @@ import tomllib
 from pathlib import Path
 
 from stats.metrics import METRICS
-from stats.results import Comparison, Estimate, Study, Test
+from stats.results import Comparison, Estimate, Interaction, Study, Test
 
 WORDS = tomllib.loads(Path(__file__).with_name("words.toml").read_text(encoding="utf-8"))
 
@@ -33,7 +33,7 @@ def model(name: str) -> str:
     return WORDS["inits"].get(init, init) + comma + settings
 
 
-def pair(c: Comparison, minus: str = "−") -> str:
+def pair(c: Comparison | Interaction, minus: str = "−") -> str:
     """What a comparison compares."""
     return f"{model(c.a)} {minus} {model(c.b)}"
 

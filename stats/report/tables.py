@@ -1,11 +1,15 @@
 """The report's tables, as rows of text, from what studies found; `words.toml` has their titles."""
 
 import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from stats.report import show
-from stats.report.records import MEAN, differences, scores
-from stats.results import Study
+from stats.report.records import MEAN, Row, differences, scores
+from stats.results import Comparison, RunInfo, Study, Subgroups, Test
+
+Settings = Mapping[str, Any]
 
 PAPER = ("auroc", "accuracy", "sensitivity", "specificity")
 ABREAST = 6  # columns of numbers in one table
@@ -21,13 +25,13 @@ class Table:
     note: str = ""
 
 
-def table(name, header, rows, **facts):
+def table(name: str, header: list[str], rows: list[list[str]], **facts: Any) -> Table:
     """The table that `words.toml` calls so; `facts` fill its title and note."""
     words = show.WORDS["tables"][name]
     return Table(words["title"].format(**facts), header, rows, words["note"].format(**facts))
 
 
-def _printed_threshold(s, settings):
+def _printed_threshold(s: Study, settings: Settings) -> str:
     """Which thresholds a table prints."""
     words = show.WORDS["printed"]
     sentences = [words[settings["thresholds"]]]
@@ -36,24 +40,33 @@ def _printed_threshold(s, settings):
     return " ".join(sentences)
 
 
-def _estimate(r):
+def _estimate(r: Row) -> str:
     """A row's value on the test set with its interval."""
     return show.estimate(r["Estimate"], r["metric"])
 
 
-def pivot(name, records, header, column, text=_estimate, **facts):
+def pivot(name: str, report_rows: Sequence[Row], header: Sequence[str], column: str,
+          text: Callable[[Row], str] = _estimate, **facts: Any) -> list[Table]:
     """Tables whose rows start with the fields `header`; a column for each value of `column`."""
-    cells = {(tuple(r[key] for key in header), r[column]): text(r) for r in records}
-    rows, columns = (list(dict.fromkeys(key[at] for key in cells)) for at in (0, 1))
-    found = []
-    for at in range(0, len(columns), ABREAST):
-        part = columns[at:at + ABREAST]
-        found.append(table(name, [*header, *part], [
-            [*row, *(cells.get((row, key), "–") for key in part)] for row in rows], **facts))
-    return found
+    lines: dict[tuple[str, ...], dict[str, str]] = {}  # by their first cells: column -> cell
+    columns: list[str] = []
+    for r in report_rows:
+        first = tuple(r[key] for key in header)
+        lines.setdefault(first, {})[r[column]] = text(r)
+        if r[column] not in columns:
+            columns.append(r[column])
+    tables = []
+    for start in range(0, len(columns), ABREAST):
+        part = columns[start:start + ABREAST]
+        rows = []
+        for first, cells in lines.items():
+            rows.append([*first, *(cells.get(key, "–") for key in part)])
+        tables.append(table(name, [*header, *part], rows, **facts))
+    return tables
 
 
-def tests_table(name, header, tests, **facts):
+def tests_table(name: str, header: Sequence[str], tests: Sequence[tuple[list[str], Test]],
+                **facts: Any) -> Table:
     """Differences and their p-values; `tests` are pairs of a row's first cells and a test."""
     columns = {}
     for key, words in show.WORDS["p"].items():
@@ -69,12 +82,12 @@ def tests_table(name, header, tests, **facts):
     return table(name, [*header, "Difference", "95 % CI", *columns.values()], rows, **facts)
 
 
-def _p_cell(test, key):
+def _p_cell(test: Test, key: str) -> str:
     """A column of `tests_table`: a p-value with the digits that it has, or why there is none."""
     if key == "p_adjusted":
         return f"{test.reason}: not tested" if test.reason else show.p_adjusted(test)
     if key == "interval_90":
-        return show.interval(test.interval_90)
+        return "–" if test.interval_90 is None else show.interval(test.interval_90)
     if key == "p_value":
         return show.p(test.p_value, test.p_floor)
     if key == "delong_p":
@@ -82,61 +95,92 @@ def _p_cell(test, key):
     return show.p(getattr(test, key), test.p_floor_one_sided)
 
 
-def all_tables(studies, settings):
+def all_tables(studies: Sequence[Study], settings: Settings) -> list[Table]:
     """Every table of the report."""
-    found, threshold = scores(studies), show.WORDS["threshold"][settings["thresholds"]]
-    means = [r for r in found if r["Label"] == MEAN]
-    areas = [r for r in found if r["metric"] == "auroc"]
-    tests = [r for r in differences(studies) if r["Label"] == MEAN and r["metric"] == "auroc"]
+    report_rows, threshold = scores(studies), show.WORDS["threshold"][settings["thresholds"]]
+    means = [r for r in report_rows if r["Label"] == MEAN]
+    areas = [r for r in report_rows if r["metric"] == "auroc"]
+    tests = []
+    for r in differences(studies):
+        if r["Label"] == MEAN and r["metric"] == "auroc":
+            tests.append(r)
     tables = []
     if settings["labels"] == "mimic-overlap":
-        shown = sorted(areas, key=lambda r: r["Label"] == MEAN) + [
-            r | {"Label": f"p, adjusted: {r['Pair']}", "Model": show.model(r["a"])} for r in tests]
-        shown = [r | {"Column": f"{r['Corpus']}, {r['Model']}"} for r in shown]
-        tables += pivot("table5", shown, ["Label"], "Column", _spread)
-    shown = [r for x in PAPER for r in means if r["metric"] == x] + [
-        r | {"Metric": "ROC-AUC p, adjusted", "Model": r["Pair"]} for r in tests]
-    tables += pivot("table4", shown, ["Metric", "Model"], "Corpus", _spread, threshold=threshold)
-    tables += pivot("means", means, ["Corpus", "Model"], "Metric",
-                    lambda r: f"{_estimate(r)} ± {show.number(r['sd'], r['metric'])}")
+        tables += pivot("table5", _table5_rows(areas, tests), ["Label"], "Column", _spread)
+    tables += pivot("table4", _table4_rows(means, tests), ["Metric", "Model"], "Corpus", _spread,
+                    threshold=threshold)
+    tables += pivot("means", means, ["Corpus", "Model"], "Metric", _estimate_and_sd)
     if any(s.trained_on for s in studies):
-        tables += pivot("transfer", [r for r in areas if r["Label"] == MEAN],
-                        ["Model", "Trained on"], "Tested on",
+        mean_areas = [r for r in areas if r["Label"] == MEAN]
+        tables += pivot("transfer", mean_areas, ["Model", "Trained on"], "Tested on",
                         labels=", ".join(studies[0].labels_in_mean["auroc"]))
     for s in studies:
         tables += study_tables(s, settings, threshold)
-    chosen = [[name, ", ".join(value) if isinstance(value, list) else str(value)]
-              for name, value in settings.items() if value not in (None, [])]
+    chosen = []
+    for name, value in settings.items():
+        if isinstance(value, list) and value:
+            chosen.append([name, ", ".join(value)])
+        elif value not in (None, []):
+            chosen.append([name, str(value)])
     return [*tables, table("settings", ["Setting", "Value"], chosen), files_table(studies)]
 
 
-def study_tables(s, settings, threshold):
+def _table5_rows(areas: Sequence[Row], tests: Sequence[Row]) -> list[Row]:
+    """ROC-AUCs of the labels, then of their mean, then the p-values; a column per model."""
+    rows = sorted(areas, key=lambda r: r["Label"] == MEAN)
+    for r in tests:
+        rows.append(r | {"Label": f"p, adjusted: {r['Pair']}", "Model": show.model(r["a"])})
+    return [r | {"Column": f"{r['Corpus']}, {r['Model']}"} for r in rows]
+
+
+def _table4_rows(means: Sequence[Row], tests: Sequence[Row]) -> list[Row]:
+    """The paper's metrics one after the other, then the p-values of ROC-AUC."""
+    rows: list[Row] = []
+    for metric in PAPER:
+        rows += [r for r in means if r["metric"] == metric]
+    for r in tests:
+        rows.append(r | {"Metric": "ROC-AUC p, adjusted", "Model": r["Pair"]})
+    return rows
+
+
+def _estimate_and_sd(r: Row) -> str:
+    """A row's value with its interval, ± the SD over replicates."""
+    return f"{_estimate(r)} ± {show.number(r['sd'], r['metric'])}"
+
+
+def study_tables(s: Study, settings: Settings, threshold: str) -> list[Table]:
     """The tables of one study."""
-    corpus, found = show.corpus(s), scores([s])
-    labels = [r for label in s.labels for r in found if r["Label"] == label]
+    corpus = show.corpus(s)
+    of_labels = [r for r in scores([s]) if r["Label"] != MEAN]
+    of_labels.sort(key=lambda r: s.labels.index(r["Label"]))
     patients = "" if s.patients is None else f" of {s.patients:,} patients"
-    tables = [runs_table(s)] * any(len(m.runs) > 1 for m in s.models)
-    tables += pivot("labels", labels, ["Label", "Positive / negative", "Model", "Threshold"],
+    tables = []
+    if any(len(m.runs) > 1 for m in s.models):
+        tables.append(runs_table(s))
+    tables += pivot("labels", of_labels, ["Label", "Positive / negative", "Model", "Threshold"],
                     "Metric", corpus=corpus, images=s.images, patients=patients,
                     threshold=_printed_threshold(s, settings))
-    tables += pivot("spread", [r for r in labels if r["metric"] in (*PAPER, "f1")],
-                    ["Label", "Model"], "Metric", _spread, corpus=corpus, threshold=threshold)
+    of_paper = [r for r in of_labels if r["metric"] in (*PAPER, "f1")]
+    tables += pivot("spread", of_paper, ["Label", "Model"], "Metric", _spread, corpus=corpus,
+                    threshold=threshold)
     tables.append(confusion_table(s, _printed_threshold(s, settings)))
     if s.ranks:
         tables.append(ranks_table(s))
     for c in s.comparisons:
         tables.append(comparison_table(s, c, settings.get("margin")))
-        tables += pivot(
-            "metrics", [r for r in differences([replace(s, comparisons=(c,))])
-                        if r["metric"] != "auroc"], ["Label"], "Metric",
-            _difference,
-            corpus=corpus, pair=show.pair(c, "minus"))
-    tables += subgroup_tables(s) if s.subgroups else []
-    rows = [[line] for line in remarks(s, settings)]
-    return tables + [table("left_out", ["What, and why"], rows, corpus=corpus)] * bool(rows)
+        further = [r for r in differences([replace(s, comparisons=(c,))])
+                   if r["metric"] != "auroc"]
+        tables += pivot("metrics", further, ["Label"], "Metric", _difference, corpus=corpus,
+                        pair=show.pair(c, "minus"))
+    if s.subgroups:
+        tables += subgroup_tables(s, s.subgroups)
+    left_out = [[line] for line in remarks(s, settings)]
+    if left_out:
+        tables.append(table("left_out", ["What, and why"], left_out, corpus=corpus))
+    return tables
 
 
-def _difference(r):
+def _difference(r: Row) -> str:
     """A row's difference with its interval and adjusted p.
 
     A higher specificity at the price of sensitivity is no better model, but another point of the
@@ -149,23 +193,29 @@ def _difference(r):
     return shown if p == "–" else f"{shown}, p {p}"
 
 
-def _spread(r):
+def _spread(r: Row) -> str:
     """Mean ± SD over the replicates, in brackets the paper's number; or an adjusted p."""
     if "Test" in r:
         return show.p_adjusted(r["Test"])
-    sd = r.get("sd_over_replicates_and_labels", r["sd"])
-    paper = " [{:.2f} ± {:.2f} in the paper]".format(*r["Paper"]) if r["Paper"] else ""
-    return f"{show.number(r['mean'], r['metric'])} ± {show.number(sd, r['metric'])}{paper}"
+    sd: float = r["sd"]
+    if "sd_over_replicates_and_labels" in r:
+        sd = r["sd_over_replicates_and_labels"]
+    shown = f"{show.number(r['mean'], r['metric'])} ± {show.number(sd, r['metric'])}"
+    if r["Paper"]:
+        mean, spread = r["Paper"]
+        shown += f" [{mean:.2f} ± {spread:.2f} in the paper]"
+    return shown
 
 
-def runs_table(s):
+def runs_table(s: Study) -> Table:
     """The training runs of each init: mean ROC-AUC over labels, and how it varies between runs."""
     rows = []
     for m in s.models:
         mean, areas = m.mean["auroc"], sorted(run.mean_auroc for run in m.runs)
-        shown = mean.value, mean.sd_between_runs or math.nan, areas[0], areas[-1]
-        rows.append([show.model(m.name), str(len(areas)), *map(show.number, shown),
-                     show.interval(mean.interval)])
+        row = [show.model(m.name), str(len(areas))]
+        sd: float = mean.sd_between_runs or math.nan
+        row += [show.number(number) for number in (mean.value, sd, areas[0], areas[-1])]
+        rows.append([*row, show.interval(mean.interval)])
     return table("runs", ["Model", "Runs", "Mean", "SD between runs", "Worst", "Best", "95 % CI"],
                  rows, corpus=show.corpus(s))
 
@@ -204,72 +254,100 @@ def rank_sentence(s: Study) -> str:
             "resamples.")
 
 
-def comparison_table(s, c, margin=None):
+def comparison_table(s: Study, c: Comparison, margin: float | None = None) -> Table:
     """One pair of models: their ROC-AUCs, the differences and p-values."""
-    areas = {}
-    for m in s.models:
-        areas[m.name] = {label: scores.metrics["auroc"].value for label, scores in m.labels.items()}
-        areas[m.name][MEAN] = m.mean["auroc"].value
+    models = {m.name: m for m in s.models}
     tests = []
-    for label, test in (c.labels | {MEAN: c.mean}).items():
-        shown = [show.number(areas[name][label]) for name in (c.a, c.b)]
-        tests.append(([label, *shown], test))
-    share, notes = c.mean.share_of_runs, show.WORDS["notes"]
+    for label, test in c.labels.items():
+        areas = [models[name].labels[label].metrics["auroc"].value for name in (c.a, c.b)]
+        tests.append(([label, *(show.number(area) for area in areas)], test))
+    areas = [models[name].mean["auroc"].value for name in (c.a, c.b)]
+    tests.append(([MEAN, *(show.number(area) for area in areas)], c.mean))
+    notes = show.WORDS["notes"]
+    note = notes["single"]
+    if c.mean.share_of_runs is not None:
+        note = notes["runs"].format(100 * c.mean.share_of_runs)
     return tests_table(
         "comparison", ["ROC-AUC, %", show.model(c.a), show.model(c.b)], tests,
         corpus=show.corpus(s), pair=show.pair(c, "minus"), means=c.mean.family_size,
         a=show.model(c.a), b=show.model(c.b),
-        labels=max(test.family_size for test in c.labels.values()),
-        how=notes["single"] if share is None else notes["runs"].format(100 * share),
+        labels=max(test.family_size or 0 for test in c.labels.values()), how=note,
         margin=notes["margin"].format(margin) if margin else "")
 
 
-def subgroup_tables(s):
+def subgroup_tables(s: Study, by_group: Subgroups) -> list[Table]:
     """Each group's numbers; gaps between groups, and how the inits' difference differs there."""
-    found, corpus = s.subgroups, show.corpus(s)
-    cells = [{"Group": f"{row.attribute}: {row.group}", "Radiographs": f"{row.images:,}",
-              "Patients": "–" if row.patients is None else f"{row.patients:,}",
-              "Model": show.model(name), "Metric": show.metric_title(x), "metric": x,
-              "Estimate": cell}
-             for row in found.groups for name, of in row.models.items()
-             for x, cell in of.items()]
-    tests = [([f"{gap.attribute}: {gap.high} − {gap.low}", show.metric_title(gap.metric),
-               show.model(gap.model)], gap.test) for gap in found.gaps]
-    tests += [([f"{pair.attribute}: {pair.group} − the rest", "ROC-AUC", show.pair(pair)],
-               pair.test) for pair in found.interactions]
-    return [*pivot("groups", cells, ["Group", "Radiographs", "Patients", "Model"], "Metric",
-                   corpus=corpus, too_small="; ".join(found.too_small) or "none"),
+    corpus = show.corpus(s)
+    rows = []
+    for group in by_group.groups:
+        shared = {"Group": f"{group.attribute}: {group.group}", "Radiographs": f"{group.images:,}",
+                  "Patients": "–" if group.patients is None else f"{group.patients:,}"}
+        for name, estimates in group.models.items():
+            for metric, estimate in estimates.items():
+                rows.append(shared | {"Model": show.model(name), "metric": metric,
+                                      "Metric": show.metric_title(metric), "Estimate": estimate})
+    tests = []
+    for gap in by_group.gaps:
+        groups = f"{gap.attribute}: {gap.high} − {gap.low}"
+        tests.append(([groups, show.metric_title(gap.metric), show.model(gap.model)], gap.test))
+    for pair in by_group.interactions:
+        groups = f"{pair.attribute}: {pair.group} − the rest"
+        tests.append(([groups, "ROC-AUC", show.pair(pair)], pair.test))
+    return [*pivot("groups", rows, ["Group", "Radiographs", "Patients", "Model"], "Metric",
+                   corpus=corpus, too_small="; ".join(by_group.too_small) or "none"),
             tests_table("gaps", ["Groups", "Metric", "Model"], tests, corpus=corpus)]
 
 
-def remarks(s, settings):
-    """What could not be scored or compared, or was replaced: list of sentences."""
-    words, where = show.WORDS["remarks"], "uncached" if settings.get("cache_only") else "absent"
-    found = [words[key].format(count) for key, count in (
-        (where, s.missing_images), ("unreadable", s.unreadable_images)) if count]
-    found += [words[key].format(**getattr(s, key)) for key in ("truth", "excluded")
-              if getattr(s, key)]
+def remarks(s: Study, settings: Settings) -> list[str]:
+    """What could not be scored or compared, or was replaced: sentences."""
+    words = show.WORDS["remarks"]
+    sentences = []
+    if s.missing_images:
+        missing = "uncached" if settings.get("cache_only") else "absent"
+        sentences.append(words[missing].format(s.missing_images))
+    if s.unreadable_images:
+        sentences.append(words["unreadable"].format(s.unreadable_images))
+    if s.truth:
+        sentences.append(words["truth"].format(**s.truth))
+    if s.excluded:
+        sentences.append(words["excluded"].format(**s.excluded))
     for label, reason, few in zip(s.labels, s.reasons, s.too_few):
-        cells = {m.name: m.labels[label] for m in s.models}
-        undefined = max(cell.undefined_replicates for cell in cells.values())
-        lines = [("few", few), ("undefined", undefined), *(
-            ("threshold", name) for name, cell in cells.items() if math.isnan(cell.threshold))]
-        found += [words[key].format(label, value) for key, value in
-                  ([("reason", reason)] if reason else lines) if value]
-    found += [words["label"].format(label) for label in s.labels_left_out]
-    return found + [words["variant"]] * bool(s.variant)
+        if reason:
+            sentences.append(words["reason"].format(label, reason))
+            continue
+        if few:
+            sentences.append(words["few"].format(label, few))
+        undefined = max(m.labels[label].undefined_replicates for m in s.models)
+        if undefined:
+            sentences.append(words["undefined"].format(label, undefined))
+        for m in s.models:
+            if math.isnan(m.labels[label].threshold):
+                sentences.append(words["threshold"].format(label, m.name))
+    for label in s.labels_left_out:
+        sentences.append(words["label"].format(label))
+    if s.variant:
+        sentences.append(words["variant"])
+    return sentences
 
 
-def files_table(studies):
+def files_table(studies: Sequence[Study]) -> Table:
     """Each training run that was scored, with its checksums and versions."""
     rows = []
     for s in studies:
-        for name, run in ((m.name, run) for m in s.models for run in m.runs):
-            file, versions = run.file or {}, (run.versions or {}).items()
-            shown = (run.run, run.arch, (run.split_hash or "")[:10],
-                     (run.checkpoint_sha256 or "")[:10], file.get("path"),
-                     (file.get("sha256") or "")[:10],
-                     ", ".join(f"{part} {str(of)[:12]}" for part, of in versions if of))
-            rows.append([show.corpus(s), show.model(name), *(str(x or "–") for x in shown)])
+        for m in s.models:
+            for run in m.runs:
+                rows.append([show.corpus(s), show.model(m.name), *_run_cells(run)])
     return table("files", ["Corpus", "Model", "Run", "Architecture", "Split", "Checkpoint, SHA-256",
                            "Predictions", "SHA-256", "Versions"], rows)
+
+
+def _run_cells(run: RunInfo) -> list[str]:
+    """What `files_table` says of a run; "–" for what its file does not say."""
+    file = run.file or {}
+    versions = []
+    for part, version in (run.versions or {}).items():
+        if version:
+            versions.append(f"{part} {str(version)[:12]}")
+    cells = [run.run, run.arch, (run.split_hash or "")[:10], (run.checkpoint_sha256 or "")[:10],
+             file.get("path"), (file.get("sha256") or "")[:10], ", ".join(versions)]
+    return [str(cell or "–") for cell in cells]

@@ -2,13 +2,16 @@
 
 import base64
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from string import Template
+from typing import Any
 
+from stats.across import PooledComparison, SizeStudy
 from stats.files import atomic_write
 from stats.metrics import METRICS
+from stats.predictions import Predictions
 from stats.report import formats, show
 from stats.report.across import (
     pooled_rows,
@@ -27,7 +30,10 @@ from stats.results import Study
 LATEX = "needs booktabs, longtable, array, pdflscape, and geometry with margins of 2 cm"
 
 
-def write_report(folder, studies, settings, aligned=(), pooled=(), sizes=()):
+def write_report(folder: str | Path, studies: Sequence[Study], settings: Mapping[str, Any],
+                 aligned: Sequence[Sequence[Predictions]] = (),
+                 pooled: Sequence[PooledComparison] = (),
+                 sizes: Sequence[SizeStudy] = ()) -> list[str]:
     """Write the report to `folder`: tables in every format and the figures.
 
     `studies` are adjusted; `settings`, what was asked for; `aligned`, each study's Predictions, for
@@ -50,9 +56,12 @@ def write_report(folder, studies, settings, aligned=(), pooled=(), sizes=()):
     tested = differences(studies)
     said = [*first_answers(pooled, sizes), *answers(studies, settings.get("margin"))]
     careful = caution(studies, settings)
-    images = [f'<figure><img alt="{html.escape(name)}" src="data:image/svg+xml;base64,'
-              + base64.b64encode((folder / name).read_bytes()).decode() + '"></figure>'
-              for name in figures if name.endswith("svg")]
+    images = []
+    for name in figures:
+        if name.endswith("svg"):
+            encoded = base64.b64encode((folder / name).read_bytes()).decode()
+            images.append(f'<figure><img alt="{html.escape(name)}" '
+                          f'src="data:image/svg+xml;base64,{encoded}"></figure>')
     page = Template(Path(__file__).with_name("page.html").read_text()).substitute(
         answers="\n".join(f"<p>{html.escape(answer)}.</p>" for answer in said),
         sentences="\n".join(f"<p>{html.escape(text)}</p>" for text in [*careful, method]),
@@ -80,7 +89,7 @@ def write_report(folder, studies, settings, aligned=(), pooled=(), sizes=()):
     return [*files, *figures]
 
 
-def first_answers(pooled, sizes):
+def first_answers(pooled: Sequence[PooledComparison], sizes: Sequence[SizeStudy]) -> list[str]:
     """The sentences over corpora and over sizes, which come before those of each test set."""
     sentences = [pooled_sentence(one) for one in pooled]
     for study in sizes:
@@ -88,10 +97,10 @@ def first_answers(pooled, sizes):
     return sentences
 
 
-def describe(studies, settings):
+def describe(studies: Sequence[Study], settings: Mapping[str, Any]) -> str:
     """How the numbers came about, in sentences."""
     words, floor = show.WORDS["method"], 2 / (settings["n_resamples"] + 1)
-    chosen = {"adjust": "bh", "positive": "from"} | settings
+    chosen = {"adjust": "bh", "positive": "from", **settings}
     facts = dict(chosen)
     for name, choices in words["of"].items():
         if name == "resample":  # both, where studies differ in it
