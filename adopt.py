@@ -22,6 +22,7 @@ import data
 from data.console import Parser, run_command
 from data.files import sha256
 from data.labels import MIMIC_OVERLAP, TABLE3
+from data.settings import DataSettings
 from models.checkpoint import save_checkpoint
 from models.inference import out_of_memory_in_one_line, predict, use_device
 from models.init_catalog import INITS
@@ -103,17 +104,19 @@ def adopt(args: argparse.Namespace) -> None:
     caveat = UNKNOWN_PATIENTS
     if args.data in ("cxr14", "vindr"):  # whose releases name the test patients
         caveat = KNOWN_TEST_PATIENTS
-    config = {
-        "data": args.data, "root": str(args.root or data.default_root(args.data)),
-        "labels": labels, "init": args.init, "init_name": name, "image_size": args.image_size,
-        "normalize": args.normalize, "arch": arch_of(encoder.config), "weights": str(args.file),
+    settings = DataSettings(
+        corpus=args.data, root=str(args.root or data.default_root(args.data)), labels=labels,
+        image_size=args.image_size, cache_dir=args.cache_dir)
+    config = settings.to_config() | {
+        "init": args.init, "init_name": name, "normalize": args.normalize,
+        "arch": arch_of(encoder.config), "weights": str(args.file),
         "weights_sha256": sha256(args.file), "split_hash": None, "caveat": caveat}
 
     # Thresholds, where there are images to choose them on.
     thresholds: list[float | None] = [None] * len(labels)
     val_auroc: list[float | None] = [None] * len(labels)
     try:
-        val_set = data.from_config(config, "val", cache_dir=args.cache_dir)
+        val_set = data.open_split(settings, "val")
     except FileNotFoundError as error:
         print(f"no thresholds: {error}")
     else:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import data
 from data.files import sha256
+from data.settings import DataSettings
 from models.settings import ProbeConfig, build_parser, changed_settings, check_limits
 
 
@@ -72,10 +73,11 @@ def probe(cfg: ProbeConfig) -> int:
     device = use_device(cfg.device)
     with lock(cfg.folder), stop_signals() as stop:
         run_config = asdict(cfg) | {"method": cfg.method}
-        tables = data.from_config(run_config, "train", tables_only=True)
+        settings = DataSettings.from_config(run_config)
+        tables = data.open_split(settings, "train", tables_only=True)
         initialization = initialize(cfg, tables.labels)
-        train_set = data.from_config(run_config, "train")
-        val_set = data.from_config(run_config, "val")
+        train_set = data.open_split(settings, "train")
+        val_set = data.open_split(settings, "val")
         print(f"{cfg.data}: {plural(len(train_set), 'image')} for training, {len(val_set):,} for "
               f"validation; {cfg.arch} from {initialization.report or cfg.init}")
 

@@ -26,6 +26,7 @@ from typing import cast
 
 import data
 from data.console import Progress
+from data.settings import DataSettings
 from models.settings import VALIDATION_BATCH, Config, build_parser, check_config
 
 
@@ -101,15 +102,17 @@ def build_run(cfg: Config, processes: distributed.Processes) -> TrainingRun:
     amp = choose_amp(cfg.amp, processes.device)
     run_config = asdict(cfg) | {"amp": amp, "method": cfg.method}
 
+    settings = DataSettings.from_config(run_config)
+
     def open_data_and_model() -> tuple[LabeledImages, LabeledImages | None, Initialization]:
         # The tables give the labels, and the weights are looked at before the images: a wrong file
         # should not be found out after hours of preprocessing.
-        tables = data.from_config(run_config, "train", tables_only=True)
+        tables = data.open_split(settings, "train", tables_only=True)
         initialization = initialize(cfg, tables.labels, keep_head=cfg.keep_head)
-        train_set = data.from_config(run_config, "train")
+        train_set = data.open_split(settings, "train")
         val_set = None
         if train_set.splits["val"]:
-            val_set = data.from_config(run_config, "val")
+            val_set = data.open_split(settings, "val")
         return train_set, val_set, initialization
 
     # One process fills the cache and downloads, then the others find all there.
@@ -400,11 +403,12 @@ def plan(cfg: Config) -> int:
     """Print what `train` would do and what it would take."""
     processes = distributed.join_processes(cfg.device)
     if processes.rank == 0:
+        settings = DataSettings.from_config(asdict(cfg))
         sets = {}
         for split in ("train", "val", "test"):
             if split == "val" and not cfg.val_fraction:
                 continue
-            sets[split] = data.from_config(asdict(cfg), split, tables_only=True)
+            sets[split] = data.open_split(settings, split, tables_only=True)
         if cfg.train_images is not None:
             train_set = sets["train"]
             train_set.keep(train_set.first_patients(cfg.train_images, cfg.seed))

@@ -79,15 +79,3 @@ def open_split(settings: DataSettings, split: str, *, tables_only: bool = False,
                          f"{split} set may have been trained on (split hash "
                          f"{dataset.split_hash[:12]}, expected {str(expected_split_hash)[:12]})")
     return dataset
-
-
-def from_config(config: Mapping[str, Any], split: str, *, tables_only: bool = False,
-                progress: bool = True, **changes: Any) -> "Corpus":
-    """`open_split` for a config that may lack settings; `changes` replace some by name."""
-    names = {field.name for field in fields(DataSettings)}
-    known = {name: value for name, value in config.items() if name in names}
-    settings = DataSettings(**known | {"corpus": config["data"]})
-    if "root" in changes:
-        settings = settings.moved_to(changes["root"])
-    return open_split(replace(settings, **changes), split, tables_only=tables_only,
-                      expected_split_hash=config.get("split_hash"), progress=progress)

@@ -12,13 +12,14 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from configs import open_config
 from phantom_layouts import draw_layout
 from phantom_layouts import main as phantom_main
 from PIL import Image
 
 import evaluate
 import train
-from data import CORPORA, default_root, from_config
+from data import CORPORA, default_root
 from data.cohort import main as cohort_main
 from data.decode import read_image
 from data.files import find_elsewhere
@@ -361,22 +362,22 @@ def test_training_from_the_cache_alone(options):
     with pytest.raises(FileNotFoundError, match="not on disk"):
         Phantom(**options)
     config = {"data": "phantom", **options, "cache_only": True}
-    dataset = from_config(config, "train")
+    dataset = open_config(config, "train")
     assert dataset.notes[-1] == "cache only: the images were not compared with their files"
     assert torch.equal(dataset.batch(range(42))[0], whole.batch(range(42))[0])
     assert dataset.table.image_id.tolist() == whole.table.image_id.tolist()
     assert dataset.split_hash == whole.split_hash
-    assert torch.equal(from_config(config, "train", limit=5)[0][0],
-                       whole[whole.table.image_id.tolist().index(from_config(
+    assert torch.equal(open_config(config, "train", limit=5)[0][0],
+                       whole[whole.table.image_id.tolist().index(open_config(
                            config, "train", limit=5).table.image_id[0])][0])
     with pytest.raises(FileNotFoundError, match="not in the cache: 12 of the 12 images of "
                                                 "phantom's test split, .*--on-missing skip"):
-        from_config(config, "test")
-    part = from_config(config, "val", on_missing="skip")
+        open_config(config, "test")
+    part = open_config(config, "val", on_missing="skip")
     assert len(part) == 2 and len(part.skipped["missing"]) == 4
     assert {reason for _, reason in part.skipped["missing"]} == {"not in the cache"}
     with pytest.raises(ValueError, match="has no images in the cache"):
-        from_config(config, "test", on_missing="skip")
+        open_config(config, "test", on_missing="skip")
 
 
 def test_the_commands_work_from_the_cache_alone(options, tmp_path, capsys):
@@ -447,14 +448,14 @@ def test_roots(tmp_path, monkeypatch):
         CORPORA["nosuch"]
 
 
-def test_from_config(options):
+def test_a_config_opens_its_images(options):
     config = {"data": "phantom", "root": str(options["root"]), "image_size": 32, "limit": 4,
               "arch": "vit_tiny", "cache_dir": str(options["cache_dir"]), "labels": "mimic-overlap"}
-    dataset = from_config(config, "test", workers=1)
+    dataset = open_config(config, "test", workers=1)
     assert len(dataset) == 4 and dataset.split == "test" and len(dataset.labels) == 5
-    assert len(from_config(config, "train", limit=None, workers=1)) > 4
+    assert len(open_config(config, "train", limit=None, workers=1)) > 4
     with pytest.raises(ValueError, match="data: expected one of"):
-        from_config({"data": "nosuch"}, "test")
+        open_config({"data": "nosuch"}, "test")
 
 
 # --- tables

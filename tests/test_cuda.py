@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from configs import open_config
 from runs import assert_same_run, kill_at, start
 from torch.nn.attention import SDPBackend
 from torch.nn.parallel import DistributedDataParallel
@@ -21,7 +22,6 @@ from torch.nn.parallel import DistributedDataParallel
 import evaluate
 import probe
 import train
-from data import from_config
 from data.batches import epoch_batches, prefetch
 from models import create_model, vit
 from models.checkpoint import load_checkpoint, restore_model
@@ -448,7 +448,7 @@ def test_the_exported_file_on_the_gpu(fit, phantom):
     if ON_GPU and "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         pytest.skip("this onnxruntime has no CUDA provider")
     folder, _ = fit("run", epochs=1)
-    dataset = from_config(json.loads((folder / "config.json").read_text()), "test")
+    dataset = open_config(json.loads((folder / "config.json").read_text()), "test")
     state = load_checkpoint(folder / "best.pt")
     _, expected = predict(restore_model(state), dataset, mean=state["input_mean"],
                           std=state["input_std"])

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from configs import open_config
 from conftest import REPOSITORY
 from layouts import dinov2_state
 from torch.nn.functional import binary_cross_entropy_with_logits
@@ -20,7 +21,6 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tv
 
 import train
-from data import from_config
 from models import vit
 from models.checkpoint import load_checkpoint
 
@@ -190,19 +190,19 @@ def test_every_step_is_that_of_an_independent_loop(run, name):
 
 def test_unknown_labels_count_for_nothing(run, monkeypatch):
     """Half of the labels unknown: the loss is the mean over the others."""
-    original = train.data.from_config
+    original = train.data.open_split
 
-    def forget(config, split, **how):
-        dataset = original(config, split, **how)
+    def forget(settings, split, **options):
+        dataset = original(settings, split, **options)
         if split == "train":
             y = dataset.table.y
             y[np.random.default_rng(0).random(y.shape) < 0.5] = np.nan
         return dataset
 
-    monkeypatch.setattr(train.data, "from_config", forget)
+    monkeypatch.setattr(train.data, "open_split", forget)
     found = run()
     assert torch.cat([step["labels"] for step in found.steps]).isnan().float().mean() > 0.4
-    labels = from_config(found.cfg, "train").table.y
+    labels = open_config(found.cfg, "train").table.y
     labels[np.random.default_rng(0).random(labels.shape) < 0.5] = np.nan
     compare(found, reference_model(found.start), mean=0.5, std=0.25, labels=labels)
 
@@ -218,7 +218,7 @@ def test_normalize_feeds_the_mean_and_sd_of_the_init(run, tmp_path):
 
 def compare(found, model, *, mean, std, labels=None):
     cfg = found.cfg
-    train_set = from_config(cfg, "train")
+    train_set = open_config(cfg, "train")
     images, y = train_set.batch(np.arange(len(train_set)))
     y = y if labels is None else torch.from_numpy(labels)
     steps = list(zip(found.steps, copied(reference_steps(model, images, y, cfg, mean, std)),

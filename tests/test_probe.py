@@ -10,9 +10,9 @@ import sklearn.linear_model
 import sklearn.metrics
 import sklearn.preprocessing
 import torch
+from configs import open_config
 from layouts import dinov2_state
 
-import data
 import evaluate
 import probe
 import train
@@ -80,7 +80,7 @@ def test_a_probe_is_a_run_like_any_other(probed, tmp_path, monkeypatch):
     model = restore_model(best)
     fresh = dinov2_state()
     assert torch.equal(model.blocks[3].mlp.fc1.weight, fresh["blocks.3.mlp.fc1.weight"])
-    train_set, val_set = (data.from_config(config, split) for split in ("train", "val"))
+    train_set, val_set = (open_config(config, split) for split in ("train", "val"))
     with torch.inference_mode():
         x, held_out = (model.forward_features(to_input(part.batch(range(len(part)))[0])).numpy()
                        for part in (train_set, val_set))

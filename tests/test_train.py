@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import sklearn.metrics
 import torch
+from configs import open_config
 from conftest import REPOSITORY
 from layouts import augreg_arrays, dinov2_state
 from phantom_layouts import main as draw
@@ -178,7 +179,7 @@ def test_thresholds_lie_between_scores_of_the_model_as_it_is_deployed(arguments,
     assert train.main(words) == 0
     run = Path(next(word for word in words if word.startswith("--out=")).removeprefix("--out="))
     best = load_checkpoint(run / "best.pt")
-    validation = data.from_config(best["config"], "val")
+    validation = open_config(best["config"], "val")
     y, scores = predict(
         restore_model(best), validation, mean=best["input_mean"], std=best["input_std"]
     )
@@ -198,12 +199,9 @@ def test_thresholds_lie_between_scores_of_the_model_as_it_is_deployed(arguments,
 
 def test_the_test_set_is_never_looked_at(arguments, monkeypatch):
     asked = []
-    original = train.data.from_config
-    monkeypatch.setattr(
-        train.data,
-        "from_config",
-        lambda config, split, **kw: asked.append(split) or original(config, split, **kw),
-    )
+    original = train.data.open_split
+    monkeypatch.setattr(train.data, "open_split", lambda settings, split, **options: (
+        asked.append(split) or original(settings, split, **options)))
     assert train.main(arguments(epochs=1)) == 0
     assert set(asked) == {"train", "val"}
 
