@@ -17,8 +17,8 @@ In the order in which data flow:
 
 import pkgutil
 from collections.abc import Iterator, Mapping
-from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import fields
+from typing import TYPE_CHECKING
 
 from data.settings import DataSettings, default_root
 
