@@ -8,7 +8,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
@@ -216,7 +216,7 @@ class Progress(contextlib.AbstractContextManager):
             print(text, flush=True)
             self.shown = time.monotonic()
 
-    def over(self, items: Iterable[Item]) -> Iterator[Item]:
+    def over(self, items: Iterable[Item]) -> Generator[Item, None, None]:
         """The items, shown as they go by."""
         with self:
             for done, item in enumerate(items):

@@ -1,6 +1,7 @@
 """What a training step is made of: the images, the loss, the learning rate, the optimizer."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,7 +27,8 @@ class LabeledImages(Protocol):
     def __len__(self) -> int:
         """The number of images."""
 
-    def batch(self, indices: npt.ArrayLike) -> tuple[torch.Tensor, torch.Tensor]:
+    def batch(self, indices: Sequence[int] | npt.NDArray[Any],
+              ) -> tuple[torch.Tensor, torch.Tensor]:
         """Images (B, 1, S, S), uint8, and labels (B, L), float32."""
 
     def pos_weight(self) -> npt.NDArray[np.float32]:

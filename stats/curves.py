@@ -74,5 +74,6 @@ def _numbers(rows: Sequence[Mapping[str, Any]], column: str) -> list[float]:
 
 
 def _finish(axes: "Axes") -> None:
+    from matplotlib.ticker import MaxNLocator
     axes.grid(alpha=0.3)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))  # whole epochs
