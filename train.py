@@ -223,7 +223,9 @@ def train_epoch(run: TrainingRun, net: torch.nn.Module, epoch: int, stop: StopRe
     pos_weight = torch.from_numpy(run.train_set.pos_weight()).to(device)
     mean = None if run.mean is None else torch.tensor(run.mean, device=device)
     std = None if run.std is None else torch.tensor(run.std, device=device)
-    trained = [p for group in run.optimizer.param_groups for p in group["params"]]
+    trained: list[torch.nn.Parameter] = []
+    for group in run.optimizer.param_groups:
+        trained += group["params"]
     if run.average:
         update_average = get_ema_multi_avg_fn(cfg.ema)
         averaged_weights, weights = list(run.average.parameters()), list(run.model.parameters())

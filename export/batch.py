@@ -100,7 +100,8 @@ def search(top: str) -> tuple[list[str], Counter[str]]:
                 images.append(path)
             elif suffix not in NO_IMAGES and not name.startswith(".") and name != "DICOMDIR":
                 skipped[suffix] += 1
-    return sorted([*images, *(error.filename for error in errors)]), skipped
+    unreadable_folders = [error.filename for error in errors]
+    return sorted(images + unreadable_folders), skipped
 
 
 def is_image(path: str | Path) -> bool:

@@ -55,14 +55,17 @@ def read_header(data: bytes, name: str) -> Header:
 
 def header_of(dataset: "Dataset") -> Header:
     """The `Header` of a pydicom.Dataset."""
-    codes = [text_of(item, "CodeMeaning") for item in dataset.get("ViewCodeSequence") or ()]
+    codes = []
+    for item in dataset.get("ViewCodeSequence") or ():
+        code = text_of(item, "CodeMeaning")
+        if code:
+            codes.append(code)
     orientation = dataset.get("PatientOrientation") or ()
     if isinstance(orientation, str):
         orientation = orientation.split("\\")
     return Header(
         modality=text_of(dataset, "Modality"), view=text_of(dataset, "ViewPosition"),
-        view_codes=tuple(code for code in codes if code),
-        orientation=tuple(str(direction) for direction in orientation),
+        view_codes=tuple(codes), orientation=tuple(map(str, orientation)),
         body_part=text_of(dataset, "BodyPartExamined"),
         description=text_of(dataset, "SeriesDescription"),
         burned_in=text_of(dataset, "BurnedInAnnotation"),

@@ -183,8 +183,12 @@ def study_sizes(by_size: dict[int, list[Predictions]], labels: Sequence[str], *,
         As in `stats.study.study`; all networks are scored on the same resamples.
     """
     sizes = sorted(by_size)
-    networks = [(size, p) for size in sizes for p in by_size[size]]
-    models, _ = align([p for _, p in networks])
+    networks: list[Predictions] = []
+    network_sizes: list[int] = []
+    for size in sizes:
+        networks += by_size[size]
+        network_sizes += [size] * len(by_size[size])
+    models, _ = align(networks)
     patients = patients_of(models)
     if resample is None:
         resample = "image" if patients is None else "patient"
@@ -195,15 +199,20 @@ def study_sizes(by_size: dict[int, list[Predictions]], labels: Sequence[str], *,
         groups=patients if resample == "patient" else None)
 
     cells: dict[tuple[str, int], list[np.ndarray]] = {}  # by init and size: (B + 1,) per run
-    for (size, p), of_model in zip(networks, drawn):
+    for size, p, of_model in zip(network_sizes, networks, drawn):
         values = np.concatenate([of_model.value["auroc"][None], of_model.values["auroc"]])
         cells.setdefault((p.meta["name"], size), []).append(nanmean(values, axis=1))
-    runs = {key: np.stack(values, axis=1) for key, values in cells.items()}  # (B + 1, K)
-    is_defined = np.isfinite(next(iter(runs.values()))).all(axis=1)  # the same for all networks
-    runs = {key: values[is_defined] for key, values in runs.items()}
+    # A replicate in which a label lacks a class is undefined for all networks alike.
+    is_defined = np.isfinite(next(iter(cells.values()))[0])
+    runs: dict[tuple[str, int], np.ndarray] = {}
+    for key, values_of_runs in cells.items():
+        runs[key] = np.stack(values_of_runs, axis=1)[is_defined]  # (B' + 1, K)
     names = list(dict.fromkeys(name for name, _ in runs))
-    points = [_point(name, size, runs[name, size]) for name in names for size in sizes
-              if (name, size) in runs]
+    points = []
+    for name in names:
+        for size in sizes:
+            if (name, size) in runs:
+                points.append(_point(name, size, runs[name, size]))
     pairs = []
     for first, a in enumerate(names):
         for b in names[first + 1:]:

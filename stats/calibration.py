@@ -31,7 +31,7 @@ class WeightedProbabilities:
     """
 
     def __init__(self, y: np.ndarray, probability: np.ndarray, counts: np.ndarray,
-                 positives: np.ndarray, negatives: np.ndarray):
+                 positives: np.ndarray, negatives: np.ndarray) -> None:
         self.rows = np.flatnonzero(~np.isnan(y))
         self.y = y[self.rows].astype(np.float64)
         self.probability = probability[self.rows].astype(np.float64)

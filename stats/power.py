@@ -244,8 +244,10 @@ def main(argv: list[str] | None = None) -> int:
         except ImportError:
             print("stats.power: error: --plot: pip install matplotlib", file=sys.stderr)
             return 2
-        power_plot(args.plot, patients, {
-            runs: [detectable(args.sd_runs, se, runs) for se in errors] for runs in RUNS})
+        curves = {}
+        for runs in RUNS:
+            curves[runs] = [detectable(args.sd_runs, se, runs) for se in errors]
+        power_plot(args.plot, patients, curves)
     return 0
 
 

@@ -115,13 +115,12 @@ def learning_curves(study: SizeStudy) -> Figure:
     names = list(dict.fromkeys(point.init for point in study.points))
     for number, name in enumerate(names):
         points = [point for point in study.points if point.init == name]
-        x = [point.images for point in points]
+        rows = [(point.images, point.value, *point.interval, point.runs) for point in points]
+        x, value, low, high, runs = np.array(rows).T
         color = look(number)["color"]
-        curves.plot(x, [100 * point.value for point in points], "o-", markersize=4, color=color,
-                    label=f"{show.model(name)} ({_runs([point.runs for point in points])})")
-        curves.fill_between(x, [100 * point.interval[0] for point in points],
-                            [100 * point.interval[1] for point in points], color=color, alpha=0.15,
-                            linewidth=0)
+        curves.plot(x, 100 * value, "o-", markersize=4, color=color,
+                    label=f"{show.model(name)} ({_runs(runs)})")
+        curves.fill_between(x, 100 * low, 100 * high, color=color, alpha=0.15, linewidth=0)
     curves.set_ylabel(f"mean ROC-AUC over {len(study.labels)} labels, %")
     curves.set_title(study.title, loc="left", fontsize=9, fontweight="bold")
     curves.legend(frameon=False)
@@ -138,20 +137,20 @@ def _differences(axes: "Axes", study: SizeStudy) -> None:
     for number, pair in enumerate(study.pairs):
         color = look(number + 3)["color"]
         shift = 1.03 ** (number - middle)  # on a log axis
-        x = [one.images * shift for one in pair.compared.differences]
-        y = [100 * one.value for one in pair.compared.differences]
-        lows = [100 * (one.value - one.interval[0]) for one in pair.compared.differences]
-        highs = [100 * (one.interval[1] - one.value) for one in pair.compared.differences]
-        axes.errorbar(x, y, yerr=[lows, highs], fmt="o-", markersize=4, capsize=2, color=color,
-                      linewidth=1, label=f"{show.model(pair.a)} − {show.model(pair.b)}")
+        rows = [(one.images, one.value, *one.interval) for one in pair.compared.differences]
+        x, value, low, high = np.array(rows).T
+        errors = 100 * np.stack([value - low, high - value])
+        axes.errorbar(shift * x, 100 * value, yerr=errors, fmt="o-", markersize=4, capsize=2,
+                      color=color, linewidth=1,
+                      label=f"{show.model(pair.a)} − {show.model(pair.b)}")
     axes.axhline(0, color="0.6", linewidth=0.8)
     axes.set_ylabel("difference, points (95 % CI)")
     axes.legend(frameon=False)
     axes.grid(alpha=0.25, linewidth=0.5)
 
 
-def _runs(counts: Sequence[int]) -> str:
-    fewest, largest = min(counts), max(counts)
+def _runs(counts: np.ndarray) -> str:
+    fewest, largest = int(counts.min()), int(counts.max())
     if fewest == largest:
         return "1 run each" if fewest == 1 else f"{fewest} runs each"
     return f"{fewest} to {largest} runs"

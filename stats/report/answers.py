@@ -99,7 +99,9 @@ def caution(studies: Sequence[Study], settings: Mapping[str, Any]) -> list[str]:
     for s in studies:
         for name, why in s.seen.items():
             sentences.append(words["seen"].format(show.model(name), show.corpus(s), why))
-    pairs = [c for s in studies for c in s.comparisons]
+    pairs: list[Comparison] = []
+    for s in studies:
+        pairs += s.comparisons
     if any(c.runs == (1, 1) for c in pairs):
         sentences.append(words["single"])
     if any(min(c.runs) == 1 < max(c.runs) for c in pairs):

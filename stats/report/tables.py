@@ -60,7 +60,7 @@ def pivot(name: str, report_rows: Sequence[Row], header: Sequence[str], column: 
         part = columns[start:start + ABREAST]
         rows = []
         for first, cells in lines.items():
-            rows.append([*first, *(cells.get(key, "–") for key in part)])
+            rows.append([*first, *[cells.get(key, "–") for key in part]])
         tables.append(table(name, [*header, *part], rows, **facts))
     return tables
 

@@ -62,9 +62,10 @@ def write_report(folder: str | Path, studies: Sequence[Study], settings: Mapping
             encoded = base64.b64encode((folder / name).read_bytes()).decode()
             images.append(f'<figure><img alt="{html.escape(name)}" '
                           f'src="data:image/svg+xml;base64,{encoded}"></figure>')
+    answers_shown = [f"<p>{html.escape(answer)}.</p>" for answer in said]
+    sentences_shown = [f"<p>{html.escape(text)}</p>" for text in [*careful, method]]
     page = Template(Path(__file__).with_name("page.html").read_text()).substitute(
-        answers="\n".join(f"<p>{html.escape(answer)}.</p>" for answer in said),
-        sentences="\n".join(f"<p>{html.escape(text)}</p>" for text in [*careful, method]),
+        answers="\n".join(answers_shown), sentences="\n".join(sentences_shown),
         tables="\n".join(map(formats.to_html, tables)),
         first="".join(images[:1]), figures="\n".join(images[1:]))
     files = {
@@ -109,9 +110,12 @@ def describe(studies: Sequence[Study], settings: Mapping[str, Any]) -> str:
         elif name != "adjust":
             facts[name] = choices[chosen[name]].format(floor=floor)
     facts["adjust"] = words["of"]["adjust"][chosen["adjust"]].format(family=facts["family"])
-    by_runs = {max(c.runs) > 1 for s in studies for c in s.comparisons}
+    by_runs = set()  # whether a comparison has several runs
+    for s in studies:
+        by_runs |= {max(c.runs) > 1 for c in s.comparisons}
     if not by_runs:  # none are compared
-        by_runs = {len(m.runs) > 1 for s in studies for m in s.models}
+        for s in studies:
+            by_runs |= {len(m.runs) > 1 for m in s.models}
     inference = words["both"]
     if len(by_runs) == 1:
         inference = words["runs"] if True in by_runs else words["single"]
