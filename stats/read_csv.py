@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +14,12 @@ NO_NAME = {"", "nan", "none", "<na>"}  # what a missing patient id looks like, i
 SEX = {"": "", "f": "F", "female": "F", "m": "M", "male": "M"}
 Person = Literal["patient_id", "sex", "age", "view"]
 PERSON: tuple[Person, ...] = ("patient_id", "sex", "age", "view")  # columns that are no labels
+# How a spreadsheet or a table of floats rewrites an id: 1.2345E+17, 10000032.0 (as data.tables).
+REWRITTEN_NUMBER = re.compile(r"-?\d(\.\d+)?[eE][+-]?\d+|-?\d+\.0+")
 THRESHOLD_ROW = "threshold"  # the id of a first row of thresholds
 OLDEST = 150  # years
-EXPECTED = {"patient_id": "a name", "view": "a name", "sex": "F, M or nothing",
-            "age": "years or nothing", "label": "0, 1 or nothing",
+EXPECTED = {"patient_id": "a name, and no number as a spreadsheet writes it", "view": "a name",
+            "sex": "F, M or nothing", "age": "years or nothing", "label": "0, 1 or nothing",
             "probability": "a probability in [0, 1]"}
 Kind = Person | Literal["label", "probability"]
 SayRow = Callable[[int], str]  # from a row's number to where it is: "line 3"
@@ -199,6 +202,8 @@ def _convert(cell: str, kind: Kind) -> str | float | None:
     """What a cell stands for, or None if it may not be there."""
     if kind == "view":
         return cell
+    if kind == "patient_id" and REWRITTEN_NUMBER.fullmatch(cell):
+        return None
     if kind == "patient_id" and cell.lower() not in NO_NAME:
         return cell
     if kind == "sex":
@@ -215,7 +220,12 @@ def _convert(cell: str, kind: Kind) -> str | float | None:
 
 
 def check_ids(path: str | Path, ids: Sequence[str], say_row: SayRow) -> None:
-    """Raise a ValueError that names the first id that is there twice."""
+    """Raise a ValueError that names the first id that is there twice, or cut by a spreadsheet."""
+    for row, name in enumerate(ids):
+        if REWRITTEN_NUMBER.fullmatch(name):
+            raise ValueError(f"{path}: {say_row(row)}: the id is {name}, a number as a spreadsheet "
+                             "writes it; expected the id itself (read and write the column as "
+                             "text)")
     if len(set(ids)) == len(ids):
         return
     first: dict[str, int] = {}

@@ -484,3 +484,22 @@ def test_a_csv_brings_its_thresholds(tmp_path):
         (tmp_path / "p.csv").write_text(changed)
         with pytest.raises(ValueError, match=message):
             load_predictions(tmp_path / "p.csv", tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize("cell", ["1.2345E+17", "1E5", "-2.5e+08", "10000032.0"])
+@pytest.mark.parametrize("column", ["image_id", "patient_id"])
+def test_an_id_that_a_spreadsheet_rewrote_is_refused(tmp_path, cell, column):
+    """It was cut to some digits, so that two patients may have become one."""
+    header = "image_id,patient_id,Edema\n"
+    row = f"{cell},p1,0.5\n" if column == "image_id" else f"i1,{cell},0.5\n"
+    (tmp_path / "a.csv").write_text(header + row + "i2,p2,0.5\n")
+    (tmp_path / "truth.csv").write_text("image_id,Edema\ni1,1\ni2,0\n")
+    with pytest.raises(ValueError, match="number as a spreadsheet"):
+        load_predictions(tmp_path / "a.csv", tmp_path / "truth.csv")
+
+
+def test_an_id_that_only_looks_like_a_number_is_kept(tmp_path):
+    (tmp_path / "a.csv").write_text("image_id,patient_id,Edema\n00017,12E7F,0.5\n1.2.840.1,7,0.5\n")
+    (tmp_path / "truth.csv").write_text("image_id,Edema\n00017,1\n1.2.840.1,0\n")
+    p = load_predictions(tmp_path / "a.csv", tmp_path / "truth.csv")
+    assert set(p.image_id) == {"00017", "1.2.840.1"} and set(p.patient_id) == {"12E7F", "7"}
