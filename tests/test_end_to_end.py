@@ -6,13 +6,13 @@ import shutil
 
 import numpy as np
 import pytest
+from phantom_layouts import main as phantom
 
 import evaluate
 import pretrain_mimic
 import train
 from data import CORPORA
 from data.labels import MIMIC_OVERLAP, TABLE3
-from data.phantom.__main__ import main as phantom
 from export.predict import main as predict
 from export.to_onnx import main as to_onnx
 from models.checkpoint import load_checkpoint
