@@ -17,12 +17,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-PAGES = [REPOSITORY / "README.md", *(REPOSITORY / "docs" / f"{name}.md" for name in (
-    "own-data", "corpora", "inits", "training", "statistics", "deployment", "protocol",
-    "performance", "faq")), REPOSITORY / "CONTRIBUTING.md"]
+READER_PATHS = ("predict", "own-data", "study", "predictions", "code")  # of the README's table
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md")),
+         REPOSITORY / "CONTRIBUTING.md"]
 CORPORA = ("cxr14", "vindr", "chexpert", "mimic", "padchest", "ukacxr", "phantom")
 
 SMALLER = [  # (what a command says, what is run); the words at the end of a command win
@@ -134,6 +135,8 @@ def smaller_training(script, words):
     The run folder keeps its name, whatever the stand-in is called.
     """
     init = re.search(r"--init (\w[\w-]*)", words)
+    if "--init $init" in words:  # of a loop over inits
+        words += " --weights stand-ins/$init"
     folder = run_folder(words) if script == "train.py" and "--out" not in words else None
     if "--weights" not in words and (init[1] if init else "") in WEIGHTS:
         words += f" --weights stand-ins/{WEIGHTS[init[1]]}"
@@ -175,12 +178,12 @@ def prepare(folder):
     shutil.copy(next((folder / "trees/vindr").rglob("*.dicom")), folder / "b.dcm")
     with open(folder / "trees/cxr14/Data_Entry_2017_v2020.csv") as file:
         rows = list(csv.DictReader(file))
-    for name in ("A", "B", "truth"):  # two models' predictions of one label, and the truth
+    for n, name in enumerate("truth A B a0 a1 b0 b1 a b c d".split()):  # models of one label
         with open(folder / f"{name}.csv", "w") as file:
             file.write("image_id,patient_id,Nodule\n")
             for i, row in enumerate(rows):
                 truth = int("Nodule" in row["Finding Labels"])
-                value = truth if name == "truth" else 7 * i % 11 / 11
+                value = truth if name == "truth" else (6 + n) * i % 11 / 11
                 file.write(f"{row['Image Index']},{row['Patient ID']},{value}\n")
     sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
     import numpy as np
@@ -192,6 +195,8 @@ def prepare(folder):
     head = {"head.weight": torch.randn(14, 192), "head.bias": torch.zeros(14)}
     torch.save(state | head, folder / "stand-ins/FILE.pth")  # trained elsewhere
     np.savez(folder / "stand-ins/imagenet.npz", **augreg_arrays("vit_tiny"))
+    for init, file in WEIGHTS.items():
+        (folder / "stand-ins" / init).symlink_to(file)
     for init in WEIGHTS:  # what the docs speak of as trained
         subprocess.run(smaller(f"python train.py --data cxr14 --root /data/cxr14 --init {init}"),
                        shell=True, cwd=folder, env=environment(), check=True,
@@ -223,29 +228,55 @@ def run(language, text, folder):
     return done.returncode, done.stdout
 
 
+@dataclass
+class Outcome:
+    """What became of one command of a page."""
+
+    command: str
+    why_not: str | None = None  # why it was not run
+    run_as: str = ""
+    code: int = 0
+    printed: str = ""
+    seconds: float = 0.0
+
+    @property
+    def first_line(self):
+        return self.command.strip().splitlines()[0]
+
+
+def run_page(page, folder):
+    """Run a page's commands in a folder that `prepare` has made; yields an `Outcome` of each."""
+    for language, text in commands(page):
+        why_not = reason(language, text)
+        if why_not:
+            yield Outcome(text, why_not)
+            continue
+        began, run_as = time.monotonic(), smaller(text)
+        code, printed = run(language, run_as, folder)
+        yield Outcome(text, None, run_as, code, printed, time.monotonic() - began)
+
+
 def main(names):
     """Run the commands of the pages; returns the exit code."""
-    ran, failed, not_run = 0, [], []
+    ran, failed, not_run = 0, 0, {}
     with tempfile.TemporaryDirectory() as folder:
         prepare(Path(folder))
         for page in [page for page in PAGES if not names or page.name in names]:
-            for language, text in commands(page):
-                first = text.strip().splitlines()[0]
-                why = reason(language, text)
-                if why:
-                    not_run.append((why, f"{page.name}: {first}"))
+            for outcome in run_page(page, Path(folder)):
+                line = f"{page.name}: {outcome.first_line}"
+                if outcome.why_not:
+                    not_run.setdefault(outcome.why_not, []).append(line)
                     continue
-                began, small = time.monotonic(), smaller(text)
-                code, printed = run(language, small, Path(folder))
                 ran += 1
-                print(f"{'ok' if code == 0 else 'FAILED'} {time.monotonic() - began:4.0f} s  "
-                      f"{page.name}: {first}", flush=True)
-                if code:
-                    failed.append(first)
-                    print(f"  run as: {small}\n  " + "\n  ".join(printed.splitlines()[-6:]))
-    print(f"\n{ran} run, {len(failed)} failed; {len(not_run)} not run:")
-    for why in dict.fromkeys(why for why, _ in not_run):
-        print(f"  {why}:", *(what for reason, what in not_run if reason == why), sep="\n    ")
+                print(f"{'ok' if outcome.code == 0 else 'FAILED'} {outcome.seconds:4.0f} s  {line}",
+                      flush=True)
+                if outcome.code:
+                    failed += 1
+                    last_lines = "\n  ".join(outcome.printed.splitlines()[-6:])
+                    print(f"  run as: {outcome.run_as}\n  {last_lines}")
+    print(f"\n{ran} run, {failed} failed; {sum(map(len, not_run.values()))} not run:")
+    for why_not, lines in not_run.items():
+        print(f"  {why_not}:", *lines, sep="\n    ")
     return 1 if failed else 0
 
 

@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 
+import options_table
 import pytest
 import run_docs
 from conftest import REPOSITORY
@@ -21,8 +22,9 @@ from export.to_onnx import build_parser as to_onnx_parser
 from models.settings import Config, ProbeConfig
 from models.settings import build_parser as train_parser
 
-PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md",
-         *sorted((REPOSITORY / "docs").glob("*.md"))]
+PAGES = run_docs.PAGES
+READER_PATHS = [name for name in run_docs.READER_PATHS
+                if (REPOSITORY / "docs" / f"{name}.md").exists()]
 PARSERS = {
     "train.py": lambda: train_parser(Config, ""),
     "probe.py": lambda: train_parser(ProbeConfig, ""), "evaluate.py": evaluate.build_parser,
@@ -45,7 +47,6 @@ def ours(page):
 
 def test_there_are_commands_to_check():
     assert sum(len(list(ours(page))) for page in PAGES) > 50
-    assert sorted(PAGES) == sorted(run_docs.PAGES)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -65,17 +66,103 @@ def test_every_script_on_a_page_exists(page):
         assert (REPOSITORY / script).is_file(), f"{page.name}: {script}"
 
 
+@pytest.fixture(scope="module")
+def stand_ins(tmp_path_factory):
+    """A folder with this checkout and small stand-ins of what the pages' commands speak of."""
+    folder = tmp_path_factory.mktemp("docs")
+    run_docs.prepare(folder)
+    return folder
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", READER_PATHS)
+def test_a_readers_path_can_be_walked(name, stand_ins):
+    """Every command of the page, in its order, on drawn releases; only installing is left out."""
+    outcomes = list(run_docs.run_page(REPOSITORY / "docs" / f"{name}.md", stand_ins))
+    for outcome in outcomes:
+        assert outcome.why_not in (None, "installs packages"), outcome.command
+        assert outcome.code == 0, f"{outcome.run_as}\n{outcome.printed[-2000:]}"
+    assert sum(outcome.why_not is None for outcome in outcomes) >= 2
+
+
 @pytest.mark.by_hand
 def test_every_command_on_a_page_runs():
     assert run_docs.main([]) == 0
 
 
+def anchors(page):
+    """The anchors that GitHub gives a page's headings."""
+    text = re.sub(r"(?ms)^```.*?^```", "", page.read_text())
+    for heading in re.findall(r"(?m)^#+ (.+)$", text):
+        yield re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_internal_link_leads_somewhere(page):
     text = re.sub(r"```.*?```|`[^`\n]*`", "", page.read_text(), flags=re.S)  # without code
-    for target in re.findall(r"\]\(([^)#\s]+)", text):
-        if not re.match(r"[a-z]+:", target):
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
+    for target in re.findall(r"\]\(([^)\s]+)", text):
+        if re.match(r"[a-z]+:", target):
+            continue
+        file, _, anchor = target.partition("#")
+        linked = page.parent / file if file else page
+        assert linked.exists(), f"{page.name}: {target}"
+        if anchor:
+            assert anchor in anchors(linked), f"{page.name}: {target}"
+
+
+def test_every_page_that_the_program_speaks_of_exists():
+    sources = [path for folder in ("", "data", "export", "models", "stats") for path in
+               (REPOSITORY / folder).glob("**/*.py" if folder else "*.py")]
+    named = {name for path in sources
+             for name in re.findall(r"docs/[\w-]+\.md", path.read_text())}
+    assert len(named) >= 3
+    for name in named:
+        assert (REPOSITORY / name).is_file(), name
+
+
+def text_of(page):
+    """A page without its fenced blocks and comments."""
+    return re.sub(r"(?ms)^```.*?^```|<!--.*?-->", "", page.read_text())
+
+
+def count_words(page):
+    """How many of a page's words have a letter or a digit."""
+    return sum(any(c.isalnum() for c in word) for word in text_of(page).split())
+
+
+@pytest.mark.parametrize("name", READER_PATHS)
+def test_a_readers_path_is_short(name):
+    assert count_words(REPOSITORY / "docs" / f"{name}.md") <= 600
+
+
+@pytest.mark.parametrize("name", READER_PATHS)
+def test_the_readme_leads_to_each_path(name):
+    assert f"(docs/{name}.md)" in (REPOSITORY / "README.md").read_text()
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "deployment.md"],
+                         ids=lambda page: page.name)
+def test_lines_are_wrapped(page):
+    for line in text_of(page).splitlines():
+        cannot_be = line.startswith(("|", "![", "    "))  # a table, a picture, a formula
+        assert cannot_be or len(line) <= 100, f"{page.name}: {line}"
+
+
+def test_what_the_reading_list_names_is_there():
+    """docs/code.md: `file.py`: `name`, `name` in a row of its table."""
+    rows = re.findall(r"(?m)^\| \d+ \| `([\w/]+\.py)`: ([^|]+)\|",
+                      (REPOSITORY / "docs" / "code.md").read_text())
+    assert len(rows) >= 5
+    for file, names in rows:
+        tree = ast.parse((REPOSITORY / file).read_text())
+        defined = {node.name for node in tree.body
+                   if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+        assert set(re.findall(r"`(\w+)`", names)) <= defined, file
+
+
+def test_the_list_of_options_is_that_of_the_settings():
+    """Where it fails: python tests/options_table.py."""
+    assert options_table.PAGE.read_text() == options_table.page()
 
 
 @pytest.mark.parametrize("script", sorted(REPOSITORY.glob("benchmarks/*.py")),
