@@ -6,7 +6,7 @@ of Obuchowski and Rockette, "Hypothesis testing of diagnostic accuracy for multi
 multiple tests: an ANOVA approach with dependent observations", Communications in Statistics -
 Simulation and Computation 24 (1995), with inits for tests and runs for readers (each reader reads
 one test alone). The bootstrap gives the variances of e and of e_k; the variance s^2 between runs is
-that of r_k + e_k. docs/statistics.md has the formulas and the simulations.
+that of r_k + e_k. `infer_runs` has the formulas, docs/statistics.md the simulations.
 """
 
 from collections.abc import Sequence
@@ -161,9 +161,33 @@ def infer_runs(a: np.ndarray, b: np.ndarray | None = None, alternative: Alternat
     bounds : (float, float)
         Of the metric: no interval leaves them, nor one of a difference what they allow.
 
-    If only one procedure has several runs, its variance between them stands for the other's. If
-    none has, nothing is known of it: all is about these runs alone, with the standard error,
-    percentiles and p-values of the replicates.
+    Returns
+    -------
+    RunsInference
+
+    Notes
+    -----
+    With A_k a metric of run k of K, over the replicates
+
+        Var(e_k) = K / (K - 1) (mean over runs of Var(A_k) - Var(mean of the A_k))
+        Var(e)   = Var(mean of the A_k) - Var(e_k) / K
+
+    and the variance s^2 of the K values on the test set estimates Var(r_k) + Var(e_k). s^2 and
+    Var(e_k) are pooled over both procedures with f = K_a + K_b - 2 degrees of freedom, and s^2 is
+    never taken for less than Var(e_k). With c = 1 / K_a + 1 / K_b and P = Var(e_a - e_b), an
+    interval reaches
+
+        sqrt(z^2 (P + c Var(e_k)) + t_f^2 c max(s^2 - Var(e_k), 0))
+
+    to either side: many patients give the first part, which counts as known, f runs the second.
+    p is 1 less the level whose interval ends at zero.
+
+    If only one procedure has several runs, its s^2 stands for the other's as well, and none of it
+    counts as known: sqrt(z^2 P + t_f^2 c s^2). If none has, nothing is known of the luck of runs:
+    all is about these runs alone, with the standard error, percentiles and p-values of the
+    replicates. A single procedure's interval has Student's t with the degrees of freedom of
+    Satterthwaite, "An approximate distribution of estimates of variance components", Biometrics
+    Bulletin 2 (1946).
     """
     sides = [a] if b is None else [a, b]
     counts = [side.shape[1] for side in sides]
