@@ -5,8 +5,8 @@
 
 FILE is any ViT with a linear head on its class token, in a layout that --weights of train.py reads
 (not on the mean of its patches, which a file does not show). --init says how its positions are
-resized and what --normalize subtracts. evaluate.py and export.to_onnx take the folder as any
-run's. Thresholds come from the validation patients where the corpus is at hand.
+resized and what --normalize subtracts. evaluate.py and export.to_onnx take the folder like any
+run's. Thresholds come from the validation patients, where the corpus is at hand.
 """
 
 import argparse
@@ -56,16 +56,22 @@ def build_parser() -> Parser:
     parser = Parser("adopt.py", description=__doc__,
                     formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     add = parser.add_argument
-    add("file", type=Path, help="the weight file")
-    add("--data", required=True, choices=list(data.CORPORA), help="the corpus of its labels")
-    add("--init", required=True, choices=list(INITS), help="what it was pretrained from")
-    add("--labels", nargs="+", help="its outputs in their order (default: the authors')")
-    add("--image-size", type=int, default=224, help="side of its input (default: 224)")
-    add("--normalize", choices=["pretrain"], help="its input is normalized as the init's")
-    add("--root", help="folder of the corpus (default: as train.py's)")
-    add("--cache-dir", help="preprocessed images (default: $CXR_CACHE, else ./cache)")
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
-    add("--out", help="run folder (default: runs/<data>-<file's name>)")
+    add("file", type=Path, help="The weight file.")
+    add("--data", required=True, choices=list(data.CORPORA),
+        help="The corpus that it was trained on.")
+    add("--init", required=True, choices=list(INITS),
+        help="The initialization that it started from.")
+    add("--labels", nargs="+",
+        help="What its outputs stand for, in their order (default: the authors' labels).")
+    add("--image-size", type=int, default=224,
+        help="The side of its input in pixels. Default: 224.")
+    add("--normalize", choices=["pretrain"], help="Normalizes its input like the init's.")
+    add("--root", help="The folder of the corpus (default: as for train.py).")
+    add("--cache-dir",
+        help="The folder of preprocessed images (default: $CXR_CACHE, else ./cache).")
+    add("--device", default="auto",
+        help="Where to compute: auto, cuda, cuda:1, mps, cpu. Default: auto.")
+    add("--out", help="The run folder (default: runs/<data>-<the file's name>).")
     return parser
 
 

@@ -9,12 +9,12 @@
     python evaluate.py --predictions new@1000=a.csv new@9000=b.csv old@1000=c.csv old@9000=d.csv \\
         --truth truth.csv                                          # by training images
 
-A CSV has an id column, optionally `patient_id`, `sex`, `age` and `view`, and a column per label:
-probabilities in A and B, and if their first row's id is "threshold", a threshold for each label;
-0, 1 or nothing (unknown) in the truth. A run's `predictions.npz` does as
-well and brings its truth. Training runs of one init (train.py --seed N) are compared together;
-p-values then hold for the init, and not for two trained models alone. Runs of several corpora are
-pooled, those of several sizes (train.py --train-images N, NAME@N=FILE) make learning curves.
+A CSV has an id column, optionally `patient_id`, `sex`, `age` and `view`, and a column per label: in
+A and B the probabilities, and in a first row whose id is "threshold" each label's threshold, if
+there is one; in the truth 0, 1, or nothing where it is unknown. A run's `predictions.npz` brings
+its own truth. Training runs of one init (train.py --seed N) are compared together, and p-values
+are then about the init, not about two trained models. Runs of several corpora are pooled; those of
+several sizes (train.py --train-images N, or NAME@N=FILE) make learning curves.
 """
 
 import argparse
@@ -73,29 +73,28 @@ class Option:
 
 
 OPTIONS = {
-    "bootstrap": Option(1000, 1000, "number of resamples"),
+    "bootstrap": Option(1000, 1000, "The number of resamples."),
     "resample": Option(
-        None, "image", "what is drawn: patients with all of their radiographs, which is the "
-        "default where patients are known, or radiographs singly (the paper)",
-        ("image", "patient")),
+        None, "image", "Draws patients with all of their radiographs, which is the default where "
+        "patients are known, or single radiographs (the paper).", ("image", "patient")),
     "thresholds": Option(
-        "test", "test", "Youden's threshold of the test set, anew in each resample (the paper), or "
-        "of validation", ("test", "val")),
+        "test", "test", "Takes Youden's threshold of the test set, anew in each resample (the "
+        "paper), or that of the validation set.", ("test", "val")),
     "positive": Option(
-        "from", "above", "predicted positive are scores from the threshold on, or only those above "
-        "it (the authors' code)", ("from", "above")),
+        "from", "above", "Calls a score positive from the threshold on, or only above it (the "
+        "authors' code).", ("from", "above")),
     "p-value": Option(
-        "two-sided", "paper", "two-sided, or the authors' proportion of the direction that wins",
-        ("two-sided", "paper")),
+        "two-sided", "paper", "Tests both sides, or takes the share of the direction that wins "
+        "(the authors' code).", ("two-sided", "paper")),
     "family": Option(
-        "comparison", "comparison", "adjust the labels' p-values over the labels of each "
-        "comparison, or of the whole report", ("comparison", "report")),
+        "comparison", "comparison", "Adjusts the labels' p-values over the labels of each "
+        "comparison, or of the whole report.", ("comparison", "report")),
     "adjust": Option(
-        "bh", "none", "Benjamini and Hochberg, Westfall and Young's max-T, or each p for itself "
-        "(the authors' code)", ("bh", "max-t", "none")),
+        "bh", "none", "Adjusts p-values by Benjamini and Hochberg, by Westfall and Young's max-T, "
+        "or not at all (the authors' code).", ("bh", "max-t", "none")),
     "min-count": Option(
-        15, 1, "labels with fewer positives or negatives are scored, but neither tested nor part "
-        "of the mean"),
+        15, 1, "Scores labels with fewer positives or negatives, but neither tests them nor "
+        "counts them in the mean."),
 }
 
 
@@ -105,67 +104,81 @@ def build_parser() -> Parser:
         prog="evaluate.py", description=__doc__, allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         usage="%(prog)s [run ...] [--option value ...]")
-    add = parser.add_argument
+    add = parser.add_argument_group("what is evaluated").add_argument
     add("runs", nargs="*", type=Path,
-        help="run folders (default: all under runs/ that have a best.pt)")
+        help="Run folders (default: all under runs/ that have a best.pt).")
     add("--predictions", nargs="+", metavar="[NAME[@N]=]FILE[,FILE...]",
-        help="score these .npz or .csv files in place of runs; files after one NAME are training "
-             "runs of one init, N is their number of training images")
+        help="Scores these .npz or .csv files in place of runs. Files after one NAME are training "
+             "runs of one init, N is their number of training images.")
     add("--truth", type=Path, metavar="CSV",
-        help="the true labels: of .csv predictions, and in place of those of runs and .npz files, "
-             "for the images (or a run's studies) that it has")
+        help="The true labels of .csv predictions. Replaces those of runs and .npz files, for the "
+             "images (or a run's studies) that it has.")
     add("--external-test", nargs="+", default=[], metavar="CORPUS", choices=list(data.CORPORA),
-        help="test the runs on these corpora too, on the labels that all have: %(choices)s")
+        help="Tests the runs on these corpora too, on the labels that all have: %(choices)s.")
     add("--on", nargs="+", dest="external_test", default=argparse.SUPPRESS, metavar="CORPUS",
         choices=list(data.CORPORA), help=argparse.SUPPRESS)  # its earlier name
-    add("--exclude-ids", type=Path, metavar="FILE",
-        help="leave out the images that this file lists, one id per line")
     add("--labels", choices=("all", "mimic-overlap", "common"), default="all",
-        help="all of a run's, compared with runs of the same labels (Table 4); those that the "
-             "corpus shares with MIMIC-CXR, of every run (Table 5); or those that all corpora "
-             "have, so that the pooled answer is about one thing (default: %(default)s)")
+        help="Takes all labels of a run, and compares runs of the same labels (all, Table 4); "
+             "those that the corpus shares with MIMIC-CXR (mimic-overlap, Table 5); or those that "
+             "all corpora have, so that the pooled answer is about one thing (common). Default: "
+             "%(default)s.")
+    add("--exclude-ids", type=Path, metavar="FILE",
+        help="Leaves out the images that this file lists, one id per line.")
+    add("--limit", type=int, help="Tests on at most so many images, to try things out.")
+
+    add = parser.add_argument_group("how").add_argument
     papers = " ".join(f"--{name} {option.paper}" for name, option in OPTIONS.items())
-    add("--protocol", choices=("paper",), help=f"as the paper evaluates: {papers}")
+    add("--protocol", choices=("paper",), help=f"Evaluates as the paper does: {papers}.")
     for name, option in OPTIONS.items():
         text = option.help
         if option.default is not None:
-            text += f" (default: {option.default})"
+            text += f" Default: {option.default}."
         if option.choices:
             add(f"--{name}", choices=option.choices, help=text)
         else:
             add(f"--{name}", type=int, metavar="N", help=text)
-    add("--seed", type=int, default=0, help="of the resamples (default: 0)")
+    add("--seed", type=int, default=0, help="Draws the resamples. Default: 0.")
+    add("--margin", type=float, metavar="POINTS",
+        help="Tests for equivalence and non-inferiority too: ROC-AUCs this close count as equal.")
+
+    add = parser.add_argument_group("further metrics").add_argument
     add("--metrics", nargs="+", default=[], metavar="NAME",
         choices=["all", *(name for name in METRICS if name not in DEFAULT_METRICS)],
-        help="further metrics: %(choices)s")
+        help="Adds these: %(choices)s.")
     add("--net-benefit-at", type=float, metavar="P",
-        help="the probability from which on one would treat (default: validation's thresholds)")
+        help="For net_benefit: the probability from which on one would treat (default: the "
+             "validation set's thresholds).")
     add("--prevalence", type=float, metavar="P",
-        help="of the patients whom the metrics ppv and npv are for (default: the test set's)")
+        help="For ppv and npv: that of the patients whom they are about (default: the test "
+             "set's).")
     add("--fixed-specificity", type=float, default=0.9, metavar="S",
-        help="of the metric sensitivity_at_specificity (default: %(default)s)")
+        help="For sensitivity_at_specificity. Default: %(default)s.")
     add("--fixed-sensitivity", type=float, default=0.9, metavar="S",
-        help="of the metric specificity_at_sensitivity (default: %(default)s)")
+        help="For specificity_at_sensitivity. Default: %(default)s.")
     add("--specificity-range", type=float, nargs=2, default=(0.9, 1.0), metavar=("LOW", "HIGH"),
-        help="of the metric partial_auc (default: 0.9 1)")
-    add("--margin", type=float, metavar="POINTS",
-        help="test for equivalence and non-inferiority too: ROC-AUCs this close are alike")
+        help="For partial_auc. Default: 0.9 1.")
+
+    add = parser.add_argument_group("groups of patients").add_argument
     add("--subgroups", nargs="+", default=[], metavar="COLUMN",
-        help="compare groups by sex, age, view, or a column of --covariates")
+        help="Compares groups by sex, age, view, or a column of --covariates.")
     add("--covariates", type=Path, metavar="CSV",
-        help="groups of your own: image or patient ids, then columns of names")
-    add("--out", type=Path, default=Path("reports"), help="folder of the report (default: reports)")
-    add("--root", type=Path, help="folder of the corpora, in place of where the runs found theirs")
+        help="Groups of your own: image or patient ids, then columns of names.")
+
+    add = parser.add_argument_group("files and the machine").add_argument
+    add("--out", type=Path, default=Path("reports"),
+        help="The folder of the report. Default: reports.")
+    add("--root", type=Path,
+        help="The folder of the corpora, in place of where the runs found theirs.")
     add("--cache-dir", type=Path,
-        help="where preprocessed images are kept, in place of the runs' own")
+        help="The folder of preprocessed images, in place of the runs' own.")
     add("--cache-only", action="store_true",
-        help="take the images from the cache alone: of the release, the tables suffice")
+        help="Takes the images from the cache alone: of the release, the tables suffice.")
     add("--image-size", type=int, metavar="PX",
-        help="predict at another size than the runs were trained at")
-    add("--limit", type=int, help="test on so many images only, to try things out")
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
-    add("--batch-size", type=int, default=64, help="images predicted at once (default: 64)")
-    add("--threads", type=int, help="of the bootstrap (default: one per core)")
+        help="Predicts at another size than the runs were trained at.")
+    add("--device", default="auto",
+        help="Where to compute: auto, cuda, cuda:1, mps, cpu. Default: auto.")
+    add("--batch-size", type=int, default=64, help="Images predicted at once. Default: 64.")
+    add("--threads", type=int, help="Threads of the bootstrap (default: one per core).")
     return parser
 
 

@@ -1,12 +1,12 @@
-"""What an init's features are worth as they are: a linear probe, in minutes in place of hours.
+"""A linear probe: what an init's frozen features are worth, in minutes instead of hours.
 
     python probe.py --data cxr14 --root DIR --init dinov2            # runs/cxr14-dinov2-probe
     python probe.py --data cxr14 --root DIR --init dinov2 --train-images 1000 --seed 1
-    python evaluate.py                                               # as of any runs
+    python evaluate.py                                               # like any runs
 
 Each image goes through the network once; the class tokens are kept in the cache. The head is fitted
 to them by logistic regression, with the L2 penalty that is best on the validation set. The run
-folder is one as train.py writes it, and evaluate.py and export.to_onnx take it.
+folder is like those that train.py writes; evaluate.py and export.to_onnx take it.
 """
 
 import os

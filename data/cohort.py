@@ -128,16 +128,17 @@ def build_parser() -> argparse.ArgumentParser:
         "--tables-only, an image is not on disk; 2 for wrong arguments and files that cannot be "
         "read."))
     add = parser.add_argument
-    add("--tables-only", action="store_true", help="look at no image")
-    add("--read-images", action="store_true", help="preprocess every image into the cache and "
-                                                   "count only those that can be read")
-    add("--strict", action="store_true", help="check the numbers: see the exit code")
-    add("--explain", action="store_true", help="what known rules for the cohort give (mimic)")
+    add("--tables-only", action="store_true", help="Reads the tables, and looks at no image.")
+    add("--read-images", action="store_true",
+        help="Preprocesses every image into the cache, and counts only those that can be read.")
+    add("--strict", action="store_true", help="Checks the numbers: see the exit code.")
+    add("--explain", action="store_true",
+        help="Counts what each known rule for the cohort gives (mimic).")
     add("--val-fraction", type=float, default=0.05,
-        help="share of the training patients used for validation (default 0.05)")
-    add("--split-seed", type=int, default=0, help="of the drawn splits (default 0)")
-    add("--split-file", type=Path, help="a split to use instead of the drawn or official one")
-    add("--write-split", type=Path, help="write the split there, for --split-file")
+        help="The share of the training patients that is kept for validation. Default: 0.05.")
+    add("--split-seed", type=int, default=0, help="Draws the splits. Default: 0.")
+    add("--split-file", type=Path, help="Takes the split from this file.")
+    add("--write-split", type=Path, help="Writes the split there, for --split-file.")
     return parser
 
 

@@ -46,11 +46,13 @@ def corpus_parser(prog: str, corpora: Iterable[str], **texts: Any) -> Parser:
     parser = Parser(prog=prog, **texts)
     add = parser.add_argument
     add("corpus", nargs="?", choices=list(corpora))
-    add("--root", type=Path, help="folder of the release (default $CXR_ROOT/<corpus>, else "
-                                  "datasets/<corpus>)")
-    add("--table", type=Path, help="of a custom corpus (default labels.csv in the root)")
-    add("--cohort", default="paper", help="rule for rows and labels (default paper)")
-    add("--cache-dir", type=Path, help="folder of caches (default $CXR_CACHE, else ./cache)")
+    add("--root", type=Path, help="The folder of the release (default: $CXR_ROOT/<corpus>, else "
+                                  "datasets/<corpus>).")
+    add("--table", type=Path,
+        help="The table of a custom corpus (default: labels.csv in the root).")
+    add("--cohort", default="paper",
+        help="Which images to take: see docs/corpora.md. Default: paper.")
+    add("--cache-dir", type=Path, help="The folder of caches (default: $CXR_CACHE, else ./cache).")
     return parser
 
 

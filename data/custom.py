@@ -231,11 +231,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         "Exit code: 0; 1 where it would; 2 for a table that cannot be read."))
     add = parser.add_argument
     add("--check", required=True, type=Path, metavar="DIR",
-        help="the folder of the images, with labels.csv")
-    add("--table", type=Path, help="the table (default: DIR/labels.csv)")
-    add("--tables-only", action="store_true", help="read no image, just the table")
-    add("--cache-dir", type=Path, help="folder of caches that the images are read into, as "
-                                       "training does (default $CXR_CACHE, else ./cache)")
+        help="The folder of the images, with labels.csv.")
+    add("--table", type=Path, help="The table (default: DIR/labels.csv).")
+    add("--tables-only", action="store_true", help="Reads the table, and no image.")
+    add("--cache-dir", type=Path, help="The folder of caches that the images are read into, as in "
+                                       "training (default: $CXR_CACHE, else ./cache).")
     return run_command(parser, check, argv)
 
 

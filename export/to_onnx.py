@@ -109,19 +109,20 @@ def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = command("export.to_onnx", __doc__)
     add = parser.add_argument
-    add("run", type=Path, help="run folder (its best.pt is taken) or a checkpoint file")
+    add("run", type=Path, help="The run folder (its best.pt is taken), or a checkpoint file.")
     add("--precision", default="fp32", choices=["fp32", "fp16", "int8"],
-        help="fp16 for GPUs, int8 for CPUs; preprocessing stays in fp32 (default: fp32)")
-    add("--calibrate", action="store_true", help="fit a logistic (Platt) map per label on "
-        "validation, or take the class weight of the training back where that has too few "
-        "patients, and put it into the graph; writes reliability.png too")
-    add("--out", type=Path, help="file to write (default: model[-precision].onnx beside best.pt)")
-    add("--root", help="where the run's corpus lies on this machine (default: as when trained)")
-    add("--images", nargs="+", metavar="PATH", help="radiographs for the comparison with PyTorch, "
-        "where the corpus is not on this machine (default: validation images of the run)")
-    add("--check-on", choices=["train", "val", "test"], help="labeled radiographs of the run on "
-        f"which a reduced precision is checked, up to {CHECK_IMAGES:,} (default: val, or train "
-        "where the run has no validation)")
+        help="fp16 is for GPUs, int8 for CPUs; preprocessing stays in fp32. Default: fp32.")
+    add("--calibrate", action="store_true", help="Fits a logistic (Platt) map per label to the "
+        "validation set, or takes the class weight of the training back where that has too few "
+        "patients, and puts it into the graph; writes reliability.png too.")
+    add("--out", type=Path,
+        help="The file to write (default: model[-precision].onnx beside best.pt).")
+    add("--root", help="The folder of the run's corpus on this machine (default: as trained).")
+    add("--images", nargs="+", metavar="PATH", help="Radiographs to compare with PyTorch on, where "
+        "the corpus is not on this machine (default: validation images of the run).")
+    add("--check-on", choices=["train", "val", "test"], help="The split on whose labeled "
+        f"radiographs, {CHECK_IMAGES:,} at most, a reduced precision is checked (default: val, or "
+        "train where the run has no validation).")
     return parser
 
 

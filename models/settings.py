@@ -88,7 +88,7 @@ class SharedSettings:
         None, "The corpus; 'phantom' draws synthetic images to try things out.", "data",
         is_basic=True, tells_runs_apart=False)  # runs are compared within a corpus anyway
     root: str | None = setting(
-        None, "The folder of its release (default: $CXR_ROOT/<corpus>, else datasets/<corpus>).",
+        None, "The folder of the release (default: $CXR_ROOT/<corpus>, else datasets/<corpus>).",
         "data", is_basic=True, may_change=True, tells_runs_apart=False)
     table: str | None = setting(
         None, "The CSV file of a custom corpus (default: labels.csv in its folder).", "data",
@@ -101,12 +101,12 @@ class SharedSettings:
         "(mimic-overlap, its Table 5), all, or any by name.", "data", takes_several=True,
         is_basic=True, tells_runs_apart=False)  # runs are compared on labels of the same names
     uncertain: str = setting(
-        "zeros", "Takes uncertain labels for negative (zeros, the paper), for positive (ones), or "
+        "zeros", "Takes uncertain labels for negative (zeros, the paper) or positive (ones), or "
         "leaves them out (ignore).", "data", choices=("zeros", "ones", "ignore"))
     cohort: str = setting(
         "paper", "Which images of the release to take: see docs/corpora.md.", "data")
     val_fraction: float = setting(
-        0.05, "The share of the training patients that is kept for validation; 0 (the authors' "
+        0.05, "The share of the training patients that is kept for validation. 0 (the authors' "
         "code) needs --keep last.", "data", limits=Limits(at_least=0, less_than=1),
         is_papers=False)
     split_seed: int = setting(
@@ -116,11 +116,11 @@ class SharedSettings:
         None, "Takes the splits from this file.", "data", may_change=True,
         tells_runs_apart=False)  # the split's hash does
     limit: int | None = setting(
-        None, "Uses at most so many images of each split, to try things out.", "data",
+        None, "Takes at most this many images of each split, to try things out.", "data",
         limits=COUNT, is_basic=True)
     train_images: int | None = setting(
-        None, "Trains on so many images: the patients in an order that --seed draws. Validation "
-        "and test stay whole. For learning curves.", "data", limits=COUNT)
+        None, "Trains on this many images, for learning curves: patients in an order that --seed "
+        "draws. Validation and test stay whole.", "data", limits=COUNT)
     on_missing: str = setting(
         "error", "What to do about images that are not on disk.", "data",
         choices=("error", "skip"), tells_runs_apart=False)  # the number of images does
@@ -131,8 +131,8 @@ class SharedSettings:
         None, "The folder of preprocessed images (default: $CXR_CACHE, else ./cache).", "data",
         may_change=True, tells_runs_apart=False)
     cache_only: bool = setting(
-        False, "Takes the images from the cache alone: of the release, the tables suffice. "
-        "Changed images are not noticed.", "data", may_change=True, tells_runs_apart=False)
+        False, "Takes all images from the cache. Of the release only the tables are needed, and "
+        "changed images are not noticed.", "data", may_change=True, tells_runs_apart=False)
     init: str = setting(
         "random", "The initial weights.", "init", choices=tuple(INITS), is_basic=True,
         tells_runs_apart=False)  # it is what is compared
@@ -140,8 +140,8 @@ class SharedSettings:
         None, "The weight file (default: the official one, downloaded to ./weights).", "init",
         is_basic=True, may_change=True, tells_runs_apart=False)  # its sha256 does
     init_name: str | None = setting(
-        None, "What to call --weights that are no init's own (default: as their file).", "init",
-        may_change=True, tells_runs_apart=False)
+        None, "What to call --weights that are not an init's own (default: the name of the file).",
+        "init", may_change=True, tells_runs_apart=False)
     arch: str = setting(
         "vit_base", "The size of the transformer.", "init",
         choices=("vit_micro", "vit_tiny", "vit_small", "vit_base", "vit_large"), is_basic=True)
@@ -158,11 +158,11 @@ class SharedSettings:
         None, "The run folder (default: runs/<data>-<init>[-nN][-seedN]).", "run",
         is_basic=True, may_change=True, tells_runs_apart=False)
     log_seconds: float = setting(
-        60.0, "In a log file, writes a line of progress this often.", "run",
+        60.0, "Writes a line of progress this often, where the output is a log file.", "run",
         limits=NOT_NEGATIVE, may_change=True, tells_runs_apart=False)
     resume: bool = setting(
-        False, "Goes on with the run in the run folder, or starts it; of a run that has ended it "
-        "says so and does nothing.", "run", is_basic=True, may_change=True,
+        False, "Goes on with the run in the run folder, or starts it. Of a run that has ended it "
+        "says so, and does nothing.", "run", is_basic=True, may_change=True,
         tells_runs_apart=False)
     device: str = setting(
         "auto", "Where to compute: auto, cuda, cuda:1, mps, cpu.", "machine", is_basic=True,
@@ -204,7 +204,7 @@ class Config(SharedSettings):
         False, "With --init mimic, keeps its classifier too (the authors' code); both must have "
         "the same labels in the same order.", "init", is_papers=False)
     freeze: bool = setting(
-        False, "Trains the head alone. probe.py does so much faster, by logistic regression on "
+        False, "Trains the head alone. probe.py does that much faster, by logistic regression on "
         "features that are computed once.", "init")
     epochs: int = setting(
         100, "Passes over the training images (the authors' code; the paper does not say).",
@@ -215,7 +215,7 @@ class Config(SharedSettings):
         False, "Leaves out an epoch's last, partial batch (the authors' code).", "recipe",
         is_papers=False)
     accumulate: int = setting(
-        1, "Splits a process's part of a batch into so many pieces; more need less memory.",
+        1, "Splits a process's part of a batch into this many pieces. More take less memory.",
         "recipe", limits=COUNT, may_change=True, tells_runs_apart=False)
     augment: str = setting(
         "paper", "Rotates by 0 to 8 degrees, then flips (paper); flips, then rotates by -7 to 7 "
@@ -226,14 +226,14 @@ class Config(SharedSettings):
         0.0, "AdamW's weight decay (the authors' code; the paper does not say).", "recipe",
         limits=NOT_NEGATIVE)
     schedule: str = setting(
-        "constant", "How the learning rate goes on after the warm-up.", "recipe",
+        "constant", "What the learning rate does after the warm-up.", "recipe",
         choices=("constant", "cosine"))
     warmup_epochs: float = setting(
-        0.0, "Raises the learning rate linearly over so many epochs.", "recipe",
+        0.0, "Raises the learning rate linearly over this many epochs.", "recipe",
         limits=NOT_NEGATIVE)
     layer_decay: float = setting(
-        1.0, "How much slower than the next one a layer learns; 0.65 to 0.9 is common.", "recipe",
-        limits=Limits(more_than=0, at_most=1))
+        1.0, "A layer's learning rate, as a share of that of the layer above; 0.65 to 0.9 is "
+        "common.", "recipe", limits=Limits(more_than=0, at_most=1))
     clip: float | None = setting(
         None, "Clips the gradient's norm to this.", "recipe", limits=Limits(more_than=0))
     ema: float | None = setting(
@@ -243,28 +243,28 @@ class Config(SharedSettings):
         "best", "Which epoch best.pt holds: that of the best validation AUC, or the last (the "
         "authors' code).", "recipe", choices=("best", "last"), is_papers=False)
     patience: int | None = setting(
-        None, "Stops after so many epochs without a better validation AUC.", "recipe",
+        None, "Stops after this many epochs without a better validation AUC.", "recipe",
         limits=COUNT, may_change=True)
     amp: str = setting(
         "auto", "The mixed precision of matrix products.", "machine",
         choices=("auto", "bf16", "fp16", "off"), tells_runs_apart=False)
     compile: bool | None = setting(
-        None, "Calls torch.compile: a minute at the start for faster steps (default: on one GPU, "
+        None, "Calls torch.compile: a minute at the start, then faster steps (default: on one GPU, "
         "where there is a C compiler, without --deterministic).", "machine", may_change=True,
         tells_runs_apart=False)
     cuda_graphs: bool = setting(
-        False, "Replays a step's launches as CUDA graphs: for small batches, whose launches take "
-        "longer than their work. Takes more memory; one GPU, --accumulate 1.", "machine",
+        False, "Replays a step as CUDA graphs, for small batches, whose launches take longer than "
+        "their work. Takes more memory, one GPU and --accumulate 1.", "machine",
         may_change=True, tells_runs_apart=False)
     deterministic: bool = setting(
-        False, "Makes training on CUDA bitwise repeatable, and slower.", "machine",
+        False, "Makes training on CUDA repeatable to the bit, and slower.", "machine",
         tells_runs_apart=False)
     checkpoint_minutes: float = setting(
         30.0, "Writes last.pt this often inside an epoch.", "run", limits=NOT_NEGATIVE,
         may_change=True, tells_runs_apart=False)
     plan: bool = setting(
-        False, "Prints what the run would do and take, and does nothing.", "run", is_basic=True,
-        may_change=True, tells_runs_apart=False)
+        False, "Prints what the run would do, and its hours, memory and disk; writes nothing.",
+        "run", is_basic=True, may_change=True, tells_runs_apart=False)
 
     method: typing.ClassVar[str] = "fine-tuning"
 

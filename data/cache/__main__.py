@@ -13,9 +13,11 @@ def build_parser() -> Parser:
     parser = corpus_parser("python -m data.cache", CORPORA, description=(
         "Preprocess the images of a corpus once, into a cache that training and evaluation open."))
     add = parser.add_argument
-    add("--image-size", type=int, default=224, help="height and width (default: 224)")
-    add("--workers", type=int, help="processes (default: one for each core)")
-    add("--verify", action="store_true", help="check every cached image, redo the damaged")
+    add("--image-size", type=int, default=224,
+        help="The side of the cached images in pixels. Default: 224.")
+    add("--workers", type=int, help="Processes that preprocess (default: one per core).")
+    add("--verify", action="store_true",
+        help="Checks every cached image, and makes damaged ones again.")
     return parser
 
 

@@ -18,11 +18,13 @@ def build_parser() -> Parser:
         "Write synthetic radiographs: the phantom corpus, or the tree, tables and file formats of "
         "MIMIC-CXR. No image shows a person."))
     add = parser.add_argument
-    add("--layout", required=True, choices=["phantom", "mimic"], help="whose release to imitate")
-    add("--out", required=True, type=Path, help="a folder that is absent or empty")
-    add("--patients", type=int, default=40, help="at least 10 (default %(default)s)")
-    add("--seed", type=int, default=0, help="the same seed writes the same files (default 0)")
-    add("--size", type=int, default=SIZE, help="pixels along a side (default %(default)s)")
+    add("--layout", required=True, choices=["phantom", "mimic"],
+        help="The release that is imitated.")
+    add("--out", required=True, type=Path, help="A folder that is absent or empty.")
+    add("--patients", type=int, default=40,
+        help="How many patients, 10 at least. Default: %(default)s.")
+    add("--seed", type=int, default=0, help="The same seed writes the same files. Default: 0.")
+    add("--size", type=int, default=SIZE, help="Pixels along a side. Default: %(default)s.")
     return parser
 
 
