@@ -1,6 +1,6 @@
 """Which predictions are compared with each other, and under which names."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -46,12 +46,11 @@ def comparison_groups(predictions: Sequence[Predictions], table3: Mapping[str, L
     kept: Mapping[str, Labels] | None = None  # all labels
     if only_shared:
         kept = overlap
-    if only_common or any(p.meta.get("trained_on") for p in predictions):
-        common = merged(predictions[0].labels)
-        for p in predictions:
-            own = merged(p.labels)
-            common = [label for label in common if label in own]
-        kept = dict.fromkeys((p.meta["corpus"] for p in predictions), common)
+    is_external = [p for p in predictions if p.meta.get("trained_on")]
+    if only_common or is_external:
+        common = _common_labels(predictions)
+        kept = dict.fromkeys([p.meta["corpus"] for p in predictions], common)
+
     groups = []
     for (corpus, synthetic, trained_on), models in _test_sets(predictions, list(table3)).items():
         variants: dict[str | None, list[Predictions]] = {None: models}
@@ -69,8 +68,7 @@ def comparison_groups(predictions: Sequence[Predictions], table3: Mapping[str, L
             left_out = set(missing)
             for m in members:
                 left_out |= set(m.meta.get("labels_left_out", ()))
-            label_set = "table3"
-            expected = table3.get(corpus, ())
+            label_set, expected = "table3", table3.get(corpus, ())
             if kept is not None or variant == SHARED:
                 label_set, expected = "mimic-overlap", overlap.get(corpus, ())
             if set(members[0].labels) != set(expected) or not _whole_test_set(members):
@@ -80,16 +78,25 @@ def comparison_groups(predictions: Sequence[Predictions], table3: Mapping[str, L
     return groups
 
 
+def _common_labels(predictions: Sequence[Predictions]) -> list[str]:
+    """The labels, sides merged, that all of the files have."""
+    common = merged(predictions[0].labels)
+    for p in predictions:
+        own = merged(p.labels)
+        common = [label for label in common if label in own]
+    return common
+
+
 def check_printable(predictions: Sequence[Predictions]) -> None:
     """Raise a ValueError for a label or a name with a control character: it would reach terminals,
     pages and figures."""
     for p in predictions:
-        run = p.meta.get("run")
-        names = [p.meta.get(key) for key in ("name", "run", "corpus", "init")]
-        for text in (*p.labels, *names):
+        meta = p.meta
+        names = [meta.get("name"), meta.get("run"), meta.get("corpus"), meta.get("init")]
+        for text in [*p.labels, *names]:
             if text and not str(text).isprintable():
-                raise ValueError(f"{str(run)!r}: {str(text)!r} holds a control character; expected "
-                                 "printable text")
+                raise ValueError(f"{str(meta.get('run'))!r}: {str(text)!r} holds a control "
+                                 "character; expected printable text")
 
 
 def _test_sets(predictions: Sequence[Predictions],
@@ -143,8 +150,10 @@ def _with_corpus(predictions: Sequence[Predictions]) -> Iterator[Predictions]:
         source: Mapping[str, Any] = p.meta
         if not p.meta.get("corpus"):
             source = known.get(frozenset(p.image_id.tolist()), {"corpus": "predictions"})
-        keys = ("corpus", "corpus_title", "synthetic")
-        yield replace(p, meta=p.meta | {key: source.get(key) for key in keys})
+        meta = dict(p.meta)
+        for key in ("corpus", "corpus_title", "synthetic"):
+            meta[key] = source.get(key)
+        yield replace(p, meta=meta)
 
 
 def _named(models: Sequence[Predictions]) -> list[Predictions]:
@@ -162,24 +171,34 @@ def _named(models: Sequence[Predictions]) -> list[Predictions]:
     models = sorted(models, key=position)
     kinds = _kinds(models)
     named: list[Predictions] = []
-    seen: dict[tuple[str, str | bytes], Any] = {}  # the run of each name and network
+    taken: set[str] = set()  # names
+    run_of: dict[tuple[str, str | bytes], Any] = {}  # each name and network
     for m, kind in zip(models, kinds):
         init, run, name = m.meta.get("init"), m.meta.get("run"), m.meta.get("name")
-        if not name:
-            same_init = []
-            for other, kind_of_other in zip(models, kinds):
-                if init and other.meta.get("init") == init:
-                    same_init.append(kind_of_other)
-            name = ", ".join([str(init or run), *_differences(kind, same_init)])
-            if not init and any(o.meta["name"] == name for o in named):
+        if not name and init:
+            name = ", ".join([init, *_differences(kind, _kinds_of_init(init, models, kinds))])
+        elif not name:
+            name = str(run)
+            if name in taken:
                 raise ValueError(f"two predictions of the same name: {name}; name them by "
                                  "NAME=FILE, or give runs of one init as NAME=FILE,FILE")
-        key = name, m.meta.get("checkpoint_sha256") or m.y_score.tobytes()
-        if key in seen:
-            raise ValueError(f"{name}: {seen[key]} and {run} are one and the same run")
-        seen[key] = run
+        network = m.meta.get("checkpoint_sha256") or m.y_score.tobytes()
+        if (name, network) in run_of:
+            raise ValueError(f"{name}: {run_of[name, network]} and {run} are one and the same run")
+        run_of[name, network] = run
+        taken.add(name)
         named.append(replace(m, meta=m.meta | {"name": name}))
     return named
+
+
+def _kinds_of_init(init: str, models: Sequence[Predictions],
+                   kinds: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The `_kinds` of an init's runs."""
+    own = []
+    for m, kind in zip(models, kinds):
+        if m.meta.get("init") == init:
+            own.append(kind)
+    return own
 
 
 def _kinds(models: Sequence[Predictions]) -> list[dict[str, Any]]:
@@ -198,13 +217,14 @@ def _kinds(models: Sequence[Predictions]) -> list[dict[str, Any]]:
     return kinds
 
 
-def _differences(kind: Mapping[str, Any], others: Iterable[Mapping[str, Any]]) -> list[str]:
+def _differences(kind: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> list[str]:
     """What tells one kind from any of the others, in words."""
-    others = list(others)
     words = []
     for key, value in kind.items():
-        if any(other.get(key) != value for other in others):
-            words.append(f"{key} {value}")
+        for other in others:
+            if other.get(key) != value:
+                words.append(f"{key} {value}")
+                break
     return words
 
 
@@ -225,13 +245,14 @@ def keep_labels(model: Predictions, wanted: Labels) -> Predictions:
     either is, else negative. A label made so has no threshold. Wanted labels that the model lacks
     are passed over; ValueError if it has none.
     """
+    column_of = dict(zip(model.labels, range(len(model.labels))))
     columns: dict[str, list[int]] = {}
     for label in wanted:
-        names = [f"{label} right", f"{label} left"]
-        if label in model.labels:
-            names = [label]
-        if set(names) <= set(model.labels):
-            columns[label] = [model.labels.index(name) for name in names]
+        right, left = f"{label} right", f"{label} left"
+        if label in column_of:
+            columns[label] = [column_of[label]]
+        elif right in column_of and left in column_of:
+            columns[label] = [column_of[right], column_of[left]]
     if not columns:
         raise ValueError(f"{model.meta.get('name') or model.meta.get('run')} has none of "
                          f"{', '.join(wanted) or 'the labels that all corpora share'}")
@@ -242,8 +263,10 @@ def keep_labels(model: Predictions, wanted: Labels) -> Predictions:
         is_positive = (truth == 1).any(axis=1)
         truths.append(np.where(is_positive, 1, truth.max(axis=1)))  # NaN is the largest
         scores.append(model.y_score[:, sides].max(axis=1))
-        if meta.get("thresholds") is not None:
-            thresholds.append(meta["thresholds"][sides[0]] if len(sides) == 1 else None)
+        threshold = None
+        if meta.get("thresholds") is not None and len(sides) == 1:
+            threshold = meta["thresholds"][sides[0]]
+        thresholds.append(threshold)
     if meta.get("thresholds") is not None:
         meta["thresholds"] = thresholds
     return replace(model, labels=list(columns), meta=meta, y_true=np.stack(truths, axis=1),

@@ -41,14 +41,16 @@ def curve_points(drawn: Resamples, segments: Segments, positives: np.ndarray,
     `positives` and `negatives` (B,) are the label's in each resample; one that lacks a class is
     NaN.
     """
-    parts = []
+    sensitivity, specificity, partial_area = [], [], []
     for first in range(0, drawn.counts.shape[1], AT_ONCE):
         columns = slice(first, first + AT_ONCE)
-        parts.append(_curve_points(_curve(drawn.counts[:, columns], segments),
-                                   positives[columns], negatives[columns], choices))
-    return CurvePoints(np.concatenate([part.sensitivity for part in parts]),
-                       np.concatenate([part.specificity for part in parts]),
-                       np.concatenate([part.partial_area for part in parts]))
+        points = _curve_points(_curve(drawn.counts[:, columns], segments), positives[columns],
+                               negatives[columns], choices)
+        sensitivity.append(points.sensitivity)
+        specificity.append(points.specificity)
+        partial_area.append(points.partial_area)
+    return CurvePoints(np.concatenate(sensitivity), np.concatenate(specificity),
+                       np.concatenate(partial_area))
 
 
 def _curve(counts: np.ndarray, segments: Segments) -> _Curve:

@@ -119,13 +119,13 @@ def with_truth(p: Predictions, name: str | Path, truth: str | Path, whole: bool 
     if table is None:
         table = read_csv(truth, "label")
     ids = _comparable_ids(table.image_id, p.image_id)
-    t = Predictions(ids, None, table.labels, table.values, table.values)
-    t = replace(t, **table.person)
-    common = [label for label in p.labels if label in t.labels]
+    true = Predictions(ids, None, table.labels, table.values, table.values)
+    true = replace(true, **table.person)
+    common = [label for label in p.labels if label in true.labels]
     if not common:
         raise ValueError(f"{name}: no label in common with {truth}: {', '.join(p.labels)} against "
-                         f"{', '.join(t.labels)}")
-    meta = p.meta | {"labels_left_out": sorted(set(p.labels) ^ set(t.labels))}
+                         f"{', '.join(true.labels)}")
+    meta = p.meta | {"labels_left_out": sorted(set(p.labels) ^ set(true.labels))}
     if whole:
         rows = match_ids(ids, p.image_id, truth, name)
     else:
@@ -136,9 +136,12 @@ def with_truth(p: Predictions, name: str | Path, truth: str | Path, whole: bool 
         meta["truth"] = {"file": str(truth), "sha256": sha256(truth),
                          "images": int((rows >= 0).sum()), "of": len(rows)}
     p = select(replace(p, meta=meta), common, rows >= 0)
-    t = select(t, common, rows[rows >= 0])
-    person = {key: getattr(t, key) for key in PERSON if getattr(p, key) is None}
-    return replace(p, **person, y_true=t.y_true)
+    true = select(true, common, rows[rows >= 0])
+    person = {}
+    for column in PERSON:
+        if getattr(p, column) is None:
+            person[column] = getattr(true, column)
+    return replace(p, **person, y_true=true.y_true)
 
 
 def _comparable_ids(ids: np.ndarray, wanted: np.ndarray) -> np.ndarray:
@@ -156,7 +159,7 @@ def _find_images(ids: np.ndarray, wanted: np.ndarray, paths: np.ndarray | None) 
     An id may be the image's, its path (N,), or its study: the folder that the path leads to, or
     that folder's number, as MIMIC-CXR names them.
     """
-    row_of = {image: row for row, image in enumerate(ids)}
+    row_of = _row_numbers(ids)
     if paths is None:
         paths = wanted
     rows = []
@@ -190,15 +193,27 @@ def select(p: Predictions, labels: Sequence[str], rows: np.ndarray) -> Predictio
 def match_ids(ids: np.ndarray, wanted: np.ndarray, name: object,
               wanted_name: object) -> np.ndarray:
     """Where each of the wanted ids is (N,); both must hold the same ones, in any order."""
-    row_of = {image: row for row, image in enumerate(ids)}
-    missing = [image for image in wanted if image not in row_of]
+    row_of = _row_numbers(ids)
+    rows, missing = [], []
+    for image in wanted:
+        if image in row_of:
+            rows.append(row_of[image])
+        else:
+            missing.append(image)
     extra = sorted(set(ids) - set(wanted))
     if missing or extra:
-        example = f"{missing[0]} is not in {name}" if missing else (
-            f"{extra[0]} is not in {wanted_name}")
+        if missing:
+            example = f"{missing[0]} is not in {name}"
+        else:
+            example = f"{extra[0]} is not in {wanted_name}"
         raise ValueError(f"{wanted_name} and {name} hold different images: "
                          f"{len(missing) + len(extra)} are in one only ({example})")
-    return np.array([row_of[image] for image in wanted], dtype=np.intp)
+    return np.array(rows, dtype=np.intp)
+
+
+def _row_numbers(ids: np.ndarray) -> dict[str, int]:
+    """The row of each id."""
+    return dict(zip(ids, range(len(ids))))
 
 
 def align(predictions: Sequence[Predictions]) -> tuple[list[Predictions], list[str]]:
@@ -216,8 +231,10 @@ def align(predictions: Sequence[Predictions]) -> tuple[list[Predictions], list[s
         in_all.intersection_update(p.labels)
     labels = [label for label in first.labels if label in in_all]
     if not labels:
-        theirs = "; ".join(f"{p.meta.get('run')} has {', '.join(p.labels)}" for p in predictions)
-        raise ValueError(f"no label in common: {theirs}")
+        theirs = []
+        for p in predictions:
+            theirs.append(f"{p.meta.get('run')} has {', '.join(p.labels)}")
+        raise ValueError(f"no label in common: {'; '.join(theirs)}")
     aligned = []
     for p in predictions:
         rows = match_ids(p.image_id, ids, p.meta.get("run"), first.meta.get("run"))
@@ -282,7 +299,10 @@ def _read_arrays(path: Path) -> dict[str, Any]:
     except Exception as error:  # a damaged zip can make its reader stumble in any way at all
         reason = str(error) or type(error).__name__
         raise ValueError(f"{path}: not an .npz of predictions: {reason}") from None
-    missing = [name for name in NEEDED if not isinstance(arrays.get(name), np.ndarray)]
+    missing = []
+    for name in NEEDED:
+        if not isinstance(arrays.get(name), np.ndarray):
+            missing.append(name)
     if missing:
         raise ValueError(f"{path}: not an .npz of predictions: it has no {', '.join(missing)}")
     return arrays
@@ -298,7 +318,9 @@ def _check_array(path: Path, name: str, values: np.ndarray, shape: tuple[int, ..
                          f"{values.dtype} {values.shape}")
     if name not in NUMBERS:
         return values.astype(str)
-    return values if values.dtype.kind == "f" else values.astype(float)
+    if values.dtype.kind == "f":
+        return values
+    return values.astype(float)
 
 
 TEXT, FLAG, COUNT = (str, "a text"), (bool, "true or false"), (int, "a number")
@@ -317,8 +339,6 @@ def _check_meta(path: Path, text: str, labels: Sequence[str]) -> dict[str, Any]:
         meta = dict(json.loads(text))
     except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{path}: meta: expected a JSON object: {error}") from None
-    if "rehearsal" in meta:  # what version 1.0 called it
-        meta["synthetic"] = meta.pop("rehearsal")
     for name, (kind, expected) in META.items():
         if meta.get(name) is not None and not isinstance(meta[name], kind):
             raise ValueError(f"{path}: meta: {name}: expected {expected}, found "
@@ -327,13 +347,19 @@ def _check_meta(path: Path, text: str, labels: Sequence[str]) -> dict[str, Any]:
     if thresholds is not None:
         are_right = len(thresholds) == len(labels)
         for threshold in thresholds:
-            if threshold is not None:
-                is_number = isinstance(threshold, (int, float))
-                are_right = are_right and is_number and 0 <= threshold <= 1
+            if not _is_threshold(threshold):
+                are_right = False
         if not are_right:
             raise ValueError(f"{path}: meta: expected {len(labels)} thresholds from 0 to 1, or "
                              f"null, found {len(thresholds)}: {str(thresholds)[:80]}")
     return meta
+
+
+def _is_threshold(value: object) -> bool:
+    """Whether this is None or a number from 0 to 1."""
+    if value is None:
+        return True
+    return isinstance(value, (int, float)) and 0 <= value <= 1
 
 
 def _check_values(path: str | Path, p: Predictions) -> None:

@@ -1,4 +1,9 @@
-"""One corpus's models, scored and compared: a `Study` that tables, figures and the JSON share."""
+"""One corpus's models, scored and compared: a `Study` that tables, figures and the JSON share.
+
+`study` goes in five steps: choose the labels that are tested, draw the resamples, group the runs of
+each init, score every init, compare every pair. `adjust` then takes all comparisons of a report
+together.
+"""
 
 import itertools
 import re
@@ -8,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import NormalDist
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -30,7 +35,7 @@ from stats.results import (
     Test,
 )
 from stats.roc import OperatingPoint, operating_point, undefined_reasons, youden
-from stats.runs import MarginTests, RunsInference, infer_runs
+from stats.runs import RunsInference, infer_runs
 
 # The paper's, in percent: {corpus: {init: {metric, label or "mean": [mean, SD]}}}
 TABLE4, TABLE5 = tomllib.loads(
@@ -67,50 +72,38 @@ def study(corpus: str, models: Sequence[Predictions], *, synthetic: bool = False
     y_true, labels = first.y_true, first.labels
     metrics = ["auroc", *(metric for metric in metrics if metric != "auroc")]
     patients = patients_of(models)
-    if resample is None:
-        resample = "patient"
-        if patients is None:
-            resample = "image"
+    resample = resample or _default_unit(patients)
     if resample == "patient" and patients is None:
         raise ValueError(f"{corpus}: resampling by patient needs patient_id, and "
                          f"{first.meta['name']} has none")
-    fixed = None
+    call_at = None  # Youden's thresholds
     if thresholds == "val":
-        fixed = [_validation_thresholds(m, "use --thresholds test") for m in models]
-    benefit_at = None
-    needs_treatment = any(METRICS[name].needs == "treatment threshold" for name in metrics)
-    if needs_treatment and net_benefit_at is not None:
-        benefit_at = [np.full(len(labels), net_benefit_at)] * len(models)
-    elif needs_treatment:
-        benefit_at = [_validation_thresholds(m, "its net benefit needs --net-benefit-at")
-                      for m in models]
+        call_at = _validation_thresholds(models, "use --thresholds test")
 
     # Which labels are tested and averaged is settled before anything is drawn.
-    reasons = undefined_reasons(y_true)
-    unit = "s" if patients is None else " patients"
-    too_few = [_too_few(counts, min_count, unit) for counts in count_units(y_true, patients).T]
-    is_scored = _is_none(reasons)
-    in_mean = is_scored & _is_none(too_few)  # those that are tested
-    if not in_mean.any():
-        in_mean = is_scored
-    if synthetic or (in_mean < is_scored).any():  # the paper's mean is over all labels
+    chosen = _choose_labels(y_true, patients, min_count)
+    if synthetic or not chosen.averages_all:  # the paper's mean is over all labels
         label_set = "all"
 
     drawn_together = None
     if resample == "patient":
         drawn_together = patients
-    drawn = bootstrap_models(
+    bootstraps = bootstrap_models(
         y_true, [m.y_score for m in models], n_resamples=n_resamples, seed=seed, metrics=metrics,
-        groups=drawn_together, thresholds=fixed, net_benefit_at=benefit_at, choices=choices,
+        groups=drawn_together, thresholds=call_at,
+        net_benefit_at=_treatment_thresholds(models, metrics, net_benefit_at), choices=choices,
         call_equal=call_equal, threads=threads)
-    of_mean = _labels_of_means(metrics, drawn, in_mean)
-    points = _operating_points(models, fixed, call_equal, threads)
-    groups = _group_runs(models, points, drawn, of_mean)
+
+    is_averaged = _labels_of_means(metrics, bootstraps, chosen.in_mean)
+    points = _operating_points(models, call_at, call_equal, threads)
+    groups = _group_runs(models, points, bootstraps, is_averaged)
+
     scores = [_init_scores(group, corpus, labels, label_set) for group in groups]
+
     not_tested, labels_in_mean = {}, {}
     for metric in metrics:
-        not_tested[metric] = _reasons_not_to_test(metric, reasons, too_few, net_benefit_at)
-        labels_in_mean[metric] = tuple(np.array(labels)[of_mean[metric]].tolist())
+        not_tested[metric] = _reasons_not_to_test(metric, chosen, net_benefit_at)
+        labels_in_mean[metric] = tuple(np.array(labels)[is_averaged[metric]].tolist())
     comparisons = []
     for a, b in itertools.combinations(groups, 2):
         comparisons.append(_comparison(a, b, labels, not_tested, alternative, margin))
@@ -132,11 +125,80 @@ def study(corpus: str, models: Sequence[Predictions], *, synthetic: bool = False
         resample=resample, images=len(y_true), patients=n_patients,
         positives=tuple((y_true == 1).sum(axis=0).tolist()),
         negatives=tuple((y_true == 0).sum(axis=0).tolist()),
-        reasons=tuple(reasons), too_few=tuple(too_few),
+        reasons=tuple(chosen.unscored), too_few=tuple(chosen.too_few),
         missing_images=first.meta.get("missing") or 0,
         unreadable_images=first.meta.get("bad") or 0,
         models=tuple(scores), comparisons=tuple(comparisons),
         truth=first.meta.get("truth"), excluded=first.meta.get("excluded"), ranks=_ranks(groups))
+
+
+def _default_unit(patients: np.ndarray | None) -> Literal["image", "patient"]:
+    """What is drawn: patients, where they are known."""
+    if patients is None:
+        return "image"
+    return "patient"
+
+
+def _validation_thresholds(models: Sequence[Predictions], remedy: str) -> list[np.ndarray]:
+    """Each model's thresholds (L,), NaN where it has none of a label."""
+    thresholds = []
+    for m in models:
+        if m.meta.get("thresholds") is None:
+            raise ValueError(f"{m.meta['name']} carries no validation thresholds: {remedy}")
+        thresholds.append(np.array(m.meta["thresholds"], dtype=np.float64))  # NaN for None
+    return thresholds
+
+
+def _treatment_thresholds(models: Sequence[Predictions], metrics: Sequence[str],
+                          net_benefit_at: float | None) -> list[np.ndarray] | None:
+    """Each model's probabilities (L,) from which on one would treat; None if no metric needs it."""
+    needs = {METRICS[metric].needs for metric in metrics}
+    if "treatment threshold" not in needs:
+        return None
+    if net_benefit_at is None:
+        return _validation_thresholds(models, "its net benefit needs --net-benefit-at")
+    return [np.full(len(models[0].labels), net_benefit_at)] * len(models)
+
+
+@dataclass(frozen=True)
+class _ChosenLabels:
+    """Which labels are scored, tested and averaged.
+
+    unscored : list of L, why a label cannot be scored, else None
+    too_few : list of L, what a label has too few of for a test, else None
+    in_mean : (L,) bool, those of the means: all that are tested, or if none is, all that are scored
+    """
+
+    unscored: list[str | None]
+    too_few: list[str | None]
+    in_mean: np.ndarray
+
+    @property
+    def averages_all(self) -> bool:
+        """Whether the means are over all labels that are scored."""
+        return bool(self.in_mean[_is_none(self.unscored)].all())
+
+
+def _choose_labels(y_true: np.ndarray, patients: np.ndarray | None,
+                   min_count: int) -> _ChosenLabels:
+    """The labels that have positives and negatives, and `min_count` units of either."""
+    unit = "s"
+    if patients is not None:
+        unit = " patients"
+    unscored = undefined_reasons(y_true)
+    too_few = []
+    for positives, negatives in count_units(y_true, patients).T:
+        rare = []
+        if positives < min_count:
+            rare.append(f"{positives} positive{unit}")
+        if negatives < min_count:
+            rare.append(f"{negatives} negative{unit}")
+        too_few.append(" and ".join(rare) or None)
+    is_scored = _is_none(unscored)
+    in_mean = is_scored & _is_none(too_few)
+    if not in_mean.any():
+        in_mean = is_scored
+    return _ChosenLabels(unscored, too_few, in_mean)
 
 
 def _is_none(words: Sequence[str | None]) -> np.ndarray:
@@ -144,64 +206,37 @@ def _is_none(words: Sequence[str | None]) -> np.ndarray:
     return np.array([text is None for text in words])
 
 
-def _validation_thresholds(model: Predictions, remedy: str) -> np.ndarray:
-    """A model's thresholds (L,), NaN where it has none of a label."""
-    if model.meta.get("thresholds") is None:
-        raise ValueError(f"{model.meta['name']} carries no validation thresholds: {remedy}")
-    return np.array(model.meta["thresholds"], dtype=np.float64)  # NaN for None
-
-
-def _too_few(counts: np.ndarray, min_count: int, unit: str) -> str | None:
-    """What a label has too few of for a test, in words; `counts` are positives and negatives."""
-    rare = []
-    for count, name in zip(counts, ("positive", "negative")):
-        if count < min_count:
-            rare.append(f"{count} {name}{unit}")
-    return " and ".join(rare) or None
-
-
-def _operating_points(models: Sequence[Predictions], fixed: list | None, call_equal: bool,
-                      threads: int | None) -> list[OperatingPoint]:
-    """Each model's counts on the test set, at fixed thresholds or at Youden's."""
-    def point(number: int) -> OperatingPoint:
-        m = models[number]
-        if fixed is None:
-            threshold = youden(m.y_true, m.y_score)
-        else:
-            threshold = fixed[number]
-        return operating_point(m.y_true, m.y_score, threshold, call_equal=call_equal)
-
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(point, range(len(models))))
-
-
-def _labels_of_means(metrics: Sequence[str], drawn: Sequence[Bootstrap],
+def _labels_of_means(metrics: Sequence[str], bootstraps: Sequence[Bootstrap],
                      in_mean: np.ndarray) -> dict[str, np.ndarray]:
     """For each metric the labels (L,) of its mean.
 
     These are the labels that every model can be scored in, so that means are over the same ones. A
     model without any (it has no thresholds at all) takes none from the others.
     """
-    of_mean = {}
+    is_averaged = {}
     for metric in metrics:
-        defined = in_mean & ~np.isnan([bootstrap.value[metric] for bootstrap in drawn])  # (M, L)
-        has_any = defined.any(axis=1)
-        of_mean[metric] = in_mean & defined[has_any].all(axis=0)
-    return of_mean
+        on_test_set = np.array([bootstrap.value[metric] for bootstrap in bootstraps])  # (M, L)
+        is_defined = in_mean & ~np.isnan(on_test_set)
+        has_any = is_defined.any(axis=1)
+        is_averaged[metric] = in_mean & is_defined[has_any].all(axis=0)
+    return is_averaged
 
 
-def _reasons_not_to_test(metric: str, reasons: Sequence[str | None],
-                         too_few: Sequence[str | None],
+def _reasons_not_to_test(metric: str, chosen: _ChosenLabels,
                          net_benefit_at: float | None) -> list[str | None]:
     """Why a metric's difference is not tested: of each label, then of the mean over labels."""
+    columns = len(chosen.unscored) + 1
     if METRICS[metric].needs == "treatment threshold" and net_benefit_at is None:
-        return ["the models' thresholds differ"] * (len(reasons) + 1)
+        return ["the models' thresholds differ"] * columns
     if not METRICS[metric].has_interval:
-        return ["noise alone makes it larger, in resamples more so"] * (len(reasons) + 1)
-    of_labels = [reason or few for reason, few in zip(reasons, too_few)]
-    if None in of_labels:
-        return [*of_labels, None]
-    return [*of_labels, "no label has enough positives and negatives"]
+        return ["noise alone makes it larger, in resamples more so"] * columns
+    reasons = []
+    for unscored, too_few in zip(chosen.unscored, chosen.too_few):
+        reasons.append(unscored or too_few)
+    reason_of_mean = None
+    if None not in reasons:
+        reason_of_mean = "no label has enough positives and negatives"
+    return [*reasons, reason_of_mean]
 
 
 def _file_name(corpus: str, synthetic: bool, variant: str | None, trained_on: str | None) -> str:
@@ -217,77 +252,98 @@ def _file_name(corpus: str, synthetic: bool, variant: str | None, trained_on: st
     return name
 
 
+def _operating_points(models: Sequence[Predictions], call_at: Sequence[np.ndarray] | None,
+                      call_equal: bool, threads: int | None) -> list[OperatingPoint]:
+    """Each model's counts on the test set, at fixed thresholds or at Youden's."""
+    def point(number: int) -> OperatingPoint:
+        m = models[number]
+        if call_at is None:
+            threshold = youden(m.y_true, m.y_score)
+        else:
+            threshold = call_at[number]
+        return operating_point(m.y_true, m.y_score, threshold, call_equal=call_equal)
+
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(point, range(len(models))))
+
+
 @dataclass(frozen=True)
 class RunGroup:
-    """The runs of one init.
+    """The K runs of one init; L + 1 columns are the labels, then the mean over labels.
 
-    `values` has of each metric (B + 1, K, L + 1): on the test set, then in each replicate; of each
-    of K runs; of each label, then the mean over the labels `of_mean[metric]` (L,), the same ones in
-    every replicate. `trials` (L + 1,) are the most of `stats.intervals.largest_count`, and
-    `rarer_units` (L + 1,) count what is drawn of the rarer class.
+    models, points : of each run
+    is_averaged : by metric, the labels (L,) of its mean, the same ones in every replicate
+    metric_values : by metric, (B + 1, K, L + 1): on the test set, then in each replicate
+    largest_counts : by metric, (L + 1,) what `stats.intervals.largest_count` gives
+    rarer_units : (L + 1,) how many images or patients, as are drawn, the rarer class has
     """
 
     models: list[Predictions]
     points: list[OperatingPoint]
-    of_mean: dict[str, np.ndarray]
-    values: dict[str, np.ndarray]
-    trials: dict[str, np.ndarray]
+    is_averaged: dict[str, np.ndarray]
+    metric_values: dict[str, np.ndarray]
+    largest_counts: dict[str, np.ndarray]
     rarer_units: np.ndarray
 
     @property
     def name(self) -> str:
         return self.models[0].meta["name"]
 
+    @property
+    def mean_aurocs(self) -> np.ndarray:
+        """Each run's mean over labels (B + 1, K): on the test set, then in each replicate."""
+        return self.metric_values["auroc"][:, :, -1]
+
 
 def _group_runs(models: Sequence[Predictions], points: Sequence[OperatingPoint],
-                drawn: Sequence[Bootstrap], of_mean: dict[str, np.ndarray]) -> list[RunGroup]:
+                bootstraps: Sequence[Bootstrap],
+                is_averaged: dict[str, np.ndarray]) -> list[RunGroup]:
     """The models of one name together, in the order of their first."""
-    numbers: dict[str, list[int]] = {}
+    numbers_by_name: dict[str, list[int]] = {}
     for number, m in enumerate(models):
-        numbers.setdefault(m.meta["name"], []).append(number)
+        numbers_by_name.setdefault(m.meta["name"], []).append(number)
     groups = []
-    for runs in numbers.values():
-        of_group, points_of_group, bootstraps = [], [], []
-        for number in runs:
-            of_group.append(models[number])
-            points_of_group.append(points[number])
-            bootstraps.append(drawn[number])
-        values, trials = {}, {}
-        for metric, is_averaged in of_mean.items():
-            values[metric] = _values_of_runs(bootstraps, metric, is_averaged)
-            on_test_set = values[metric][0, :, :-1].mean(axis=0)
-            trials[metric] = _largest_counts(metric, bootstraps[0].classes, on_test_set,
-                                             is_averaged)
-        rarer_units = _with_mean(bootstraps[0].classes.min(axis=0), of_mean["auroc"])
-        groups.append(RunGroup(of_group, points_of_group, of_mean, values, trials, rarer_units))
+    for numbers in numbers_by_name.values():
+        own_models = [models[number] for number in numbers]
+        own_points = [points[number] for number in numbers]
+        own_bootstraps = [bootstraps[number] for number in numbers]
+        groups.append(_run_group(own_models, own_points, own_bootstraps, is_averaged))
     return groups
 
 
+def _run_group(models: list[Predictions], points: list[OperatingPoint],
+               bootstraps: list[Bootstrap], is_averaged: dict[str, np.ndarray]) -> RunGroup:
+    """One init's `RunGroup`, of its runs alone."""
+    positives, negatives = bootstraps[0].classes  # the same for all runs
+    metric_values, largest_counts = {}, {}
+    for metric, averaged in is_averaged.items():
+        of_runs = _values_of_runs(bootstraps, metric, averaged)
+        on_test_set = of_runs[0, :, :-1].mean(axis=0)
+        metric_values[metric] = of_runs
+        largest_counts[metric] = _with_mean(
+            largest_count(metric, positives, negatives, on_test_set), averaged)
+    rarer_units = _with_mean(np.minimum(positives, negatives), is_averaged["auroc"])
+    return RunGroup(models, points, is_averaged, metric_values, largest_counts, rarer_units)
+
+
 def _values_of_runs(bootstraps: Sequence[Bootstrap], metric: str,
-                    is_averaged: np.ndarray) -> np.ndarray:
-    """`RunGroup.values` of one metric."""
+                    averaged: np.ndarray) -> np.ndarray:
+    """`RunGroup.metric_values` of one metric."""
     on_test_set = np.stack([b.value[metric] for b in bootstraps])[None]
-    replicates = np.stack([b.values[metric] for b in bootstraps], axis=1)
+    in_replicates = np.stack([b.values[metric] for b in bootstraps], axis=1)
     parts = []
-    for labels in (on_test_set, replicates):  # (1 or B, K, L)
+    for labels in (on_test_set, in_replicates):  # (1 or B, K, L)
         with np.errstate(invalid="ignore"):
-            mean = labels[..., is_averaged].sum(axis=-1, keepdims=True) / is_averaged.sum()
+            mean = labels[..., averaged].sum(axis=-1, keepdims=True) / averaged.sum()
         parts.append(np.append(labels, mean, axis=-1))
     return np.concatenate(parts)
 
 
-def _largest_counts(metric: str, classes: np.ndarray, values: np.ndarray,
-                    is_averaged: np.ndarray) -> np.ndarray:
-    """`RunGroup.trials` of one metric: for the mean, the labels are taken for independent."""
-    positives, negatives = classes
-    return _with_mean(largest_count(metric, positives, negatives, values), is_averaged)
-
-
-def _with_mean(counts: np.ndarray, is_averaged: np.ndarray) -> np.ndarray:
+def _with_mean(counts: np.ndarray, averaged: np.ndarray) -> np.ndarray:
     """Counts (L,) that variances go by, then the mean's, whose labels are as if independent."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        of_mean = is_averaged.sum()**2 / (1 / counts[is_averaged]).sum()
-    return np.append(counts, of_mean)
+        count_of_mean = averaged.sum()**2 / (1 / counts[averaged]).sum()
+    return np.append(counts, count_of_mean)
 
 
 def _ranks(groups: Sequence[RunGroup]) -> tuple[InitRank, ...]:
@@ -297,14 +353,14 @@ def _ranks(groups: Sequence[RunGroup]) -> tuple[InitRank, ...]:
     """
     if len(groups) < 2:
         return ()
-    means = np.stack([group.values["auroc"][1:, :, -1].mean(axis=1) for group in groups])  # (M, B)
+    means = np.stack([group.mean_aurocs[1:].mean(axis=1) for group in groups])  # (M, B)
     means = means[:, np.isfinite(means).all(axis=0)]
     if not means.size:
         return ()
     is_best = means == means.max(axis=0)
-    firsts = (is_best / is_best.sum(axis=0)).mean(axis=1)
+    shares_first = (is_best / is_best.sum(axis=0)).mean(axis=1)
     ranks = []
-    for group, mean, share_first in zip(groups, means, firsts):
+    for group, mean, share_first in zip(groups, means, shares_first):
         better, equal = (means > mean).sum(axis=0), (means == mean).sum(axis=0)
         rank = better + (equal + 1) / 2
         interval = _pair(np.quantile(rank, (0.025, 0.975), method="inverted_cdf"))
@@ -314,21 +370,25 @@ def _ranks(groups: Sequence[RunGroup]) -> tuple[InitRank, ...]:
 
 def _estimates(group: RunGroup, metric: str) -> list[Estimate]:
     """A metric of each label, then of the mean over labels."""
-    inference = infer_runs(group.values[metric], bounds=METRICS[metric].bounds)
+    of_runs = group.metric_values[metric]
+    inference = infer_runs(of_runs, bounds=METRICS[metric].bounds)
     intervals = inference.ci
     if METRICS[metric].is_share:
-        intervals = score_interval(inference.value, inference.normal_se**2, group.trials[metric])
+        intervals = score_interval(inference.value, inference.normal_se**2,
+                                   group.largest_counts[metric])
     if not METRICS[metric].has_interval:
         intervals = np.full_like(inference.ci, np.nan)
     sd_between_runs = None
     if len(group.models) > 1:
-        sd_between_runs = group.values[metric][0].std(axis=0, ddof=1)
+        sd_between_runs = of_runs[0].std(axis=0, ddof=1)
     estimates = []
     for column, value in enumerate(inference.value):
         estimates.append(Estimate(
-            float(value), _pair(intervals[column]), float(inference.se[column]),
-            float(nanmean(inference.replicates[:, column], axis=0)), float(inference.sd[column]),
-            _entry(sd_between_runs, column)))
+            value=float(value), interval=_pair(intervals[column]),
+            standard_error=float(inference.se[column]),
+            mean_over_replicates=float(nanmean(inference.replicates[:, column], axis=0)),
+            sd_over_replicates=float(inference.sd[column]),
+            sd_between_runs=_entry(sd_between_runs, column)))
     return estimates
 
 
@@ -351,30 +411,38 @@ def _init_scores(group: RunGroup, corpus: str, labels: Sequence[str],
         if paper_auroc:
             paper_mean = {"auroc": paper_auroc["mean"]}
 
-    per_label: list[dict[str, Estimate]] = [{} for _ in labels]
+    metrics_of_label: dict[str, dict[str, Estimate]] = {label: {} for label in labels}
     mean = {}
-    for metric, values in group.values.items():
-        *of_labels, of_mean = _estimates(group, metric)
-        for metrics, estimate in zip(per_label, of_labels):
-            metrics[metric] = estimate
-        pooled = np.where(group.of_mean[metric], values[1:, :, :-1], np.nan).ravel()
+    for metric, of_runs in group.metric_values.items():
+        *estimates, estimate_of_mean = _estimates(group, metric)
+        for label, estimate in zip(labels, estimates):
+            metrics_of_label[label][metric] = estimate
+        pooled = np.where(group.is_averaged[metric], of_runs[1:, :, :-1], np.nan).ravel()
         mean[metric] = replace(
-            of_mean, sd_over_replicates_and_labels=float(sd_and_ci(pooled)[0]),
+            estimate_of_mean, sd_over_replicates_and_labels=float(sd_and_ci(pooled)[0]),
             paper=_paper(paper_mean.get(metric)))
 
-    undefined = np.isnan(group.values["auroc"][1:, 0]).sum(axis=0)
+    undefined = np.isnan(group.metric_values["auroc"][1:, 0]).sum(axis=0)
     label_scores = {}
-    for column, (label, metrics) in enumerate(zip(labels, per_label)):
+    for column, label in enumerate(labels):
+        metrics = metrics_of_label[label]
         metrics["auroc"] = replace(metrics["auroc"], paper=_paper(paper_auroc.get(label)))
-        counts = {}
-        for name in ("threshold", "tp", "fp", "tn", "fn"):
-            of_runs = [getattr(point, name)[column] for point in group.points]
-            counts[name] = float(np.mean(of_runs))
-        label_scores[label] = LabelScores(metrics, undefined_replicates=int(undefined[column]),
-                                          **counts)
-    areas = group.values["auroc"][0, :, -1]
-    runs = [_run_info(m, float(area)) for m, area in zip(group.models, areas)]
+        label_scores[label] = LabelScores(
+            metrics, undefined_replicates=int(undefined[column]),
+            **_mean_counts(group.points, column))
+    runs = []
+    for m, area in zip(group.models, group.mean_aurocs[0]):
+        runs.append(_run_info(m, float(area)))
     return InitScores(group.name, init, label_scores, mean, tuple(runs))
+
+
+def _mean_counts(points: Sequence[OperatingPoint], column: int) -> dict[str, float]:
+    """One label's threshold and 2 x 2 table, the means over runs."""
+    means = {}
+    for name in ("threshold", "tp", "fp", "tn", "fn"):
+        of_runs = [getattr(point, name)[column] for point in points]
+        means[name] = float(np.mean(of_runs))
+    return means
 
 
 def _paper(numbers: list | None) -> tuple[float, float] | None:
@@ -393,68 +461,75 @@ def _comparison(a: RunGroup, b: RunGroup, labels: Sequence[str],
                 not_tested: dict[str, list[str | None]], alternative: Alternative,
                 margin: float | None) -> Comparison:
     """Differences a - b of every metric with p-values, and DeLong's beside them for single runs."""
+    runs = len(a.models), len(b.models)
     by_metric = {}
     for metric, reasons in not_tested.items():
-        inference = infer_runs(a.values[metric], b.values[metric], alternative,
+        inference = infer_runs(a.metric_values[metric], b.metric_values[metric], alternative,
                                METRICS[metric].bounds)
         if not METRICS[metric].has_interval:
             inference = replace(inference, ci=np.full_like(inference.ci, np.nan))
-        margin_tests = None
+        tests = _tests(inference, reasons, a.rarer_units, has_floor=alternative != "paper")
         if margin is not None and metric == "auroc":
-            with np.errstate(divide="ignore"):
-                margin_tests = inference.test_margin(margin, a.rarer_units)
-        *of_labels, of_mean = _tests(inference, reasons, margin_tests,
-                                     has_floor=alternative != "paper")
-        tests = []
-        for test, units in zip((*of_labels, of_mean), a.rarer_units):
-            tests.append(replace(test, rarer_units=float(units)))
-        *of_labels, of_mean = tests
-        by_metric[metric] = Comparison(
-            a.name, b.name, (len(a.models), len(b.models)), dict(zip(labels, of_labels)), of_mean,
-            replicates=inference.replicates)
+            tests = _with_margin(tests, inference, margin, a.rarer_units)
+        *label_tests, mean_test = tests
+        by_metric[metric] = Comparison(a.name, b.name, runs, dict(zip(labels, label_tests)),
+                                       mean_test, replicates=inference.replicates)
     primary = by_metric.pop("auroc")
-    if primary.runs == (1, 1):
-        (one,), (other,) = a.models, b.models
-        for column, (label, test) in enumerate(primary.labels.items()):
-            delong = delong_test(one.y_true[:, column], one.y_score[:, column],
-                                 other.y_score[:, column])
-            primary.labels[label] = replace(test, delong_p=delong.p_value,
-                                            delong_interval=delong.ci)
+    if runs == (1, 1):
+        _add_delong(primary.labels, a.models[0], b.models[0])
     return replace(primary, further=by_metric)
 
 
-def _tests(inference: RunsInference, reasons: Sequence[str | None],
-           margin_tests: MarginTests | None, *, has_floor: bool) -> list[Test]:
+def _tests(inference: RunsInference, reasons: Sequence[str | None], rarer_units: np.ndarray, *,
+           has_floor: bool) -> list[Test]:
     """The tests of a difference (L + 1,), NaN where there is a reason not to test it."""
     is_tested = _is_none(reasons)
     p_value = np.where(is_tested, inference.p_value, np.nan)
     floor_one_sided = np.zeros(len(reasons))
-    if inference.share_of_runs is None:  # from the replicates: see `p_values`
+    if inference.is_about_these_models:  # p is from the replicates: see `p_values`
         defined = (~np.isnan(inference.replicates)).sum(axis=0)
         floor_one_sided = np.where(is_tested, 1 / (defined + 1), 0)
     floor = np.zeros(len(reasons))
     if has_floor:
         floor = 2 * floor_one_sided
-    p_noninferior = p_noninferior_b = p_equivalent = interval_90 = None
-    if margin_tests is not None:
-        p_noninferior = np.where(is_tested, margin_tests.p_not_worse_a, np.nan)
-        p_noninferior_b = np.where(is_tested, margin_tests.p_not_worse_b, np.nan)
-        p_equivalent = np.where(is_tested, margin_tests.p_equivalent, np.nan)
-        interval_90 = margin_tests.interval
     tests = []
     for column, reason in enumerate(reasons):
-        mean = nanmean(inference.replicates[:, column], axis=0)
-        of_interval_90 = None
-        if interval_90 is not None:
-            of_interval_90 = _pair(interval_90[column])
         tests.append(Test(
-            float(inference.value[column]), _pair(inference.ci[column]),
-            float(inference.se[column]), float(mean), float(inference.sd[column]),
-            float(p_value[column]), float(floor[column]), reason,
-            _entry(inference.share_of_runs, column), _entry(p_noninferior, column),
-            _entry(p_noninferior_b, column), _entry(p_equivalent, column),
-            float(floor_one_sided[column]), of_interval_90))
+            difference=float(inference.value[column]), interval=_pair(inference.ci[column]),
+            standard_error=float(inference.se[column]),
+            mean_over_replicates=float(nanmean(inference.replicates[:, column], axis=0)),
+            sd_over_replicates=float(inference.sd[column]),
+            p_value=float(p_value[column]), p_floor=float(floor[column]), reason=reason,
+            share_of_runs=_entry(inference.share_of_runs, column),
+            p_floor_one_sided=float(floor_one_sided[column]),
+            rarer_units=float(rarer_units[column])))
     return tests
+
+
+def _with_margin(tests: Sequence[Test], inference: RunsInference, margin: float,
+                 rarer_units: np.ndarray) -> list[Test]:
+    """The tests with those of non-inferiority and equivalence beside them."""
+    with np.errstate(divide="ignore"):
+        by_margin = inference.test_margin(margin, rarer_units)
+    result = []
+    for column, test in enumerate(tests):
+        p_not_worse_a = p_not_worse_b = p_equivalent = np.nan
+        if test.reason is None:
+            p_not_worse_a = float(by_margin.p_not_worse_a[column])
+            p_not_worse_b = float(by_margin.p_not_worse_b[column])
+            p_equivalent = float(by_margin.p_equivalent[column])
+        result.append(replace(test, p_noninferior=p_not_worse_a, p_noninferior_b=p_not_worse_b,
+                              p_equivalent=p_equivalent,
+                              interval_90=_pair(by_margin.interval[column])))
+    return result
+
+
+def _add_delong(tests: dict[str, Test], one: Predictions, other: Predictions) -> None:
+    """Put DeLong's p and interval into the tests of the labels, which are in their order."""
+    for column, (label, test) in enumerate(tests.items()):
+        delong = delong_test(one.y_true[:, column], one.y_score[:, column],
+                             other.y_score[:, column])
+        tests[label] = replace(test, delong_p=delong.p_value, delong_interval=delong.ci)
 
 
 def _entry(values: np.ndarray | None, column: int) -> float | None:
@@ -472,28 +547,30 @@ def adjust(studies: Sequence[Study], family: Literal["comparison", "report"],
     family of one, as the authors' code does.
     """
     comparisons: list[Comparison] = []
-    metrics: dict[str, None] = {}  # in order
+    further_metrics: dict[str, None] = {}  # in order
     for s in studies:
         comparisons += s.comparisons
-        metrics |= dict.fromkeys(s.metrics)
-    adjusted: list[dict[str, Comparison]] = [{} for _ in comparisons]
-    for metric in metrics:
+        further_metrics |= dict.fromkeys(s.metrics)
+    further_metrics.pop("auroc", None)
+
+    primary = _adjust_metric(comparisons, family, method)
+    further: list[dict[str, Comparison]] = [{} for _ in comparisons]
+    for metric in further_metrics:
         in_metric = {}  # by the comparison's number
         for number, c in enumerate(comparisons):
-            if metric == "auroc":
-                in_metric[number] = c
-            elif metric in c.further:
+            if metric in c.further:
                 in_metric[number] = c.further[metric]
-        for number, c in zip(in_metric, _adjust_metric(list(in_metric.values()), family, method)):
-            adjusted[number][metric] = c
+        adjusted = _adjust_metric(list(in_metric.values()), family, method)
+        for number, c in zip(in_metric, adjusted):
+            further[number][metric] = c
 
-    result, number = [], 0
+    result = []
+    first = 0
     for s in studies:
         own = []
-        for _ in s.comparisons:
-            primary = adjusted[number].pop("auroc")
-            own.append(replace(primary, further=adjusted[number]))
-            number += 1
+        for number in range(first, first + len(s.comparisons)):
+            own.append(replace(primary[number], further=further[number]))
+        first += len(s.comparisons)
         result.append(replace(s, comparisons=tuple(own)))
     return result
 
@@ -506,22 +583,24 @@ def _adjust_metric(comparisons: Sequence[Comparison], family: str,
         mean_tests.append(c.mean)
         mean_replicates.append(_replicates(c, method, -1))
     means = _adjust_family(mean_tests, mean_replicates, method)
+
     families = [[c] for c in comparisons]
     if family == "report":
         families = [list(comparisons)]
-    labels: list[dict[str, Test]] = []
+    labels_of_comparisons: list[dict[str, Test]] = []
     for members in families:
-        tests, replicates = [], []
+        label_tests, label_replicates = [], []
         for c in members:
             for column, test in enumerate(c.labels.values()):
-                tests.append(test)
-                replicates.append(_replicates(c, method, column))
-        adjusted = iter(_adjust_family(tests, replicates, method))
+                label_tests.append(test)
+                label_replicates.append(_replicates(c, method, column))
+        adjusted = iter(_adjust_family(label_tests, label_replicates, method))
         for c in members:
-            labels.append({label: next(adjusted) for label in c.labels})
+            labels_of_comparisons.append(dict(zip(c.labels, adjusted)))
+
     result = []
-    for c, mean, of_labels in zip(comparisons, means, labels):
-        result.append(replace(c, mean=mean, labels=of_labels, replicates=None))
+    for c, mean, labels in zip(comparisons, means, labels_of_comparisons):
+        result.append(replace(c, mean=mean, labels=labels, replicates=None))
     return result
 
 
@@ -535,15 +614,15 @@ def _replicates(comparison: Comparison, method: str, column: int) -> np.ndarray 
     return comparison.replicates[:, column]
 
 
-def _adjust_family(tests: Sequence[Test], replicates: Sequence, method: str) -> list[Test]:
-    """One family's tests, adjusted."""
+def _adjust_family(tests: Sequence[Test], replicates: Sequence[Any], method: str) -> list[Test]:
+    """One family's tests, adjusted; `replicates` are of each (B,), or None where not needed."""
     if not tests:
         return []
-    p = [test.p_value for test in tests]
+    p_values = [test.p_value for test in tests]
     if method == "none":
         return [replace(test, p_adjusted=test.p_value, family_size=1) for test in tests]
     if method == "bh":
-        adjusted = benjamini_hochberg(p)
+        adjusted = benjamini_hochberg(p_values)
     else:
         statistics, units = [], []
         for test in tests:
@@ -552,7 +631,7 @@ def _adjust_family(tests: Sequence[Test], replicates: Sequence, method: str) -> 
                 units.append(test.rarer_units)
             else:
                 units.append(np.inf)
-        adjusted = max_t(p, statistics, np.stack(replicates, axis=1), units)
+        adjusted = max_t(p_values, statistics, np.stack(replicates, axis=1), units)
     size = int((~np.isnan(adjusted)).sum())
     result = []
     for test, p_adjusted in zip(tests, adjusted):

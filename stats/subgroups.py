@@ -80,62 +80,78 @@ def subgroups(models: Sequence[Predictions], columns: dict[str, np.ndarray],
     patients = patients_of(models)
     draw = partial(bootstrap_models, metrics=METRICS, groups=patients, n_resamples=n_resamples,
                    seed=seed, threads=threads, thresholds=[_thresholds(m) for m in models])
-    groups, gaps, interactions, too_small = [], [], [], []
-    for attribute, values in columns.items():
-        names = sorted(set(values.tolist()) - {""})
+    groups: list[GroupScores] = []
+    gaps: list[Gap] = []
+    interactions: list[Interaction] = []
+    too_small: list[str] = []
+    for attribute, group_of_image in columns.items():
+        names = _group_names(group_of_image)
         if len(names) > MAX_GROUPS:
             raise ValueError(f"--subgroups {attribute}: expected at most {MAX_GROUPS} groups, "
                              f"found {len(names)}: {', '.join(names[:3])}, ...")
         if not names:
             too_small.append(f"{attribute}: not known")
-        kept, averaged, left_out = _choose(models[0], patients, values, labels, min_count)
-        too_small += [f"{attribute} {words}" for words in left_out]
-        for name in kept:
-            inside = values == name
-            outside = ~inside & (values != "")
-            sides = _score(models, inside, outside, averaged, min_count, draw)
+        chosen = _choose_groups(models[0], patients, group_of_image, labels, min_count)
+        for words in chosen.left_out:
+            too_small.append(f"{attribute} {words}")
+        are_two = len(names) == 2 and chosen.names == names
+        for name in chosen.names:
+            inside = group_of_image == name
+            outside = ~inside & (group_of_image != "")
+            sides = _score(models, inside, outside, chosen.is_averaged, min_count, draw)
             groups.append(_group_scores(attribute, name, inside, patients, sides))
-            if kept == names and len(names) == 2 and name == names[1]:
+            if are_two and name == names[1]:
                 continue  # its gap is the first's
             rest = "all others"
-            if kept == names and len(names) == 2:
+            if are_two:
                 rest = names[1]
-            for model, metrics in sides.inside.items():
-                for metric, values_inside in metrics.items():
-                    gap = values_inside - sides.outside[model][metric]
-                    gaps.append(Gap(attribute, model, metric, name, rest, _test(gap)))
-            for a, b in itertools.combinations(sides.inside, 2):
-                gap_a = sides.inside[a]["auroc"] - sides.outside[a]["auroc"]
-                gap_b = sides.inside[b]["auroc"] - sides.outside[b]["auroc"]
-                interactions.append(Interaction(attribute, name, a, b, _test(gap_a, gap_b)))
+            gaps += _gaps(attribute, name, rest, sides)
+            interactions += _interactions(attribute, name, sides)
     gaps = _adjust(gaps, ("model", "metric"))
     interactions = _adjust(interactions, ("a", "b"))
     return Subgroups(tuple(groups), tuple(gaps), tuple(interactions), tuple(too_small))
 
 
-def _choose(first: Predictions, patients: np.ndarray | None, values: np.ndarray,
-            labels: Sequence[str], min_count: int) -> tuple[list[str], np.ndarray, list[str]]:
-    """The groups that are large enough; the labels (L,) of their means; the others, in words."""
-    wanted = np.isin(first.labels, labels)
-    averaged, kept, left_out = wanted, [], []
-    for name in sorted(set(values.tolist()) - {""}):
-        inside = values == name
-        has_enough = wanted.copy()
-        for side in (inside, ~inside & (values != "")):
+def _group_names(group_of_image: np.ndarray) -> list[str]:
+    """The groups that there are; "" is no group."""
+    return sorted(set(group_of_image.tolist()) - {""})
+
+
+@dataclass(frozen=True)
+class _ChosenGroups:
+    """Which groups of an attribute are compared."""
+
+    names: list[str]
+    is_averaged: np.ndarray  # (L,), the labels of their means
+    left_out: list[str]  # the other groups and why, in words
+
+
+def _choose_groups(first: Predictions, patients: np.ndarray | None, group_of_image: np.ndarray,
+                   labels: Sequence[str], min_count: int) -> _ChosenGroups:
+    """The groups in which, and outside of which, enough labels have enough of both classes."""
+    is_wanted = np.isin(first.labels, labels)
+    is_averaged = is_wanted
+    kept: list[str] = []
+    left_out: list[str] = []
+    for name in _group_names(group_of_image):
+        inside = group_of_image == name
+        outside = ~inside & (group_of_image != "")
+        has_enough = is_wanted.copy()
+        for side in (inside, outside):
             counts = count_units(np.where(side[:, None], first.y_true, np.nan), patients)
             has_enough &= (counts >= min_count).all(axis=0)
-        if 2 * has_enough.sum() >= wanted.sum() and has_enough.any():
+        if 2 * has_enough.sum() >= is_wanted.sum() and has_enough.any():
             kept.append(name)
-            averaged = averaged & has_enough
+            is_averaged = is_averaged & has_enough
         else:
             left_out.append(
                 f"{name}: {inside.sum():,} radiographs; {min_count} positives and negatives, in "
-                f"the group and outside of it, have {has_enough.sum()} of {wanted.sum()} labels")
-    if kept and not averaged.any():
+                f"the group and outside of it, have {has_enough.sum()} of {is_wanted.sum()} labels")
+    if kept and not is_averaged.any():
         left_out.append(f"{', '.join(kept)}: no label has {min_count} positives and negatives in "
                         "each of them")
         kept = []
-    return kept, averaged, left_out
+    return _ChosenGroups(kept, is_averaged, left_out)
 
 
 def _thresholds(model: Predictions) -> np.ndarray:
@@ -145,58 +161,103 @@ def _thresholds(model: Predictions) -> np.ndarray:
     return np.where(np.isnan(validation), youden(model.y_true, model.y_score), validation)
 
 
+# By the init's name and metric, (B + 1, K, 1): on the test set and in the replicates, for each of K
+# runs, the mean over labels
+_RunMeans = dict[str, dict[str, np.ndarray]]
+
+
 @dataclass(frozen=True)
 class _Sides:
-    """A group and the others: by the init's name and metric, means over `labels`.
+    """A group and the others, scored.
 
-    (B + 1, K, 1) arrays: on the test set and in the replicates, for each of K runs. `trials` are
-    the most of `stats.intervals.score_interval` inside.
+    labels : of the means
+    largest_counts : by metric, what `stats.intervals.largest_count` gives inside
     """
 
     labels: tuple[str, ...]
-    inside: dict[str, dict[str, np.ndarray]]
-    outside: dict[str, dict[str, np.ndarray]]
-    trials: dict[str, float]
+    inside: _RunMeans
+    outside: _RunMeans
+    largest_counts: dict[str, float]
 
 
 def _score(models: Sequence[Predictions], inside: np.ndarray, outside: np.ndarray,
-           averaged: np.ndarray, min_count: int,
+           is_averaged: np.ndarray, min_count: int,
            draw: Callable[..., list[Bootstrap]]) -> _Sides:
-    """Means over the labels `averaged` (L,), inside and outside of a group."""
-    y_true, have = models[0].y_true, models[0].labels
+    """Means over the labels `is_averaged` (L,), inside and outside of a group."""
+    y_true, labels = models[0].y_true, models[0].labels
     scores = [m.y_score for m in models]
     drawn_inside = draw(np.where(inside[:, None], y_true, np.nan), scores)
     drawn_outside = draw(np.where(outside[:, None], y_true, np.nan), scores)
-    classes = np.minimum(drawn_inside[0].classes, drawn_outside[0].classes)  # (2, L)
-    scored = tuple(np.array(have)[averaged].tolist())
-    trials = {}
+    largest_counts = {}
     for metric in METRICS:
-        of_models = []
-        for bootstrap in drawn_inside:
-            positives, negatives = bootstrap.classes
-            of_models.append(largest_count(metric, positives, negatives, bootstrap.value[metric]))
-        of_labels = np.min(of_models, axis=0)
-        trials[metric] = len(scored)**2 / (1 / of_labels[averaged]).sum()  # as if independent
-    no_finding = None  # its column, where enough are sick
-    if "No finding" in have and classes[1, have.index("No finding")] >= min_count:
-        no_finding = have.index("No finding")
-        trials[SICK_CALLED_HEALTHY] = drawn_inside[0].classes[1, no_finding]
-    sides = []
-    for drawn in (drawn_inside, drawn_outside):
-        runs: dict[str, dict[str, list]] = {}
-        for m, bootstrap in zip(models, drawn):
-            metrics = runs.setdefault(m.meta["name"], {})
-            for metric in METRICS:
-                values = np.vstack([bootstrap.value[metric], bootstrap.values[metric]])
-                metrics.setdefault(metric, []).append(values[:, averaged].mean(axis=-1))
-            if no_finding is not None:  # `values` has the specificity
-                metrics.setdefault(SICK_CALLED_HEALTHY, []).append(1 - values[:, no_finding])
-        stacked: dict[str, dict[str, np.ndarray]] = {}
-        for name, metrics in runs.items():
-            stacked[name] = {metric: np.stack(columns, axis=-1)[..., None]
-                             for metric, columns in metrics.items()}
-        sides.append(stacked)
-    return _Sides(scored, sides[0], sides[1], trials)
+        largest_counts[metric] = _largest_count_of_mean(metric, drawn_inside, is_averaged)
+
+    healthy = None  # the column of "No finding", where enough are sick on both sides
+    if "No finding" in labels:
+        column = labels.index("No finding")
+        sick_inside = drawn_inside[0].classes[1, column]
+        sick_outside = drawn_outside[0].classes[1, column]
+        if min(sick_inside, sick_outside) >= min_count:
+            healthy = column
+            largest_counts[SICK_CALLED_HEALTHY] = sick_inside
+    return _Sides(tuple(np.array(labels)[is_averaged].tolist()),
+                  _run_means(models, drawn_inside, is_averaged, healthy),
+                  _run_means(models, drawn_outside, is_averaged, healthy), largest_counts)
+
+
+def _largest_count_of_mean(metric: str, drawn: Sequence[Bootstrap],
+                           is_averaged: np.ndarray) -> float:
+    """The least `largest_count` of all models, for the mean of labels as if independent."""
+    of_models = []
+    for bootstrap in drawn:
+        positives, negatives = bootstrap.classes
+        of_models.append(largest_count(metric, positives, negatives, bootstrap.value[metric]))
+    of_labels = np.min(of_models, axis=0)
+    return is_averaged.sum()**2 / (1 / of_labels[is_averaged]).sum()
+
+
+def _run_means(models: Sequence[Predictions], drawn: Sequence[Bootstrap], is_averaged: np.ndarray,
+               healthy: int | None) -> _RunMeans:
+    """Each init's runs on one side; `healthy` is the column of "No finding", None to leave out."""
+    columns: dict[str, dict[str, list[np.ndarray]]] = {}
+    for m, bootstrap in zip(models, drawn):
+        of_init = columns.setdefault(m.meta["name"], {})
+        for metric in METRICS:
+            values = np.vstack([bootstrap.value[metric], bootstrap.values[metric]])
+            of_init.setdefault(metric, []).append(values[:, is_averaged].mean(axis=-1))
+        if healthy is not None:
+            name = "specificity"
+            specificity = np.vstack([bootstrap.value[name], bootstrap.values[name]])
+            sick_called_healthy = 1 - specificity[:, healthy]
+            of_init.setdefault(SICK_CALLED_HEALTHY, []).append(sick_called_healthy)
+    means: _RunMeans = {}
+    for init, of_init in columns.items():
+        means[init] = {}
+        for metric, runs in of_init.items():
+            means[init][metric] = np.stack(runs, axis=-1)[..., None]
+    return means
+
+
+def _gaps(attribute: str, name: str, rest: str, sides: _Sides) -> list[Gap]:
+    """How each init's metrics differ between a group and the others."""
+    gaps = []
+    for init, metrics in sides.inside.items():
+        for metric, inside in metrics.items():
+            gap = inside - sides.outside[init][metric]
+            gaps.append(Gap(attribute, init, metric, name, rest, _test(gap)))
+    return gaps
+
+
+def _interactions(attribute: str, name: str, sides: _Sides) -> list[Interaction]:
+    """How each two inits' gaps in ROC-AUC differ."""
+    gap_of = {}
+    for init, metrics in sides.inside.items():
+        gap_of[init] = metrics["auroc"] - sides.outside[init]["auroc"]
+    interactions = []
+    for a, b in itertools.combinations(gap_of, 2):
+        test = _test(gap_of[a], gap_of[b])
+        interactions.append(Interaction(attribute, name, a, b, test))
+    return interactions
 
 
 def _group_scores(attribute: str, name: str, inside: np.ndarray, patients: np.ndarray | None,
@@ -206,15 +267,17 @@ def _group_scores(attribute: str, name: str, inside: np.ndarray, patients: np.nd
     for model, metrics in sides.inside.items():
         estimates[model] = {}
         for metric, values in metrics.items():
-            estimates[model][metric] = _estimate(values, sides.trials[metric])
-    n_patients = None if patients is None else len(np.unique(patients[inside]))
+            estimates[model][metric] = _estimate(values, sides.largest_counts[metric])
+    n_patients = None
+    if patients is not None:
+        n_patients = len(np.unique(patients[inside]))
     return GroupScores(attribute, name, int(inside.sum()), n_patients, sides.labels, estimates)
 
 
-def _estimate(values: np.ndarray, trials: float) -> Estimate:
-    """A metric's value and interval."""
+def _estimate(values: np.ndarray, largest: float) -> Estimate:
+    """A metric's value and interval, counted for so many trials at the most."""
     inference = infer_runs(values, bounds=(0.0, 1.0))
-    low, high = score_interval(inference.value[0], inference.normal_se[0]**2, trials).tolist()
+    low, high = score_interval(inference.value[0], inference.normal_se[0]**2, largest).tolist()
     sd_between_runs = None
     if values.shape[1] > 1:
         sd_between_runs = float(values[0, :, 0].std(ddof=1))
@@ -246,7 +309,7 @@ def _adjust(rows: Sequence, family_fields: Sequence[str]) -> list:
     """
     families: dict[tuple, list[int]] = {}
     for number, row in enumerate(rows):
-        family = tuple([getattr(row, name) for name in family_fields])
+        family = tuple(getattr(row, name) for name in family_fields)
         families.setdefault(family, []).append(number)
     adjusted = list(rows)
     for members in families.values():

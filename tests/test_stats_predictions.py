@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY
 
 from stats.predictions import Predictions, align, load_predictions, save_predictions, with_truth
 from stats.read_csv import read_csv
@@ -270,19 +269,6 @@ def test_align_refuses_what_does_not_belong_together():
         align([example("a"), example("b", patient_id=np.array(["2", "3", "1"]))])
     with pytest.raises(ValueError, match="no label in common: a has Edema; b has No finding"):
         align([example("a", labels=("Edema",)), example("b", labels=("No finding",))])
-
-
-def test_an_old_file_is_read():
-    """What version 1.0 wrote, with its name for images drawn by a program."""
-    old = REPOSITORY / "tests" / "fixtures" / "run-v1" / "predictions.npz"
-    with np.load(old, allow_pickle=False) as file:
-        raw = {name: file[name] for name in file.files}
-    assert "rehearsal" in json.loads(str(raw["meta"]))
-    found = load_predictions(old)
-    assert found.meta["synthetic"] is False and "rehearsal" not in found.meta
-    assert found.labels == raw["labels"].tolist() and found.meta["corpus"] == "phantom"
-    np.testing.assert_array_equal(found.y_score, raw["y_score"])
-    np.testing.assert_array_equal(found.image_id, raw["image_id"])
 
 
 def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
