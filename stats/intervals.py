@@ -21,14 +21,27 @@ def t_test(t: npt.ArrayLike, df: npt.ArrayLike) -> np.ndarray:
     """Two-sided p-values: the chance that |T| is at least |t|, of arrays that broadcast.
 
     With T = sqrt(df) tan(x) the density is proportional to cos(x)^(df - 1), which is smooth and
-    integrated by Gauss and Legendre's rule; from df = 1e6 on the normal distribution is taken.
+    integrated by Gauss and Legendre's rule; from df = 1e6 on the normal distribution is taken, and
+    below df = 1 `_tail` of what is then infinite at the end.
     """
     t, df = np.broadcast_arrays(np.abs(np.asarray(t, float)), np.asarray(df, float))
-    few = np.where(df < 1e6, df, 1.0)
+    few = np.where((df >= 1) & (df < 1e6), df, 1.0)
     end = np.arctan(t / np.sqrt(few))
     powers = np.cos((_NODES + 1) / 2 * end[..., None]) ** (few[..., None] - 1)
     p = np.where(df < 1e6, 1 - _scale(few) * end * (powers @ _WEIGHTS), _ERFC(t / math.sqrt(2)))
+    p = np.where(df < 1, _tail(t, np.minimum(df, 1.0)), p)
     return np.where(np.isnan(t + df), np.nan, np.clip(p, 0, 1))[()]
+
+
+def _tail(t: np.ndarray, df: np.ndarray) -> np.ndarray:
+    """`t_test` for df up to 1, from the other end: v = pi / 2 - x, and w = v^df.
+
+    sin(v)^(df - 1) dv is (sin(v) / v)^(df - 1) dw / df, which is smooth where v is 0.
+    """
+    end = np.arctan2(np.sqrt(df), t) ** df
+    v = ((_NODES + 1) / 2 * end[..., None]) ** (1 / df[..., None])
+    powers = np.sinc(v / np.pi) ** (df[..., None] - 1)
+    return _scale(df) / df * end * (powers @ _WEIGHTS)
 
 
 def _scale(df: np.ndarray) -> np.ndarray:

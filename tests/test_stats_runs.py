@@ -11,13 +11,14 @@ from stats.intervals import mixed_half_width, mixed_p_value, t_quantile, t_test
 from stats.runs import infer_runs
 
 
-@pytest.mark.parametrize("df", [1, 1.7, 2, 4, 7.3, 30, 1000, 1e5, 1e7])
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("df", [0.5, 0.8, 0.99, 1, 1.7, 2, 4, 7.3, 30, 1000, 1e5, 1e7])
 def test_student_t_equals_scipy(df):
     for t in (0, 0.1, 1, 2, 5, 12):
         assert t_test(t, df) == pytest.approx(
             2 * scipy_stats.t.sf(t, df), abs=1e-12 if df <= 1000 else 1e-7, rel=1e-8
         )
-    for level in (0.5, 0.9, 0.95, 0.99):
+    for level in (0.5, 0.9, 0.95, 0.99, 0.999):
         expected = scipy_stats.t.ppf((1 + level) / 2, df)
         assert t_quantile(level, df) == pytest.approx(expected, rel=1e-6)
 
