@@ -89,9 +89,7 @@ def _difference(s: Study, c: Comparison, label: str, metric: str, test: Test) ->
         "sd": test.sd_over_replicates, "p_floor": test.p_floor,
         "share_of_runs": test.share_of_runs, "p": test.p_value, "reason": test.reason}
     for name in ("p_noninferior", "p_noninferior_b", "p_equivalent", "delong_p"):
-        value = getattr(test, name)
-        if value is not None:
-            row[name] = value
+        row[name] = getattr(test, name)
     row["p_adjusted"], row["family_size"] = test.p_adjusted, test.family_size
     row["ci_low"], row["ci_high"] = test.interval
     runs_a, runs_b = c.runs
