@@ -72,8 +72,8 @@ def test_the_pooled_difference_is_that_of_the_studies(three):
                                               "A new hospital"]
     assert "confounded" in table.note
     rows = pooled_rows([pooled])
-    assert [row["corpus"] for row in rows] == ["one", "three", "seventeen", "pooled"]
-    assert sum(row["weight"] for row in rows[:3]) == pytest.approx(1)
+    assert [row.corpus for row in rows] == ["one", "three", "seventeen", "pooled"]
+    assert sum(row.weight for row in rows[:3]) == pytest.approx(1)
 
 
 def test_four_corpora_are_pooled_without_each_of_them(three):
@@ -139,7 +139,7 @@ def test_learning_curves_are_compared_on_the_same_resamples():
     assert [row[0] for row in tables[0].rows] == ["100", "1,000", "10,000"]
     assert "DINOv2: " in tables[1].rows[0][-1]
     rows = size_rows([result])
-    assert len(rows) == 6 + 3 and {row["b"] for row in rows} == {"", "dinov2"}
+    assert len(rows) == 6 + 3 and {row.b for row in rows} == {"", "dinov2"}
 
 
 def test_sizes_are_an_axis_only_where_they_were_asked_for():

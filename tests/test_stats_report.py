@@ -17,7 +17,7 @@ from sklearn.metrics import roc_auc_score
 from stats import results
 from stats.predictions import Predictions
 from stats.report import show
-from stats.report.answers import answers, caution
+from stats.report.answers import answers, cautions
 from stats.report.formats import tex, to_latex
 from stats.report.tables import all_tables, remarks
 from stats.report.write import write_report
@@ -484,16 +484,16 @@ def test_runs_of_an_init_are_one_comparison():
     assert c.runs == (3, 3) and c.mean.p_floor == 0
     assert 0 <= c.mean.share_of_runs <= 1 and c.labels["Edema"].delong_p is None
     assert answers([found])[0].endswith("3 runs each")
-    assert not caution([replace(found, resample="patient")], PATIENT)
-    assert "about these trained models alone" in caution(studies(), SETTINGS)[0]
-    assert "leave out --resample image" in caution(studies(), SETTINGS)[-1]
+    assert not cautions([replace(found, resample="patient")], PATIENT)
+    assert "about these trained models alone" in cautions(studies(), SETTINGS)[0]
+    assert "leave out --resample image" in cautions(studies(), SETTINGS)[-1]
     large = []
     for s in studies(resample="patient"):
         test = replace(s.comparisons[0].mean, family_size=30, p_floor=0.01)
         comparisons = [replace(c, labels={"x": test}) for c in s.comparisons]
         large.append(replace(s, comparisons=tuple(comparisons)))
-    assert "too few for a single label" in caution(large, PATIENT)[-1]
-    assert "too few" not in caution(large, PATIENT | {"adjust": "max-t"})[-1]  # not m times p
+    assert "too few for a single label" in cautions(large, PATIENT)[-1]
+    assert "too few" not in cautions(large, PATIENT | {"adjust": "max-t"})[-1]  # not m times p
     runs = next(t for t in all_tables([found], SETTINGS) if "training runs" in t.title)
     assert runs.rows[0][1:] == [
         "3",

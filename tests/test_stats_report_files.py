@@ -14,7 +14,7 @@ from browser import CHROMIUM, run_page
 from test_stats_report import PATIENT, SETTINGS, models, studies, with_mean, with_subgroups
 
 from stats import results
-from stats.report.answers import answers, caution, console
+from stats.report.answers import answers, cautions, console
 from stats.report.formats import to_json
 from stats.report.tables import all_tables, remarks
 from stats.report.write import write_report
@@ -238,7 +238,7 @@ def test_what_was_seen_replaced_or_left_out_is_said():
     s = replace(s, seen={"mimic": "pretrained on MIMIC-CXR"}, missing_images=3,
                 truth={"file": "truth.csv", "sha256": "ab", "images": 100, "of": 120},
                 excluded={"file": "bad.txt", "images": 7})
-    assert caution([s], PATIENT)[0] == (
+    assert cautions([s], PATIENT)[0] == (
         "MIMIC-CXR has seen ChestX-ray14 before, so this is no fair test of it: pretrained on "
         "MIMIC-CXR")
     lines = remarks(s, SETTINGS)

@@ -1,7 +1,7 @@
 """The answers over corpora and over sizes in words, tables and CSV rows."""
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 from stats.across import InitPair, PooledComparison, SizeStudy
 from stats.learning_curves import ImagesAt
@@ -12,36 +12,41 @@ from stats.report.tables import Table
 def pooled_sentence(pooled: PooledComparison) -> str:
     """The pooled difference of a pair, and where that of a new hospital would lie."""
     result = pooled.pooled
-    labels = "the labels that all share" if pooled.same_labels else "each corpus's own labels"
-    fewest = min(min(one.runs) for one in pooled.corpora)
+    labels = "each corpus's own labels"
+    if pooled.same_labels:
+        labels = "the labels that all share"
+    fewest = min(min(corpus.runs) for corpus in pooled.corpora)
     runs = f"{fewest} or more runs each"
     if fewest == 1:
         runs = "single runs among them, so that it is about trained models"
     p = show.p(result.p_value, equals="= ")
-    return (f"{show.model(pooled.a)} − {show.model(pooled.b)} over {len(pooled.corpora)} corpora, "
-            f"mean ROC-AUC over {labels}: {show.number(result.estimate, sign='+')} points (95 % CI "
+    return (f"{show.pair(pooled)} over {len(pooled.corpora)} corpora, "
+            f"mean ROC-AUC over {labels}: {show.points(result.estimate)} points (95 % CI "
             f"{show.interval(result.interval)}), p {p}; a new hospital: "
             f"{show.interval(result.prediction_interval)}; {runs}")
 
 
 def pooled_tables(pooled: Sequence[PooledComparison]) -> list[Table]:
     """One table per pair: its corpora, the pooled row, and what it is without each corpus."""
-    return [_pooled_table(one) for one in pooled]
+    return [_pooled_table(comparison) for comparison in pooled]
 
 
 def _pooled_table(pooled: PooledComparison) -> Table:
     result = pooled.pooled
     rows = []
-    for number, one in enumerate(pooled.corpora):
+    for number, corpus in enumerate(pooled.corpora):
         without = "–"
         if pooled.without:
-            rest = pooled.without[number]
-            without = f"{show.number(rest.estimate, sign='+')} ({show.interval(rest.interval)})"
-        size = f"{one.images_train:,}" if one.images_train else "–"
-        rows.append([one.title, size, str(len(one.labels)), show.difference(one.test),
-                     f"{100 * result.weights[number]:.0f}", without])
-    rows.append(["Pooled", "", "", f"{show.number(result.estimate, sign='+')} "
-                 f"({show.interval(result.interval)})", "100", ""])
+            others = pooled.without[number]
+            without = show.points_with_interval(others.estimate, others.interval)
+        images = "–"
+        if corpus.images_train:
+            images = f"{corpus.images_train:,}"
+        weight = f"{100 * result.weights[number]:.0f}"
+        rows.append([corpus.title, images, str(len(corpus.labels)), show.difference(corpus.test),
+                     weight, without])
+    in_all = show.points_with_interval(result.estimate, result.interval)
+    rows.append(["Pooled", "", "", in_all, "100", ""])
     rows.append(["A new hospital", "", "", show.interval(result.prediction_interval), "", ""])
     note = (f"Random effects with Paule and Mandel's τ and Hartung and Knapp's interval, never "
             f"narrower than that of fixed effects; Student's t with {result.degrees_of_freedom} "
@@ -50,12 +55,11 @@ def _pooled_table(pooled: PooledComparison) -> Table:
     if pooled.on_size:
         fit = pooled.on_size
         note += (f" Per tenfold of training images the difference changes by "
-                 f"{show.number(fit.slope, sign='+')} points (95 % CI "
+                 f"{show.points(fit.slope)} points (95 % CI "
                  f"{show.interval(fit.slope_interval)}, p {show.p(fit.slope_p_value)}) from corpus "
                  "to corpus. Size and hospital are confounded there: a learning curve within one "
                  "corpus tells them apart.")
-    title = (f"{show.model(pooled.a)} − {show.model(pooled.b)} over {len(pooled.corpora)} corpora, "
-             "points of mean ROC-AUC")
+    title = f"{show.pair(pooled)} over {len(pooled.corpora)} corpora, points of mean ROC-AUC"
     return Table(title, ["Corpus", "Training images", "Labels", "Difference (95 % CI)",
                          "Weight, %", "Pooled without it"], rows, note)
 
@@ -67,13 +71,13 @@ def size_sentences(study: SizeStudy) -> list[str]:
 
 def _size_sentence(study: SizeStudy, pair: InitPair) -> str:
     compared = pair.compared
-    first, last = compared.differences[0], compared.differences[-1]
+    smallest, largest = compared.differences[0], compared.differences[-1]
     trend = compared.trend
     parts = [
-        f"{show.model(pair.a)} − {show.model(pair.b)} on {study.title}, mean ROC-AUC over "
-        f"{len(study.labels)} labels: {show.number(first.value, sign='+')} points at "
-        f"{first.images:,} images, {show.number(last.value, sign='+')} at {last.images:,}",
-        f"per tenfold {show.number(trend.per_tenfold, sign='+')} (95 % CI "
+        f"{show.pair(pair)} on {study.title}, mean ROC-AUC over "
+        f"{len(study.labels)} labels: {show.points(smallest.value)} points at "
+        f"{smallest.images:,} images, {show.points(largest.value)} at {largest.images:,}",
+        f"per tenfold {show.points(trend.per_tenfold)} (95 % CI "
         f"{show.interval(trend.interval)}), p {show.p(trend.p_value, equals='= ')}",
         _crossing(pair)]
     if not compared.is_about_runs:
@@ -101,13 +105,13 @@ def _range(read: ImagesAt) -> str:
     if read.interval is None:
         return "–"
     lower, upper = read.interval
-    if lower is None and upper is None:
-        return "any size"
-    if lower is None and upper is not None:
+    if lower is not None and upper is not None:
+        return f"{_count(lower)} to {_count(upper)}"
+    if upper is not None:
         return f"{_count(upper)} or fewer"
-    if upper is None and lower is not None:
+    if lower is not None:
         return f"{_count(lower)} or more"
-    return f"{_count(lower or 0)} to {_count(upper or 0)}"
+    return "any size"
 
 
 def _count(images: float) -> str:
@@ -119,23 +123,24 @@ def size_tables(study: SizeStudy) -> list[Table]:
     """The curves, and for each pair the difference at each size and the images needed."""
     sizes = sorted({point.images for point in study.points})
     names = list(dict.fromkeys(point.init for point in study.points))
+    header = ["Training images", *map(show.model, names)]
     rows = []
     for size in sizes:
         row = [f"{size:,}"]
         for name in names:
-            row.append(_cell(study, name, size))
+            row.append(_point_cell(study, name, size))
         rows.append(row)
-    tables = [Table(f"Mean ROC-AUC by training images, {study.title}, %",
-                    ["Training images", *(show.model(name) for name in names)], rows,
-                    f"Mean over {len(study.labels)} labels, the same at every size: "
-                    f"{', '.join(study.labels)}. In brackets the 95 % CI over test "
-                    f"{study.resample}s, and over runs where there are several.")]
+    note = (f"Mean over {len(study.labels)} labels, the same at every size: "
+            f"{', '.join(study.labels)}. In brackets the 95 % CI over test "
+            f"{study.resample}s, and over runs where there are several.")
+    tables = [Table(f"Mean ROC-AUC by training images, {study.title}, %", header, rows, note)]
     for pair in study.pairs:
         tables.append(_pair_table(study, pair))
     return tables
 
 
-def _cell(study: SizeStudy, name: str, size: int) -> str:
+def _point_cell(study: SizeStudy, name: str, size: int) -> str:
+    """An init's ROC-AUC at one size."""
     for point in study.points:
         if (point.init, point.images) == (name, size):
             return f"{show.number(point.value)} ({show.interval(point.interval)})"
@@ -143,20 +148,16 @@ def _cell(study: SizeStudy, name: str, size: int) -> str:
 
 
 def _pair_table(study: SizeStudy, pair: InitPair) -> Table:
-    needed = {one.images: one for one in pair.compared.efficiency}
+    """Two inits at each size."""
     rows = []
-    for one in pair.compared.differences:
-        words = "–"
-        if one.images in needed:
-            efficiency = needed[one.images]
-            worse = pair.b if efficiency.better == "a" else pair.a
-            images = efficiency.needed.images
-            count = "more than there are" if images is None else _count(images)
-            words = f"{show.model(worse)}: {count} ({_range(efficiency.needed)})"
-        difference = f"{show.number(one.value, sign='+')} ({show.interval(one.interval)})"
-        rows.append([f"{one.images:,}", difference, show.p(one.p_value), show.p(one.p_adjusted),
-                     f"{one.runs[0]} and {one.runs[1]}", words])
-    title = f"{show.model(pair.a)} − {show.model(pair.b)} by training images, {study.title}, points"
+    for difference in pair.compared.differences:
+        runs_a, runs_b = difference.runs
+        rows.append([
+            f"{difference.images:,}",
+            show.points_with_interval(difference.value, difference.interval),
+            show.p(difference.p_value), show.p(difference.p_adjusted), f"{runs_a} and {runs_b}",
+            _images_needed(pair, difference.images)])
+    title = f"{show.pair(pair)} by training images, {study.title}, points"
     note = ("p adjusted over the sizes by Benjamini and Hochberg; intervals are not adjusted. The "
             "last column: how many images the worse init needs for the better one's ROC-AUC at "
             "this size, interpolated between sizes. " + _size_sentence(study, pair) + ".")
@@ -164,39 +165,90 @@ def _pair_table(study: SizeStudy, pair: InitPair) -> Table:
                          "Images needed (95 % CI)"], rows, note)
 
 
-def size_rows(studies: Sequence[SizeStudy]) -> list[dict[str, Any]]:
-    """learning-curves.csv: one row per corpus, init and size, and per pair and size."""
+def _images_needed(pair: InitPair, images: int) -> str:
+    """How many images the worse init needs to be as good as the better one with so many."""
+    for efficiency in pair.compared.efficiency:
+        if efficiency.images != images:
+            continue
+        worse = pair.a
+        if efficiency.better == "a":
+            worse = pair.b
+        count = "more than there are"
+        if efficiency.needed.images is not None:
+            count = _count(efficiency.needed.images)
+        return f"{show.model(worse)}: {count} ({_range(efficiency.needed)})"
+    return "–"
+
+
+@dataclass(frozen=True)
+class SizeRow:
+    """A row of learning-curves.csv: an init at one size, or the difference of two."""
+
+    corpus: str
+    labels: int  # how many the mean is over
+    resample: str  # what was drawn: "patient" or "image"
+    a: str
+    b: str  # blank of an init by itself
+    images: int  # of the training
+    value: float  # mean ROC-AUC, or the difference a - b, from 0 to 1
+    ci_low: float  # 95 %
+    ci_high: float
+    p: float | None  # of the difference
+    p_adjusted: float | None  # over the sizes
+    runs_a: int
+    runs_b: int | None
+
+
+def size_rows(studies: Sequence[SizeStudy]) -> list[SizeRow]:
+    """The rows of learning-curves.csv."""
     rows = []
     for study in studies:
-        shared = {"corpus": study.corpus, "labels": len(study.labels), "resample": study.resample}
+        n_labels = len(study.labels)
         for point in study.points:
-            rows.append(shared | {
-                "a": point.init, "b": "", "images": point.images, "value": point.value,
-                "ci_low": point.interval[0], "ci_high": point.interval[1], "p": None,
-                "p_adjusted": None, "runs_a": point.runs, "runs_b": None})
+            low, high = point.interval
+            rows.append(SizeRow(
+                study.corpus, n_labels, study.resample, point.init, "", point.images, point.value,
+                low, high, p=None, p_adjusted=None, runs_a=point.runs, runs_b=None))
         for pair in study.pairs:
-            for one in pair.compared.differences:
-                rows.append(shared | {
-                    "a": pair.a, "b": pair.b, "images": one.images, "value": one.value,
-                    "ci_low": one.interval[0], "ci_high": one.interval[1], "p": one.p_value,
-                    "p_adjusted": one.p_adjusted, "runs_a": one.runs[0], "runs_b": one.runs[1]})
+            for difference in pair.compared.differences:
+                low, high = difference.interval
+                runs_a, runs_b = difference.runs
+                rows.append(SizeRow(
+                    study.corpus, n_labels, study.resample, pair.a, pair.b, difference.images,
+                    difference.value, low, high, difference.p_value, difference.p_adjusted,
+                    runs_a, runs_b))
     return rows
 
 
-def pooled_rows(pooled: Sequence[PooledComparison]) -> list[dict[str, Any]]:
-    """pooled.csv: one row per pair and corpus, and one whose corpus is "pooled"."""
+@dataclass(frozen=True)
+class PooledRow:
+    """A row of pooled.csv: a pair of inits on one corpus, or over all."""
+
+    a: str
+    b: str
+    corpus: str  # or "pooled"
+    images_train: int | None
+    difference: float  # a - b of mean ROC-AUC, from 0 to 1
+    standard_error: float
+    ci_low: float  # 95 %
+    ci_high: float
+    p: float | None  # of the pooled difference
+    weight: float  # in the pooled difference
+    tau: float | None  # SD between corpora, of the pooled difference
+
+
+def pooled_rows(pooled: Sequence[PooledComparison]) -> list[PooledRow]:
+    """The rows of pooled.csv: the corpora of each pair, then "pooled"."""
     rows = []
     for pair in pooled:
-        for number, one in enumerate(pair.corpora):
-            rows.append({
-                "a": pair.a, "b": pair.b, "corpus": one.corpus, "images_train": one.images_train,
-                "difference": one.test.difference, "standard_error": one.test.standard_error,
-                "ci_low": one.test.interval[0], "ci_high": one.test.interval[1], "p": None,
-                "weight": float(pair.pooled.weights[number]), "tau": None})
         result = pair.pooled
-        rows.append({
-            "a": pair.a, "b": pair.b, "corpus": "pooled", "images_train": None,
-            "difference": result.estimate, "standard_error": result.standard_error,
-            "ci_low": result.interval[0], "ci_high": result.interval[1], "p": result.p_value,
-            "weight": 1.0, "tau": result.tau})
+        for corpus, weight in zip(pair.corpora, result.weights):
+            low, high = corpus.test.interval
+            rows.append(PooledRow(
+                pair.a, pair.b, corpus.corpus, corpus.images_train, corpus.test.difference,
+                corpus.test.standard_error, low, high, p=None, weight=float(weight), tau=None))
+        low, high = result.interval
+        rows.append(PooledRow(
+            pair.a, pair.b, "pooled", None, result.estimate, result.standard_error, low, high,
+            result.p_value, weight=1.0, tau=result.tau))
     return rows

@@ -82,7 +82,10 @@ def _scored_labels(study: Study) -> list[str]:
 def box_plots(studies: Sequence[Study]) -> Figure:
     """Figure 3: the labels' ROC-AUCs of each model, a panel per study; above it the means' p."""
     boxes = max(len(study.models) for study in studies)
-    columns = min(len(studies), 3 if boxes <= 3 else 2)
+    most_columns = 2
+    if boxes <= 3:
+        most_columns = 3
+    columns = min(len(studies), most_columns)
     rows = math.ceil(len(studies) / columns)
     width = max(WIDTH / 2, columns * WIDTH / 3)
     levels = max(len(study.comparisons) for study in studies)
@@ -108,8 +111,10 @@ def _draw_boxes(panel: Axes, study: Study, name_width: int) -> None:
     """A box per model, of the ROC-AUCs of its labels."""
     areas, names = [], []
     for model in study.models:
-        areas.append([100 * model.labels[label].metrics["auroc"].value
-                      for label in _scored_labels(study)])
+        of_labels = []
+        for label in _scored_labels(study):
+            of_labels.append(100 * model.labels[label].metrics["auroc"].value)
+        areas.append(of_labels)
         names.append(textwrap.fill(shortened(show.model(model.name), 60), name_width))
     mean_mark = {"marker": "x", "markeredgecolor": "black", "markersize": 4.5}
     drawn = panel.boxplot(areas, positions=range(len(areas)), widths=0.55, patch_artist=True,
@@ -123,11 +128,11 @@ def _draw_boxes(panel: Axes, study: Study, name_width: int) -> None:
 
 def _draw_p_values(figure: Figure, panel: Axes, study: Study) -> None:
     """Per comparison a line from box to box above the panel, and its p."""
-    box_of = {model.name: number for number, model in enumerate(study.models)}
+    names = [model.name for model in study.models]
     for level, comparison in enumerate(study.comparisons):
         above = offset_copy(panel.get_xaxis_transform(), figure, y=3 + LEVEL * level,
                             units="points")  # x in data, y in points above the axes
-        ends = box_of[comparison.a], box_of[comparison.b]
+        ends = names.index(comparison.a), names.index(comparison.b)
         panel.plot(ends, [1, 1], color="black", linewidth=0.7, transform=above, clip_on=False)
         p = show.p_adjusted(comparison.mean, equals="= ")
         panel.text(sum(ends) / 2, 1.003, f"p {p}", ha="center", va="bottom", transform=above,

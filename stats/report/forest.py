@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 
 from stats.palette import look, shortened
 from stats.report import show
-from stats.report.records import MEAN
+from stats.report.answers import all_comparisons
+from stats.report.report_rows import MEAN
 from stats.results import Comparison, Estimate, Interval, Study, Test
 
 ROW = 0.17  # inches per line
@@ -48,12 +49,14 @@ def interval_plots(studies: Sequence[Study]) -> dict[str, Figure]:
     "forest" has the labels and mean of the only comparison, or the means of all, and
     "forest-<study>" the labels of each; "subgroups-<study>" goes by group, "transfer" by corpora.
     """
-    n_comparisons = sum(len(study.comparisons) for study in studies)
+    n_comparisons = len(all_comparisons(studies))
     panels: dict[str, list[Panel]] = {}
     if n_comparisons > 1:
         panels["forest"] = _mean_panels(studies)
     for study in studies:
-        name = "forest" if n_comparisons == 1 else f"forest-{study.name}"
+        name = f"forest-{study.name}"
+        if n_comparisons == 1:
+            name = "forest"
         for comparison in study.comparisons:
             panels.setdefault(name, []).append(_label_panel(study, comparison))
         by_group = _subgroup_panels(study)
@@ -61,7 +64,10 @@ def interval_plots(studies: Sequence[Study]) -> dict[str, Figure]:
             panels.setdefault(f"subgroups-{study.name}", []).extend(by_group)
     if any(study.trained_on for study in studies):
         panels["transfer"] = _transfer_panels(studies)
-    return {name: _figure(parts) for name, parts in panels.items()}
+    figures = {}
+    for name, of_figure in panels.items():
+        figures[name] = _figure(of_figure)
+    return figures
 
 
 def _mean_panels(studies: Sequence[Study]) -> list[Panel]:
@@ -121,16 +127,16 @@ def _transfer_panels(studies: Sequence[Study]) -> list[Panel]:
 
 def _test_row(name: str, test: Test) -> IntervalRow:
     """A difference, with its adjusted p or why there is none."""
-    shown = show.difference(test)
+    text = show.difference(test)
     if np.isnan(test.difference):
-        return IntervalRow(name, test.difference, test.interval, shown, GRAY, False)
+        return IntervalRow(name, test.difference, test.interval, text, GRAY, False)
     if test.reason:
-        text = f"{shown}   {test.reason}: not tested"
+        text += f"   {test.reason}: not tested"
         return IntervalRow(name, test.difference, test.interval, text, LIGHT_GRAY, False)
-    is_significant = test.p_adjusted is not None and test.p_adjusted < 0.05
-    return IntervalRow(name, test.difference, test.interval,
-                       f"{shown}   {show.p_adjusted(test)}",
-                       look(0)["color"] if is_significant else GRAY, is_significant)
+    text += f"   {show.p_adjusted(test)}"
+    if test.p_adjusted is not None and test.p_adjusted < 0.05:
+        return IntervalRow(name, test.difference, test.interval, text, look(0)["color"], True)
+    return IntervalRow(name, test.difference, test.interval, text, GRAY, False)
 
 
 def _model_rows(name: str, estimates: Mapping[str, Estimate]) -> list[IntervalRow]:
@@ -172,10 +178,13 @@ def _draw_rows(axes: Axes, rows: Sequence[IntervalRow]) -> None:
         linewidth, marker, size, weight = 1.2, "o", 4.5, "normal"
         if row.name == MEAN:
             linewidth, marker, size, weight = 2.0, "D", 6.0, "bold"
-        low, high = (100 * end for end in row.interval)
-        axes.plot([low, high], [y, y], color=row.color, linewidth=linewidth)
+        low, high = row.interval
+        axes.plot([100 * low, 100 * high], [y, y], color=row.color, linewidth=linewidth)
+        fill = "white"
+        if row.is_filled:
+            fill = row.color
         axes.plot(100 * row.value, y, marker=marker, markersize=size, color=row.color,
-                  markerfacecolor=row.color if row.is_filled else "white")
+                  markerfacecolor=fill)
         tick.set_fontweight(weight)
         axes.text(1.01, y, row.text, va="center", fontsize=tick.get_fontsize(), fontweight=weight,
                   transform=axes.get_yaxis_transform())

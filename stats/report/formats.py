@@ -1,10 +1,9 @@
-"""The same tables as Markdown, plain text, LaTeX and HTML; records as CSV, studies as JSON."""
+"""The same tables as Markdown, plain text and LaTeX; rows as CSV, studies as JSON."""
 
 import csv
-import html
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -19,20 +18,28 @@ MAX_SCRIPTSIZE = 210  # of a table in LaTeX's second smallest size
 
 def to_markdown(table: Table) -> str:
     """A GitHub table under its heading."""
-    lines = []
-    for row in (table.header, ["---"] * len(table.header), *table.rows):
-        cells = [markdown_text(cell).replace("|", "\\|") for cell in row]
-        lines.append(f"| {' | '.join(cells)} |")
+    lines = [_markdown_row(table.header), _markdown_row(["---"] * len(table.header))]
+    for row in table.rows:
+        lines.append(_markdown_row(row))
     rows = "\n".join(lines)
     return f"## {markdown_text(table.title)}\n\n{rows}\n\n{markdown_text(table.note)}".rstrip()
+
+
+def _markdown_row(cells: Sequence[str]) -> str:
+    escaped = []
+    for cell in cells:
+        escaped.append(markdown_text(cell).replace("|", "\\|"))
+    return f"| {' | '.join(escaped)} |"
 
 
 def to_markdown_page(answers: Sequence[str], sentences: Sequence[str],
                      tables: Sequence[Table]) -> str:
     """Answers in bold, sentences, then the tables, as one Markdown page."""
-    parts = [f"**{markdown_text(answer)}.**" for answer in answers]
-    parts += [markdown_text(sentence) for sentence in sentences]
-    parts += [to_markdown(table) for table in tables]
+    parts = []
+    for answer in answers:
+        parts.append(f"**{markdown_text(answer)}.**")
+    parts += map(markdown_text, sentences)
+    parts += map(to_markdown, tables)
     return "\n\n".join(parts) + "\n"
 
 
@@ -43,12 +50,14 @@ def markdown_text(text: str) -> str:
 
 def to_text(table: Table) -> str:
     """A table for the terminal: columns in line, numbers to the right."""
-    rows = [[shortened(row[0], 40), *row[1:]] for row in (table.header, *table.rows)]
+    rows = []
+    for name, *numbers in (table.header, *table.rows):
+        rows.append([shortened(name, 40), *numbers])
     widths = _column_widths(rows)
     lines = []
-    for row in rows:
-        cells = [row[0].ljust(widths[0])]
-        for cell, width in zip(row[1:], widths[1:]):
+    for name, *numbers in rows:
+        cells = [name.ljust(widths[0])]
+        for cell, width in zip(numbers, widths[1:]):
             cells.append(cell.rjust(width))
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
@@ -62,25 +71,11 @@ def _column_widths(rows: Sequence[Sequence[str]]) -> list[int]:
     return widths
 
 
-def to_html(table: Table) -> str:
-    """A section with a heading, the table, and its note."""
-    lines = [
-        f"<section><h2>{html.escape(table.title)}</h2>",
-        f"<div><table><thead>{_html_row(table.header, 'th')}</thead><tbody>"]
-    for row in table.rows:
-        lines.append(_html_row(row, "td"))
-    lines.append(f"</tbody></table></div><p>{html.escape(table.note)}</p></section>")
-    return "\n".join(lines)
-
-
-def _html_row(cells: Sequence[str], tag: str) -> str:
-    shown = [f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells]
-    return f"<tr>{''.join(shown)}</tr>"
-
-
 def to_latex(table: Table) -> str:
     """A booktabs `longtable`, on its side where it is wide."""
-    widths = [min(40, width) + 4 for width in _column_widths([table.header, *table.rows])]
+    widths = []
+    for width in _column_widths([table.header, *table.rows]):
+        widths.append(min(40, width) + 4)
     total = sum(widths)
     columns = ""
     for width in widths:
@@ -108,8 +103,8 @@ def to_latex(table: Table) -> str:
 
 
 def _latex_row(cells: Sequence[str]) -> str:
-    shown = [f"{{{tex(cell)}}}" for cell in cells]
-    return " & ".join(shown) + r" \\"
+    groups = [f"{{{tex(cell)}}}" for cell in cells]
+    return " & ".join(groups) + r" \\"
 
 
 def tex(text: str) -> str:
@@ -123,18 +118,16 @@ def tex(text: str) -> str:
     return "".join(special.get(character, character) for character in line)
 
 
-def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Their scalars under lower-case keys, at full precision; NaN is left blank."""
-    columns = []
-    for row in rows:
-        for key, value in row.items():
-            if key not in columns and key.islower() and not isinstance(value, (list, tuple)):
-                columns.append(key)
+def to_csv(rows: Sequence[Any]) -> str:
+    """Dataclasses as CSV: a column per field, at full precision; NaN and None are left blank."""
+    if not rows:
+        return "\n"
     text = io.StringIO()
-    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
+    writer = csv.writer(text, lineterminator="\n")
+    columns = [field.name for field in fields(rows[0])]
+    writer.writerow(columns)
     for row in rows:
-        writer.writerow({key: csv_cell(value) for key, value in row.items()})
+        writer.writerow([csv_cell(getattr(row, column)) for column in columns])
     return text.getvalue()
 
 
@@ -142,7 +135,9 @@ def csv_cell(value: Any) -> Any:
     """A value as a CSV cell: NaN is blank; a name that a spreadsheet would compute gets a quote."""
     if isinstance(value, str) and value.startswith(("=", "+", "-", "@")):
         return f"'{value}"
-    return None if value != value else value
+    if value != value:  # NaN
+        return None
+    return value
 
 
 def to_json(value: Any) -> str:

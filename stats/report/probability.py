@@ -2,15 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from stats.predictions import Predictions
 from stats.probability_curves import calibration_bins, decision_curve
 from stats.results import Study
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -24,49 +21,80 @@ class LabelOfRun:
     probability: np.ndarray
 
 
-def labels_of_runs(s: Study, models: Sequence[Predictions]) -> Iterator[LabelOfRun]:
+@dataclass(frozen=True)
+class DecisionRow:
+    """A row of decision-curves.csv: a run's net benefit per radiograph at one threshold."""
+
+    study: str
+    corpus: str
+    label: str
+    model: str
+    run: int  # from 1
+    threshold: float  # the probability from which on one would treat
+    net_benefit: float
+    treat_all: float  # the net benefit of treating all
+    treat_none: float
+
+
+@dataclass(frozen=True)
+class CalibrationRow:
+    """A row of calibration.csv: a run's radiographs in one bin of probability."""
+
+    study: str
+    corpus: str
+    label: str
+    model: str
+    run: int  # from 1
+    bin: int  # from 1; bins of equal width, of which empty ones are left out
+    images: int
+    positives: int
+    mean_probability: float
+    observed: float  # the share of positives
+    ci_low: float  # Wilson's, 95 %
+    ci_high: float
+
+
+def labels_of_runs(study: Study, models: Sequence[Predictions]) -> Iterator[LabelOfRun]:
     """Every label with a ROC curve of every run, label by label."""
-    for column, (label, reason) in enumerate(zip(s.labels, s.reasons)):
+    for column, (label, reason) in enumerate(zip(study.labels, study.reasons)):
         if reason is not None:
             continue
         counts: dict[str, int] = {}
-        for m in models:
-            name = m.meta["name"]
+        for run in models:
+            name = run.meta["name"]
             counts[name] = counts.get(name, 0) + 1
-            yield LabelOfRun(name, counts[name], label, m.y_true[:, column], m.y_score[:, column])
+            yield LabelOfRun(name, counts[name], label, run.y_true[:, column],
+                             run.y_score[:, column])
 
 
-def decision_rows(studies: Sequence[Study], aligned: Sequence[Sequence[Predictions]]) -> list[Row]:
-    """decision-curves.csv: a row per study, label, run and threshold probability."""
+def decision_rows(studies: Sequence[Study],
+                  aligned: Sequence[Sequence[Predictions]]) -> list[DecisionRow]:
+    """The rows of decision-curves.csv."""
     rows = []
-    for s, models in zip(studies, aligned):
-        for one in labels_of_runs(s, models):
-            curve = decision_curve(one.y, one.probability)
+    for study, models in zip(studies, aligned):
+        for run in labels_of_runs(study, models):
+            curve = decision_curve(run.y, run.probability)
             for column, threshold in enumerate(curve.thresholds):
-                rows.append(_row(s, one) | {
-                    "threshold": float(threshold), "net_benefit": float(curve.net_benefit[column]),
-                    "treat_all": float(curve.treat_all[column]), "treat_none": 0.0})
+                rows.append(DecisionRow(
+                    study.name, study.corpus, run.label, run.model, run.number, float(threshold),
+                    float(curve.net_benefit[column]), float(curve.treat_all[column]), 0.0))
     return rows
 
 
 def calibration_rows(studies: Sequence[Study],
-                     aligned: Sequence[Sequence[Predictions]]) -> list[Row]:
-    """calibration.csv: a row per study, label, run and bin that is not empty."""
+                     aligned: Sequence[Sequence[Predictions]]) -> list[CalibrationRow]:
+    """The rows of calibration.csv."""
     rows = []
-    for s, models in zip(studies, aligned):
-        for one in labels_of_runs(s, models):
-            bins = calibration_bins(one.y, one.probability)
+    for study, models in zip(studies, aligned):
+        for run in labels_of_runs(study, models):
+            bins = calibration_bins(run.y, run.probability)
             for column in np.flatnonzero(bins.images):
                 low, high = bins.interval[column]
-                rows.append(_row(s, one) | {
-                    "bin": int(column) + 1, "images": int(bins.images[column]),
-                    "positives": int(bins.positives[column]),
-                    "mean_probability": float(bins.mean[column]),
-                    "observed": float(bins.observed[column]),
-                    "ci_low": float(low), "ci_high": float(high)})
+                rows.append(CalibrationRow(
+                    study.name, study.corpus, run.label, run.model, run.number,
+                    bin=int(column) + 1, images=int(bins.images[column]),
+                    positives=int(bins.positives[column]),
+                    mean_probability=float(bins.mean[column]),
+                    observed=float(bins.observed[column]), ci_low=float(low),
+                    ci_high=float(high)))
     return rows
-
-
-def _row(s: Study, one: LabelOfRun) -> Row:
-    return {"study": s.name, "corpus": s.corpus, "label": one.label, "model": one.model,
-            "run": one.number}

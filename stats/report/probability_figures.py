@@ -1,5 +1,6 @@
 """The figures of decision curves and of calibration, a panel per label."""
 
+import math
 import textwrap
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -23,64 +24,67 @@ COLUMNS = 4
 DrawRun = Callable[["Axes", LabelOfRun, dict[str, Any]], None]
 
 
-def decision_curves(s: Study, models: Sequence[Predictions]) -> Figure:
+def decision_curves(study: Study, models: Sequence[Predictions]) -> Figure:
     """Net benefit against the threshold probability; in gray, of treating all and nobody."""
-    figure = _panels(s, models, _draw_decision, "Net benefit (gray: treat all; line at 0: none). "
-                     "Of probabilities as they are, not recalibrated.")
+    note = ("Net benefit (gray: treat all; line at 0: none). Of probabilities as they are, not "
+            "recalibrated.")
+    figure = _panels(study, models, _draw_decision, note)
     for axes in figure.axes:
         axes.set(xlim=(0, 1), xlabel="threshold probability")
     figure.supylabel("net benefit per radiograph", fontsize=7)
     return figure
 
 
-def calibration_plots(s: Study, models: Sequence[Predictions]) -> Figure:
+def calibration_plots(study: Study, models: Sequence[Predictions]) -> Figure:
     """The observed share of positives in each bin of probability, with the bin's counts."""
-    figure = _panels(s, models, _draw_calibration, "Positives / radiographs beside each bin of the "
-                     "first model; bars are Wilson's 95 %. No predictions of validation are kept, "
-                     "so none are recalibrated.")
+    note = ("Positives / radiographs beside each bin of the first model; bars are Wilson's 95 %. "
+            "No predictions of validation are kept, so none are recalibrated.")
+    figure = _panels(study, models, _draw_calibration, note)
     for axes in figure.axes:
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel="mean probability")
     figure.supylabel("observed share", fontsize=7)
     return figure
 
 
-def _panels(s: Study, models: Sequence[Predictions], draw: DrawRun, note: str) -> Figure:
+def _panels(study: Study, models: Sequence[Predictions], draw: DrawRun, note: str) -> Figure:
     """A panel per label, in which `draw` draws each run in the look of its init."""
-    by_label: dict[str, list[LabelOfRun]] = {}
-    for one in labels_of_runs(s, models):
-        by_label.setdefault(one.label, []).append(one)
-    looks = {m.name: look(number) | {"linewidth": 1.1} for number, m in enumerate(s.models)}
-    columns = min(COLUMNS, max(2, len(by_label)))
-    rows = max(1, -(-len(by_label) // columns))
+    runs_of: dict[str, list[LabelOfRun]] = {}  # by label
+    for run in labels_of_runs(study, models):
+        runs_of.setdefault(run.label, []).append(run)
+    looks = {}
+    for number, init in enumerate(study.models):
+        looks[init.name] = look(number) | {"linewidth": 1.1}
+    columns = min(COLUMNS, max(2, len(runs_of)))
+    rows = max(1, math.ceil(len(runs_of) / columns))
     side = WIDTH / columns
     figure = Figure(figsize=(WIDTH, (side + 0.3) * rows + 0.9), layout="constrained")
-    figure.suptitle(textwrap.fill(show.corpus(s), 80) + "\n" + textwrap.fill(note, 120),
-                    fontsize=7)
-    lines = [Line2D([], [], **of_init) for of_init in looks.values()]
-    figure.legend(lines, [show.model(name) for name in looks], loc="outside lower center",
+    title = textwrap.fill(show.corpus(study), 80)
+    figure.suptitle(f"{title}\n{textwrap.fill(note, 120)}", fontsize=7)
+    lines = [Line2D([], [], **appearance) for appearance in looks.values()]
+    figure.legend(lines, list(map(show.model, looks)), loc="outside lower center",
                   ncols=min(4, len(looks)), frameon=False)
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    for panel in panels[len(by_label):]:
-        panel.remove()
-    for panel, (label, of_label) in zip(panels, by_label.items()):
+    for unused in panels[len(runs_of):]:
+        unused.remove()
+    for panel, (label, runs) in zip(panels, runs_of.items()):
         panel.set_title(textwrap.fill(label, int(16 * side)), fontsize=7)
-        for one in of_label:
-            draw(panel, one, looks[one.model] | {"zorder": 3})
+        for run in runs:
+            draw(panel, run, looks[run.model] | {"zorder": 3})
         panel.grid(alpha=0.25, linewidth=0.5)
     return figure
 
 
-def _draw_decision(axes: "Axes", one: LabelOfRun, appearance: dict[str, Any]) -> None:
-    curve = decision_curve(one.y, one.probability)
+def _draw_decision(axes: "Axes", run: LabelOfRun, appearance: dict[str, Any]) -> None:
+    curve = decision_curve(run.y, run.probability)
     axes.plot(curve.thresholds, curve.treat_all, color="0.6", linewidth=0.8)
     axes.axhline(0, color="0.3", linewidth=0.6)
     axes.plot(curve.thresholds, curve.net_benefit, alpha=0.85, **appearance)
-    prevalence = float(np.mean(one.y[~np.isnan(one.y)]))
+    prevalence = float(np.mean(run.y[~np.isnan(run.y)]))
     axes.set_ylim(-0.25 * prevalence, 1.1 * prevalence)  # lower, it is treating too many
 
 
-def _draw_calibration(axes: "Axes", one: LabelOfRun, appearance: dict[str, Any]) -> None:
-    bins = calibration_bins(one.y, one.probability)
+def _draw_calibration(axes: "Axes", run: LabelOfRun, appearance: dict[str, Any]) -> None:
+    bins = calibration_bins(run.y, run.probability)
     used = np.flatnonzero(bins.images)
     is_first = not axes.lines
     if is_first:

@@ -3,27 +3,40 @@
 import math
 import tomllib
 from pathlib import Path
+from typing import Protocol
 
 from stats.metrics import METRICS
-from stats.results import Comparison, Estimate, Interaction, Study, Test
+from stats.results import Estimate, Interval, Study, Test
 
 WORDS = tomllib.loads(Path(__file__).with_name("words.toml").read_text(encoding="utf-8"))
 
 
+class Pair(Protocol):
+    """Whatever compares two inits: a comparison on one test set, over corpora, over sizes."""
+
+    @property
+    def a(self) -> str: ...
+
+    @property
+    def b(self) -> str: ...
+
+
 def metric_title(name: str) -> str:
     """A metric's name as it is printed."""
-    return METRICS[name].title if name in METRICS else WORDS["subgroup_metrics"][name]
+    if name in METRICS:
+        return METRICS[name].title
+    return WORDS["subgroup_metrics"][name]
 
 
-def corpus(s: Study) -> str:
+def corpus(study: Study) -> str:
     """A study's corpus as it is printed, and what tells it from others of the corpus."""
-    parts = [s.corpus_title]
-    if s.synthetic:
+    parts = [study.corpus_title]
+    if study.synthetic:
         parts.append("synthetic")
-    if s.variant:
-        parts.append(s.variant)
-    if s.trained_on:
-        parts.append(f"trained on {s.trained_on_title}")
+    if study.variant:
+        parts.append(study.variant)
+    if study.trained_on:
+        parts.append(f"trained on {study.trained_on_title}")
     return ", ".join(parts)
 
 
@@ -33,9 +46,9 @@ def model(name: str) -> str:
     return WORDS["inits"].get(init, init) + comma + settings
 
 
-def pair(c: Comparison | Interaction, minus: str = "−") -> str:
+def pair(comparison: Pair, minus: str = "−") -> str:
     """What a comparison compares."""
-    return f"{model(c.a)} {minus} {model(c.b)}"
+    return f"{model(comparison.a)} {minus} {model(comparison.b)}"
 
 
 def number(value: float, metric: str = "auroc", sign: str = "-") -> str:
@@ -43,19 +56,52 @@ def number(value: float, metric: str = "auroc", sign: str = "-") -> str:
     if math.isnan(value):
         return "–"
     is_share = metric not in METRICS or METRICS[metric].is_share  # so is what subgroups add
-    shown = f"{100 * value:{sign}.2f}" if is_share else f"{value:{sign}.3f}"
-    return shown.replace("-", "−")
+    if is_share:
+        text = f"{100 * value:{sign}.2f}"
+    else:
+        text = f"{value:{sign}.3f}"
+    return text.replace("-", "−")
 
 
-def interval(ends: tuple[float, float], metric: str = "auroc") -> str:
+def points(difference: float) -> str:
+    """A difference in ROC-AUC, in percentage points with its sign."""
+    return number(difference, sign="+")
+
+
+def points_with_interval(difference: float, ends: Interval) -> str:
+    """A difference in ROC-AUC with its interval."""
+    return f"{points(difference)} ({interval(ends)})"
+
+
+def threshold(value: float) -> str:
+    """A threshold; none is where no score is called positive."""
+    if math.isnan(value):
+        return "–"
+    if math.isinf(value):
+        return "none"
+    return f"{value:.3f}"
+
+
+def runs(a: int, b: int) -> str:
+    """How many runs two inits have."""
+    if a != b:
+        return f"{a} and {b} runs"
+    if a == 1:
+        return "1 run each"
+    return f"{a} runs each"
+
+
+def interval(ends: Interval, metric: str = "auroc") -> str:
     """Both ends of an interval."""
-    shown = [number(end, metric) for end in ends]
-    return "–" if "–" in shown else " to ".join(shown)
+    low, high = ends
+    if math.isnan(low) or math.isnan(high):
+        return "–"
+    return f"{number(low, metric)} to {number(high, metric)}"
 
 
-def estimate(e: Estimate, metric: str = "auroc") -> str:
+def estimate(result: Estimate, metric: str = "auroc") -> str:
     """The value on the test set with its interval."""
-    return _with_interval(number(e.value, metric), e.interval, metric)
+    return _with_interval(number(result.value, metric), result.interval, metric)
 
 
 def difference(test: Test, metric: str = "auroc") -> str:
@@ -63,8 +109,10 @@ def difference(test: Test, metric: str = "auroc") -> str:
     return _with_interval(number(test.difference, metric, "+"), test.interval, metric)
 
 
-def _with_interval(shown: str, ends: tuple[float, float], metric: str) -> str:
-    return shown if shown == "–" else f"{shown} ({interval(ends, metric)})"
+def _with_interval(text: str, ends: Interval, metric: str) -> str:
+    if text == "–":
+        return text
+    return f"{text} ({interval(ends, metric)})"
 
 
 def p(value: float | None, floor: float = 0.0, unadjusted: float | None = None,
@@ -75,17 +123,27 @@ def p(value: float | None, floor: float = 0.0, unadjusted: float | None = None,
     """
     if value is None or math.isnan(value):
         return "–"
-    if 0 < floor >= (value if unadjusted is None else unadjusted):
-        value = max(value, floor)  # rounded up, or it would not be true
-        digits = max(3, 1 - math.floor(math.log10(value)))
-        bound = math.ceil(round(value * 10**digits, 9)) / 10**digits
-        return f"≤ {bound:.{digits}f}".rstrip("0").rstrip(".")
-    return "< 0.001" if value < 0.001 else f"{equals}{value:.3f}"
+    if unadjusted is None:
+        unadjusted = value
+    if 0 < floor >= unadjusted:
+        return _bound(max(value, floor))
+    if value < 0.001:
+        return "< 0.001"
+    return f"{equals}{value:.3f}"
+
+
+def _bound(value: float) -> str:
+    """An upper bound of a p-value, rounded up, or it would not be true."""
+    digits = max(3, 1 - math.floor(math.log10(value)))
+    bound = math.ceil(round(value * 10**digits, 9)) / 10**digits
+    return f"≤ {bound:.{digits}f}".rstrip("0").rstrip(".")
 
 
 def exact_p(value: float | None) -> str:
     """A p-value of a formula, with two digits of its own."""
-    return "–" if value is None or math.isnan(value) else f"{value:.2g}"
+    if value is None or math.isnan(value):
+        return "–"
+    return f"{value:.2g}"
 
 
 def p_adjusted(test: Test, equals: str = "") -> str:
