@@ -21,7 +21,6 @@ import torch
 import data
 from data.console import Parser, run_command
 from data.files import sha256
-from data.labels import MIMIC_OVERLAP, TABLE3
 from data.settings import DataSettings
 from models.checkpoint import save_checkpoint
 from models.inference import out_of_memory_in_one_line, predict, use_device
@@ -108,7 +107,7 @@ def adopt(args: argparse.Namespace) -> None:
 
     # What a run's config.json would say of it.
     caveat = UNKNOWN_PATIENTS
-    if args.data in ("cxr14", "vindr"):  # whose releases name the test patients
+    if data.CORPORA[args.data].names_test_patients:
         caveat = KNOWN_TEST_PATIENTS
     settings = DataSettings(
         corpus=args.data, root=str(args.root or data.default_root(args.data)), labels=labels,
@@ -151,7 +150,7 @@ def read_classifier(encoder: Encoder, corpus: str, labels: list[str] | None) -> 
     outputs = list(labels or AUTHORS.get(corpus, ()))
     width = encoder.config["embed_dim"]
     if weight is not None and corpus == "mimic" and not labels:
-        overlaps = [len(shared) for shared in MIMIC_OVERLAP.values()]
+        overlaps = [len(shared) for shared in data.labels_shared_with_mimic().values()]
         if len(weight) in overlaps:  # pretrained for a target: the first 5, 7 or 8
             outputs = outputs[:len(weight)]
     if weight is not None and bias is not None:
@@ -165,7 +164,7 @@ def read_classifier(encoder: Encoder, corpus: str, labels: list[str] | None) -> 
 
 def in_our_order(classifier: Classifier, corpus: str) -> Classifier:
     """The same outputs in the order of our lists, if one of them has the same labels."""
-    for ours in (TABLE3.get(corpus, ()), MIMIC_OVERLAP.get(corpus, ())):
+    for ours in (data.CORPORA[corpus].table3, data.CORPORA[corpus].mimic_overlap()):
         if set(ours) == set(classifier.labels):
             rows = [classifier.labels.index(label) for label in ours]
             return Classifier(list(ours), classifier.weight[rows], classifier.bias[rows])

@@ -30,7 +30,6 @@ import numpy as np
 import data
 from data import mimic
 from data.console import Parser, Progress, check_whole, run_command
-from data.labels import MIMIC_OVERLAP, TABLE3
 from models.init_catalog import INITS, InitSpec
 from models.settings import departs_from_paper, kind_of_run
 from stats import DEFAULT_METRICS, METRICS
@@ -223,7 +222,7 @@ def evaluate(args: argparse.Namespace) -> None:
 
 def group_models(predictions: Sequence[Predictions], args: argparse.Namespace) -> list[Group]:
     """The groups that are compared: the same test set, and the labels that were asked for."""
-    return comparison_groups(predictions, TABLE3, MIMIC_OVERLAP,
+    return comparison_groups(predictions, data.labels_of_table3(), data.labels_shared_with_mimic(),
                              by_labels=not args.predictions and not args.truth,
                              only_shared=args.labels == "mimic-overlap",
                              only_common=args.labels == "common")

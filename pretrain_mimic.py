@@ -13,7 +13,7 @@ Its mean AUC on the labels that ChestX-ray14 shares with MIMIC-CXR is 78.7 % (Ta
 
 import sys
 
-from data.labels import MIMIC_OVERLAP
+import data
 from models.init_catalog import INITS
 from models.settings import Config, build_parser
 
@@ -27,13 +27,14 @@ def main(argv: list[str] | None = None) -> int:
                 "help": "Those that the target shares with MIMIC-CXR."},
         init={"default": "imagenet", "choices": [name for name in INITS if name != "mimic"]},
         out={"help": "The run folder (default: weights/mimic-<target>)."})
-    targets = [corpus for corpus in MIMIC_OVERLAP if corpus != "mimic"]
-    parser.add_argument("--target", required=True, choices=targets,
+    labels_of_target = data.labels_shared_with_mimic()
+    del labels_of_target["mimic"]
+    parser.add_argument("--target", required=True, choices=list(labels_of_target),
                         help="The corpus that will be fine-tuned on: it decides the labels.")
     settings = vars(parser.parse_args(argv))
     target = settings.pop("target")
     settings["out"] = settings["out"] or f"weights/mimic-{target}"
-    settings["labels"] = list(MIMIC_OVERLAP[target])
+    settings["labels"] = list(labels_of_target[target])
     import train  # here, so that a typo is answered before torch loads
     return train.run_safely(Config(**settings))
 

@@ -23,8 +23,8 @@ import torch
 import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from data.cxr14 import RELEASE_NAMES  # noqa: E402
 from data.decode import read_image  # noqa: E402
-from data.labels import RELEASE_NAMES  # noqa: E402
 from data.phantom.render import draw_findings, render  # noqa: E402
 from data.preprocess import preprocess  # noqa: E402
 from export import explain  # noqa: E402
@@ -35,7 +35,7 @@ from stats import auroc  # noqa: E402
 
 # patients from here on are in no training set, nor did they help to choose the method
 UNSEEN = 2 * 10**6
-NAMES = RELEASE_NAMES["cxr14"] | {"Infiltrate": "Infiltration"}  # as the boxes' file has it
+NAMES = RELEASE_NAMES | {"Infiltrate": "Infiltration"}  # as the boxes' file has it
 METHODS = (
     "occlusion",
     "gradient-weighted attention",

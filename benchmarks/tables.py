@@ -19,7 +19,8 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
-from data.labels import RELEASE_NAMES  # noqa: E402
+from data.cxr14 import ChestXray14  # noqa: E402
+from data.mimic import MimicCXR  # noqa: E402
 from data.padchest import TABLE  # noqa: E402
 from data.vindr import COLUMNS  # noqa: E402
 
@@ -52,7 +53,7 @@ def write(path, header, rows):
 
 
 def write_tables(root, draw):
-    columns = list(RELEASE_NAMES["mimic"])
+    columns = list(MimicCXR.release_names)
     labels, metadata, split = [], [], []
     for i in range(227_827):
         subject, study = 10_000_000 + i // 4, 50_000_000 + i
@@ -97,7 +98,7 @@ def write_tables(root, draw):
                for i in range(size) for r in range(readers or 1)))
 
     names = [f"{i // 4:08d}_{i % 4:03d}.png" for i in range(112_120)]
-    findings = [name for name in RELEASE_NAMES["cxr14"] if name != "No Finding"]
+    findings = [name for name in ChestXray14.release_names if name != "No Finding"]
     write(root / "cxr14/Data_Entry_2017_v2020.csv", CXR14_HEADER,
           ((name, "|".join(draw.sample(findings, 2)), 0, i // 4, 50, "F", "PA", 2500, 2048, 0.1,
             0.1)

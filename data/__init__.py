@@ -2,14 +2,15 @@
 
 In the order in which data flow:
 
-    labels, splits     findings and the paper's lists of them; splits by patient
+    labels, splits     names of findings, and what uncertain ones count; splits by patient
     files, tables      what lies on disk under a root; reading a release's tables strictly
     decode, preprocess PNG, JPEG and DICOM files as gray intensities, these as the paper's image
     cache/             images preprocessed once and memory-mapped; `python -m data.cache`
-    corpus             the base Dataset; vindr, cxr14, chexpert, mimic, padchest: one each
+    corpus             the base Dataset; vindr, cxr14, chexpert, mimic, padchest: one each, with
+                       all that is known of a corpus, the paper's numbers too (paper_cohorts)
     custom             anybody's images, with a table of labels; ukacxr, which is such a table
     ahead, batches     an epoch's batches, augmented, ahead of the step that needs them
-    cohort             `python -m data.cohort`: counts, beside those of the paper (paper_cohorts)
+    cohort             `python -m data.cohort`: counts, beside those of the paper
     phantom/           synthetic radiographs; `python -m data.phantom`
     settings           `DataSettings`: what is read of a corpus, typed, for `open_split`
     console            what the commands share: options, errors in one line, progress
@@ -45,7 +46,8 @@ class _Corpora(Mapping[str, "type[Corpus]"]):
         return len(self.locations)
 
 
-__all__ = ["CORPORA", "DataSettings", "default_root", "open_split"]
+__all__ = ["CORPORA", "DataSettings", "default_root", "labels_of_table3",
+           "labels_shared_with_mimic", "open_split"]
 
 CORPORA = _Corpora(
     vindr="data.vindr:VinDrCXR",
@@ -56,6 +58,21 @@ CORPORA = _Corpora(
     padchest="data.padchest:PadChest",
     custom="data.custom:Custom",
     phantom="data.phantom.corpus:Phantom")
+
+
+def labels_of_table3() -> dict[str, tuple[str, ...]]:
+    """The labels in the paper's Table 3, or the phantom's, by corpus; those that have none lack."""
+    return {key: cls.table3 for key, cls in CORPORA.items() if cls.table3}
+
+
+def labels_shared_with_mimic() -> dict[str, tuple[str, ...]]:
+    """The labels that MIMIC-CXR has too, by corpus; one whose labels a table tells lacks."""
+    shared = {}
+    for key, cls in CORPORA.items():
+        labels = cls.mimic_overlap()
+        if labels:
+            shared[key] = labels
+    return shared
 
 
 def open_split(settings: DataSettings, split: str, *, tables_only: bool = False,

@@ -16,8 +16,8 @@ import numpy as np
 from data import CORPORA
 from data.console import corpus_parser, print_lines, run_command
 from data.corpus import Corpus, bad_image_notes
-from data.mimic import MimicCXR
-from data.paper_cohorts import FACTS, NO_AGE_OF_0, NOT_EXPECTED, OF_TABLES, PAPER
+from data.mimic import PAPER, MimicCXR
+from data.paper_cohorts import PaperCohort
 from data.tables import Table
 
 NAMES = {"images": "images", "patients": "patients", "ap": "AP views, %",
@@ -70,30 +70,40 @@ def count(table: Table, split: np.ndarray, labels: Sequence[str]
     return sizes, positives
 
 
-def compare(corpus: str, sizes: Mapping[str, float], positives: Mapping[str, int], *,
-            tables_only: bool = True) -> list[Row]:
+def compare(paper: PaperCohort | None, sizes: Mapping[str, float], positives: Mapping[str, int],
+            *, tables_only: bool = True) -> list[Row]:
     """What `count` gave as a list of `Row`, beside the paper's number or None.
 
     The remark is "differs" where both should agree and do not, the reason where they need not, else
     "". With `tables_only` images that the paper could not read are still among the counted.
     """
-    paper = PAPER.get(corpus, {})
-    with_unread = OF_TABLES.get(corpus, {}) if tables_only else {}
-    unread = with_unread["images"] - paper["images"] if with_unread else 0
+    counts = {**sizes, **positives}
+    if paper is None:
+        return [Row(name, ours, None, "") for name, ours in counts.items()]
+    papers = paper.numbers
     rows = []
-    for name, ours in {**sizes, **positives}.items():
-        theirs, remark = paper.get(name), ""
+    for name, ours in counts.items():
+        theirs = papers.get(name)
+        remark = ""
         if theirs is not None and abs(ours - theirs) >= TOLERANCE.get(name, 1e-9):
-            remark = NOT_EXPECTED[corpus].get(name, "differs")
-            if remark == "differs" and name not in TOLERANCE:
-                if name in with_unread:
-                    is_explained = ours == with_unread[name]
-                else:
-                    is_explained = 0 < ours - theirs <= unread
-                if is_explained:
-                    remark = f"the paper could not read {unread} images"
+            remark = _why_it_differs(name, ours, theirs, paper, tables_only)
         rows.append(Row(name, ours, theirs, remark))
     return rows
+
+
+def _why_it_differs(name: str, ours: float, theirs: float, paper: PaperCohort,
+                    tables_only: bool) -> str:
+    """The reason for which a number need not agree with the paper's; "differs" where none is."""
+    if name in paper.may_differ:
+        return paper.may_differ[name]
+    if name in TOLERANCE or not tables_only or not paper.of_tables:
+        return "differs"
+    unread = int(paper.of_tables["images"] - paper.sizes["images"])
+    if name in paper.of_tables:
+        is_explained = ours == paper.of_tables[name]
+    else:
+        is_explained = 0 < ours - theirs <= unread
+    return f"the paper could not read {unread} images" if is_explained else "differs"
 
 
 def show(name: str, value: float, sign: str = "") -> str:
@@ -145,10 +155,13 @@ def build_parser() -> argparse.ArgumentParser:
 def counted(dataset: Corpus, table: Table, split: np.ndarray, *,
             tables_only: bool) -> list[Row]:
     """`compare` for the rows of a dataset's cohort; synthetic ones have nothing beside them."""
-    if dataset.corpus in NO_AGE_OF_0:
+    paper = dataset.paper
+    if paper is not None and paper.age_0_is_unknown:
         table = replace(table, age=np.where(table.age == 0, np.nan, table.age))
-    return compare("phantom" if dataset.synthetic else dataset.corpus,
-                   *count(table, split, dataset.labels), tables_only=tables_only)
+    if dataset.synthetic:
+        paper = None
+    sizes, positives = count(table, split, dataset.labels)
+    return compare(paper, sizes, positives, tables_only=tables_only)
 
 
 def report(args: argparse.Namespace) -> bool:
@@ -175,8 +188,8 @@ def report(args: argparse.Namespace) -> bool:
         table, split = table.take(kept), split[kept]
     views = zip(*np.unique(table.view, return_counts=True))
     notes.append("views: " + ", ".join(f"{view} {n:,}" for view, n in views))
-    if args.corpus in FACTS and not dataset.synthetic:
-        notes.append(f"the paper: {FACTS[args.corpus]}")
+    if dataset.paper is not None and not dataset.synthetic:
+        notes.append(f"the paper: {dataset.paper.source}")
     rows = counted(dataset, table, split, tables_only=not args.read_images)
     print_lines(f"{args.corpus}, cohort {args.cohort}, {dataset.root}")
     for note in notes:
@@ -200,7 +213,7 @@ def _cells(row: Row) -> tuple[str, str, str, str]:
 
 def explain(args: argparse.Namespace) -> None:
     """Print what known rules for the rows of a cohort give, beside the paper's."""
-    if args.corpus != "mimic":
+    if args.corpus != MimicCXR.corpus:
         raise ValueError("--explain: only for mimic, whose rule for the paper's cohort is unknown")
     _, release = MimicCXR.open_release(args.root, "all")
     names = ("Atelectasis", "Cardiomegaly", "Lung opacity", "Pleural effusion", "No finding")
@@ -211,11 +224,12 @@ def explain(args: argparse.Namespace) -> None:
         for y in positive:
             counts.append((inside & y).sum())
         cells[rule] = _share_cells(counts)
-    cells["the paper"] = _share_cells([PAPER["mimic"][name] for name in ("images", *names)])
+    papers = PAPER.numbers
+    cells["the paper"] = _share_cells([papers[name] for name in ("images", *names)])
     print_table(("images", *names), cells)
 
 
-def _share_cells(counts: Sequence[int]) -> list[str]:
+def _share_cells(counts: Sequence[float]) -> list[str]:
     """A number of images, and of each label the positives with their share of these."""
     images, *positives = counts
     cells = [f"{images:,}"]

@@ -5,10 +5,11 @@ so that whatever reads tables alone starts fast.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,8 @@ import numpy as np
 from data.cache.build import build_cache, open_cache
 from data.console import check_whole
 from data.files import find_elsewhere, list_images, list_tree, locate
-from data.labels import RELEASE_NAMES, choose_labels, resolve_uncertain, select_labels
+from data.labels import choose_labels, resolve_uncertain, select_labels, shared_with_mimic
+from data.paper_cohorts import PaperCohort
 from data.settings import DataSettings, default_root
 from data.splits import SPLITS, assign, rank, read_split, split_hash, write_split
 from data.tables import Release, Table
@@ -32,8 +34,8 @@ PHANTOM_MARK = "PHANTOM.txt"  # in the root of phantoms that have a corpus's lay
 class Corpus:
     """One split of a corpus as pairs of (image uint8 (1, S, S), labels float32 (L,)).
 
-    A subclass sets `corpus`, `title`, `access` and `cohorts`, and has a classmethod
-    `read(root, cohort)`, which reads the release's tables into a `data.tables.Release`.
+    A subclass sets what is known of its corpus, which are the class attributes below, and has a
+    classmethod `read(root, cohort)`, which reads the release's tables into a `data.tables.Release`.
 
     Parameters
     ----------
@@ -74,8 +76,11 @@ class Corpus:
     corpus = ""  # its key in `data.CORPORA`
     title = ""  # as tables and figures print it
     access = ""  # where to get it
-    in_paper = False  # whether Tayebi Arasteh et al. 2024 trained on it
-    cohorts: tuple[str, ...] = ("paper",)
+    cohorts: tuple[str, ...] = ("paper",)  # rules for rows and labels, for --cohort
+    names_test_patients = False  # whether the release says who they are
+    paper: PaperCohort | None = None  # Tables 1 and 2 of the paper, where it has the corpus
+    table3: tuple[str, ...] = ()  # its labels in the paper's Table 3; () trains all
+    release_names: Mapping[str, str] = MappingProxyType({})  # the release's name of a label: ours
 
     def __init__(self, root: Path | str | None = None, split: str = "train", *,
                  tables_only: bool = False, progress: bool = True, **options: Any) -> None:
@@ -88,7 +93,7 @@ class Corpus:
         if self.synthetic:
             self.notes.append("phantoms in the layout of this corpus: no result on them says "
                               "anything about patients")
-        self.labels = choose_labels(self.corpus, settings.labels, release.labels)
+        self.labels = choose_labels(settings.labels, self.table3, release.labels, self.corpus)
         table = self.choose_targets(release, settings)
         inside = np.flatnonzero(release.left_out == "")
         self.cohort_split = split_cohort(release, settings)
@@ -192,8 +197,13 @@ class Corpus:
 
     @classmethod
     def all_labels(cls) -> tuple[str, ...]:
-        """Every label that the release has, by our names."""
-        return tuple(dict.fromkeys(RELEASE_NAMES[cls.corpus].values()))
+        """Every label that the release has, by our names; none where only a table tells."""
+        return tuple(dict.fromkeys(cls.release_names.values()))
+
+    @classmethod
+    def mimic_overlap(cls) -> tuple[str, ...]:
+        """Those of the labels of Table 3, else of all, that MIMIC-CXR has too: Table 5."""
+        return shared_with_mimic(cls.table3 or cls.all_labels())
 
     def check_labels(self, table: Table) -> None:
         """Raise ValueError for labels that cannot be trained on, where a corpus is checked so."""

@@ -51,7 +51,6 @@ class Custom(Corpus):
 
     corpus = "custom"
     title = "custom"
-    in_paper = False
     access = "It holds your images and labels.csv; see data/custom.py."
     table_name = "labels.csv"
     required: tuple[str, ...] = ("image", "patient_id")

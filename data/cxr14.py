@@ -4,12 +4,42 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from data.corpus import Corpus
-from data.labels import RELEASE_NAMES
+from data.paper_cohorts import PaperCohort
 from data.tables import Release, Rows, find_table, read_csv, read_lines, unread_twins
 
+RELEASE_NAMES = {  # the release's own name of a label: ours
+    "Atelectasis": "Atelectasis",
+    "Cardiomegaly": "Cardiomegaly",
+    "Consolidation": "Consolidation",
+    "Edema": "Edema",
+    "Effusion": "Pleural effusion",
+    "Emphysema": "Emphysema",
+    "Fibrosis": "Fibrosis",
+    "Hernia": "Hernia",
+    "Infiltration": "Infiltration",
+    "Mass": "Mass",
+    "Nodule": "Nodule",
+    "Pleural_Thickening": "Pleural thickening",
+    "Pneumonia": "Pneumonia",
+    "Pneumothorax": "Pneumothorax",
+    "No Finding": "No finding",
+}
 TABLES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
 FOLDERS = ("images_*/images", "images_*", "images/images_*/images", "images/images_*",
            "images-224/images-224", "images-224")
+AGES = "the release has ages from 0 to 95"
+SHARE = "by no known rule does the release give the paper's share"
+PAPER = PaperCohort(
+    source="Maryland, USA; 1 hospital; labeled by NLP (ChestX-ray14 labeler)",
+    sizes={"images": 112_120, "patients": 30_805, "train": 86_524, "test": 25_596, "ap": 40.0,
+           "age_median": 49, "age_mean": 47, "age_sd": 17, "age_min": 1, "age_max": 96,
+           "women_train": 42.4, "women_test": 41.9},
+    positives={"Atelectasis": 11_559, "Cardiomegaly": 2776, "Consolidation": 4667, "Edema": 2303,
+               "Emphysema": 2516, "Fibrosis": 1686, "Hernia": 227, "Infiltration": 19_894,
+               "Mass": 5782, "Nodule": 6331, "Pleural effusion": 13_317,
+               "Pleural thickening": 3385, "Pneumonia": 1431, "Pneumothorax": 5302,
+               "No finding": 60_361},
+    may_differ={"age_min": AGES, "age_max": AGES, "women_train": SHARE, "women": SHARE})
 
 
 class ChestXray14(Corpus):
@@ -23,8 +53,13 @@ class ChestXray14(Corpus):
 
     corpus = "cxr14"
     title = "ChestX-ray14"
-    in_paper = True
     access = "ChestX-ray14 is at https://nihcc.app.box.com/v/ChestXray-NIHCC."
+    names_test_patients = True
+    paper = PAPER
+    table3 = ("Cardiomegaly", "Pleural effusion", "Pleural thickening", "Pneumonia", "Pneumothorax",
+              "Atelectasis", "Consolidation", "Nodule", "Mass", "Fibrosis", "Hernia", "Emphysema",
+              "Edema", "No finding")
+    release_names = RELEASE_NAMES
 
     @classmethod
     def read(cls, root: Path, cohort: str) -> Release:
@@ -83,9 +118,9 @@ def _read_findings(findings: str, labels: tuple[str, ...], where: str) -> list[i
     """0 or 1 for each of the labels, from a cell such as "Effusion|Mass"."""
     y = [0] * len(labels)
     for finding in findings.split("|"):
-        if finding not in RELEASE_NAMES["cxr14"]:
+        if finding not in RELEASE_NAMES:
             raise ValueError(f"{where}: unknown label {finding!r}")
-        y[labels.index(RELEASE_NAMES["cxr14"][finding])] = 1
+        y[labels.index(RELEASE_NAMES[finding])] = 1
     if "No Finding" in findings and sum(y) > 1:
         raise ValueError(f"{where}: 'No Finding' beside a finding in {findings!r}")
     return y

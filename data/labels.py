@@ -1,4 +1,4 @@
-"""The findings: one name each, what the paper trains on, and how every release spells them."""
+"""Names of findings: which of them to train on, columns for them, and what uncertain ones count."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,28 +7,14 @@ import numpy as np
 
 MAX_LABEL_LENGTH = 100  # characters: longer ones fill tables, figures and terminals
 
-# Table 3 of the paper. The phantom is ours, not the paper's.
-CHEXPERT_TABLE3 = (
-    "Cardiomegaly", "Pleural effusion", "Pneumonia", "Pneumothorax", "Atelectasis", "Consolidation",
-    "Lung opacity", "Lung lesion", "Fracture", "No finding")
-TABLE3 = {
-    "vindr": ("Cardiomegaly", "Pleural effusion", "Pleural thickening", "Pneumonia", "Pneumothorax",
-              "Atelectasis", "Consolidation", "Nodule/mass", "Fibrosis", "Lung opacity",
-              "No finding"),
-    "cxr14": ("Cardiomegaly", "Pleural effusion", "Pleural thickening", "Pneumonia", "Pneumothorax",
-              "Atelectasis", "Consolidation", "Nodule", "Mass", "Fibrosis", "Hernia", "Emphysema",
-              "Edema", "No finding"),
-    "chexpert": CHEXPERT_TABLE3,
-    "mimic": CHEXPERT_TABLE3,
-    "ukacxr": ("Cardiomegaly", "Pleural effusion right", "Pleural effusion left", "Pneumonia right",
-               "Pneumonia left", "Atelectasis right", "Atelectasis left", "Congestion",
-               "No finding"),
-    "padchest": ("Cardiomegaly", "Pleural effusion", "Pleural thickening", "Infiltrates",
-                 "Pneumonia", "Pneumothorax", "Atelectasis", "Consolidation", "Congestion",
-                 "Nodule/mass", "Hernia", "Emphysema", "Aortic elongation", "Kyphosis", "COPD",
-                 "Scoliosis", "No finding"),
-    "phantom": ("Cardiomegaly", "Pleural effusion", "Pneumothorax", "Consolidation", "Nodule",
-                "No finding")}
+# What the paper trains on of the labels of CheXpert's labeler, for CheXpert and MIMIC-CXR alike. Of
+# every other corpus, Table 5 compares those that are among them.
+MIMIC_LABELS = ("Cardiomegaly", "Pleural effusion", "Pneumonia", "Pneumothorax", "Atelectasis",
+                "Consolidation", "Lung opacity", "Lung lesion", "Fracture", "No finding")
+
+UNCERTAIN = {"zeros": 0.0, "ones": 1.0, "ignore": np.nan}
+NOT_UNCERTAIN = -2  # code of a "No finding" that holds unless an uncertain finding is one
+UNKNOWN = -3  # code of a blank that stands for nothing known, rather than for no mention
 
 
 def check_label_names(labels: Sequence[str], source: Path | str = "") -> None:
@@ -59,58 +45,16 @@ def check_label_names(labels: Sequence[str], source: Path | str = "") -> None:
 def shared_with_mimic(names: Sequence[str]) -> tuple[str, ...]:
     """Those that MIMIC-CXR has too, in their order; UKA-CXR's right and left are merged."""
     merged = dict.fromkeys(name.removesuffix(" right").removesuffix(" left") for name in names)
-    return tuple(name for name in merged if name in TABLE3["mimic"])
+    return tuple(name for name in merged if name in MIMIC_LABELS)
 
 
-MIMIC_OVERLAP = {corpus: shared_with_mimic(names) for corpus, names in TABLE3.items()}  # Table 5
-
-
-def _names(text: str) -> dict[str, str]:
-    """{a release's own name: ours} of "own=ours|own|...", where ours may be the same."""
-    names = {}
-    for pair in text.split("|"):
-        own, _, ours = pair.partition("=")
-        names[own] = ours or own
-    return names
-
-
-# Every label of each release (PadChest's are in data/padchest.py).
-RELEASE_NAMES = {
-    "vindr": _names(
-        "Aortic enlargement|Atelectasis|Calcification|Cardiomegaly|Clavicle fracture=Fracture|"
-        "Consolidation|Edema|Emphysema|Enlarged PA|ILD|Infiltration=Infiltrates|"
-        "Lung Opacity=Lung opacity|Lung cavity|Lung cyst|Mediastinal shift|Nodule/Mass=Nodule/mass|"
-        "Pleural effusion|Pleural thickening|Pneumothorax|Pulmonary fibrosis=Fibrosis|"
-        "Rib fracture=Fracture|Other lesion|COPD|Lung tumor|Pneumonia|Tuberculosis|Other disease|"
-        "Other diseases=Other disease|No finding"),
-    "cxr14": _names(
-        "Atelectasis|Cardiomegaly|Consolidation|Edema|Effusion=Pleural effusion|Emphysema|Fibrosis|"
-        "Hernia|Infiltration|Mass|Nodule|Pleural_Thickening=Pleural thickening|Pneumonia|"
-        "Pneumothorax|No Finding=No finding"),
-    "chexpert": _names(
-        "No Finding=No finding|Enlarged Cardiomediastinum=Enlarged cardiomediastinum|Cardiomegaly|"
-        "Lung Opacity=Lung opacity|Lung Lesion=Lung lesion|Edema|Consolidation|Pneumonia|"
-        "Atelectasis|Pneumothorax|Pleural Effusion=Pleural effusion|Pleural Other=Pleural other|"
-        "Fracture|Support Devices=Support devices"),
-    "ukacxr": _names("|".join(TABLE3["ukacxr"])), "phantom": _names("|".join(TABLE3["phantom"])),
-}
-RELEASE_NAMES["mimic"] = RELEASE_NAMES["chexpert"]
-
-# UKA-CXR's grades of a finding, and of the heart.
-SEVERITY = {"negative": 0, "uncertain mild": -1, "mild": 1, "moderate": 1, "severe": 1}
-HEART_SIZE = {"normal": 0, "uncertain": -1, "borderline": 1, "enlarged": 1, "massively enlarged": 1}
-
-UNCERTAIN = {"zeros": 0.0, "ones": 1.0, "ignore": np.nan}
-NOT_UNCERTAIN = -2  # code of a "No finding" that holds unless an uncertain finding is one
-UNKNOWN = -3  # code of a blank that stands for nothing known, rather than for no mention
-
-
-def choose_labels(corpus: str, labels: str | Sequence[str], have: Sequence[str] = ()) -> list[str]:
+def choose_labels(labels: str | Sequence[str], table3: Sequence[str], have: Sequence[str],
+                  corpus: str) -> list[str]:
     """The list of names that `labels` stands for; ValueError for an unknown word or doubled names.
 
-    `labels` is "table3" (of a corpus that is not the paper's, all that the tables have),
-    "mimic-overlap" (those of them that MIMIC-CXR has too), "all" or a sequence of names; `have` is
-    what the tables have.
+    `labels` is "table3", "mimic-overlap" (those of these that MIMIC-CXR has too), "all" or a
+    sequence of names. `table3` is what the paper trains on, empty where that is all of them; `have`
+    is what the tables of the corpus have.
     """
     if not isinstance(labels, str):
         names = list(labels)
@@ -118,7 +62,7 @@ def choose_labels(corpus: str, labels: str | Sequence[str], have: Sequence[str] 
             raise ValueError(f"labels: expected distinct names, found {names}")
         check_label_names(names, "labels")
         return names
-    table3 = TABLE3.get(corpus, have)
+    table3 = table3 or have
     lists = {"table3": table3, "all": have, "mimic-overlap": shared_with_mimic(table3)}
     if labels not in lists:
         raise ValueError(f"labels: expected {', '.join(map(repr, lists))} or a list of names, "

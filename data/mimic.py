@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data.chexpert import CERTAIN, UNCERTAIN, is_uncertain
+from data.chexpert import CERTAIN, RELEASE_NAMES, UNCERTAIN, is_uncertain
 from data.corpus import Corpus
-from data.labels import RELEASE_NAMES, check_label_names, resolve_uncertain
+from data.labels import MIMIC_LABELS, check_label_names, resolve_uncertain
+from data.paper_cohorts import DRAWN, WHOLE, PaperCohort
 from data.tables import (
     CERTAINTY,
     Release,
@@ -23,8 +24,17 @@ from data.tables import (
 )
 from data.views import classify_view
 
-COLUMNS = tuple(RELEASE_NAMES["mimic"])  # of the labels, by the release's names
+COLUMNS = tuple(RELEASE_NAMES)  # of the labels: the labeler is CheXpert's
 OFFICIAL = {"train": "train", "validate": "val", "test": "test"}
+PAPER = PaperCohort(
+    source="Massachusetts, USA; 1 hospital; labeled by NLP (CheXpert labeler)",
+    sizes={"images": 213_921, "patients": 65_379, "train": 170_153, "test": 43_768, "ap": 58.2},
+    positives={"Atelectasis": 42_760, "Cardiomegaly": 42_480, "Consolidation": 8603,
+               "Edema": 24_663, "Enlarged cardiomediastinum": 6527, "Fracture": 4104,
+               "Lung lesion": 5648, "Lung opacity": 40_876, "Pleural effusion": 48_716,
+               "Pleural other": 1751, "Pneumonia": 13_916, "Pneumothorax": 9866,
+               "Support devices": 61_358, "No finding": 81_117},
+    may_differ={"train": DRAWN, "test": DRAWN, "patients": WHOLE})
 
 
 class MimicCXR(Corpus):
@@ -44,9 +54,11 @@ class MimicCXR(Corpus):
 
     corpus = "mimic"
     title = "MIMIC-CXR"
-    in_paper = True
     access = "MIMIC-CXR-JPG is at https://physionet.org/content/mimic-cxr-jpg/ after credentialing."
     cohorts = ("paper", "all", "official")
+    paper = PAPER
+    table3 = MIMIC_LABELS
+    release_names = RELEASE_NAMES
 
     @classmethod
     def read(cls, root: Path, cohort: str) -> Release:
@@ -106,7 +118,7 @@ class MimicCXR(Corpus):
 
 
 # The radiologist's labels of 687 test studies: a column is called otherwise than in the release's.
-EXPERT_NAMES = RELEASE_NAMES["mimic"] | {"Airspace Opacity": "Lung opacity"}
+EXPERT_NAMES = RELEASE_NAMES | {"Airspace Opacity": "Lung opacity"}
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,31 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from data.corpus import Corpus
+from data.paper_cohorts import DRAWN_SETS, PaperCohort
 from data.tables import Release, Rows, find_table, read_csv, unread_twins
 
 TABLE = "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv"
 FRONTAL = ("PA", "AP", "AP_horizontal")
 OTHER_VIEWS = ("L", "COSTAL", "EXCLUDE", "UNK")
+PAPER = PaperCohort(
+    source="Alicante, Spain; 1 hospital; labeled by hand and by NLP (PadChest labeler)",
+    sizes={"images": 110_525, "patients": 67_213, "train": 88_480, "test": 22_045, "ap": 17.1,
+           "age_median": 63, "age_mean": 59, "age_sd": 20, "age_min": 1, "age_max": 105,
+           "women_train": 50.0, "women_test": 48.2},
+    positives={"Air trapping": 3471, "Aortic elongation": 8116, "Atelectasis": 6166,
+               "Bronchiectasis": 1548, "COPD": 14_293, "Cardiomegaly": 9845, "Cavitation": 353,
+               "Chronic changes": 4798, "Congestion": 863, "Consolidation": 1666,
+               "Emphysema": 1102, "Fibrosis": 715, "Hernia": 1609, "Infiltrates": 4605,
+               "Kyphosis": 2621, "Nodule/mass": 4747, "Pacemaker": 2294, "Pleural effusion": 6984,
+               "Pleural thickening": 3372, "Pneumonia": 5222, "Scoliosis": 5573,
+               "Sternotomy": 1912, "Volume loss": 1647, "No finding": 36_148},
+    may_differ=DRAWN_SETS | {"patients": "of which rows the paper counted them is not known"},
+    of_tables={"images": 110_554, "Air trapping": 3472, "Aortic elongation": 8116,
+               "Atelectasis": 6168, "Bronchiectasis": 1549, "Cavitation": 353,
+               "Chronic changes": 4798, "Emphysema": 1103, "Fibrosis": 716, "Nodule/mass": 4749,
+               "Pacemaker": 2295, "Pleural effusion": 6989, "Pleural thickening": 3373,
+               "Pneumonia": 5223, "Sternotomy": 1913, "Volume loss": 1649, "No finding": 36_155},
+    age_0_is_unknown=True)
 
 # Of each label, Table 3's first and then eight more of Table 2: what the paper looked for anywhere
 # in the text of the Labels cell (recovered: its Table 2 then matches), so that "pseudonodule" is a
@@ -40,9 +60,12 @@ class PadChest(Corpus):
 
     corpus = "padchest"
     title = "PadChest"
-    in_paper = True
     access = "PadChest is at https://bimcv.cipf.es/bimcv-projects/padchest/ on request."
     cohorts = ("paper", "exact")
+    paper = PAPER
+    table3 = ("Cardiomegaly", "Pleural effusion", "Pleural thickening", "Infiltrates", "Pneumonia",
+              "Pneumothorax", "Atelectasis", "Consolidation", "Congestion", "Nodule/mass", "Hernia",
+              "Emphysema", "Aortic elongation", "Kyphosis", "COPD", "Scoliosis", "No finding")
 
     @classmethod
     def all_labels(cls) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from data.corpus import Corpus
 from data.files import IMAGE_SUFFIXES
-from data.labels import RELEASE_NAMES
+from data.paper_cohorts import PaperCohort
 from data.tables import (
     BINARY,
     Release,
@@ -21,10 +21,57 @@ from data.tables import (
     read_sex,
 )
 
+RELEASE_NAMES = {  # the release's own name of a label: ours
+    "Aortic enlargement": "Aortic enlargement",
+    "Atelectasis": "Atelectasis",
+    "Calcification": "Calcification",
+    "Cardiomegaly": "Cardiomegaly",
+    "Clavicle fracture": "Fracture",
+    "Consolidation": "Consolidation",
+    "Edema": "Edema",
+    "Emphysema": "Emphysema",
+    "Enlarged PA": "Enlarged PA",
+    "ILD": "ILD",
+    "Infiltration": "Infiltrates",
+    "Lung Opacity": "Lung opacity",
+    "Lung cavity": "Lung cavity",
+    "Lung cyst": "Lung cyst",
+    "Mediastinal shift": "Mediastinal shift",
+    "Nodule/Mass": "Nodule/mass",
+    "Pleural effusion": "Pleural effusion",
+    "Pleural thickening": "Pleural thickening",
+    "Pneumothorax": "Pneumothorax",
+    "Pulmonary fibrosis": "Fibrosis",
+    "Rib fracture": "Fracture",
+    "Other lesion": "Other lesion",
+    "COPD": "COPD",
+    "Lung tumor": "Lung tumor",
+    "Pneumonia": "Pneumonia",
+    "Tuberculosis": "Tuberculosis",
+    "Other disease": "Other disease",
+    "Other diseases": "Other disease",
+    "No finding": "No finding",
+}
 OTHER = ("Other diseases", "Other disease")  # the column's name differs between the tables
-COLUMNS = [name for name in RELEASE_NAMES["vindr"] if name not in OTHER]
+COLUMNS = [name for name in RELEASE_NAMES if name not in OTHER]
 ALL_COLUMNS = (*COLUMNS, OTHER[0])  # in the order of what `_read_table` gives
 READERS = 3
+IN_HEADERS = "DICOM headers give it for a part of the images"
+PAPER = PaperCohort(
+    source="Hanoi, Vietnam; 2 hospitals; labeled by hand",
+    sizes={"images": 18_000, "train": 15_000, "test": 3000, "ap": 0.0, "age_median": 42,
+           "age_mean": 54, "age_sd": 18, "age_min": 2, "age_max": 91, "women_train": 47.8,
+           "women_test": 44.1},
+    positives={"Aortic enlargement": 2566, "Atelectasis": 148, "COPD": 9, "Calcification": 371,
+               "Cardiomegaly": 2126, "Consolidation": 217, "Edema": 1, "Emphysema": 17,
+               "Enlarged PA": 29, "Fibrosis": 1234, "Fracture": 55, "ILD": 373,
+               "Infiltrates": 303, "Lung cavity": 29, "Lung cyst": 6, "Lung opacity": 631,
+               "Lung tumor": 214, "Mediastinal shift": 105, "Nodule/mass": 585,
+               "Pleural effusion": 745, "Pleural thickening": 1051, "Pneumonia": 717,
+               "Pneumothorax": 76, "Tuberculosis": 646, "No finding": 12_652},
+    may_differ={"age_median": IN_HEADERS, "age_mean": IN_HEADERS, "age_sd": IN_HEADERS,
+                "age_min": IN_HEADERS, "age_max": IN_HEADERS, "women": IN_HEADERS,
+                "women_train": IN_HEADERS, "women_test": IN_HEADERS})
 
 
 class VinDrCXR(Corpus):
@@ -41,8 +88,13 @@ class VinDrCXR(Corpus):
 
     corpus = "vindr"
     title = "VinDr-CXR"
-    in_paper = True
     access = "VinDr-CXR is at https://physionet.org/content/vindr-cxr/1.0.0/ after credentialing."
+    names_test_patients = True
+    paper = PAPER
+    table3 = ("Cardiomegaly", "Pleural effusion", "Pleural thickening", "Pneumonia", "Pneumothorax",
+              "Atelectasis", "Consolidation", "Nodule/mass", "Fibrosis", "Lung opacity",
+              "No finding")
+    release_names = RELEASE_NAMES
 
     @classmethod
     def read(cls, root: Path, cohort: str) -> Release:
@@ -76,7 +128,7 @@ class VinDrCXR(Corpus):
         positive = set()
         for column, is_positive in zip(ALL_COLUMNS, findings):
             if is_positive:
-                positive.add(RELEASE_NAMES["vindr"][column])
+                positive.add(RELEASE_NAMES[column])
         return [int(name in positive) for name in cls.all_labels()]
 
     def with_people(self, table: Table) -> Table:

@@ -12,8 +12,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where this is run as a script
 
+from data import CORPORA, labels_of_table3  # noqa: E402
 from data.console import run_command  # noqa: E402
-from data.labels import HEART_SIZE, RELEASE_NAMES, SEVERITY, TABLE3  # noqa: E402
 from data.padchest import TABLE, TERMS  # noqa: E402
 from data.phantom.layouts import (  # noqa: E402
     chexpert_cells,
@@ -24,6 +24,7 @@ from data.phantom.layouts import (  # noqa: E402
     save_picture,
 )
 from data.phantom.studies import make_studies  # noqa: E402
+from data.ukacxr import HEART_SIZE, SEVERITY  # noqa: E402
 from data.vindr import COLUMNS, OTHER, READERS  # noqa: E402
 
 SEXES = {"F": "Female", "M": "Male"}
@@ -32,7 +33,7 @@ STUDIES = {"vindr": {"views": ("PA",), "several_visits": False},
 
 
 def studies_of(corpus, patients, seed):
-    return make_studies(TABLE3[corpus], patients, seed, **STUDIES.get(corpus, {}))
+    return make_studies(CORPORA[corpus].table3, patients, seed, **STUDIES.get(corpus, {}))
 
 
 def draw_layout(root, corpus, *, patients=40, seed=0, size=256):
@@ -68,7 +69,7 @@ def save_dicom(image, path, inverted, study):
 
 
 def write_vindr_study(study, root, size, tables):
-    names, columns = RELEASE_NAMES["vindr"], (*COLUMNS, OTHER[0])
+    names, columns = CORPORA["vindr"].release_names, (*COLUMNS, OTHER[0])
     image, part = hash_id("vindr", study.patient)[:32], "test" if study.is_test else "train"
     if importlib.util.find_spec("pydicom"):
         save_dicom(study.image(size), root / part / f"{image}.dicom", study.rng.random() < 0.2,
@@ -86,7 +87,7 @@ def write_vindr_study(study, root, size, tables):
 
 
 def write_cxr14_study(study, root, size, tables):
-    names, table = RELEASE_NAMES["cxr14"], tables["Data_Entry_2017_v2020.csv"]
+    names, table = CORPORA["cxr14"].release_names, tables["Data_Entry_2017_v2020.csv"]
     image = f"{study.patient:08d}_{study.number:03d}.png"
     folder = root / f"images_{1 + len(table) % 2:03d}" / "images"
     save_picture(study.image(size), folder / image,
@@ -102,7 +103,7 @@ def write_cxr14_study(study, root, size, tables):
 
 def write_chexpert_study(study, root, size, tables):
     part = "valid" if study.patient % 10 == 9 else "train"
-    labels = chexpert_cells(study, RELEASE_NAMES["chexpert"])
+    labels = chexpert_cells(study, CORPORA["chexpert"].release_names)
     if part == "valid":
         labels = {name: {"": "0.0", "-1.0": "1.0"}.get(c, c) for name, c in labels.items()}
     for number, plane in enumerate(study.planes, start=1):
@@ -143,7 +144,7 @@ def write_ukacxr_study(study, root, size, tables):
     save_picture(study.image(size), root / image)
     row = {"image": image, "patient_id": study.patient, "view": "AP", "sex": study.sex,
            "age": study.age}
-    for name in TABLE3["ukacxr"][:-1]:
+    for name in CORPORA["ukacxr"].table3[:-1]:
         low, unsure, *high = HEART_SIZE if name == "Cardiomegaly" else SEVERITY
         row[name] = (str(study.rng.choice(high)) if name in study.labels else
                      unsure if study.rng.random() < 0.06 else low)
@@ -157,7 +158,7 @@ WRITERS = {"vindr": write_vindr_study, "cxr14": write_cxr14_study, "chexpert": w
 def main(argv=None):
     """The options of `python -m data.phantom`, for all layouts."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--layout", required=True, choices=list(TABLE3))
+    parser.add_argument("--layout", required=True, choices=list(labels_of_table3()))
     parser.add_argument("--out", required=True, type=Path)
     for name, default in (("--patients", 40), ("--seed", 0), ("--size", 256)):
         parser.add_argument(name, type=int, default=default)

@@ -12,10 +12,12 @@ from phantom_layouts import main as draw
 import evaluate
 import train
 from adopt import AUTHORS, main
-from data.labels import TABLE3
+from data import labels_of_table3
 from export.to_onnx import main as to_onnx
 from models import create_model, load_pretrained
 from models.checkpoint import load_checkpoint, restore_model
+
+TABLE3 = labels_of_table3()
 
 # Of our 14 labels of ChestX-ray14, where each stands in the authors' network: counted off the
 # paper's and their code's lists by hand.

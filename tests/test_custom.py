@@ -1,5 +1,6 @@
 """Anybody's table: what it may hold, what is said about what it may not, and the whole way."""
 
+import csv
 import gzip
 import json
 import re
@@ -288,21 +289,71 @@ def test_the_whole_way(own, tmp_path, capsys, monkeypatch):
     assert "Nodule" in capsys.readouterr().out
 
 
-class Toy(CORPORA["phantom"]):
-    """A named corpus of one file."""
+SEVENTH = '''
+"""A corpus that the project does not have."""
 
-    corpus = "toy"
+from data.corpus import Corpus
+from data.tables import BINARY, Rows, find_table, read_codes, read_csv
+
+LABELS = ("Cardiomegaly", "Pleural effusion", "Nodule", "No finding")
 
 
-def test_a_new_corpus_is_a_file_and_a_line(own, tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(CORPORA.locations, "toy", f"{__name__}:Toy")
+class Saltmarsh(Corpus):
+    """Phantoms under other names."""
+
+    corpus = "saltmarsh"
+    title = "Saltmarsh Hospital"
+    access = "Nobody has it."
+    release_names = {label.upper(): label for label in LABELS}
+
+    @classmethod
+    def read(cls, root, cohort):
+        table = find_table(root, "saltmarsh.csv")
+        rows = Rows(table)
+        columns = ("FILE", "PERSON", *cls.release_names)
+        for where, (file, person, *cells) in read_csv(table, columns):
+            codes = read_codes(cells, BINARY, LABELS, where)
+            rows.add(where, file, person, "PA", f"pictures/{file}", codes)
+        return rows.release(cls.all_labels())
+'''
+
+
+def draw_saltmarsh(root, phantom):
+    """Phantoms, as files and a table of the seventh corpus."""
+    (root / "pictures").mkdir(parents=True)
+    lines = ["FILE,PERSON,CARDIOMEGALY,PLEURAL EFFUSION,NODULE,NO FINDING"]
+    with open(phantom / "phantom.csv", newline="") as file:
+        for row in csv.DictReader(file):
+            shutil.copy(phantom / "images" / row["image"], root / "pictures")
+            lines.append(",".join(row[name] for name in (
+                "image", "patient_id", "Cardiomegaly", "Pleural effusion", "Nodule", "No finding")))
+    (root / "saltmarsh.csv").write_text("\n".join(lines) + "\n")
+
+
+def test_a_new_corpus_is_a_file_and_a_line(tmp_path, monkeypatch, capsys):
+    """As CONTRIBUTING says: trained, evaluated, tested by another corpus's model, printed."""
+    (tmp_path / "saltmarsh_corpus.py").write_text(SEVENTH)  # the file
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(CORPORA.locations, "saltmarsh", "saltmarsh_corpus:Saltmarsh")  # the line
     monkeypatch.chdir(tmp_path)
-    root = tmp_path / "toy"
-    make_phantom(root, patients=20, size=64)
-    assert cohort(["toy", "--root", str(root)]) == 0
-    assert train.main(["--data", "toy", "--root", str(root), "--arch", "vit_tiny", "--image-size",
-                       "32", "--epochs", "1", "--device", "cpu"]) == 0
-    assert evaluate.main(["runs/toy-random", "--bootstrap", "10", "--device", "cpu"]) == 0
-    assert "toy" in capsys.readouterr().out
-    assert {split: len(Toy(root, split, tables_only=True)) for split in SPLITS} == {
-        "train": 42, "val": 6, "test": 12}
+    monkeypatch.setenv("CXR_ROOT", str(tmp_path))
+    make_phantom(tmp_path / "phantom", patients=40, size=64)
+    draw_saltmarsh(tmp_path / "saltmarsh", tmp_path / "phantom")
+
+    assert cohort(["saltmarsh"]) == 0
+    small = ["--arch", "vit_tiny", "--image-size", "32", "--epochs", "1", "--device", "cpu"]
+    for corpus in ("saltmarsh", "phantom"):
+        assert train.main(["--data", corpus, *small]) == 0
+    assert evaluate.main(["--bootstrap", "10", "--device", "cpu", "--min-count", "1"]) == 0
+    assert "Saltmarsh Hospital" in capsys.readouterr().out
+    assert "Saltmarsh Hospital" in (tmp_path / "reports/report.html").read_text()
+
+    assert evaluate.main(["runs/phantom-random", "--external-test", "saltmarsh", "--bootstrap",
+                          "10", "--device", "cpu", "--min-count", "1", "--out", "external"]) == 0
+    page = (tmp_path / "external/report.html").read_text()
+    assert "Saltmarsh Hospital" in page and CORPORA["phantom"].title in page
+    predictions = load_predictions("runs/phantom-random/predictions-on-saltmarsh.npz")
+    assert predictions.labels == ["Cardiomegaly", "Pleural effusion", "Nodule", "No finding"]
+    assert predictions.meta["corpus_title"] == "Saltmarsh Hospital"
+    assert {split: len(CORPORA["saltmarsh"](split=split, tables_only=True))
+            for split in SPLITS} == {"train": 90, "val": 6, "test": 24}

@@ -8,7 +8,6 @@ import torch
 from PIL import Image
 
 from data import CORPORA
-from data.labels import TABLE3
 
 Cxr14 = CORPORA["cxr14"]
 HEADER = ("Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,"
@@ -33,7 +32,7 @@ def write(root, rows=ROWS, test=("00000003_000.png",), name="Data_Entry_2017_v20
 
 def test_labels_by_hand(tmp_path):
     dataset = Cxr14(write(tmp_path), tables_only=True, val_fraction=0, labels="table3")
-    assert dataset.labels == list(TABLE3["cxr14"])
+    assert dataset.labels == list(Cxr14.table3)
     positives = {image: {label for label, value in zip(dataset.labels, y) if value}
                  for image, y in zip(dataset.table.image_id, dataset.table.y)}
     assert positives == {"00000001_000.png": {"Cardiomegaly", "Pleural effusion"},

@@ -11,11 +11,13 @@ from phantom_layouts import main as phantom
 import evaluate
 import pretrain_mimic
 import train
-from data import CORPORA
-from data.labels import MIMIC_OVERLAP, TABLE3
+from data import CORPORA, labels_of_table3, labels_shared_with_mimic
 from export.predict import main as predict
 from export.to_onnx import main as to_onnx
 from models.checkpoint import load_checkpoint
+
+TABLE3 = labels_of_table3()
+MIMIC_OVERLAP = labels_shared_with_mimic()
 
 pytestmark = pytest.mark.long
 

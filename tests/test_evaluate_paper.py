@@ -8,9 +8,12 @@ import numpy as np
 from evaluations import CSVS, fails, write_csvs
 
 import evaluate
-from data.labels import MIMIC_OVERLAP, TABLE3
+from data import labels_of_table3, labels_shared_with_mimic
 from stats.grouping import comparison_groups
 from stats.predictions import Predictions, save_predictions
+
+TABLE3 = labels_of_table3()
+MIMIC_OVERLAP = labels_shared_with_mimic()
 
 pytest_plugins = ["evaluations"]  # here
 

@@ -11,7 +11,6 @@ from evaluations import CSVS, fails, make_run, write_csvs
 from sklearn.metrics import roc_auc_score
 
 import evaluate
-from data.labels import TABLE3
 from stats.predictions import Predictions, load_predictions, save_predictions
 
 pytest_plugins = ["evaluations"]  # here, corpora_root
@@ -57,7 +56,7 @@ def test_runs_are_tested_on_other_corpora(here, hospitals):
     images, labels = test_set.batch(np.arange(len(test_set)))
     with torch.inference_mode():
         scores = sided(images.float().expand(-1, 3, -1, -1) / 255).sigmoid().numpy()
-    names = list(TABLE3["ukacxr"])
+    names = list(data.CORPORA["ukacxr"].table3)
     for label in SHARED:
         columns = [at for at, name in enumerate(names) if name.startswith(label)]
         assert len(columns) == (label not in ("Cardiomegaly", "No finding")) + 1

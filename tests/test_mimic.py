@@ -5,11 +5,11 @@ import gzip
 import numpy as np
 import pytest
 
-from data import CORPORA
-from data.labels import MIMIC_OVERLAP
+from data import CORPORA, labels_shared_with_mimic
 from data.mimic import is_expert_table, read_expert_labels
 
 Mimic = CORPORA["mimic"]
+MIMIC_OVERLAP = labels_shared_with_mimic()
 LABELS = ["Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Enlarged Cardiomediastinum",
           "Fracture", "Lung Lesion", "Lung Opacity", "No Finding", "Pleural Effusion",
           "Pleural Other", "Pneumonia", "Pneumothorax", "Support Devices"]

@@ -6,7 +6,6 @@ import pytest
 from PIL import Image
 
 from data import CORPORA
-from data.labels import TABLE3
 
 PadChest = CORPORA["padchest"]
 TABLE = "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv"
@@ -70,7 +69,7 @@ def test_labels_by_hand(tmp_path, cell, paper, exact):
 def test_labels_are_table_3s():
     more = {"Fibrosis", "Chronic changes", "Sternotomy", "Cavitation", "Volume loss", "Pacemaker",
             "Bronchiectasis", "Air trapping"}  # of Table 2
-    assert set(PadChest.all_labels()) == set(TABLE3["padchest"]) | more
+    assert set(PadChest.all_labels()) == set(PadChest.table3) | more
 
 
 def test_cohort_is_frontal_with_labels(tmp_path):

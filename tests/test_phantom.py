@@ -13,12 +13,13 @@ import torch
 from phantom_layouts import draw_layout, studies_of
 from PIL import Image
 
-from data import CORPORA
+from data import CORPORA, labels_of_table3
 from data.files import new_folder
-from data.labels import TABLE3
 from data.phantom.__main__ import main
 from data.phantom.layouts import make_phantom
 from data.phantom.render import FINDINGS, render, render_lateral
+
+TABLE3 = labels_of_table3()
 
 SIZE = 128
 

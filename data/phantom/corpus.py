@@ -4,8 +4,7 @@ import sys
 from pathlib import Path
 
 from data.corpus import Corpus
-from data.labels import TABLE3
-from data.phantom.layouts import IMAGES_PER_PATIENT, PATIENTS, make_phantom
+from data.phantom.layouts import IMAGES_PER_PATIENT, LABELS, PATIENTS, make_phantom
 from data.tables import BINARY, Release, Rows, find_table, read_codes, read_csv
 
 
@@ -21,6 +20,11 @@ class Phantom(Corpus):
     corpus = "phantom"
     title = "Phantom (synthetic)"
     access = "The phantom is drawn there when the folder is absent or empty."
+    table3 = LABELS
+
+    @classmethod
+    def all_labels(cls) -> tuple[str, ...]:
+        return cls.table3
 
     @classmethod
     def prepare_root(cls, root: str | Path) -> Path:
@@ -37,12 +41,11 @@ class Phantom(Corpus):
 
     @classmethod
     def read(cls, root: Path, cohort: str) -> Release:
-        labels = TABLE3["phantom"]
         table = find_table(root, "phantom.csv")
         rows = Rows(table)
-        columns = ("image", "patient_id", "view", "split", "seed", *labels)
+        columns = ("image", "patient_id", "view", "split", "seed", *cls.table3)
         for where, (image, patient, view, split, _, *cells) in read_csv(table, columns):
             rows.add(where, image.removesuffix(".png"), patient, view, f"images/{image}",
-                     read_codes(cells, BINARY, labels, where), split)
+                     read_codes(cells, BINARY, cls.table3, where), split)
         note = "synthetic images: no result on them says anything about patients"
-        return rows.release(labels, [note])
+        return rows.release(cls.table3, [note])

@@ -14,11 +14,12 @@ from PIL import Image
 from data.console import Progress
 from data.corpus import PHANTOM_MARK
 from data.files import new_folder
-from data.labels import RELEASE_NAMES, TABLE3
-from data.phantom.render import View, draw_findings, render
+from data.mimic import MimicCXR
+from data.phantom.render import FINDINGS, View, draw_findings, render
 from data.phantom.studies import SHOWN, Study, make_studies
 
 PATIENTS, IMAGES_PER_PATIENT, SIZE = 160, 3, 256
+LABELS = (*FINDINGS, "No finding")
 SPLITS_OF_TEN = ("train",) * 7 + ("val",) + ("test",) * 2  # which split every tenth patient is of
 # The rows of each table, by its file's name: dictionaries, or the lines of a .txt.
 Tables = defaultdict[str, list]
@@ -50,7 +51,7 @@ def make_phantom(root: str | Path, *, patients: int = PATIENTS, seed: int = 0,
                 row = {"image": name, "patient_id": anatomy, "view": view,
                        "split": SPLITS_OF_TEN[patient % 10], "seed": visit}
                 shown = findings or ["No finding"]
-                for label in TABLE3["phantom"]:
+                for label in LABELS:
                     row[label] = int(label in shown)
                 rows.append(row)
         write_table(folder / "phantom.csv", rows)
@@ -58,7 +59,7 @@ def make_phantom(root: str | Path, *, patients: int = PATIENTS, seed: int = 0,
 
 def make_mimic(root: str | Path, *, patients: int, seed: int = 0, size: int = SIZE) -> None:
     """Draw phantoms in the layout of MIMIC-CXR, as `make_phantom` draws its own."""
-    studies = list(make_studies(TABLE3["mimic"], patients, seed))
+    studies = list(make_studies(MimicCXR.table3, patients, seed))
     draw_release(root, "mimic", studies, write_mimic_study, size)
 
 
@@ -85,7 +86,7 @@ def write_mimic_study(study: Study, root: Path, size: int, tables: Tables) -> No
                                 for name in ("chexpert", "metadata", "split"))
     subject = 10_000_000 + 37 * study.patient
     number = 50_000_000 + 1_000 * (study.patient % 40_000) + study.number
-    columns = dict(sorted(RELEASE_NAMES["mimic"].items()))  # in alphabetical order there
+    columns = dict(sorted(MimicCXR.release_names.items()))  # in alphabetical order there
     labels.append({"subject_id": subject, "study_id": number} | chexpert_cells(study, columns))
     split = "train"
     if study.is_test:
