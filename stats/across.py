@@ -4,6 +4,7 @@
 of several numbers of training images on one corpus (`stats.learning_curves`).
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -51,7 +52,8 @@ class PooledComparison:
     @property
     def same_labels(self) -> bool:
         """Whether all corpora average the same labels, so that all differences are of one thing."""
-        return len({frozenset(one.labels) for one in self.corpora}) == 1
+        first = set(self.corpora[0].labels)
+        return all(set(corpus.labels) == first for corpus in self.corpora)
 
 
 def pool_studies(studies: Sequence[Study]) -> tuple[list[PooledComparison], list[str]]:
@@ -60,35 +62,45 @@ def pool_studies(studies: Sequence[Study]) -> tuple[list[PooledComparison], list
     Only inits that were trained on each corpus are pooled: networks that were tested on further
     corpora are the same there, so that their differences are not independent.
     """
-    own = [s for s in studies if s.trained_on is None]
-    parts: dict[tuple[str, str], list[CorpusDifference]] = {}
-    for s in own:
+    differences_of_pair: dict[tuple[str, str], list[CorpusDifference]] = {}
+    own_studies = 0
+    for s in studies:
+        if s.trained_on is not None:
+            continue
+        own_studies += 1
         for comparison in s.comparisons:
-            parts.setdefault((comparison.a, comparison.b), []).append(CorpusDifference(
+            differences = differences_of_pair.setdefault((comparison.a, comparison.b), [])
+            differences.append(CorpusDifference(
                 s.corpus, s.corpus_title, comparison.mean, s.labels_in_mean["auroc"],
                 comparison.runs, _training_images(s, comparison.a)))
     pooled, notes = [], []
-    for (a, b), corpora in parts.items():
-        if len({one.corpus for one in corpora}) < len(corpora) or len(corpora) < 2:
+    for (a, b), differences in differences_of_pair.items():
+        corpora = {difference.corpus for difference in differences}
+        if len(corpora) < len(differences) or len(differences) < 2:
             continue  # several label sets of one corpus, or a single corpus: nothing to pool
-        if len(corpora) < MIN_CORPORA:
-            notes.append(f"{a} and {b} are not pooled over {len(corpora)} corpora: from "
+        if len(differences) < MIN_CORPORA:
+            notes.append(f"{a} and {b} are not pooled over {len(differences)} corpora: from "
                          f"{MIN_CORPORA} on, their spread can be estimated")
             continue
-        pooled.append(_pool_pair(a, b, corpora))
-    if len(own) < len(studies) and len({s.corpus for s in studies}) > 1:
+        pooled.append(_pool_pair(a, b, differences))
+    test_sets = {s.corpus for s in studies}
+    if own_studies < len(studies) and len(test_sets) > 1:
         notes.append("Tests on other corpora than a network's own are not pooled: the same "
                      "networks are tested, so that their differences are not independent")
     return pooled, notes
 
 
 def _pool_pair(a: str, b: str, corpora: list[CorpusDifference]) -> PooledComparison:
-    differences = [one.test.difference for one in corpora]
-    errors = [one.test.standard_error for one in corpora]
+    differences, errors = [], []
+    images_train: list[int] = []  # of the corpora that say it
+    for corpus in corpora:
+        differences.append(corpus.test.difference)
+        errors.append(corpus.test.standard_error)
+        if corpus.images_train:
+            images_train.append(corpus.images_train)
     on_size = None
-    sizes = [one.images_train for one in corpora if one.images_train]
-    if len(sizes) == len(corpora) and len(set(sizes)) > 1:
-        on_size = regress(differences, errors, np.log10(sizes))
+    if len(images_train) == len(corpora) and len(set(images_train)) > 1:
+        on_size = regress(differences, errors, np.log10(images_train))
     without: list[PooledDifference] = []
     if len(corpora) > MIN_CORPORA:
         without = leave_one_out(differences, errors)
@@ -146,23 +158,26 @@ def sizes_of(predictions: Sequence[Predictions]) -> dict[str, list[int]]:
 
     On purpose is what `train.py --train-images` made, or a file that was named NAME@SIZE=FILE.
     """
-    sizes: dict[str, set[int]] = {}
-    is_axis: dict[str, bool] = {}
+    sizes_of_corpus: dict[str, set[int]] = {}
+    on_purpose: set[str] = set()  # corpora
     for p in predictions:
         corpus = corpus_of(p)
         if p.meta.get("images_train"):
-            sizes.setdefault(corpus, set()).add(int(p.meta["images_train"]))
+            sizes_of_corpus.setdefault(corpus, set()).add(int(p.meta["images_train"]))
         settings = p.meta.get("settings") or {}
         if settings.get("train_images") or p.meta.get("size_given"):
-            is_axis[corpus] = True
-    return {corpus: sorted(values) for corpus, values in sizes.items()
-            if is_axis.get(corpus) and len(values) >= MIN_SIZES}
+            on_purpose.add(corpus)
+    axes = {}
+    for corpus, sizes in sizes_of_corpus.items():
+        if corpus in on_purpose and len(sizes) >= MIN_SIZES:
+            axes[corpus] = sorted(sizes)
+    return axes
 
 
 def without_size(p: Predictions) -> Predictions:
     """Predictions whose size does not tell their init from others: it is an axis."""
-    settings = {key: value for key, value in (p.meta.get("settings") or {}).items()
-                if key != "train_images"}
+    settings = dict(p.meta.get("settings") or {})
+    settings.pop("train_images", None)
     return replace(p, meta=p.meta | {"settings": settings})
 
 
@@ -193,35 +208,40 @@ def study_sizes(by_size: dict[int, list[Predictions]], labels: Sequence[str], *,
     if resample is None:
         resample = "image" if patients is None else "patient"
     columns = [models[0].labels.index(label) for label in labels]
-    drawn = bootstrap_models(
-        models[0].y_true[:, columns], [m.y_score[:, columns] for m in models],
+    bootstraps = bootstrap_models(
+        models[0].y_true[:, columns], [model.y_score[:, columns] for model in models],
         n_resamples=n_resamples, seed=seed, metrics=("auroc",), threads=threads,
         groups=patients if resample == "patient" else None)
 
-    cells: dict[tuple[str, int], list[np.ndarray]] = {}  # by init and size: (B + 1,) per run
-    for size, p, of_model in zip(network_sizes, networks, drawn):
-        values = np.concatenate([of_model.value["auroc"][None], of_model.values["auroc"]])
-        cells.setdefault((p.meta["name"], size), []).append(nanmean(values, axis=1))
+    means_of_runs: dict[tuple[str, int], list[np.ndarray]] = {}  # by init and size: (B + 1,) each
+    for size, network, bootstrap in zip(network_sizes, networks, bootstraps):
+        by_label = np.concatenate([bootstrap.value["auroc"][None], bootstrap.values["auroc"]])
+        means = means_of_runs.setdefault((network.meta["name"], size), [])
+        means.append(nanmean(by_label, axis=1))
     # A replicate in which a label lacks a class is undefined for all networks alike.
-    is_defined = np.isfinite(next(iter(cells.values()))[0])
-    runs: dict[tuple[str, int], np.ndarray] = {}
-    for key, values_of_runs in cells.items():
-        runs[key] = np.stack(values_of_runs, axis=1)[is_defined]  # (B' + 1, K)
-    names = list(dict.fromkeys(name for name, _ in runs))
+    is_defined = np.isfinite(next(iter(means_of_runs.values()))[0])
+    runs: dict[tuple[str, int], np.ndarray] = {}  # (B' + 1, K)
+    names: list[str] = []
+    for (name, size), means in means_of_runs.items():
+        runs[name, size] = np.stack(means, axis=1)[is_defined]
+        if name not in names:
+            names.append(name)
     points = []
     for name in names:
         for size in sizes:
             if (name, size) in runs:
                 points.append(_point(name, size, runs[name, size]))
     pairs = []
-    for first, a in enumerate(names):
-        for b in names[first + 1:]:
-            common = [size for size in sizes if (a, size) in runs and (b, size) in runs]
-            if len(common) >= MIN_SIZES:
-                compared = compare_curves(common, [runs[a, size] for size in common],
-                                          [runs[b, size] for size in common],
-                                          bounds=(0.0, 1.0))
-                pairs.append(InitPair(a, b, compared))
+    for a, b in itertools.combinations(names, 2):
+        common_sizes, runs_a, runs_b = [], [], []
+        for size in sizes:
+            if (a, size) in runs and (b, size) in runs:
+                common_sizes.append(size)
+                runs_a.append(runs[a, size])
+                runs_b.append(runs[b, size])
+        if len(common_sizes) >= MIN_SIZES:
+            compared = compare_curves(common_sizes, runs_a, runs_b, bounds=(0.0, 1.0))
+            pairs.append(InitPair(a, b, compared))
     return SizeStudy(models[0].meta["corpus"], title, tuple(labels), resample, tuple(points),
                      tuple(pairs))
 
