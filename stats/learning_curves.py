@@ -14,7 +14,8 @@ r_isk + e_isk. `compare_curves` answers, for a pair of inits:
 - how large the difference is at each size (`stats.runs.infer_runs`, adjusted over the sizes);
 - how it changes per tenfold of images: generalized least squares of the S differences on log10 of
   the images. The weights take one variance between runs for all sizes, and the standard error takes
-  each size's own: few images mean more luck. Student's t has Satterthwaite's degrees of freedom;
+  each size's own: few images mean more luck. As in `stats.runs`, the patients' part of it counts as
+  known, and that of the runs as estimated, with Welch's (1947) degrees of freedom;
 - where the curves cross, interpolated between sizes on a log axis. Its interval are the numbers of
   images at which the interpolated difference is not significantly different from 0 (the test
   inverted, as in Fieller's theorem), so no straight line is assumed;
@@ -31,7 +32,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from stats.intervals import t_quantile, t_test
+from stats.intervals import NORMAL_95, mixed_half_width, mixed_p_value, t_test
 from stats.multiple_testing import benjamini_hochberg
 from stats.runs import infer_runs
 
@@ -60,7 +61,7 @@ class Trend:
     standard_error: float
     interval: tuple[float, float]  # 95 %
     p_value: float  # two-sided, of no change
-    degrees_of_freedom: float  # infinite with single runs
+    degrees_of_freedom: float  # of the part due to the luck of runs; infinite with single runs
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,26 @@ def compare_curves(images: Sequence[int], runs_a: Sequence[npt.ArrayLike],
 
 
 @dataclass(frozen=True)
+class _Variances:
+    """Of G contrasts of the means, in two parts: (G,) arrays."""
+
+    known: Floats  # due to the test patients, of whom there are many
+    estimated: Floats  # due to the luck of few runs
+    freedom: Floats  # degrees of freedom of the latter; infinite with single runs
+
+    def allow_zero(self, values: Floats) -> npt.NDArray[np.bool_]:
+        """Whether p >= 0.05 for contrasts of these values being 0 (G,).
+
+        That is |value| <= sqrt(z^2 known + t^2 estimated), solved for t, which is faster than
+        `stats.intervals.mixed_p_value`.
+        """
+        beyond_known = np.maximum(values**2 - NORMAL_95**2 * self.known, 0)
+        t_squared = np.where(beyond_known > 0, np.inf, 0.0)
+        np.divide(beyond_known, self.estimated, out=t_squared, where=self.estimated > 0)
+        return np.asarray(t_test(np.sqrt(t_squared), self.freedom) >= 0.05)
+
+
+@dataclass(frozen=True)
 class _Cells:
     """The 2 S means of metric: of a at each size, then of b. Variances are of one run's luck."""
 
@@ -148,28 +169,32 @@ class _Cells:
     own: Floats  # (S,), the part of it that a run makes of the test patients alone
     freedom: Floats  # (S,), degrees of freedom of `between`; 0 with single runs
 
-    def standard_errors(self, contrasts: Floats) -> tuple[Floats, Floats]:
-        """Standard errors and degrees of freedom (G,) of contrasts (G, 2 S) of the means."""
+    def variances(self, contrasts: Floats) -> _Variances:
+        """The variances of contrasts (G, 2 S) of the means.
+
+        Notes
+        -----
+        A sum of independent variances v_s with f_s degrees of freedom each has about
+
+            (sum v_s)^2 / sum(v_s^2 / (f_s + 2)) - 2
+
+        of them: Welch, "The generalization of 'Student's' problem when several different
+        population variances are involved", Biometrika 34 (1947). Satterthwaite's formula, which
+        has neither 2, takes the squares of estimates for those of the variances; with two runs
+        these are too large by a factor of 2, and its intervals too long.
+        """
         n_sizes = len(self.between)
         per_cell = contrasts**2 / self.counts  # how often a single run's variance counts
         per_size = per_cell[:, :n_sizes] + per_cell[:, n_sizes:]
-        luck = np.maximum(self.between - self.own, 0)  # `patients` has the runs' own part already
         of_patients = ((contrasts @ self.patients) * contrasts).sum(axis=1)
-        variance = np.maximum(of_patients, 0) + per_size @ luck
-        known = self.freedom > 0
-        estimated = per_size[:, known] * np.maximum(self.between, self.own)[known]
-        uncertainty = (estimated**2 / self.freedom[known]).sum(axis=1)
-        freedom = np.full(len(contrasts), np.inf)
-        np.divide(variance**2, uncertainty, out=freedom, where=uncertainty > 0)
-        return np.sqrt(variance), freedom
+        luck = np.maximum(self.between - self.own, 0)  # `patients` has the runs' own part already
 
-    def p_values(self, contrasts: Floats) -> Floats:
-        """Two-sided p-values (G,) of contrasts (G, 2 S) being 0."""
-        values = contrasts @ self.means
-        errors, freedom = self.standard_errors(contrasts)
-        t = np.where(values == 0, 0.0, np.inf)
-        np.divide(np.abs(values), errors, out=t, where=errors > 0)
-        return np.asarray(t_test(t, freedom))
+        repeated = self.freedom > 0
+        of_runs = per_size[:, repeated] * np.maximum(self.between, self.own)[repeated]
+        squares = (of_runs**2 / (self.freedom[repeated] + 2)).sum(axis=1)
+        freedom = np.full(len(contrasts), np.inf)
+        np.divide(of_runs.sum(axis=1) ** 2, squares, out=freedom, where=squares > 0)
+        return _Variances(np.maximum(of_patients, 0), per_size @ luck, freedom - 2)
 
 
 def _cells(a: list[Floats], b: list[Floats]) -> _Cells:
@@ -230,12 +255,14 @@ def _trend(x: Floats, cells: _Cells, difference: Floats) -> Trend:
     weighted = np.linalg.solve(covariance, design)
     contrast = np.linalg.solve(design.T @ weighted, weighted.T)[1] @ difference  # (2 S,)
     slope = float(contrast @ cells.means)
-    (standard_error,), (freedom,) = cells.standard_errors(contrast[None])
-    half_width = float(t_quantile(0.95, freedom) * standard_error)
-    return Trend(per_tenfold=slope, standard_error=float(standard_error),
+    variances = cells.variances(contrast[None])
+    parts = (variances.known, variances.estimated, variances.freedom)
+    half_width = float(mixed_half_width(0.95, *parts)[0])
+    return Trend(per_tenfold=slope,
+                 standard_error=float(np.sqrt(variances.known + variances.estimated)[0]),
                  interval=(slope - half_width, slope + half_width),
-                 p_value=float(cells.p_values(contrast[None])[0]),
-                 degrees_of_freedom=float(freedom))
+                 p_value=float(mixed_p_value(np.array([slope]), *parts)[0]),
+                 degrees_of_freedom=float(variances.freedom[0]))
 
 
 def _crossing(x: Floats, cells: _Cells, difference: Floats) -> tuple[int, ImagesAt]:
@@ -252,7 +279,7 @@ def _crossing(x: Floats, cells: _Cells, difference: Floats) -> tuple[int, Images
             images = float(10 ** (x[size] + share * (x[size + 1] - x[size])))
     grid = np.linspace(x[0], x[-1], GRID)
     contrasts = _interpolation(x, grid) @ difference
-    return changes, ImagesAt(images, _compatible(grid, cells.p_values(contrasts)))
+    return changes, ImagesAt(images, _compatible(grid, contrasts, cells))
 
 
 def _efficiency(size: int, images: Sequence[int], x: Floats, cells: _Cells) -> DataEfficiency:
@@ -275,17 +302,19 @@ def _efficiency(size: int, images: Sequence[int], x: Floats, cells: _Cells) -> D
     contrasts[:, better + size] -= 1
     return DataEfficiency(images=int(images[size]), better="a" if is_a_better else "b",
                           value=target,
-                          needed=ImagesAt(needed, _compatible(grid, cells.p_values(contrasts))))
+                          needed=ImagesAt(needed, _compatible(grid, contrasts, cells)))
 
 
-def _compatible(grid: Floats,
-                p_values: Floats) -> tuple[float | None, float | None] | None:
-    """The smallest and largest numbers of images, 10 to the power of `grid`, with p >= 0.05.
+def _compatible(grid: Floats, contrasts: Floats,
+                cells: _Cells) -> tuple[float | None, float | None] | None:
+    """The smallest and largest numbers of images at which a contrast may be 0 (p >= 0.05).
 
-    An end is None where that holds at the smallest, or at the largest size as well; the whole is
-    None where it holds nowhere.
+    The numbers are 10 to the power of `grid` (G,), each with its contrast (G, 2 S). An end is None
+    where that holds at the smallest, or at the largest size as well; the whole is None where it
+    holds nowhere.
     """
-    compatible = np.flatnonzero(p_values >= 0.05)
+    values = contrasts @ cells.means
+    compatible = np.flatnonzero(cells.variances(contrasts).allow_zero(values))
     if not len(compatible):
         return None
     first, last = compatible[[0, -1]]

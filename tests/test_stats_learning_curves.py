@@ -58,6 +58,24 @@ def test_two_sizes_slope_is_the_difference_of_differences():
     assert trend.standard_error == pytest.approx(variance**0.5)
 
 
+def test_beside_a_size_without_any_luck_the_slope_is_tested_as_the_other_size_is():
+    """All is known at the first size, so that only the second's patients and runs count."""
+    rng = np.random.default_rng(4)
+    seconds = []
+    for mean, n_runs in ((2.5, 3), (1, 2)):
+        runs = rng.normal(mean, 1, n_runs)
+        shared = rng.normal(size=(400, 1))
+        replicates = runs + 0.3 * shared + 0.4 * rng.normal(size=(400, n_runs))
+        seconds.append(np.concatenate([runs[None], replicates]))
+    firsts = [np.ones((401, 2)), np.ones((401, 2))]
+    trend = compare_curves([100, 1000], [firsts[0], seconds[0]], [firsts[1], seconds[1]]).trend
+    alone = infer_runs(seconds[0][:, :, None], seconds[1][:, :, None])
+    assert trend.per_tenfold == pytest.approx(alone.value[0])
+    assert trend.p_value == pytest.approx(alone.p_value[0], rel=1e-6)
+    np.testing.assert_allclose(trend.interval, alone.ci[0], rtol=1e-6)
+    assert trend.degrees_of_freedom == pytest.approx(3)
+
+
 def test_differences_are_those_of_each_size_alone():
     rng = np.random.default_rng(3)
     a = [rng.normal(1, 1, (200, 3)) for _ in IMAGES]
@@ -138,6 +156,6 @@ def test_the_slopes_error_holds_in_short():
     trials = 150
     shares = simulate(3, 2, falling_luck=True, trials=trials, seed=1)
     noise = 3 * (0.05 * 0.95 / trials) ** 0.5
-    assert shares.slope_error < 0.06 + noise
+    assert shares.slope_error < 0.08 + noise
     assert shares.crossing_coverage > 0.94 - noise
     assert shares.efficiency_coverage > 0.94 - noise
