@@ -34,6 +34,7 @@ SMALLER = [  # (what a command says, what is run); the words at the end of a com
     (r"((?:--data|data\.cohort|data\.cache) (\w+)\b.*?--root) DIR", r"\1 trees/\2"),
     (r"--check DIR|(?<=model\.onnx )DIR", lambda m: m[0].replace("DIR", "trees/custom")),
     (r"/tmp/mimic", "trees/before-access"),
+    (r"for seed in 0 1 2;", "for seed in 0 1;"),
     (r"--nproc_per_node=4", "--nproc_per_node=2"),
     (r"\b(FOLDER|IMAGES)\b", "trees/cxr14"),
     (r"/archive", "trees/vindr"),
@@ -90,7 +91,7 @@ def blocks(page):
     for match in re.finditer(pattern, page.read_text(), flags=re.S | re.M):
         if match[3]:
             yield "sh", match[3].replace("\n", " ")
-        elif match[1] not in ("", "bibtex"):
+        elif match[1] not in ("", "bibtex", "text"):
             yield match[1], match[2]
 
 
