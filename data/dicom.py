@@ -171,6 +171,7 @@ def _check_header(header: "Dataset") -> None:
 
     syntax = header.file_meta.TransferSyntaxUID
     if not syntax.is_compressed:
+        _check_length(header, rows, columns)
         return
     if not get_decoder(syntax).is_available:
         raise ModuleNotFoundError(f"decoding {syntax.name} needs pylibjpeg and its plugins: "
@@ -186,6 +187,24 @@ def _check_header(header: "Dataset") -> None:
     elif syntax in (*uid.JPEG2000TransferSyntaxes, uid.HTJ2K, uid.HTJ2KLossless,
                     uid.HTJ2KLosslessRPCL):
         _check_codestream(_jpeg2000_size(frame), rows, columns)
+
+
+def _check_length(header: "Dataset", rows: int, columns: int) -> None:
+    """Refuse uncompressed pixels that rows and columns have no place for: pydicom cuts them off.
+
+    Less than a row or a column, or zeros alone, only fill up the file.
+    """
+    bits = header.get("BitsAllocated")
+    if bits not in (8, 16, 32, 64):
+        return
+    keyword = next(keyword for keyword in PIXEL_DATA if keyword in header)
+    pixels = header[keyword].value
+    expected = rows * columns * bits // 8
+    excess = pixels[expected:]
+    if len(excess) < min(rows, columns) * bits // 8 or not excess.strip(b"\0"):
+        return
+    raise ValueError(f"DICOM: {len(pixels):,} bytes of pixels; expected {expected:,}, of {rows} "
+                     f"Rows and {columns} Columns of {bits} bits")
 
 
 def _lift_functional_groups(header: "Dataset") -> None:

@@ -145,12 +145,17 @@ def read_split(path: str | Path, corpus: str, image_id: np.ndarray,
 def _parse_csv(path: Path, text: str) -> SplitFile:
     """The rows of a CSV split; blank lines are passed over."""
     rows: list[tuple[str, str]] = []
-    for row in csv.reader(text.splitlines()):
-        if not row:
-            continue
-        if len(row) != 2 or not rows and row[1] != "split":
-            raise ValueError(f"{path}: expected the two columns image_id (or patient_id) and split")
-        rows.append((row[0], row[1]))
+    reader = csv.reader(text.splitlines())
+    try:
+        for row in reader:
+            if not row:
+                continue
+            if len(row) != 2 or not rows and row[1] != "split":
+                raise ValueError(f"{path}: expected the two columns image_id (or patient_id) and "
+                                 "split")
+            rows.append((row[0], row[1]))
+    except csv.Error as error:
+        raise ValueError(f"{path}:{reader.line_num}: {error}") from None
     if not rows:
         raise ValueError(f"{path}: expected the two columns image_id (or patient_id) and split")
     header, *pairs = rows

@@ -175,6 +175,9 @@ def test_split_files_that_are_no_text(tmp_path, phantom_root):
         (tmp_path / name).write_text("patient_id,split\n", encoding=encoding)
         with pytest.raises(ValueError, match=f"{name}: not UTF-8 text"):
             Phantom(phantom_root, tables_only=True, split_file=tmp_path / name)
+    (tmp_path / "long.csv").write_text(f"image_id,split\na,train\n{'b' * 200_000},test\n")
+    with pytest.raises(ValueError, match=r"long.csv:3: field larger than field limit"):
+        Phantom(phantom_root, tables_only=True, split_file=tmp_path / "long.csv")
     (tmp_path / "patients.csv").write_text("image_id,split\n" + "".join(
         f"{image},{('train', 'test')[i % 2]}\n" for i,
         image in enumerate(Phantom(phantom_root, tables_only=True).cohort_table.image_id)))

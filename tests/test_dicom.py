@@ -82,6 +82,28 @@ def test_a_data_set_without_header_and_one_without_size(tmp_path):
         read_image(tmp_path / "x.dcm")
 
 
+@pytest.mark.parametrize("elements", [{"Rows": 39}, {"Columns": 29}, {"Rows": 20, "Columns": 15}])
+def test_more_pixels_than_the_header_says_are_refused(tmp_path, elements):
+    """pydicom would cut them off, and with too few columns shear the image."""
+    pixels = RNG.integers(1, 4096, (40, 30)).astype("uint16")
+    path = write(tmp_path / "x.dcm", pixels, **elements)
+    rows, columns = elements.get("Rows", 40), elements.get("Columns", 30)
+    with pytest.raises(ValueError, match=f"x.dcm: .*2,400 bytes of pixels; expected "
+                                         f"{2 * rows * columns:,}, of {rows} Rows and {columns} "
+                                         "Columns"):
+        read_image(path)
+
+
+def test_bytes_that_fill_up_a_file_are_passed_over(tmp_path):
+    pixels = RNG.integers(1, 4096, (40, 30)).astype("uint16")
+    blank = np.vstack([pixels, np.zeros((3, 30), "uint16")])
+    few = np.append(pixels.ravel(), RNG.integers(1, 99, 9).astype("uint16"))[None]
+    for stored in (blank, few):
+        path = write(tmp_path / "x.dcm", stored, Rows=40, Columns=30)
+        with pytest.warns(UserWarning, match="excess padding"):
+            assert np.array_equal(read_image(path), pixels)
+
+
 @pytest.mark.parametrize("dtype, stored", [("uint8", 8), ("uint16", 12), ("uint16", 16),
                                            ("int16", 12), ("int16", 16)])
 def test_stored_values_come_back(tmp_path, dtype, stored):
