@@ -18,13 +18,21 @@ from pathlib import Path
 import data
 from data.files import sha256
 from data.settings import DataSettings
-from models.settings import ProbeConfig, build_parser, changed_settings, check_limits
+from models.settings import (
+    ProbeConfig,
+    build_parser,
+    changed_settings,
+    check_limits,
+    corpus_option,
+    parse_settings,
+)
 
 
 def parse(argv: list[str] | None = None) -> ProbeConfig:
     """The settings of a command line."""
-    parser = build_parser(ProbeConfig, __doc__, data={"choices": list(data.CORPORA)})
-    return ProbeConfig(**vars(parser.parse_args(argv)))
+    trial_settings = data.trial_settings()
+    parser = build_parser(ProbeConfig, __doc__, data=corpus_option(data.CORPORA, trial_settings))
+    return parse_settings(parser, ProbeConfig, argv, trial_settings)
 
 
 if __name__ == "__main__":  # a typo or --help is answered before torch loads, which takes seconds

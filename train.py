@@ -1,6 +1,6 @@
 """Fine-tune a vision transformer on one chest-radiograph corpus.
 
-    python train.py --data phantom                             # synthetic images, to try it out
+    python train.py --data phantom                             # synthetic images, to try: a minute
     python train.py --data cxr14 --root DIR --init dinov2      # the paper's DINOv2 arm
     python train.py --data cxr14 --root DIR --init imagenet    # its ImageNet-21k arm
     python train.py --data cxr14 --root DIR --init dinov2 --seed 1      # a second training run
@@ -27,13 +27,22 @@ from typing import cast
 import data
 from data.console import Progress
 from data.settings import DataSettings
-from models.settings import VALIDATION_BATCH, Config, build_parser, check_config
+from models.settings import (
+    VALIDATION_BATCH,
+    Config,
+    build_parser,
+    check_config,
+    corpus_option,
+    parse_settings,
+    say_settings,
+)
 
 
 def parse(argv: list[str] | None = None) -> Config:
     """The settings of a command line."""
-    parser = build_parser(Config, __doc__, data={"choices": list(data.CORPORA)})
-    return Config(**vars(parser.parse_args(argv)))
+    trial_settings = data.trial_settings()
+    parser = build_parser(Config, __doc__, data=corpus_option(data.CORPORA, trial_settings))
+    return parse_settings(parser, Config, argv, trial_settings)
 
 
 if __name__ == "__main__":  # a typo or --help is answered before torch loads, which takes seconds
@@ -136,8 +145,19 @@ def build_run(cfg: Config, processes: distributed.Processes) -> TrainingRun:
         scaler=torch.amp.GradScaler(processes.device.type, enabled=amp == "fp16"),
         average=average)
     run.restore(checkpoint)
-    print_lines(run, *headline(run, initialization))
+    print_lines(run, *trial_notes(cfg), *headline(run, initialization))
     return run
+
+
+def trial_notes(cfg: Config) -> list[str]:
+    """Which settings are those of a corpus that is there to try things out, not the paper's."""
+    taken = {}
+    for name, value in data.trial_settings().get(str(cfg.data), {}).items():
+        if getattr(cfg, name) == value:
+            taken[name] = value
+    if not taken:
+        return []
+    return [f"{cfg.data}, to try things out, not the paper's recipe: {say_settings(taken)}"]
 
 
 def check_data(cfg: Config, train_set: LabeledImages, val_set: LabeledImages | None,

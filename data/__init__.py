@@ -19,7 +19,7 @@ In the order in which data flow:
 import pkgutil
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from data.settings import DataSettings, default_root
 
@@ -47,7 +47,7 @@ class _Corpora(Mapping[str, "type[Corpus]"]):
 
 
 __all__ = ["CORPORA", "DataSettings", "default_root", "labels_of_table3",
-           "labels_shared_with_mimic", "open_split"]
+           "labels_shared_with_mimic", "open_split", "trial_settings"]
 
 CORPORA = _Corpora(
     vindr="data.vindr:VinDrCXR",
@@ -58,6 +58,18 @@ CORPORA = _Corpora(
     padchest="data.padchest:PadChest",
     custom="data.custom:Custom",
     phantom="data.phantom.corpus:Phantom")
+
+
+def trial_settings() -> dict[str, dict[str, Any]]:
+    """What a training takes for its defaults, by corpus: of those that are there to try things out.
+
+    The settings by the names that `models.settings.Config` has; of a corpus of patients none.
+    """
+    settings = {}
+    for key, cls in CORPORA.items():
+        if cls.trial_settings:
+            settings[key] = dict(cls.trial_settings)
+    return settings
 
 
 def labels_of_table3() -> dict[str, tuple[str, ...]]:

@@ -80,6 +80,7 @@ class Corpus:
     names_test_patients = False  # whether the release says who they are
     paper: PaperCohort | None = None  # Tables 1 and 2 of the paper, where it has the corpus
     table3: tuple[str, ...] = ()  # its labels in the paper's Table 3; () trains all
+    trial_settings: Mapping[str, Any] = MappingProxyType({})  # train.py's, of what is to try out
     release_names: Mapping[str, str] = MappingProxyType({})  # the release's name of a label: ours
 
     def __init__(self, root: Path | str | None = None, split: str = "train", *,

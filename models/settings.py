@@ -10,7 +10,7 @@ import argparse
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self
@@ -297,6 +297,8 @@ class ProbeConfig(SharedSettings):
         return self.folder_of("-probe")
 
 
+Settings = typing.TypeVar("Settings", bound=SharedSettings)
+
 # Facts that config.json has beside the settings. A resumed run may change none of the first; runs
 # that differ in one of the second are told apart.
 FIXED_FACTS = ("labels_trained", "labels_hash", "split_hash", "weights_sha256", "images_train")
@@ -388,6 +390,37 @@ def build_parser(config: type, description: str | None, *, show_all: bool = Fals
             options["help"] = argparse.SUPPRESS
         groups[known.group].add_argument("--" + name.replace("_", "-"), **options)
     return parser
+
+
+def parse_settings(parser: Parser, config: type[Settings], argv: Sequence[str] | None,
+                   trial_settings: Mapping[str, Mapping[str, Any]]) -> Settings:
+    """The settings of a command line.
+
+    `trial_settings` are other defaults than the paper's, by corpus: of one that is there to try
+    things out, where training starts from random weights. Options that are given win.
+    """
+    args = parser.parse_args(argv)
+    of_corpus = trial_settings.get(args.data)
+    if of_corpus and args.init == "random":
+        known = defaults_of(config)
+        parser.set_defaults(**{name: of_corpus[name] for name in of_corpus if name in known})
+        args = parser.parse_args(argv)
+    return config(**vars(args))
+
+
+def corpus_option(corpora: Iterable[str],
+                  trial_settings: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What argparse is told of --data: the corpora, and which bring settings of their own."""
+    sentences = [settings_of(SharedSettings)["data"].help]
+    for corpus, settings in trial_settings.items():
+        sentences.append(f"From random weights, {corpus} takes {say_settings(settings)}, where "
+                         "these are not given.")
+    return {"choices": list(corpora), "help": " ".join(sentences)}
+
+
+def say_settings(settings: Mapping[str, Any]) -> str:
+    """Settings as a command line gives them."""
+    return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in settings.items())
 
 
 class _HelpAll(argparse.Action):

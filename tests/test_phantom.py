@@ -5,19 +5,26 @@ import csv
 import gzip
 import hashlib
 import json
+import os
+import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
+from conftest import REPOSITORY
 from phantom_layouts import draw_layout, studies_of
 from PIL import Image
+from sklearn.metrics import roc_auc_score
 
+import probe
+import train
 from data import CORPORA, labels_of_table3
 from data.files import new_folder
 from data.phantom.__main__ import main
 from data.phantom.layouts import make_phantom
 from data.phantom.render import FINDINGS, render, render_lateral
+from stats.predictions import load_predictions
 
 TABLE3 = labels_of_table3()
 
@@ -268,3 +275,47 @@ def test_split_files_travel_without_images(layouts, tmp_path):
     there = CORPORA["chexpert"](layouts / "chexpert", "val", tables_only=True,
                                 split_file=tmp_path / "split.json")
     assert there.split_hash == here.split_hash
+
+
+SMALL = {"arch": "vit_micro", "image_size": 64, "epochs": 12, "lr": 5e-4}
+
+
+def settings(*words):
+    config = train.parse(list(words))
+    return {name: getattr(config, name) for name in SMALL}
+
+
+def test_trying_things_out_takes_small_sizes():
+    assert settings("--data", "phantom") == SMALL
+    assert settings("--data", "phantom", "--epochs", "100", "--lr=1e-5") == SMALL | {
+        "epochs": 100, "lr": 1e-5}
+    probed = probe.parse(["--data", "phantom"])
+    assert (probed.arch, probed.image_size) == ("vit_micro", 64)
+
+
+@pytest.mark.parametrize("words", [
+    *(("--data", corpus) for corpus in CORPORA if corpus != "phantom"),
+    ("--data", "phantom", "--init", "dinov2"), ("--data", "phantom", "--init", "mimic"), ()])
+def test_whatever_is_no_trial_takes_the_papers_recipe(words):
+    assert settings(*words) == {"arch": "vit_base", "image_size": 224, "epochs": 100, "lr": 1e-5}
+
+
+@pytest.mark.long
+def test_the_phantom_by_itself_learns(tmp_path):
+    """In an empty folder, nothing but `--data phantom`: drawn, trained, better than by chance."""
+    environment = {name: value for name, value in os.environ.items()
+                   if name not in ("CXR_ROOT", "CXR_CACHE")}
+    done = subprocess.run([sys.executable, REPOSITORY / "train.py", "--data", "phantom"],
+                          cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert ("phantom, to try things out, not the paper's recipe: --arch vit_micro --image-size 64 "
+            "--epochs 12 --lr 0.0005") in done.stdout
+    config = json.loads((tmp_path / "runs/phantom-random/config.json").read_text())
+    assert {name: config[name] for name in SMALL} == SMALL
+    scored = subprocess.run([sys.executable, REPOSITORY / "evaluate.py", "--bootstrap", "200"],
+                            cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert scored.returncode == 0, scored.stderr
+    predictions = load_predictions(tmp_path / "runs/phantom-random/predictions.npz")
+    each = [roc_auc_score(y, score) for y, score in zip(predictions.y_true.T,
+                                                        predictions.y_score.T)]
+    assert np.mean(each) > 0.6

@@ -20,6 +20,8 @@ class Phantom(Corpus):
     corpus = "phantom"
     title = "Phantom (synthetic)"
     access = "The phantom is drawn there when the folder is absent or empty."
+    # So that train.py, given nothing else, learns in about a minute on two cores.
+    trial_settings = {"arch": "vit_micro", "image_size": 64, "epochs": 12, "lr": 5e-4}
     table3 = LABELS
 
     @classmethod
