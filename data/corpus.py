@@ -88,69 +88,92 @@ class Corpus:
         settings = DataSettings(self.corpus, root, **options)
         _check_settings(settings, split)
         self.split = split
+
+        # What the release's tables say, of all rows.
         self.root, release = self.open_release(root, settings.cohort, settings.table)
         self.notes = release.cohort_notes()
         self.synthetic = (self.root / PHANTOM_MARK).is_file()
         if self.synthetic:
             self.notes.append("phantoms in the layout of this corpus: no result on them says "
                               "anything about patients")
+
+        # The cohort: some of these rows, with the labels to train on, and the split of each.
         self.labels = choose_labels(settings.labels, self.table3, release.labels, self.corpus)
-        table = self.choose_targets(release, settings)
-        inside = np.flatnonzero(release.left_out == "")
+        self.cohort_table = self.choose_targets(release, settings)
         self.cohort_split = split_cohort(release, settings)
         self.splits = {name: int((self.cohort_split == name).sum()) for name in SPLITS}
-        self.split_hash = split_hash(table.image_id, self.cohort_split)
+        self.split_hash = split_hash(self.cohort_table.image_id, self.cohort_split)
 
-        cache = None
-        source = "on disk"
-        present = np.ones(len(table), bool)
-        if settings.cache_only and not tables_only:
-            source = "in the cache"
-            names = release.table.path
-            cache = open_cache(names.tolist(), names[inside].tolist(), corpus=self.corpus,
-                               size=settings.image_size, cache_dir=settings.cache_dir)
-            present = cache.rows >= 0
-            self.notes.append("cache only: the images were not compared with their files")
-        elif not tables_only or settings.on_missing == "skip":
-            files, all_present, notes = self.find_files(self.root, release)
-            self.notes += notes
-            table = replace(table, path=files[inside].astype(str))
-            present = all_present[inside]
-        rows = self.choose_rows(release, table, present, settings, source)
-        if cache is not None:
-            self._take_images(table, rows, cache.rows[rows], cache)
-        elif not tables_only:
-            cache = self.fill_cache(
-                self.root, release, files, inside[rows], size=settings.image_size,
-                cache_dir=settings.cache_dir, workers=settings.workers, on_bad=settings.on_bad,
-                progress=progress)
-            self._take_images(table, rows, cache.rows, cache)
-        else:
-            self.table = table.take(rows)
+        # This split's rows of the cohort, and their preprocessed images.
         if tables_only:
             self.release = release
-        self.cohort_table = table
+            self._take_rows(release, settings)
+        elif settings.cache_only:
+            self._take_cached_images(release, settings)
+        else:
+            self._take_images(release, settings, progress)
 
     def choose_targets(self, release: Release, settings: DataSettings) -> Table:
         """The cohort's rows of a release, with the labels to train on in the place of its codes."""
-        inside = release.left_out == ""
-        if not inside.any():
+        cohort_rows = release.cohort_rows()
+        if not len(cohort_rows):
             reasons = "; ".join(release.left_out_by_reason())
             raise ValueError(f"{self.root}: the cohort {settings.cohort!r} of {self.corpus} has no "
                              f"images; left out: {reasons}")
-        table = release.table.take(inside)
+        table = release.table.take(cohort_rows)
         codes = select_labels(table.y, release.labels, self.labels, self.corpus)
         table = replace(table, y=resolve_uncertain(codes, settings.uncertain))
         self.check_labels(table)
         return table
 
-    def choose_rows(self, release: Release, table: Table, present: np.ndarray,
-                    settings: DataSettings, source: str) -> np.ndarray:
+    def _take_rows(self, release: Release, settings: DataSettings) -> None:
+        """Take this split's rows without images, whose files are looked for only to be skipped."""
+        present = np.ones(len(self.cohort_table), bool)
+        if settings.on_missing == "skip":
+            _, present = self._locate_cohort(release)
+        rows = self.choose_rows(release, present, settings, "on disk")
+        self.table = self.cohort_table.take(rows)
+
+    def _take_images(self, release: Release, settings: DataSettings, progress: bool) -> None:
+        """Take this split's rows and their images, preprocessing what the cache lacks."""
+        files, present = self._locate_cohort(release)
+        rows = self.choose_rows(release, present, settings, "on disk")
+        cache = self.fill_cache(
+            self.root, release, files, release.cohort_rows()[rows], size=settings.image_size,
+            cache_dir=settings.cache_dir, workers=settings.workers, on_bad=settings.on_bad,
+            progress=progress)
+        self._keep_readable(rows, cache.rows, cache)
+
+    def _take_cached_images(self, release: Release, settings: DataSettings) -> None:
+        """Take those of this split's rows whose images the cache has, whatever is on disk."""
+        names = release.table.path
+        wanted = names[release.cohort_rows()]
+        cache = open_cache(names.tolist(), wanted.tolist(), corpus=self.corpus,
+                           size=settings.image_size, cache_dir=settings.cache_dir)
+        self.notes.append("cache only: the images were not compared with their files")
+        rows = self.choose_rows(release, cache.rows >= 0, settings, "in the cache")
+        self._keep_readable(rows, cache.rows[rows], cache)
+
+    def _locate_cohort(self, release: Release) -> tuple[np.ndarray, np.ndarray]:
+        """Look for the images on disk, and put the cohort's paths into its table.
+
+        Returns where the image of each of the release's rows is or should be, and which of the
+        cohort's are there.
+        """
+        files, present, notes = self.find_files(self.root, release)
+        self.notes += notes
+        cohort_rows = release.cohort_rows()
+        self.cohort_table = replace(self.cohort_table, path=files[cohort_rows].astype(str))
+        return files, present[cohort_rows]
+
+    def choose_rows(self, release: Release, present: np.ndarray, settings: DataSettings,
+                    source: str) -> np.ndarray:
         """The cohort's rows that are this split's, there and within the limit, as indices.
 
         `present` (N,) says which of the cohort's images are there, `source` where they should be.
         Sets `skipped`; raises FileNotFoundError for images that are not there and not skipped.
         """
+        table = self.cohort_table
         rows = np.flatnonzero(self.cohort_split == self.split)
         missing = table.path[rows[~present[rows]]].tolist()
         self.skipped = {"missing": [(path, f"not {source}") for path in missing], "bad": []}
@@ -168,14 +191,16 @@ class Corpus:
             raise ValueError(message)
         return rows
 
-    def _take_images(self, table: Table, rows: np.ndarray, cache_rows: np.ndarray,
-                     cache: "Cache") -> None:
-        """Take the rows whose image could be read, and their rows in the cache."""
+    def _keep_readable(self, rows: np.ndarray, cache_rows: np.ndarray, cache: "Cache") -> None:
+        """Keep the chosen rows whose image could be read; the others have a negative cache row."""
         self.skipped["bad"] = cache.bad
         readable = cache_rows >= 0
-        self.table = table.take(rows[readable])
+        self.table = self.cohort_table.take(rows[readable])
         self._cache_rows = cache_rows[readable]
         self._images_file = str(cache.images.filename)
+
+    # What a subclass says of its corpus.
+
     @classmethod
     def read(cls, root: Path, cohort: str) -> Release:
         """Read the release's tables; every subclass has its own."""
@@ -201,13 +226,19 @@ class Corpus:
         """Every label that the release has, by our names; none where only a table tells."""
         return tuple(dict.fromkeys(cls.release_names.values()))
 
+    def check_labels(self, table: Table) -> None:
+        """Raise ValueError for labels that cannot be trained on, where a corpus is checked so."""
+
+    def with_people(self, table: Table) -> Table:
+        """A table with the sex and age that the image files give, where the release's do not."""
+        return table
+
+    # The way from a folder to a table of images that are there; the commands of data/ use it, too.
+
     @classmethod
     def mimic_overlap(cls) -> tuple[str, ...]:
         """Those of the labels of Table 3, else of all, that MIMIC-CXR has too: Table 5."""
         return shared_with_mimic(cls.table3 or cls.all_labels())
-
-    def check_labels(self, table: Table) -> None:
-        """Raise ValueError for labels that cannot be trained on, where a corpus is checked so."""
 
     @classmethod
     def open_release(cls, root: Path | str | None, cohort: str,
@@ -218,8 +249,12 @@ class Corpus:
                              f"{' or '.join(cls.cohorts)}")
         if table is not None and not hasattr(cls, "table_name"):
             raise ValueError(f"--table {table}: {cls.corpus} has the tables of its release")
-        root = cls.prepare_root(default_root(cls.corpus) if root is None else root)
-        options: dict[str, Any] = {} if table is None else {"table": table}
+        if root is None:
+            root = default_root(cls.corpus)
+        root = cls.prepare_root(root)
+        options: dict[str, Any] = {}
+        if table is not None:
+            options["table"] = table
         return root, cls.read(root, cohort, **options)
 
     @classmethod
@@ -236,7 +271,7 @@ class Corpus:
         if whole_tree:
             folders = list_tree(root)
         unread = list_images(folders) - set(paths[present])
-        copies = set()
+        copies = set()  # of an image that is read from another place
         if unread:
             for name in names.tolist():
                 copies.update(unread.intersection(candidates(name)))
@@ -268,11 +303,13 @@ class Corpus:
             paths, present, _ = locate(self.root, release.table.path,
                                        self.candidate_paths(self.root))
             images = list_images(list_tree(self.root)) - set(paths[present])
-        return "; ".join([
-            f"{self.root}: {reason}: {len(missing):,} of the {self.splits[self.split]:,} images of "
-            f"{self.corpus}'s {self.split} split, the first is {missing[0]}",
-            *_elsewhere_notes(find_elsewhere(images, missing)),
-            "--on-missing skip leaves them out"])
+        parts = [f"{self.root}: {reason}: {len(missing):,} of the {self.splits[self.split]:,} "
+                 f"images of {self.corpus}'s {self.split} split, the first is {missing[0]}"]
+        parts += _elsewhere_notes(find_elsewhere(images, missing))
+        parts.append("--on-missing skip leaves them out")
+        return "; ".join(parts)
+
+    # The Dataset: what a DataLoader, training and evaluation ask of a split.
 
     def __len__(self) -> int:
         return len(self.table)
@@ -292,10 +329,6 @@ class Corpus:
     def path(self, index: int) -> Path:
         """The raw image file of a row."""
         return self.root / str(self.table.path[index])
-
-    def with_people(self, table: Table) -> Table:
-        """A table with the sex and age that the image files give, where the release's do not."""
-        return table
 
     def pos_weight(self) -> np.ndarray:
         """Negatives per positive of each label, (L,) float32, for the loss; 1 if one lacks."""
@@ -321,7 +354,8 @@ class Corpus:
                 break
             chosen.add(patient)
             images_left -= images_of[patient]
-        return np.flatnonzero([patient in chosen for patient in patients.tolist()])
+        is_chosen = [patient in chosen for patient in patients.tolist()]
+        return np.flatnonzero(is_chosen)
 
     def keep(self, rows: np.ndarray) -> None:
         """Keep these rows of the split alone."""
@@ -358,16 +392,16 @@ def bad_image_notes(bad: list[tuple[str, str]]) -> list[str]:
 
 def split_cohort(release: Release, settings: DataSettings) -> np.ndarray:
     """The split of each of the cohort's images (N,): that of a file, the release's, or drawn."""
-    inside = release.left_out == ""
-    table = release.table.take(inside)
+    cohort_rows = release.cohort_rows()
+    table = release.table.take(cohort_rows)
     if settings.split_file is not None:
         return read_split(settings.split_file, settings.corpus, table.image_id, table.patient_id)
     options: dict[str, Any] = dict(val_fraction=settings.val_fraction, seed=settings.split_seed,
                                    source=release.file)
     # Drawn for the whole release, so that no cohort tests on patients that another trains on. Only
     # if a handful of patients leaves a set empty, it is drawn for the cohort.
-    split = assign(release.table.patient_id, release.official, **options)[inside]
-    split_alone = assign(table.patient_id, release.official[inside], **options)
+    split = assign(release.table.patient_id, release.official, **options)[cohort_rows]
+    split_alone = assign(table.patient_id, release.official[cohort_rows], **options)
     if set(split_alone) <= set(split):
         return split
     return split_alone
@@ -375,13 +409,15 @@ def split_cohort(release: Release, settings: DataSettings) -> np.ndarray:
 
 def _check_settings(settings: DataSettings, split: str) -> None:
     """Raise ValueError, naming it, for a setting that is none of its words or no number."""
-    skip_or_error = ("error", "skip")
-    for name, value, expected in (("split", split, SPLITS),
-                                  ("on_missing", settings.on_missing, skip_or_error),
-                                  ("on_bad", settings.on_bad, skip_or_error)):
-        if value not in expected:
-            raise ValueError(f"{name}: expected one of {', '.join(expected)}, found {value!r}")
+    _check_word("split", split, SPLITS)
+    _check_word("on_missing", settings.on_missing, ("error", "skip"))
+    _check_word("on_bad", settings.on_bad, ("error", "skip"))
     check_whole(limit=settings.limit)
+
+
+def _check_word(name: str, value: str, expected: Sequence[str]) -> None:
+    if value not in expected:
+        raise ValueError(f"{name}: expected one of {', '.join(expected)}, found {value!r}")
 
 
 def _elsewhere_notes(elsewhere: Counter[tuple[str, str]]) -> list[str]:

@@ -65,6 +65,10 @@ class Release:
         """`notes`, and how many rows were left out for which reason."""
         return self.notes + [f"images left out: {text}" for text in self.left_out_by_reason()]
 
+    def cohort_rows(self) -> np.ndarray:
+        """The indices of the rows that are in the cohort."""
+        return np.flatnonzero(self.left_out == "")
+
     def left_out_by_reason(self) -> list[str]:
         """How many rows the cohort leaves out for each reason, as "7 (reason)"."""
         reasons = Counter(self.left_out[self.left_out != ""].tolist())
