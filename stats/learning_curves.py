@@ -124,7 +124,7 @@ def compare_curves(images: Sequence[int], runs_a: Sequence[npt.ArrayLike],
     """
     a, b = _checked(images, runs_a, runs_b)
     cells = _cells(a, b)
-    x = np.log10(np.asarray(images, np.float64))
+    x = np.log10(np.asarray(images, np.float64))  # as the axis of a learning curve
     n_sizes = len(x)
     difference = np.concatenate([np.eye(n_sizes), -np.eye(n_sizes)], axis=1)  # (S, 2 S), a - b
     values_a, values_b = cells.means[:n_sizes], cells.means[n_sizes:]
@@ -186,15 +186,15 @@ class _Cells:
         n_sizes = len(self.between)
         per_cell = contrasts**2 / self.counts  # how often a single run's variance counts
         per_size = per_cell[:, :n_sizes] + per_cell[:, n_sizes:]
-        of_patients = ((contrasts @ self.patients) * contrasts).sum(axis=1)
+        patient_variances = ((contrasts @ self.patients) * contrasts).sum(axis=1)
         luck = np.maximum(self.between - self.own, 0)  # `patients` has the runs' own part already
 
         repeated = self.freedom > 0
-        of_runs = per_size[:, repeated] * np.maximum(self.between, self.own)[repeated]
-        squares = (of_runs**2 / (self.freedom[repeated] + 2)).sum(axis=1)
+        run_variances = per_size[:, repeated] * np.maximum(self.between, self.own)[repeated]
+        squares = (run_variances**2 / (self.freedom[repeated] + 2)).sum(axis=1)
         freedom = np.full(len(contrasts), np.inf)
-        np.divide(of_runs.sum(axis=1) ** 2, squares, out=freedom, where=squares > 0)
-        return _Variances(np.maximum(of_patients, 0), per_size @ luck, freedom - 2)
+        np.divide(run_variances.sum(axis=1) ** 2, squares, out=freedom, where=squares > 0)
+        return _Variances(np.maximum(patient_variances, 0), per_size @ luck, freedom - 2)
 
 
 def _cells(a: list[Floats], b: list[Floats]) -> _Cells:
@@ -231,8 +231,8 @@ def _differences(images: Sequence[int], a: list[Floats], b: list[Floats],
                  bounds: tuple[float, float]) -> tuple[SizeDifference, ...]:
     """The difference at each size, with p-values adjusted over the sizes."""
     inferences = []
-    for of_a, of_b in zip(a, b):
-        inferences.append(infer_runs(of_a[:, :, None], of_b[:, :, None], bounds=bounds))
+    for runs_a, runs_b in zip(a, b):
+        inferences.append(infer_runs(runs_a[:, :, None], runs_b[:, :, None], bounds=bounds))
     adjusted = benjamini_hochberg([inference.p_value[0] for inference in inferences])
     differences = []
     for size, inference in enumerate(inferences):
@@ -267,15 +267,15 @@ def _trend(x: Floats, cells: _Cells, difference: Floats) -> Trend:
 
 def _crossing(x: Floats, cells: _Cells, difference: Floats) -> tuple[int, ImagesAt]:
     """How often the curves cross between neighboring sizes, and where they do so last."""
-    d = difference @ cells.means
-    signs = np.sign(d[d != 0])
+    differences = difference @ cells.means
+    signs = np.sign(differences[differences != 0])
     changes = int((signs[1:] != signs[:-1]).sum())
 
     images = None
-    for size in range(len(d) - 1):
-        here, following = d[size], d[size + 1]
+    for size in range(len(x) - 1):
+        here, following = differences[size], differences[size + 1]
         if here * following < 0:
-            share = here / (here - following)
+            share = here / (here - following)  # of the way to the following size
             images = float(10 ** (x[size] + share * (x[size + 1] - x[size])))
     grid = np.linspace(x[0], x[-1], GRID)
     contrasts = _interpolation(x, grid) @ difference
@@ -285,8 +285,9 @@ def _crossing(x: Floats, cells: _Cells, difference: Floats) -> tuple[int, Images
 def _efficiency(size: int, images: Sequence[int], x: Floats, cells: _Cells) -> DataEfficiency:
     """How many images the worse init needs for the better one's metric at a size."""
     n_sizes = len(x)
-    is_a_better = cells.means[size] >= cells.means[n_sizes + size]
-    better, worse = (0, n_sizes) if is_a_better else (n_sizes, 0)
+    better_init, better, worse = "a", 0, n_sizes  # the last two: where an init's means begin
+    if cells.means[n_sizes + size] > cells.means[size]:
+        better_init, better, worse = "b", n_sizes, 0
     target = float(cells.means[better + size])
 
     needed = None
@@ -300,8 +301,7 @@ def _efficiency(size: int, images: Sequence[int], x: Floats, cells: _Cells) -> D
     contrasts = np.zeros((GRID, 2 * n_sizes))  # the worse init there, less the better one here
     contrasts[:, worse:worse + n_sizes] = _interpolation(x, grid)
     contrasts[:, better + size] -= 1
-    return DataEfficiency(images=int(images[size]), better="a" if is_a_better else "b",
-                          value=target,
+    return DataEfficiency(images=int(images[size]), better=better_init, value=target,
                           needed=ImagesAt(needed, _compatible(grid, contrasts, cells)))
 
 
@@ -318,8 +318,11 @@ def _compatible(grid: Floats, contrasts: Floats,
     if not len(compatible):
         return None
     first, last = compatible[[0, -1]]
-    lower = None if first == 0 else float(10 ** grid[first])
-    upper = None if last == len(grid) - 1 else float(10 ** grid[last])
+    lower = upper = None
+    if first > 0:
+        lower = float(10 ** grid[first])
+    if last < len(grid) - 1:
+        upper = float(10 ** grid[last])
     return lower, upper
 
 

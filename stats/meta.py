@@ -168,11 +168,14 @@ def regress(differences: npt.ArrayLike, standard_errors: npt.ArrayLike,
     standard_error = math.sqrt(covariance[1, 1])
     freedom = len(d) - 2
     half_width = float(t_quantile(0.95, freedom)) * standard_error
+    zero_at = None
+    if slope != 0:
+        zero_at = float(-intercept / slope)
     return MetaRegression(
         intercept=float(intercept), slope=float(slope), slope_standard_error=standard_error,
         slope_interval=(float(slope - half_width), float(slope + half_width)),
         slope_p_value=float(t_test(slope / standard_error, freedom)), degrees_of_freedom=freedom,
-        tau=math.sqrt(tau_squared), zero_at=None if slope == 0 else float(-intercept / slope))
+        tau=math.sqrt(tau_squared), zero_at=zero_at)
 
 
 def paule_mandel(d: npt.NDArray[np.float64], s: npt.NDArray[np.float64],
@@ -233,9 +236,9 @@ def chi_squared_survival(x: float, freedom: int) -> float:
     half = x / 2
     if half <= 0:
         return 1.0
-    is_odd = freedom % 2 == 1
-    total = math.erfc(math.sqrt(half)) if is_odd else 0.0
-    first_power = 0.5 if is_odd else 0.0
+    total, first_power = 0.0, 0.0
+    if freedom % 2 == 1:
+        total, first_power = math.erfc(math.sqrt(half)), 0.5
     for step in range(freedom // 2):
         power = first_power + step
         total += math.exp(power * math.log(half) - half - math.lgamma(power + 1))

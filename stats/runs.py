@@ -238,9 +238,9 @@ def _between_runs(sides: Sequence[np.ndarray]) -> _BetweenRuns:
             continue
         # The variance over replicates of one run is Var(e) + Var(e_k), that of the mean of K runs
         # is Var(e) + Var(e_k) / K: they differ by (K - 1) / K of Var(e_k).
-        of_one_run = _variance(runs[1:]).mean(axis=0)
-        of_the_mean = _variance(runs[1:].mean(axis=1))
-        own_of_init = np.maximum(of_one_run - of_the_mean, 0) * count / (count - 1)
+        variance_of_a_run = _variance(runs[1:]).mean(axis=0)
+        variance_of_the_mean = _variance(runs[1:].mean(axis=1))
+        own_of_init = np.maximum(variance_of_a_run - variance_of_the_mean, 0) * count / (count - 1)
         total = total + (count - 1) * runs[0].var(axis=0, ddof=1)
         own = own + (count - 1) * own_of_init
         df += count - 1
