@@ -17,7 +17,14 @@ import numpy as np
 import numpy.typing as npt
 
 from stats.calibration import WeightedProbabilities
-from stats.intervals import largest_count, nanmean, score_interval, sd_and_ci
+from stats.intervals import (
+    CORRECTION,
+    largest_count,
+    nanmean,
+    score_interval,
+    sd_and_ci,
+    units_of_share,
+)
 from stats.metrics import (
     DEFAULT_CHOICES,
     METRICS,
@@ -67,9 +74,9 @@ class Bootstrap:
             return np.full_like(percentiles, np.nan)
         if not METRICS[metric].is_share:
             return percentiles
-        positives, negatives = self.classes
-        trials = largest_count(metric, positives, negatives, self.value[metric])
-        return score_interval(self.value[metric], sd**2, trials, level=level)
+        units = units_of_share(metric, *self.classes)
+        most = largest_count(metric, units, self.value[metric], sd**2)
+        return score_interval(self.value[metric], sd**2, most, units - 1, level, CORRECTION)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ _LGAMMA = np.vectorize(math.lgamma, otypes=[float])
 _ERFC = np.vectorize(math.erfc, otypes=[float])
 _NORMAL_DEVIATE = np.vectorize(NormalDist().inv_cdf, otypes=[float])
 TRIALS_OF_AN_AREA = 3  # per unit of the rarer class, where nearly no pair is in the wrong order
-FAILURES_TO_TRUST = 2  # from so many units on, the bootstrap's variance is taken for more and more
+FAILURES_TO_TRUST = 5  # from so many on, the bootstrap's variance is taken for more and more
+CORRECTION = 0.25  # of a failure, by which either end moves outwards: see `score_interval`
 NORMAL_95 = NormalDist().inv_cdf(0.975)  # standard errors to either side of a 95 % interval
 
 
@@ -123,59 +124,75 @@ def sd_and_ci(values: np.ndarray, level: float = 0.95) -> tuple[np.ndarray, np.n
     return sd.reshape(values.shape[1:]), ci.reshape(*values.shape[1:], 2)
 
 
-def largest_count(metric: str, positives: np.ndarray, negatives: np.ndarray,
-                  value: np.ndarray) -> np.ndarray:
+def units_of_share(metric: str, positives: np.ndarray, negatives: np.ndarray) -> np.ndarray:
+    """How many units that are drawn (L,), images or patients, a share is of.
+
+    `metric` is one of `stats.metrics.METRICS`; of an area, it is the rarer class that counts.
+    """
+    denominator = METRICS[metric].denominator
+    if denominator == "rarer class":
+        return np.minimum(positives, negatives)
+    if denominator == "both":
+        return positives + negatives
+    if denominator == "negatives":
+        return negatives
+    return positives
+
+
+def largest_count(metric: str, units: np.ndarray, value: np.ndarray,
+                  variance: np.ndarray) -> np.ndarray:
     """The most independent trials that a share may count for, in `score_interval`.
 
     The bootstrap's variance is not to be trusted where a share rests on one or two units that fail
-    (or succeed): a share near 1 may then count for so many trials at the most as the rarer class
-    has units, or for three times as many if it is an area, which is made of pairs. With more than
-    two failures the bound grows as their number. docs/statistics.md has the coverage.
+    (or succeed): a share near 1 may then count for so many trials at the most as it has units, or
+    for three times as many if it is an area, which is made of pairs. By its value and variance a
+    share is as good as one of value (1 - value) / variance trials, of which a number fail: with
+    more than five the bound grows as that number. docs/statistics.md has the coverage.
 
     Parameters
     ----------
     metric : str
         Of `stats.metrics.METRICS`, a share.
-    positives, negatives : (L,) arrays
-        How many units that are drawn, images or patients, are of each class.
-    value : (L,) array
-        Of the metric on the test set.
+    units, value, variance : (L,) arrays
+        `units_of_share`; of the metric on the test set, and in the bootstrap.
 
     Returns
     -------
     (L,) float64 array
     """
     denominator = METRICS[metric].denominator
-    if denominator == "rarer class":
-        units = np.minimum(positives, negatives)
-    elif denominator == "both":
-        units = positives + negatives
-    elif denominator == "negatives":
-        units = negatives
-    else:
-        units = positives
-    rarer_outcome = np.minimum(value, 1 - value)
-    if denominator == "positives and calls":  # many calls: a low share rests on many units
-        rarer_outcome = np.where(value > 0, 1 - value, 0)
-    failures = rarer_outcome * units
     trials_per_unit = 1
     if denominator == "rarer class":
         trials_per_unit = TRIALS_OF_AN_AREA
-    trials = trials_per_unit * units * np.maximum(1, failures / FAILURES_TO_TRUST)
-    return np.where(np.isnan(value), units, trials)
+    rarer_outcome = np.minimum(value, 1 - value)
+    if denominator == "positives and calls":  # many calls: a low share rests on many units
+        rarer_outcome = np.where(value > 0, 1 - value, 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        failures = value * (1 - value) / variance * rarer_outcome
+    is_known = (variance > 0) & ~np.isnan(value)
+    growth = np.where(is_known, np.maximum(1, failures / FAILURES_TO_TRUST), 1)
+    return trials_per_unit * units * growth
 
 
 def score_interval(value: np.ndarray, variance: npt.ArrayLike, most: np.ndarray | float,
-                   df: np.ndarray | float = np.inf, level: float = 0.95) -> np.ndarray:
+                   df: np.ndarray | float = np.inf, level: float = 0.95,
+                   correction: float = 0.0) -> np.ndarray:
     """Wilson's interval (..., 2) for a share in [0, 1] whose variance comes from the bootstrap.
 
     Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927),
     with value (1 - value) / variance as the number of trials, `most` at the most, and Student's t
-    of min(df, most - 1) degrees of freedom. Unlike percentiles it has a width at 0 and at 1.
+    of min(df, most - 1) degrees of freedom. Unlike percentiles it has a width at 0 and at 1. The
+    ends are those of a share with a `correction` of a failure more, or less, as Yates' has half of
+    one: with a quarter they are about the quantiles of Jeffreys' interval, where few fail (Brown,
+    Cai and DasGupta, "Interval estimation for a binomial proportion", Statistical Science 16
+    (2001)).
     """
     with np.errstate(invalid="ignore", divide="ignore"):
         trials = np.fmin(value * (1 - value) / variance, most)
         squared = t_quantile(level, np.maximum(np.minimum(df, most - 1), 1)) ** 2
-        half = np.sqrt(squared * (value * (1 - value) / trials + squared / 4 / trials**2))
-        ends = np.stack([value + squared / 2 / trials - half, value + squared / 2 / trials + half])
-        return np.moveaxis(np.clip(ends / (1 + squared / trials), 0, 1), 0, -1)
+        ends = []
+        for sign in (-1, 1):
+            share = np.clip(value + sign * correction / trials, 0, 1)
+            half = np.sqrt(squared * (share * (1 - share) / trials + squared / 4 / trials**2))
+            ends.append((share + squared / 2 / trials + sign * half) / (1 + squared / trials))
+        return np.moveaxis(np.clip(np.stack(ends), 0, 1), 0, -1)

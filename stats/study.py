@@ -19,7 +19,14 @@ import numpy as np
 
 from stats.bootstrap import Alternative, Bootstrap, bootstrap_models, count_units
 from stats.delong import delong_test
-from stats.intervals import largest_count, nanmean, score_interval, sd_and_ci
+from stats.intervals import (
+    CORRECTION,
+    largest_count,
+    nanmean,
+    score_interval,
+    sd_and_ci,
+    units_of_share,
+)
 from stats.metrics import DEFAULT_CHOICES, DEFAULT_METRICS, METRICS, ClinicalChoices
 from stats.multiple_testing import benjamini_hochberg, max_t
 from stats.predictions import Predictions, patients_of
@@ -274,20 +281,23 @@ class RunGroup:
     models, points : of each run
     is_averaged : by metric, the labels (L,) of its mean, the same ones in every replicate
     metric_values : by metric, (B + 1, K, L + 1): on the test set, then in each replicate
-    largest_counts : by metric, (L + 1,) what `stats.intervals.largest_count` gives
-    rarer_units : (L + 1,) how many images or patients, as are drawn, the rarer class has
+    classes : (2, L) how many images or patients, as are drawn, are positive and negative
     """
 
     models: list[Predictions]
     points: list[OperatingPoint]
     is_averaged: dict[str, np.ndarray]
     metric_values: dict[str, np.ndarray]
-    largest_counts: dict[str, np.ndarray]
-    rarer_units: np.ndarray
+    classes: np.ndarray
 
     @property
     def name(self) -> str:
         return self.models[0].meta["name"]
+
+    @property
+    def rarer_units(self) -> np.ndarray:
+        """How many images or patients, as are drawn, the rarer class has (L + 1,)."""
+        return _with_mean(self.classes.min(axis=0), self.is_averaged["auroc"])
 
     @property
     def mean_aurocs(self) -> np.ndarray:
@@ -314,16 +324,10 @@ def _group_runs(models: Sequence[Predictions], points: Sequence[OperatingPoint],
 def _run_group(models: list[Predictions], points: list[OperatingPoint],
                bootstraps: list[Bootstrap], is_averaged: dict[str, np.ndarray]) -> RunGroup:
     """One init's `RunGroup`, of its runs alone."""
-    positives, negatives = bootstraps[0].classes  # the same for all runs
-    metric_values, largest_counts = {}, {}
+    metric_values = {}
     for metric, averaged in is_averaged.items():
-        of_runs = _values_of_runs(bootstraps, metric, averaged)
-        on_test_set = of_runs[0, :, :-1].mean(axis=0)
-        metric_values[metric] = of_runs
-        largest_counts[metric] = _with_mean(
-            largest_count(metric, positives, negatives, on_test_set), averaged)
-    rarer_units = _with_mean(np.minimum(positives, negatives), is_averaged["auroc"])
-    return RunGroup(models, points, is_averaged, metric_values, largest_counts, rarer_units)
+        metric_values[metric] = _values_of_runs(bootstraps, metric, averaged)
+    return RunGroup(models, points, is_averaged, metric_values, bootstraps[0].classes)
 
 
 def _values_of_runs(bootstraps: Sequence[Bootstrap], metric: str,
@@ -374,8 +378,12 @@ def _estimates(group: RunGroup, metric: str) -> list[Estimate]:
     inference = infer_runs(of_runs, bounds=METRICS[metric].bounds)
     intervals = inference.ci
     if METRICS[metric].is_share:
-        intervals = score_interval(inference.value, inference.normal_se**2,
-                                   group.largest_counts[metric])
+        variance = inference.normal_se**2
+        units = units_of_share(metric, *group.classes)
+        most = largest_count(metric, units, inference.value[:-1], variance[:-1])
+        averaged = group.is_averaged[metric]
+        intervals = score_interval(inference.value, variance, _with_mean(most, averaged),
+                                   _with_mean(units, averaged) - 1, correction=CORRECTION)
     if not METRICS[metric].has_interval:
         intervals = np.full_like(inference.ci, np.nan)
     sd_between_runs = None

@@ -17,7 +17,14 @@ from functools import partial
 import numpy as np
 
 from stats.bootstrap import Bootstrap, bootstrap_models, count_units
-from stats.intervals import largest_count, nanmean, score_interval
+from stats.intervals import (
+    CORRECTION,
+    largest_count,
+    nanmean,
+    score_interval,
+    sd_and_ci,
+    units_of_share,
+)
 from stats.multiple_testing import benjamini_hochberg
 from stats.predictions import Predictions, patients_of
 from stats.results import Estimate, Gap, GroupScores, Interaction, Subgroups, Test
@@ -167,17 +174,22 @@ _RunMeans = dict[str, dict[str, np.ndarray]]
 
 
 @dataclass(frozen=True)
-class _Sides:
-    """A group and the others, scored.
+class _Limits:
+    """What `stats.intervals.score_interval` takes for certain of a share, and no more."""
 
-    labels : of the means
-    largest_counts : by metric, what `stats.intervals.largest_count` gives inside
+    trials: float  # the most that it may count for
+    df: float  # of its variance
+
+
+@dataclass(frozen=True)
+class _Sides:
+    """A group and the others, scored; `labels` are those of the means, `limits` by metric inside.
     """
 
     labels: tuple[str, ...]
     inside: _RunMeans
     outside: _RunMeans
-    largest_counts: dict[str, float]
+    limits: dict[str, _Limits]
 
 
 def _score(models: Sequence[Predictions], inside: np.ndarray, outside: np.ndarray,
@@ -188,9 +200,9 @@ def _score(models: Sequence[Predictions], inside: np.ndarray, outside: np.ndarra
     scores = [m.y_score for m in models]
     drawn_inside = draw(np.where(inside[:, None], y_true, np.nan), scores)
     drawn_outside = draw(np.where(outside[:, None], y_true, np.nan), scores)
-    largest_counts = {}
+    limits = {}
     for metric in METRICS:
-        largest_counts[metric] = _largest_count_of_mean(metric, drawn_inside, is_averaged)
+        limits[metric] = _limits_of_mean(metric, drawn_inside, is_averaged)
 
     healthy = None  # the column of "No finding", where enough are sick on both sides
     if "No finding" in labels:
@@ -199,21 +211,23 @@ def _score(models: Sequence[Predictions], inside: np.ndarray, outside: np.ndarra
         sick_outside = drawn_outside[0].classes[1, column]
         if min(sick_inside, sick_outside) >= min_count:
             healthy = column
-            largest_counts[SICK_CALLED_HEALTHY] = sick_inside
+            limits[SICK_CALLED_HEALTHY] = _Limits(sick_inside, sick_inside - 1)
     return _Sides(tuple(np.array(labels)[is_averaged].tolist()),
                   _run_means(models, drawn_inside, is_averaged, healthy),
-                  _run_means(models, drawn_outside, is_averaged, healthy), largest_counts)
+                  _run_means(models, drawn_outside, is_averaged, healthy), limits)
 
 
-def _largest_count_of_mean(metric: str, drawn: Sequence[Bootstrap],
-                           is_averaged: np.ndarray) -> float:
-    """The least `largest_count` of all models, for the mean of labels as if independent."""
+def _limits_of_mean(metric: str, drawn: Sequence[Bootstrap], is_averaged: np.ndarray) -> _Limits:
+    """The least of all models; the mean's labels are as if independent."""
+    units = units_of_share(metric, *drawn[0].classes)
     of_models = []
     for bootstrap in drawn:
-        positives, negatives = bootstrap.classes
-        of_models.append(largest_count(metric, positives, negatives, bootstrap.value[metric]))
-    of_labels = np.min(of_models, axis=0)
-    return is_averaged.sum()**2 / (1 / of_labels[is_averaged]).sum()
+        sd, _ = sd_and_ci(bootstrap.values[metric])
+        of_models.append(largest_count(metric, units, bootstrap.value[metric], sd**2))
+    trials = np.min(of_models, axis=0)
+    squared = is_averaged.sum()**2
+    return _Limits(squared / (1 / trials[is_averaged]).sum(),
+                   squared / (1 / units[is_averaged]).sum() - 1)
 
 
 def _run_means(models: Sequence[Predictions], drawn: Sequence[Bootstrap], is_averaged: np.ndarray,
@@ -267,17 +281,19 @@ def _group_scores(attribute: str, name: str, inside: np.ndarray, patients: np.nd
     for model, metrics in sides.inside.items():
         estimates[model] = {}
         for metric, values in metrics.items():
-            estimates[model][metric] = _estimate(values, sides.largest_counts[metric])
+            estimates[model][metric] = _estimate(values, sides.limits[metric])
     n_patients = None
     if patients is not None:
         n_patients = len(np.unique(patients[inside]))
     return GroupScores(attribute, name, int(inside.sum()), n_patients, sides.labels, estimates)
 
 
-def _estimate(values: np.ndarray, largest: float) -> Estimate:
-    """A metric's value and interval, counted for so many trials at the most."""
+def _estimate(values: np.ndarray, limits: _Limits) -> Estimate:
+    """A metric's value and interval."""
     inference = infer_runs(values, bounds=(0.0, 1.0))
-    low, high = score_interval(inference.value[0], inference.normal_se[0]**2, largest).tolist()
+    interval = score_interval(inference.value[0], inference.normal_se[0]**2, limits.trials,
+                              limits.df, correction=CORRECTION)
+    low, high = interval.tolist()
     sd_between_runs = None
     if values.shape[1] > 1:
         sd_between_runs = float(values[0, :, 0].std(ddof=1))

@@ -3,6 +3,7 @@
     python tests/simulate_intervals.py margin        # not worse by a margin by which a model is
     python tests/simulate_intervals.py families      # any false label, of 14
     python tests/simulate_intervals.py coverage      # of a model's own interval of its area
+    python tests/simulate_intervals.py metrics       # of those of the further metrics
     python tests/simulate_intervals.py margin --trials 100
 
 Scores of negatives are N(0, 1). Two models see the same to a correlation of 0.5, and one run of
@@ -22,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from stats import paired_bootstrap  # noqa: E402
 from stats.bootstrap import bootstrap  # noqa: E402
+from stats.metrics import ClinicalChoices  # noqa: E402
 from stats.multiple_testing import max_t  # noqa: E402
 from stats.runs import infer_runs  # noqa: E402
 
@@ -47,13 +49,33 @@ class Shares:
     before: float
 
 
+@dataclass(frozen=True)
+class AreaCase:
+    """Patients, their radiographs, how these correlate, and the true area."""
+
+    positives: int
+    patients: int
+    area: float
+    each: int = 1
+    correlation: float = 1.0
+
+
 MARGINS = (MarginCase(15, 300, 0.995, 0.5), MarginCase(15, 300, 0.98, 2.0),
            MarginCase(50, 300, 0.98, 0.5), MarginCase(50, 1000, 0.9, 1.0),
            MarginCase(200, 2000, 0.995, 0.5), MarginCase(200, 2000, 0.98, 0.5))
 # Radiographs, and the positives of each of 14 labels.
 FAMILIES = ((1000, (15,) * 14), (1000, tuple(np.linspace(15, 200, 14).astype(int).tolist())))
-# Positive and negative patients, radiographs of each, their correlation, and the true area.
-COVERAGES = ((50, 450, 6, 0.3, 0.8), (15, 285, 1, 1.0, 0.95), (200, 1800, 1, 1.0, 0.98))
+AREAS = (AreaCase(15, 300, 0.95), AreaCase(15, 300, 0.995), AreaCase(50, 300, 0.995),
+         AreaCase(15, 100, 0.9, each=3, correlation=0.8),
+         AreaCase(15, 100, 0.995, each=3, correlation=0.8), AreaCase(200, 2000, 0.98),
+         AreaCase(200, 2000, 0.995), AreaCase(50, 500, 0.8, each=6, correlation=0.3),
+         AreaCase(60, 500, 0.95, each=6, correlation=0.3))
+SHAPES = ("equal", "wide", "hidden")  # of the positives' scores: see `scores_of_shape`
+# Positives, radiographs, true area; of N(d, 1)
+METRIC_CASES = ((50, 300, 0.8), (50, 300, 0.95), (200, 2000, 0.8), (200, 2000, 0.95))
+METRICS = ("sensitivity_at_specificity", "specificity_at_sensitivity", "partial_auc", "ppv", "npv",
+           "lr_positive", "lr_negative")
+PREVALENCE = 0.02
 
 
 def truth_of(positives: int, units: int) -> np.ndarray:
@@ -116,21 +138,88 @@ def simulate_family(radiographs: int, positives: tuple[int, ...], trials: int) -
     return Shares(now / trials, before / trials)
 
 
-def simulate_coverage(positives: int, negatives: int, each: int, correlation: float, area: float,
-                      trials: int) -> float:
+def scores_of_shape(rng: np.random.Generator, shape: str, case: AreaCase) -> np.ndarray:
+    """Scores (radiographs, AT_ONCE) of the true area, those of the positive patients first.
+
+    Positives are N(d, 1) ("equal"), N(d, 4) ("wide"), or N(6, 1) but for a share of patients that
+    look like negatives ("hidden").
+    """
+    patient = np.repeat(np.arange(case.patients), case.each)
+    of_patients = rng.normal(size=(case.patients, AT_ONCE))[patient]
+    own = rng.normal(size=of_patients.shape)
+    scores = np.sqrt(case.correlation) * of_patients + np.sqrt(1 - case.correlation) * own
+    positive = patient < case.positives
+    if shape == "hidden":
+        is_seen = rng.random((case.positives, AT_ONCE)) < 2 * case.area - 1
+        scores[positive] += HIDDEN_SHIFT * is_seen[patient[positive]]
+        return scores
+    sd = 1.0
+    if shape == "wide":
+        sd = 2.0
+    shift = NormalDist().inv_cdf(case.area) * np.sqrt(1 + sd**2)
+    scores[positive] = shift + sd * scores[positive]
+    return scores
+
+
+def simulate_coverage(case: AreaCase, shape: str, trials: int) -> float:
     """How often a model's own 95 % interval holds its area; patients are drawn."""
     covered = 0
-    patient = np.repeat(np.arange(positives + negatives), each)
-    truth = truth_of(positives, positives + negatives)[patient]
+    patient = np.repeat(np.arange(case.patients), case.each)
+    truth = truth_of(case.positives, case.patients)[patient]
     for seed in range(trials // AT_ONCE):
-        rng = np.random.default_rng((seed, each, positives))
-        of_patients = rng.normal(size=(positives + negatives, AT_ONCE))[patient]
-        own = rng.normal(size=truth.shape)
-        scores = np.sqrt(correlation) * of_patients + np.sqrt(1 - correlation) * own
-        scores += NormalDist().inv_cdf(area) * np.sqrt(2) * truth
+        rng = np.random.default_rng((seed, SHAPES.index(shape), case.positives, case.patients,
+                                     round(1000 * case.area)))
+        scores = scores_of_shape(rng, shape, case)
         lower, upper = bootstrap(truth, scores, n_resamples=399, seed=seed, groups=patient).ci().T
-        covered += ((lower <= area) & (area <= upper)).sum()
+        covered += ((lower <= case.area) & (case.area <= upper)).sum()
     return covered / trials
+
+
+def true_metrics(area: float, prevalence: float) -> dict[str, float]:
+    """What METRICS are of all patients, where positives are N(d, 1) and the threshold is d / 2."""
+    normal = NormalDist()
+    d = normal.inv_cdf(area) * np.sqrt(2)
+    sensitivity = specificity = normal.cdf(d / 2)
+    at_90_percent = normal.cdf(d - normal.inv_cdf(0.9))
+    steps = 10_000
+    heights = []
+    for step in range(steps):  # of the ROC curve, false alarms from 0 to 0.1
+        false_alarms = 0.1 * (step + 0.5) / steps
+        heights.append(normal.cdf(d + normal.inv_cdf(false_alarms)))
+    partial_area, by_chance, at_best = 0.1 * float(np.mean(heights)), 0.005, 0.1
+    sick_called, well_called = prevalence * sensitivity, (1 - prevalence) * (1 - specificity)
+    sick_cleared, well_cleared = prevalence * (1 - sensitivity), (1 - prevalence) * specificity
+    return {
+        "sensitivity_at_specificity": at_90_percent,
+        "specificity_at_sensitivity": at_90_percent,  # both classes have one variance
+        "partial_auc": (1 + (partial_area - by_chance) / (at_best - by_chance)) / 2,
+        "ppv": sick_called / (sick_called + well_called),
+        "npv": well_cleared / (well_cleared + sick_cleared),
+        "lr_positive": sensitivity / (1 - specificity),
+        "lr_negative": (1 - sensitivity) / specificity}
+
+
+def simulate_metrics(positives: int, radiographs: int, area: float, trials: int,
+                     prevalence: float | None = None) -> dict[str, float]:
+    """How often the 95 % intervals of METRICS hold the truth, at a fixed threshold.
+
+    Predictive values are of the test set's prevalence, or of another.
+    """
+    share = positives / radiographs
+    truth = true_metrics(area, prevalence or share)
+    d = NormalDist().inv_cdf(area) * np.sqrt(2)
+    covered = dict.fromkeys(METRICS, 0)
+    for seed in range(trials // AT_ONCE):
+        rng = np.random.default_rng((seed, positives, radiographs, round(1000 * area)))
+        # How many are positive is drawn, too, as the resamples draw it.
+        y = (rng.random((radiographs, AT_ONCE)) < share).astype(np.float32)
+        drawn = bootstrap(y, rng.normal(size=y.shape) + d * y, n_resamples=399, seed=seed,
+                          metrics=METRICS, thresholds=np.full(AT_ONCE, d / 2),
+                          choices=ClinicalChoices(prevalence=prevalence))
+        for metric in METRICS:
+            lower, upper = drawn.ci(metric).T
+            covered[metric] += int(((lower <= truth[metric]) & (truth[metric] <= upper)).sum())
+    return {metric: count / trials for metric, count in covered.items()}
 
 
 def print_margin(trials: int) -> None:
@@ -156,15 +245,37 @@ def print_families(trials: int) -> None:
 
 def print_coverage(trials: int) -> None:
     """The table of a model's own interval."""
-    print("| positive patients of all | radiographs each | area | coverage, % |\n|---|---|---|---|")
-    for positives, negatives, each, correlation, area in COVERAGES:
-        covered = simulate_coverage(positives, negatives, each, correlation, area, trials)
-        print(f"| {positives} of {positives + negatives:,} | {each} | {area} | "
-              f"{100 * covered:.1f} |", flush=True)
+    print("| positive patients of all | radiographs each | area | " + " | ".join(SHAPES)
+          + " |\n|---|---|---|---|---|---|")
+    for case in AREAS:
+        cells = []
+        for shape in SHAPES:
+            cells.append(f"{100 * simulate_coverage(case, shape, trials):.1f}")
+        print(f"| {case.positives} of {case.patients:,} | {case.each} | {case.area} | "
+              + " | ".join(cells) + " |", flush=True)
+
+
+def print_metrics(trials: int) -> None:
+    """The table of the further metrics' intervals."""
+    columns = []
+    for positives, radiographs, area in METRIC_CASES:
+        covered = simulate_metrics(positives, radiographs, area, trials)
+        elsewhere = simulate_metrics(positives, radiographs, area, trials, PREVALENCE)
+        for metric in ("ppv", "npv"):
+            covered[f"{metric} at a prevalence of {PREVALENCE}"] = elsewhere[metric]
+        columns.append(covered)
+    heads = []
+    for positives, radiographs, area in METRIC_CASES:
+        heads.append(f"{positives} of {radiographs:,}, {area}")
+    print("| metric | " + " | ".join(heads) + " |\n" + "|---" * (1 + len(heads)) + "|")
+    for metric in columns[0]:
+        cells = [f"{100 * column[metric]:.1f}" for column in columns]
+        print(f"| {metric} | " + " | ".join(cells) + " |")
 
 
 PRINTERS: dict[str, Callable[[int], None]] = {
-    "margin": print_margin, "families": print_families, "coverage": print_coverage}
+    "margin": print_margin, "families": print_families, "coverage": print_coverage,
+    "metrics": print_metrics}
 
 
 def main() -> None:

@@ -200,6 +200,25 @@ def test_intervals_are_no_longer_than_a_patients_radiographs_make_them(positives
     assert 0.92 <= covered <= 0.98 and length < 0.75
 
 
+@pytest.mark.parametrize("case, shape, least, most", [
+    # one positive or two that look like negatives, which the sample may lack
+    (simulate_intervals.AreaCase(15, 300, 0.995), "hidden", 0.94, 1),
+    (simulate_intervals.AreaCase(50, 300, 0.995), "hidden", 0.93, 1),
+    # many that fail a little: no longer than need be (before, 99 to 100 %)
+    (simulate_intervals.AreaCase(60, 500, 0.95, each=6, correlation=0.3), "equal", 0.91, 0.985),
+    (simulate_intervals.AreaCase(50, 300, 0.9), "wide", 0.91, 0.985)])
+def test_intervals_hold_where_few_fail_and_where_many_do(case, shape, least, most):
+    covered = simulate_intervals.simulate_coverage(case, shape, 400)
+    assert least <= covered <= most
+
+
+def test_intervals_of_further_metrics_cover_the_truth():
+    for prevalence in (None, 0.02):
+        covered = simulate_intervals.simulate_metrics(50, 300, 0.9, 300, prevalence)
+        for metric, share in covered.items():
+            assert 0.90 <= share, metric
+
+
 def low_f1(simulations=SIMULATIONS, positives=100, negatives=9900):
     """Coverage and relative length of F1's interval where nearly all calls are wrong: F1 is 5 %."""
     # sensitivity 0.8, false alarms 0.3: F1 = 2 * 0.8 P / (0.8 P + 0.3 N + P)
