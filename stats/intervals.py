@@ -13,7 +13,7 @@ _LGAMMA = np.vectorize(math.lgamma, otypes=[float])
 _ERFC = np.vectorize(math.erfc, otypes=[float])
 _NORMAL_DEVIATE = np.vectorize(NormalDist().inv_cdf, otypes=[float])
 TRIALS_OF_AN_AREA = 3  # per unit of the rarer class, where nearly no pair is in the wrong order
-FAILURES_TO_TRUST = 5  # from so many on, the bootstrap's variance is taken for more and more
+FAILURES_TO_TRUST = 8  # from so many on, the bootstrap's variance is taken for more and more
 CORRECTION = 0.25  # of a failure, by which either end moves outwards: see `score_interval`
 NORMAL_95 = NormalDist().inv_cdf(0.975)  # standard errors to either side of a 95 % interval
 
@@ -147,7 +147,7 @@ def largest_count(metric: str, units: np.ndarray, value: np.ndarray,
     (or succeed): a share near 1 may then count for so many trials at the most as it has units, or
     for three times as many if it is an area, which is made of pairs. By its value and variance a
     share is as good as one of value (1 - value) / variance trials, of which a number fail: with
-    more than five the bound grows as that number. docs/statistics.md has the coverage.
+    more than eight the bound grows as that number. docs/statistics.md has the coverage.
 
     Parameters
     ----------
