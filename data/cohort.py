@@ -103,7 +103,9 @@ def _why_it_differs(name: str, ours: float, theirs: float, paper: PaperCohort,
         is_explained = ours == paper.of_tables[name]
     else:
         is_explained = 0 < ours - theirs <= unread
-    return f"the paper could not read {unread} images" if is_explained else "differs"
+    if is_explained:
+        return f"the paper could not read {unread} images"
+    return "differs"
 
 
 def show(name: str, value: float, sign: str = "") -> str:

@@ -63,7 +63,10 @@ class Release:
 
     def cohort_notes(self) -> list[str]:
         """`notes`, and how many rows were left out for which reason."""
-        return self.notes + [f"images left out: {text}" for text in self.left_out_by_reason()]
+        notes = list(self.notes)
+        for count_and_reason in self.left_out_by_reason():
+            notes.append(f"images left out: {count_and_reason}")
+        return notes
 
     def cohort_rows(self) -> np.ndarray:
         """The indices of the rows that are in the cohort."""
@@ -164,17 +167,31 @@ def _find_columns(path: Path, header: Sequence[str], columns: Sequence[str],
     missing = [name for name in columns if name not in header]
     unasked = [name for name in header if name and name not in wanted]
     if missing:
-        also = f"; it has {', '.join(map(repr, unasked))} instead" if unasked else ""
-        for separator, name in ((";", "semicolons"), ("\t", "tabs")):
-            if any(separator in cell for cell in header):
-                also = f"; its columns are separated by {name}, expected commas"
-        raise ValueError(f"{path}: no column {', '.join(map(repr, missing))}{also}")
+        raise ValueError(f"{path}: no column {', '.join(map(repr, missing))}"
+                         f"{_why_columns_are_missing(header, unasked)}")
     doubled = [name for name in wanted if header.count(name) > 1]
     if doubled:
         raise ValueError(f"{path}: more than one column {', '.join(map(repr, doubled))}")
     if unasked and extra == "error":
         raise ValueError(f"{path}: unknown column {', '.join(map(repr, unasked))}")
-    return [header.index(name) if name in header else len(header) for name in wanted]
+    indices = []
+    for name in wanted:
+        if name in header:
+            indices.append(header.index(name))
+        else:
+            indices.append(len(header))
+    return indices
+
+
+def _why_columns_are_missing(header: Sequence[str], unasked: Sequence[str]) -> str:
+    """What the header has instead of a column, or what separates its columns; "" for neither."""
+    line = "".join(header)
+    for separator, name in (("\t", "tabs"), (";", "semicolons")):
+        if separator in line:
+            return f"; its columns are separated by {name}, expected commas"
+    if unasked:
+        return f"; it has {', '.join(map(repr, unasked))} instead"
+    return ""
 
 
 BINARY = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
@@ -195,6 +212,7 @@ def read_codes(cells: Sequence[str], codes: Mapping[str, float], names: Sequence
 
 
 SEX = {"f": "F", "female": "F", "m": "M", "male": "M"}
+UNITS_PER_YEAR = {"": 1, "Y": 1, "M": 12, "W": 52.18, "D": 365.25}  # of an age
 OLDEST = 120
 
 
@@ -209,8 +227,11 @@ def read_age(cell: str) -> float:
     match = re.fullmatch(r"(\d{1,3})(?:\.0)?([YMWD]?)", cell, re.ASCII | re.IGNORECASE)
     if match is None:
         return np.nan
-    age = int(match[1]) / {"M": 12, "W": 52.18, "D": 365.25}.get(match[2].upper(), 1)
-    return age if age <= OLDEST else np.nan
+    number, unit = match.groups()
+    age = int(number) / UNITS_PER_YEAR[unit.upper()]
+    if age > OLDEST:
+        return np.nan
+    return age
 
 
 # How a spreadsheet or a table of floats rewrites a long or a whole number: 1.2345E+17, 10000032.0.
