@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 HEIGHT, WIDTH, GAP = 300, 1400, 20  # pixels
-CURVES_WIDTH = 900
+CURVES_WIDTH = 720
 HERE = Path(__file__).parent
 
 
