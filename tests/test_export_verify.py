@@ -1,4 +1,4 @@
-"""`--verify` notices: 20 sabotages of graph and weights in each precision, and golden values."""
+"""`--verify` notices: 22 sabotages of graph and weights in each precision, and golden values."""
 
 import hashlib
 import json
@@ -9,14 +9,16 @@ import pytest
 import torch
 from export_models import METADATA, radiograph, random_model
 from onnx import helper, numpy_helper
-from test_export_predict import by_formula
 
 from export.graph import classifier
-from export.metadata import CHECKSUM, serialize
+from export.metadata import CHECKSUM, add_checksum, serialize
+from export.predict import main
 from export.quantize import int8
 from export.runtime import Predictor
-from export.verify import differences, golden, reference
+from export.verify import PATTERNS, differences, golden, pattern, reference
 from models.inference import to_input
+
+pytest_plugins = ["export_predictions"]  # folder, model
 
 torch.set_num_threads(1)
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -244,3 +246,64 @@ def test_a_rehashed_edit_is_only_verify_s_to_find(exported):
     no_equalization(changed.graph)
     assert CHECKSUM not in finished(changed, **fields).metadata  # it opens
     assert not verified(finished(changed, **fields))
+
+
+# -- the command ----------------------------------------------------------------------------------
+
+
+def test_verify_with_and_without_the_radiographs(folder, capsys):
+    assert main([str(folder / "model.onnx"), "--verify", "--provider", "cpu"]) == 0
+    assert capsys.readouterr().out.count("ok") == len(PATTERNS)
+    assert (
+        main([str(folder / "model.onnx"), str(folder / "images"), "--verify", "--provider", "cpu"])
+        == 0
+    )
+    assert capsys.readouterr().out.count("ok") == len(PATTERNS) + 2
+    assert (
+        main(
+            [
+                str(folder / "model.onnx"),
+                str(folder / "images" / "c.jpg"),
+                "--verify",
+                "--provider",
+                "cpu",
+            ]
+        )
+        == 2
+    )
+
+
+def test_verify_names_an_absent_file_before_all_else(folder, capsys):
+    words = [str(folder / "images" / "a.png"), str(folder / "gone.png")]
+    assert main([str(folder / "model.onnx"), *words, "--verify", "--provider", "cpu"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.count("\n") == 1 and "gone.png" in captured.err
+
+
+def test_verify_notices_a_model_that_computes_something_else(folder, tmp_path, capsys):
+    proto = onnx.load(folder / "model.onnx")
+    for weight in proto.graph.initializer:
+        array = onnx.numpy_helper.to_array(weight)
+        if array.ndim == 2 and array.dtype == np.float32:
+            weight.CopyFrom(onnx.numpy_helper.from_array(array + np.float32(0.01), weight.name))
+    (tmp_path / "changed.onnx").write_bytes(
+        add_checksum(proto.SerializeToString())
+    )  # else it is refused as it is read
+    assert main([str(tmp_path / "changed.onnx"), "--verify", "--provider", "cpu"]) == 1
+    assert "DIFFERS" in capsys.readouterr().out
+
+
+def by_formula(height, width, kind, y, x):
+    """A pixel of a pattern, in Python's unbounded integers."""
+    grain = ((y * 2654435761 ^ x * 2246822519) % 2**32) >> 29
+    plain = y * 200 // height + (x * x // width + 7 * y) % 40 + grain
+    dark = plain**3 // 65025
+    spots = plain // 8 + (200 if (x // 37 + y // 41) % 11 == 0 else 0)
+    return dict(plain=plain, dark=dark, bright=255 - dark, spots=spots)[kind]
+
+
+def test_the_pattern_is_the_same_everywhere():
+    for height, width, kind in PATTERNS:
+        image = pattern(height, width, kind)
+        for y, x in ((0, 1), (height - 1, width - 1), (77, 301), (200, 12), (1, 2), (150, 222)):
+            assert image[y, x] == by_formula(height, width, kind, y, x)
