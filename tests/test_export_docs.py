@@ -1,4 +1,5 @@
-"""docs/predict.md, followed by somebody who has a model, images and no PyTorch."""
+"""docs/predict.md, followed by somebody who has a model, images and no PyTorch; a project with a
+`data` of its own, as docs/deployment.md has it."""
 
 import os
 import shutil
@@ -65,5 +66,22 @@ def test_every_command_runs_as_it_stands(place):
     assert (place / "maps" / "a.png").exists() and (place / "page" / "index.html").exists()
 
 
-def test_the_page_is_short():
-    assert len(PAGE.read_text().split()) <= 600  # 500 without the commands
+@pytest.mark.parametrize("is_package", [False, True])
+def test_a_project_may_have_a_data_of_its_own(place, tmp_path, is_package):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "labels.csv").write_text("image,Edema")
+    if is_package:
+        (tmp_path / "data" / "__init__.py").touch()
+    (tmp_path / "own.py").write_text("import sys\nsys.path.append(sys.argv[1])\n"
+                                     "from export.runtime import Predictor\n")
+    imported = run(tmp_path, f"python own.py '{place}'")
+    if is_package:
+        assert "No module named 'data.decode'" in imported.stderr
+    else:
+        assert imported.returncode == 0, imported.stderr
+    command = "python -m export.predict model.onnx a.png --jsonl -"
+    (tmp_path / "own.py").write_text(
+        "import json, subprocess, sys\n"
+        f"done = subprocess.run({command.split()}, cwd=sys.argv[1], stdout=subprocess.PIPE)\n"
+        "print(len(json.loads(done.stdout)['findings']))\n")
+    assert run(tmp_path, f"python own.py '{place}'").stdout == "5\n"
