@@ -71,9 +71,14 @@ def overlay(image: np.ndarray, heat: np.ndarray, name: str, label: str, probabil
     low, high = np.percentile(image, (0.5, 99.5))
     gray = (np.clip((image - low) / max(high - low, 1e-6), 0, 1) * 255).astype(np.uint8)
     gray = Image.fromarray(gray).resize((width, height), Image.Resampling.LANCZOS).convert("RGB")
+    is_faint = heat.max() < FAINT
     top = max(float(heat.max()), FAINT)
     heat_map = Image.fromarray(heat).resize((width, height), Image.Resampling.BICUBIC)
-    strength = np.clip(np.asarray(heat_map) / top, 0, 1) * (heat.max() >= FAINT)
+    strength = np.clip(np.asarray(heat_map) / top, 0, 1)
+    if is_faint:
+        strength = np.zeros_like(strength)
+
+    # from left to right: the radiograph, the same with its map, the scale
     right, scale, length = width + GAP, 2 * (width + GAP), max(height, SCALE)
     picture = Image.new("RGB", (max(scale + BAR, CANVAS), HEADER + length), "black")
     picture.paste(gray, (0, HEADER))
@@ -85,14 +90,12 @@ def overlay(image: np.ndarray, heat: np.ndarray, name: str, label: str, probabil
     if threshold is not None:
         answer = "yes" if probability >= threshold else "no"
         verdict = f"  (threshold {threshold:.3f}: {answer})"
+    write_line(picture, 3, f"{label}  p = {probability:.3f}{verdict}", 18, "white")
+    write_line(picture, 26, name, 13, "white")
+    write_line(picture, 44, "right: fall of the log-odds when a place is hidden. Research, not a "
+               "medical device.", 13, "#aaaaaa")
     draw = ImageDraw.Draw(picture)
-    for y, text, size, color in (
-            (3, f"{label}  p = {probability:.3f}{verdict}", 18, "white"), (26, name, 13, "white"),
-            (44, "right: fall of the log-odds when a place is hidden. Research, not a medical "
-             "device.", 13, "#aaaaaa")):
-        font = ImageFont.load_default(size)
-        draw.text((8, y), shortened(text, font, picture.width - 16), fill=color, font=font)
-    if heat.max() < FAINT:
+    if is_faint:
         middle, font = (right + width / 2, HEADER + height / 2), ImageFont.load_default(14)
         text = shortened(f"nowhere over {heat.max():.2g}: nothing to show", font, width)
         draw.rectangle(draw.textbbox(middle, text, font, anchor="mm"), fill="black")
@@ -102,6 +105,13 @@ def overlay(image: np.ndarray, heat: np.ndarray, name: str, label: str, probabil
         y = HEADER + (length - 1) * (1 - value / top)
         draw.text((scale + 22, y), f"{value:.3g}", fill="white", font=font, anchor=anchor)
     return picture
+
+
+def write_line(picture: Image.Image, y: int, text: str, size: int, color: str) -> None:
+    """Write a line of the header, shortened to the picture's width."""
+    font = ImageFont.load_default(size)
+    text = shortened(text, font, picture.width - 16)
+    ImageDraw.Draw(picture).text((8, y), text, fill=color, font=font)
 
 
 def blend(base: np.ndarray, strength: np.ndarray) -> Image.Image:

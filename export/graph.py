@@ -132,22 +132,29 @@ def resize(g: Graph, image: str, size: int) -> str:
     """Raw gray (N, 1, H, W) less its minimum, at (N, 1, size, size)."""
     darkest = g("ReduceMin", image, [1, 2, 3], keepdims=1)
     above = g("Sub", image, darkest)  # a constant image becomes zero, a faint one keeps its digits
-    rows = triangle_weights(g, g("Shape", image, start=2, end=3), size)
-    columns = triangle_weights(g, g("Shape", image, start=3, end=4), size)
-    return g("MatMul", g("MatMul", rows, above), g("Transpose", columns, perm=[1, 0]))
+    height = g("Shape", image, start=2, end=3)
+    rows = triangle_weights(g, height, size)  # (S, H)
+    width = g("Shape", image, start=3, end=4)
+    columns = triangle_weights(g, width, size)  # (S, W)
+    shorter = g("MatMul", rows, above)  # (N, 1, S, W)
+    return g("MatMul", shorter, g("Transpose", columns, perm=[1, 0]))
 
 
 def triangle_weights(g: Graph, length: str, size: int) -> str:
     """The matrix (S, length) of Pillow's antialiased bilinear filter from `length` pixels to S.
 
-    Distances are counted in units in which pixel centers are whole numbers, so that the weights are
-    exact up to their normalization; and in int64, which WebGPU leaves to the CPU: onnxruntime-web
-    1.30 mixes up the two lengths on the way to the GPU.
+    Distances are counted in units of 1 / (2 S length) of the axis, in which all centers are whole
+    numbers, so that the weights are exact up to their normalization; and in int64, which WebGPU
+    leaves to the CPU: onnxruntime-web 1.30 mixes up the two lengths on the way to the GPU.
     """
-    source = g("Mul", g("Range", 1, g("Squeeze", g("Mul", length, 2)), 2), size)  # (length,)
-    target = g("Mul", np.arange(1, 2 * size, 2)[:, None], length)  # (S, 1)
-    reach = g("Mul", g("Max", length, np.array([size])), 2)
-    weights = g("Max", g("Sub", reach, g("Abs", g("Sub", source, target))), 0)
+    end = g("Squeeze", g("Mul", length, 2))
+    odd_numbers = g("Range", 1, end, 2)
+    source = g("Mul", odd_numbers, size)  # centers of the pixels, (length,)
+    target = g("Mul", np.arange(1, 2 * size, 2)[:, None], length)  # of the outputs, (S, 1)
+    larger = g("Max", length, np.array([size]))
+    reach = g("Mul", larger, 2)  # the filter widens where it reduces: this is the antialiasing
+    distance = g("Abs", g("Sub", source, target))
+    weights = g("Max", g("Sub", reach, distance), 0)
     weights = g("Cast", weights, to=TensorProto.FLOAT)
     return g("Div", weights, g("ReduceSum", weights, [1], keepdims=1))
 
@@ -177,11 +184,14 @@ def equalize(g: Graph, pixels: str, level: str, size: int) -> str:
     cdf = g("Cast", g("CumSum", histogram, np.int64(1)), to=TensorProto.INT64)
     first = g("Slice", cdf, [0], [1], [1])  # level 0 is occupied, since the minimum went there
     rest = g("Max", g("Sub", size * size, first), 1)
-    # floor(255 (cdf - first) / rest + 1/2) in integers: the same on every device
-    table = g("Div", g("Add", g("Mul", g("Sub", cdf, first), 510), rest), g("Mul", rest, 2))
+    # floor(255 above / rest + 1/2) as (510 above + rest) // (2 rest): the same on every device
+    above = g("Sub", cdf, first)
+    numerator = g("Add", g("Mul", above, 510), rest)
+    table = g("Div", numerator, g("Mul", rest, 2))
 
     images = g("Squeeze", g("Shape", pixels, start=0, end=1))
-    offset = g("Unsqueeze", g("Mul", g("Range", np.int64(0), images, np.int64(1)), 256), [1])
+    image_numbers = g("Range", np.int64(0), images, np.int64(1))
+    offset = g("Unsqueeze", g("Mul", image_numbers, 256), [1])  # of an image's table, (N, 1)
     index = g("Add", g("Cast", level, to=TensorProto.INT64), offset)  # into the tables of all
     tables = g("Reshape", g("Cast", table, to=TensorProto.FLOAT), [-1])
     return g("Gather", tables, index)
@@ -252,8 +262,8 @@ def transformer(g: Graph, levels: str, state: State, config: dict[str, Any],
         x = block(g, x, weights, f"blocks.{n}", config["num_heads"], eps, block_linear, rope,
                   class_token_only=n == config["depth"] - 1)
     x = g("Cast", g("Squeeze", x, [1]), to=TensorProto.FLOAT)
-    return linear(g, layer_norm(g, x, state, "norm", eps), state["head.weight"],
-                  state["head.bias"], "head")
+    features = layer_norm(g, x, state, "norm", eps)
+    return linear(g, features, state["head.weight"], state["head.bias"], "head")
 
 
 def patch_tokens(g: Graph, levels: str, state: State, config: dict[str, Any]) -> str:
@@ -298,9 +308,11 @@ def block(g: Graph, x: str, weights: State, name: str, heads: int, eps: float,
         key = rotate(g, key, heads, width // heads, rope)
         if not class_token_only:  # the class token has no position
             query = rotate(g, query, heads, width // heads, rope)
-    x = g("Add", x, dense(attention(g, query, key, value, heads), "attn.proj"))
+    attended = attention(g, query, key, value, heads)
+    x = g("Add", x, dense(attended, "attn.proj"))
     y = layer_norm(g, x, weights, f"{name}.norm2", eps)
-    return g("Add", x, dense(g("Gelu", dense(y, "mlp.fc1")), "mlp.fc2"))
+    hidden = g("Gelu", dense(y, "mlp.fc1"))
+    return g("Add", x, dense(hidden, "mlp.fc2"))
 
 
 def attention(g: Graph, query: str, key: str, value: str, heads: int) -> str:
@@ -308,7 +320,8 @@ def attention(g: Graph, query: str, key: str, value: str, heads: int) -> str:
     query = split_heads(g, query, heads, [0, 2, 1, 3])  # (N, heads, T, D')
     key = split_heads(g, key, heads, [0, 2, 3, 1])  # (N, heads, D', T)
     value = split_heads(g, value, heads, [0, 2, 1, 3])
-    mixed = g("MatMul", g("Softmax", g("MatMul", query, key), axis=-1), value)
+    weights = g("Softmax", g("MatMul", query, key), axis=-1)  # (N, heads, T, T)
+    mixed = g("MatMul", weights, value)  # (N, heads, T, D')
     return g("Reshape", g("Transpose", mixed, perm=[0, 2, 1, 3]), [0, 0, -1])
 
 
@@ -321,10 +334,12 @@ def rotation(periods: np.ndarray, side: int, count: int) -> tuple[np.ndarray, np
     """Cosine and sine (T, 1, d) of DINOv3's positions: `count` tokens stay, then side² patches."""
     centers = (np.arange(side) + 0.5) / side * 2 - 1
     y, x = np.meshgrid(centers, centers, indexing="ij")
-    angle = 2 * np.pi * np.stack([y, x], -1)[..., None] / periods  # (side, side, 2, d / 4)
-    angle = np.pad(angle.reshape(side * side, -1), ((count, 0), (0, 0)))
-    sine = np.sin(angle)
-    return np.cos(np.tile(angle, 2))[:, None], np.concatenate([-sine, sine], 1)[:, None]
+    places = np.stack([y, x], -1)[..., None]  # (side, side, 2, 1), from -1 to 1
+    angle = 2 * np.pi * places / periods  # (side, side, 2, d / 4)
+    angle = np.pad(angle.reshape(side * side, -1), ((count, 0), (0, 0)))  # (T, d / 2)
+    cosine = np.cos(np.tile(angle, 2))
+    sine = np.concatenate([-np.sin(angle), np.sin(angle)], 1)
+    return cosine[:, None], sine[:, None]
 
 
 def rotate(g: Graph, x: str, heads: int, width: int, rope: tuple[str, str]) -> str:

@@ -7,7 +7,6 @@ front. In JSON the name is as it is, escaped as JSON does.
 
 import contextlib
 import csv
-import fcntl
 import json
 import os
 from collections import Counter
@@ -123,6 +122,10 @@ def table_writer(model: Predictor, file: IO[str]) -> Writer:
 @contextlib.contextmanager
 def held(path: str) -> Iterator[None]:
     """Hold a file to which rows are added; a ValueError where another process holds it."""
+    try:
+        import fcntl
+    except ModuleNotFoundError:
+        raise ValueError("--resume: needs Linux or macOS, to lock the file") from None
     lock = Path(path).with_name(f".{Path(path).name}.lock")
     with open(lock, "a+b") as file:
         try:

@@ -84,13 +84,15 @@ class Predictor:
         ndarray, shape (N, L), float32
             ValueError names an image that cannot be read or predicted.
         """
-        is_one_file = isinstance(images, str | bytes | os.PathLike) or hasattr(images, "file_meta")
+        is_dataset = hasattr(images, "file_meta")
+        is_one_file = isinstance(images, str | bytes | os.PathLike) or is_dataset
         is_one_array = getattr(images, "ndim", 1) in (0, 2)
         if is_one_file or is_one_array or not hasattr(images, "__iter__"):
             raise ValueError(f"images: {type(images).__name__}; expected a sequence of files or of "
                              "(H, W) arrays")
         if batch_size < 1:
             raise ValueError(f"batch_size {batch_size}: expected at least 1")
+        # one by one, so that no more than one image is in memory at its full size
         ready = (self.shrink(self.read(image, f"image {i}")[0]) for i, image in enumerate(images))
         batches = [np.empty((0, len(self.labels)), np.float32)]
         while batch := list(islice(ready, batch_size)):
@@ -143,7 +145,8 @@ class Predictor:
             by_shape.setdefault(image.shape, []).append(i)
         probability = np.full((len(images), len(self.labels)), np.nan, np.float32)
         for (height, width), rows in by_shape.items():
-            size = min(batch_size, max(1, BATCH_BYTES // (4 * height * width)))
+            bytes_per_image = 4 * height * width
+            size = min(batch_size, max(1, BATCH_BYTES // bytes_per_image))
             for start in range(0, len(rows), size):
                 batch = rows[start:start + size]
                 pixels = np.stack([images[i][None] for i in batch], dtype=np.float32)
@@ -189,15 +192,9 @@ def open_session(model: str | os.PathLike | bytes, provider: str = "auto",
         raise ValueError(f"provider {provider!r}: expected auto, cuda or cpu")
     problem = None
     if provider != "cpu":
-        problem = cuda_problem()
-        if problem is None:
-            try:
-                session = create_session(model, CUDA_FIRST, threads)
-                if session.get_providers()[0] == "CUDAExecutionProvider":
-                    return session, "cuda", None
-                problem = "no usable NVIDIA GPU; check nvidia-smi, or use --provider cpu"
-            except Exception as error:  # onnxruntime's exceptions share no narrower public base
-                problem = reason_of(error)
+        session, problem = open_on_cuda(model, threads)
+        if session is not None:
+            return session, "cuda", None
     try:
         session = create_session(model, ["CPUExecutionProvider"], threads)
     except Exception as error:  # what the CPU cannot read either is the file's fault
@@ -205,6 +202,21 @@ def open_session(model: str | os.PathLike | bytes, provider: str = "auto",
     if provider == "cuda":
         raise ValueError(f"provider cuda: onnxruntime would run on the CPU: {problem}")
     return session, "cpu", problem
+
+
+def open_on_cuda(model: str | os.PathLike | bytes,
+                 threads: int | None) -> tuple[ort.InferenceSession | None, str | None]:
+    """A session on CUDA; or None, and why there is none."""
+    problem = cuda_problem()
+    if problem is not None:
+        return None, problem
+    try:
+        session = create_session(model, CUDA_FIRST, threads)
+    except Exception as error:  # onnxruntime's exceptions share no narrower public base
+        return None, reason_of(error)
+    if session.get_providers()[0] != "CUDAExecutionProvider":
+        return None, "no usable NVIDIA GPU; check nvidia-smi, or use --provider cpu"
+    return session, None
 
 
 def create_session(model: str | os.PathLike | bytes, providers: list,
@@ -234,14 +246,16 @@ def cuda_problem() -> str | None:
         return "it is built without CUDA; pip uninstall onnxruntime, pip install onnxruntime-gpu"
     if hasattr(ort, "preload_dlls"):
         ort.preload_dlls()  # finds the CUDA and cuDNN that pip installed
-    remedy = "no NVIDIA driver on this machine; install one, or use --provider cpu"
     try:
         ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
-        for name in ("shared", "cuda"):
-            remedy = (f"its library onnxruntime_providers_{name} cannot be loaded; pip uninstall "
-                      "onnxruntime onnxruntime-gpu, pip install onnxruntime-gpu[cuda,cudnn]")
-            folder = Path(ort.__file__).parent / "capi"
-            ctypes.CDLL(str(next(folder.glob(f"*onnxruntime_providers_{name}.*"), folder)))
     except OSError as error:
-        return f"{remedy} ({error})"
+        return f"no NVIDIA driver on this machine; install one, or use --provider cpu ({error})"
+    folder = Path(ort.__file__).parent / "capi"
+    for name in ("onnxruntime_providers_shared", "onnxruntime_providers_cuda"):
+        library = next(folder.glob(f"*{name}.*"), folder / name)  # the latter is not there
+        try:
+            ctypes.CDLL(str(library))
+        except OSError as error:
+            return (f"its library {name} cannot be loaded; pip uninstall onnxruntime "
+                    f"onnxruntime-gpu, pip install onnxruntime-gpu[cuda,cudnn] ({error})")
     return None
