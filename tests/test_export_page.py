@@ -1,6 +1,8 @@
 """The page in headless Chromium: its numbers are those of predict, and nothing leaves."""
 
 import base64
+import contextlib
+import io
 import json
 import os
 from pathlib import Path
@@ -9,10 +11,15 @@ import numpy as np
 import pytest
 from browser import CHROMIUM, run_page
 from conftest import REPOSITORY
-from export_models import LABELS, radiograph, write_model
+from devtools import open_folder
+from export_models import LABELS, METADATA, radiograph, write_model
 from PIL import Image
 
-from export.page.__main__ import main
+from data.decode import read_image
+from data.preprocess import preprocess
+from export.dicom import NotFrontal
+from export.metadata import UNCALIBRATED
+from export.page.__main__ import about_numbers, main
 from export.runtime import Predictor
 
 DRIVE = """
@@ -24,26 +31,28 @@ document.body.style.margin = 0;
 document.body.append(frame);
 const status = () => frame.contentDocument?.getElementById("status")?.textContent;
 const until = async (ready) => { while (!ready()) await new Promise((go) => setTimeout(go, 50)); };
-await until(() => status() === "ready" || (status() || "").startsWith("The model cannot"));
+await until(() => /^The model (is ready|cannot)/.test(status()));
 const page = frame.contentDocument, loaded = status();
 await fetch("/loaded");
-if (loaded === "ready") {
+if (loaded === "The model is ready.") {
   const choice = new frame.contentWindow.DataTransfer();
   files.forEach((file) => choice.items.add(file));
   const input = page.getElementById("files");
   input.files = choice.files;
   input.dispatchEvent(new Event("change"));
   const shown = () => page.querySelectorAll("article").length;
-  await until(() => shown() === files.length && status() === "ready");
+  const isBusy = () => page.getElementById("results").getAttribute("aria-busy") === "true";
+  await until(() => shown() === files.length && !isBusy());
 }
 const results = [...page.querySelectorAll("article")].reverse().map((article) => ({
-  name: article.querySelector("h2").textContent,
-  error: article.querySelector(".error")?.textContent,
-  rows: [...article.querySelectorAll("tr")].slice(1).map((row) => ({
-    probability: Number(row.dataset.probability), positive: row.className === "positive",
+  name: article.querySelector("h3").textContent,
+  error: article.querySelector(".refused")?.textContent,
+  picture: article.querySelector("img")?.src,
+  rows: [...article.querySelectorAll("tbody tr")].map((row) => ({
+    probability: Number(row.dataset.probability),
     cells: [...row.cells].map((cell) => cell.textContent) })) }));
 await fetch("/done");
-report({ loaded, results, synthetic: !page.getElementById("synthetic").hidden,
+report({ loaded, results, status: status(), synthetic: !page.getElementById("synthetic").hidden,
   overflow: page.documentElement.scrollWidth - page.documentElement.clientWidth,
   card: page.getElementById("card").textContent });
 """
@@ -103,7 +112,8 @@ def test_the_pages_numbers_are_predicts_and_nothing_leaves(tmp_path, libraries, 
     site = tmp_path / "site"
     assert main([str(model), "--out", str(site), "--libraries", str(libraries)]) == 0
     found = drive(site, images, [*names, "black.png", "notes.txt"])
-    assert found["loaded"] == "ready" and found["synthetic"]
+    assert found["loaded"] == "The model is ready." and found["synthetic"]
+    assert found["status"] == f"{len(names)} read, 2 refused."
     predictor = Predictor(model, "cpu")
     expected = predictor([images / name for name in names])
     assert [one["name"] for one in found["results"]] == [*names, "black.png", "notes.txt"]
@@ -113,8 +123,12 @@ def test_the_pages_numbers_are_predicts_and_nothing_leaves(tmp_path, libraries, 
         tolerance = 2e-3 if one["name"] in jpeg else 1e-4
         assert np.abs(probabilities(one) - row).max() < tolerance, one["name"]
         assert [cells["cells"][0] for cells in one["rows"]] == LABELS
-        decided = [bool(yes) for yes in predictor.predict_labels(row[None])[0]]
-        assert [cells["positive"] for cells in one["rows"]] == decided
+        words = {True: "called", False: "not called", None: "no threshold"}
+        decided = [words[answer] for answer in predictor.predict_labels(row[None])[0]]
+        assert [cells["cells"][3] for cells in one["rows"]] == decided
+        seen = preprocess(read_image(images / one["name"]), 64).astype(int)
+        shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(one["picture"][22:]))))
+        assert shown.shape == (64, 64, 4) and np.abs(shown[..., 0] - seen).mean() < 0.5
     black, notes = found["results"][-2:]
     assert "one intensity only" in black["error"] and "not a PNG, JPEG or DICOM" in notes["error"]
     requests = found["requests"]
@@ -240,15 +254,19 @@ def test_the_page_refuses_what_predict_refuses_and_says_why(tmp_path, libraries)
     model, site = site_of(tmp_path, libraries)
     names = sorted(path.name for path in images.iterdir())
     predictor = Predictor(model, "cpu")
+    left_out = set()
     for name in names:
         if name != "deflated.dcm":  # which predict reads, and the page says that it does not
-            with pytest.raises(ValueError):
+            with pytest.raises(ValueError) as refused_there:
                 predictor.read(images / name)
+            if refused_there.type is NotFrontal:
+                left_out.add(name)
     shown = drive(site, images, names)["results"]
     assert [result["name"] for result in shown] == names
     for result in shown:
+        verb = "left out" if result["name"] in left_out else "not read"
         reason = result.get("error", "")
-        assert reason.startswith(f"{result['name']}: ") and "undefined" not in reason, result
+        assert reason.startswith(f"This image was {verb}: ") and "undefined" not in reason, result
     reasons = {Path(result["name"]).stem: result["error"] for result in shown}
     assert "up to bit 15" in reasons["high_bit"] and "CMYK" in reasons["cmyk"]
     assert "deflated" in reasons["deflated"] and "truncated" in reasons["short"]
@@ -296,3 +314,172 @@ def test_a_model_without_its_own_description_is_refused(tmp_path, libraries, sta
     (site / stale).write_bytes((other_site / stale).read_bytes())
     loaded = drive(site, tmp_path, [])["loaded"]
     assert loaded.startswith(f"The model cannot be loaded: {stale} ") and "\n" not in loaded
+
+
+# -- for all who read it ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with the page in `site`, a radiograph and a file that is none."""
+    return tmp_path_factory.mktemp("page")
+
+
+@pytest.fixture
+def opened(place, libraries):
+    """A function that opens the page, ready to read, in a window of its own."""
+    if not (place / "site").exists():
+        auroc = [0.8, 0.7, None, 0.45, 0.9]
+        model = write_model(place / "model.onnx", val_auroc=auroc)
+        command = [str(model), "--out", str(place / "site"), "--libraries", str(libraries)]
+        assert main(command) == 0
+        image = Image.fromarray(radiograph(210, 190, 1).astype(np.uint8))
+        image.save(place / "chest.png")
+        (place / "notes.txt").write_text("no image")
+
+    @contextlib.contextmanager
+    def open_ready(**settings):
+        with open_folder(place / "site", **settings) as page:
+            page("Page.setInterceptFileChooserDialog", enabled=True)
+            page.wait_until("document.getElementById('choose')?.disabled === false")
+            yield page
+
+    return open_ready
+
+
+def choose(page, *files):
+    """Give files to the dialog that a key has opened, and wait for what the page says of them."""
+    chooser = page.wait_for_event("Page.fileChooserOpened")
+    before = page.evaluate("document.querySelectorAll('article').length")
+    page("DOM.setFileInputFiles", files=[str(file) for file in files],
+         backendNodeId=chooser["backendNodeId"])
+    page.wait_until(f"document.querySelectorAll('article').length === {before + len(files)} && "
+                    "document.getElementById('results').ariaBusy === 'false'")
+
+
+def focused(page):
+    """Text of the element that has the focus, and the width of the line around it."""
+    return page.evaluate("""(() => {
+      const { innerText, tagName } = document.activeElement;
+      const { outlineStyle, outlineWidth } = getComputedStyle(document.activeElement);
+      return { tag: tagName, text: innerText, outline: outlineStyle + " " + outlineWidth };
+    })()""")
+
+
+def test_keys_alone_choose_and_read(opened, place):
+    with opened() as page:
+        for key in ("Enter", " "):
+            page.evaluate("document.activeElement.blur()")
+            page.press("Tab")
+            button = focused(page)
+            assert button["tag"] == "BUTTON" and button["text"].startswith("Choose radiographs")
+            assert button["outline"] == "solid 3px"
+            page.press(key)
+            choose(page, place / "chest.png")
+        assert focused(page) == button  # the focus stays where it was
+        page.press("Tab")
+        assert focused(page) == dict(tag="SUMMARY", text="The model", outline="solid 3px")
+        page.press("Enter")
+        assert page.evaluate("document.querySelector('details').open")
+
+
+def test_a_screen_reader_is_told_all_that_is_seen(opened, place):
+    with opened() as page:
+        page.press("Tab")
+        page.press("Enter")
+        choose(page, place / "chest.png", place / "notes.txt")
+        tree = page.accessible()
+        status = page.evaluate("document.getElementById('status').textContent")
+        size = page.evaluate("document.querySelector('img').naturalWidth")
+
+    def names(role):
+        return [name for one, name, _ in tree if one == role]
+
+    probability = Predictor(place / "model.onnx", "cpu")([place / "chest.png"])[0]
+    called = [label for label, threshold, value in zip(LABELS, METADATA["thresholds"], probability)
+              if threshold is not None and value >= threshold]
+    summary = f"{len(called)} of 5 findings called: {', '.join(called)}."
+    assert called and size == 64
+    refusal = "not read: not a PNG, JPEG or DICOM file"
+    assert status == f"chest.png: {summary} notes.txt: {refusal}."
+    [live] = [properties for role, _, properties in tree if role == "status"]
+    assert live["live"] == "polite" and status in names("StaticText")
+    headings = [(properties["level"], name) for role, name, properties in tree
+                if role == "heading"]
+    assert sorted(headings) == [
+        (1, "cxr14-dinov2: chest radiograph to probabilities"), (2, "Before you read a number"),
+        (2, "Results, the newest first"), (3, "chest.png"), (3, "notes.txt")]
+    assert len(names("main")) == 1 and len(names("button")) == 1
+    assert names("article") == ["notes.txt", "chest.png"]
+    assert names("image") == [
+        "chest.png as the model sees it: 64 × 64 pixels, contrast equalized"]  # and no bar
+    assert names("table") == [summary]
+    assert names("columnheader") == ["Finding", "Probability", "Threshold", "Result"]
+    rows = [label.replace("Nodule", "Nodule worse than chance on validation") for label in LABELS]
+    assert names("rowheader") == rows
+    words = ["called" if label in called else "not called" for label in LABELS]
+    words[2] = "no threshold"
+    assert names("cell")[2::3] == words
+    assert names("cell")[0::3] == [f"{value:.4f}" for value in probability]
+    assert names("cell")[1::3] == ["0.4000", "0.5000", "none", "0.6000", "0.5000"]
+    assert f"This image was {refusal}" in names("StaticText")
+
+
+CONTRAST = """(() => {
+  const channels = (color) => color.match(/[\\d.]+/g).map(Number);
+  const linear = (value) => value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
+  const luminance = (color) => {
+    const [r, g, b] = channels(color).map((value) => linear(value / 255));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const backgroundOf = (element) => {
+    for (let at = element; at; at = at.parentElement) {
+      const color = getComputedStyle(at).backgroundColor;
+      if (channels(color)[3] !== 0) return color;
+    }
+  };
+  const found = [];
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const element = walker.currentNode.parentElement;
+    if (!walker.currentNode.data.trim() || !element.checkVisibility()) continue;
+    const pair = [getComputedStyle(element).color, backgroundOf(element)].map(luminance);
+    found.push([(Math.max(...pair) + 0.05) / (Math.min(...pair) + 0.05), element.textContent]);
+  }
+  return found;
+})()"""
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [390, 1100])
+def test_all_text_is_readable_in_both_schemes(opened, place, width, dark):
+    """A contrast of 4.5 at least: WCAG 2.2, 1.4.3."""
+    with opened(width=width, dark=dark) as page:
+        page.press("Tab")
+        page.press("Enter")
+        choose(page, place / "chest.png", place / "notes.txt")
+        pairs = page.evaluate(CONTRAST)
+        background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        overflow = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+        broken = page.evaluate("[...document.querySelectorAll('td.number')].some((cell) => "
+                               "cell.scrollWidth > cell.clientWidth)")
+    assert len(pairs) > 40 and min(pairs)[0] >= 4.5, min(pairs)
+    assert (background == "rgb(255, 255, 255)") == (not dark)
+    assert overflow <= 0 and not broken
+
+
+def test_the_page_says_where_its_numbers_come_from():
+    platt = dict(method="platt", slope=1.1, offset=0.2)
+    some = METADATA | dict(calibration=[platt, UNCALIBRATED, platt, UNCALIBRATED, UNCALIBRATED],
+                           val_auroc=[0.8, 0.7, None, 0.45, 0.9])
+    thresholds, without, calibrated, uncalibrated, weak = about_numbers(some)
+    assert thresholds == "Thresholds: Youden's index on the validation set."
+    assert without.endswith("never called: Edema.")
+    assert calibrated.endswith("(logistic map (Platt) fitted on validation): Cardiomegaly, Edema.")
+    assert uncalibrated.startswith("Not calibrated: Pneumonia, Nodule, No finding.")
+    assert weak.endswith("means anything: Nodule.")
+    none = METADATA | dict(thresholds=[None] * 5, val_auroc=None,
+                           thresholds_from="none, so that nothing is called positive")
+    thresholds, uncalibrated = about_numbers(none)
+    assert thresholds == "Thresholds: none, so that nothing is called positive."
+    assert uncalibrated.startswith("Not calibrated: all findings.")

@@ -56,8 +56,8 @@ ALLOWED = [
     ("export/predict.py", {"data.console", "data.files", "export.batch", "export.card",
                            "export.dicom", "export.explain", "export.output", "export.runtime",
                            "export.verify"}),
-    ("export/page/", {"data.console", "data.files", "data.limits", "data.views", "export.dicom",
-                      "export.runtime"}),
+    ("export/page/", {"data.console", "data.files", "data.limits", "data.views", "export.card",
+                      "export.dicom", "export.runtime"}),
     # all but export.predict: a command imports no other command
     ("export/to_onnx.py", {"models", "data", "stats", "export.batch", "export.calibrate",
                            "export.card", "export.graph", "export.metadata",

@@ -15,6 +15,7 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from data.console import command, require_packages, run_command
 
@@ -22,7 +23,7 @@ if __name__ == "__main__":
     require_packages("numpy", "PIL", "onnxruntime")
 
 from data.files import atomic_write
-from data.limits import MAX_PIXELS
+from data.limits import MAX_BYTES, MAX_PIXELS
 from data.views import (
     CHEST_WORDS,
     FRONTAL_WORDS,
@@ -30,12 +31,14 @@ from data.views import (
     OTHER_WORDS,
     WORD_SEPARATORS,
 )
+from export.card import CALIBRATIONS, describe_model, weak_labels
 from export.dicom import RADIOGRAPHY
 from export.runtime import MIN_SIDE, Predictor
 
 HERE = Path(__file__).parent
 CDN = "https://cdn.jsdelivr.net/npm/"
-OWN_FILES = ("index.html", "page.css", "page.js", "decode.js")
+OWN_FILES = ("index.html", "page.css", "page.js", "decode.js", "raster.js", "dicom.js",
+             "elements.js", "frontal.js", "preprocess.js")
 
 
 @dataclass(frozen=True)
@@ -96,11 +99,53 @@ def read_library(library: Library, node_modules: Path) -> bytes:
 
 
 def refusal_rules() -> dict[str, object]:
-    """What `export.predict` goes by when it refuses an image, for decode.js."""
+    """What `export.predict` goes by when it refuses an image, for decode.js and what it imports."""
     lists = dict(frontalWords=FRONTAL_WORDS, otherWords=OTHER_WORDS,
                  chestWords=CHEST_WORDS, otherParts=OTHER_PARTS,
                  separators=WORD_SEPARATORS)
-    return dict(views=lists, modalities=RADIOGRAPHY, minSide=MIN_SIDE, maxPixels=MAX_PIXELS)
+    return dict(views=lists, modalities=RADIOGRAPHY, minSide=MIN_SIDE, maxPixels=MAX_PIXELS,
+                maxBytes=MAX_BYTES)
+
+
+def about_model(metadata: dict[str, Any], checksum: str) -> dict[str, object]:
+    """What the page says of a model beside its numbers."""
+    cautions = [
+        metadata["intended_use"],
+        f"The model was trained on {metadata['corpus']}. Other devices, patients and labels can "
+        "change everything, and nothing on this page shows it.",
+        "An image is left out if its DICOM tags name another view or part of the body. PNG and "
+        "JPEG have no tags: nothing checks that they are frontal chest radiographs."]
+    return dict(title=f"{metadata['corpus']}-{metadata['init']}", cautions=cautions,
+                numbers=about_numbers(metadata), weak=weak_labels(metadata),
+                model={**describe_model(metadata), "file, sha256": checksum})
+
+
+def about_numbers(metadata: dict[str, Any]) -> list[str]:
+    """Where thresholds and probabilities come from, in sentences that name the labels."""
+    sentences = [f"Thresholds: {metadata['thresholds_from']}."]
+    without = []
+    for label, threshold in zip(metadata["labels"], metadata["thresholds"]):
+        if threshold is None:
+            without.append(label)
+    if without and len(without) < len(metadata["labels"]):
+        sentences.append(f"Without a threshold, and so never called: {', '.join(without)}.")
+
+    by_method: dict[str, list[str]] = {}
+    for label, calibration in zip(metadata["labels"], metadata["calibration"]):
+        by_method.setdefault(calibration["method"], []).append(label)
+    as_trained = by_method.pop("none", [])
+    for method, labels in by_method.items():
+        sentences.append("Calibrated to the frequencies of the training corpus, not of your "
+                         f"hospital ({CALIBRATIONS[method]}): {', '.join(labels)}.")
+    if as_trained:
+        which = ", ".join(as_trained) if by_method else "all findings"
+        sentences.append(f"Not calibrated: {which}. Such a probability is usually too high to be "
+                         "read as a frequency; compare it with its threshold alone.")
+    weak = weak_labels(metadata)
+    if weak:
+        sentences.append("Worse than chance on validation, so that neither probability nor result "
+                         f"means anything: {', '.join(weak)}.")
+    return sentences
 
 
 def page_files(model: Path, node_modules: Path | None) -> dict[str, bytes]:
@@ -113,7 +158,8 @@ def page_files(model: Path, node_modules: Path | None) -> dict[str, bytes]:
     metadata = predictor.metadata | dict(file_sha256=predictor.checksum)
     files = {"model.onnx": model.read_bytes(), "model.json": json.dumps(metadata).encode()}
     pair = {"model": "model.onnx", "metadata": "model.json"}
-    page: dict[str, object] = dict(rules=refusal_rules())
+    about = about_model(predictor.metadata, predictor.checksum)
+    page: dict[str, object] = dict(rules=refusal_rules(), about=about)
     for key, name in pair.items():
         page[key] = dict(url=name, integrity=integrity_of(files[name], "sha256"))
 
