@@ -144,8 +144,10 @@ def build_parser() -> argparse.ArgumentParser:
     add("--read-images", action="store_true",
         help="Preprocesses every image into the cache, and counts only those that can be read.")
     add("--strict", action="store_true", help="Checks the numbers: see the exit code.")
-    add("--explain", action="store_true",
+    add("--compare-rules", action="store_true",
         help="Counts what each known rule for the cohort gives (mimic).")
+    add("--explain", action="store_true", dest="compare_rules",
+        help=argparse.SUPPRESS)  # its earlier name
     add("--val-fraction", type=float, default=0.05,
         help="The share of the training patients that is kept for validation. Default: 0.05.")
     add("--split-seed", type=int, default=0, help="Draws the splits. Default: 0.")
@@ -213,10 +215,11 @@ def _cells(row: Row) -> tuple[str, str, str, str]:
     return here, show(row.name, row.paper), shown, row.remark
 
 
-def explain(args: argparse.Namespace) -> None:
+def compare_rules(args: argparse.Namespace) -> None:
     """Print what known rules for the rows of a cohort give, beside the paper's."""
     if args.corpus != MimicCXR.corpus:
-        raise ValueError("--explain: only for mimic, whose rule for the paper's cohort is unknown")
+        raise ValueError("--compare-rules: only for mimic, whose rule for the paper's cohort is "
+                         "unknown")
     _, release = MimicCXR.open_release(args.root, "all")
     names = ("Atelectasis", "Cardiomegaly", "Lung opacity", "Pleural effusion", "No finding")
     positive = [release.table.y[:, release.labels.index(name)] == 1 for name in names]
@@ -247,8 +250,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ValueError("--tables-only and --read-images exclude each other")
         if not args.corpus:
             raise ValueError(f"expected a corpus: {', '.join(CORPORA)}")
-        if args.explain:
-            explain(args)
+        if args.compare_rules:
+            compare_rules(args)
             return 0
         differs = report(args)
         return int(args.strict and differs)

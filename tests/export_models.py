@@ -1,10 +1,13 @@
 """Small models, files and pictures that several export tests share."""
 
+import csv
+import io
 from functools import lru_cache
 
 import numpy as np
 import onnx
 import onnxruntime
+import pytest
 import torch
 import torch.nn.functional as F
 from onnx import TensorProto, helper
@@ -143,3 +146,38 @@ def changed(checkpoint, **change):
     for name, function in change.items():
         function(model[name.replace("__", ".")])
     return checkpoint | dict(model=model)
+
+
+def good(folder):
+    return [folder / "images" / name for name in ("a.png", "b.png", "c.jpg")]
+
+
+def listed(text):
+    """Standard input that holds a text."""
+    return io.TextIOWrapper(io.BytesIO(text.encode()))
+
+
+def read_rows(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def write_dicom(path, source, **changes):
+    """A real file with elements of its header changed, or taken out where None."""
+    pydicom = pytest.importorskip("pydicom")
+    dataset = pydicom.dcmread(source)
+    for name, value in changes.items():
+        if value is None and name in dataset:
+            del dataset[name]
+        elif value is not None:
+            setattr(dataset, name, value)
+    dataset.save_as(path)
+    return path
+
+
+def write_item(meaning):
+    """A ViewCodeSequence of one code."""
+    from pydicom.dataset import Dataset
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = "R-1", "SRT", meaning
+    return [item]

@@ -1,7 +1,5 @@
-"""What the tests of the deployed model share: fixtures `folder` and `model`, and helpers."""
+"""A model file and radiographs for the deployed model's tests: fixtures `folder` and `model`."""
 
-import csv
-import io
 
 import numpy as np
 import pytest
@@ -28,38 +26,3 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def model(folder):
     return Predictor(folder / "model.onnx", "cpu", threads=1)
-
-
-def good(folder):
-    return [folder / "images" / name for name in ("a.png", "b.png", "c.jpg")]
-
-
-def listed(text):
-    """Standard input that holds a text."""
-    return io.TextIOWrapper(io.BytesIO(text.encode()))
-
-
-def read_rows(path):
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def write_dicom(path, source, **changes):
-    """A real file with elements of its header changed, or taken out where None."""
-    pydicom = pytest.importorskip("pydicom")
-    dataset = pydicom.dcmread(source)
-    for name, value in changes.items():
-        if value is None and name in dataset:
-            del dataset[name]
-        elif value is not None:
-            setattr(dataset, name, value)
-    dataset.save_as(path)
-    return path
-
-
-def write_item(meaning):
-    """A ViewCodeSequence of one code."""
-    from pydicom.dataset import Dataset
-    item = Dataset()
-    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = "R-1", "SRT", meaning
-    return [item]

@@ -113,9 +113,16 @@ def test_rules_for_mimics_cohort(tmp_path, capsys):
         "studies with a single frontal image": "ae",
         "first image, without uncertain in the five": "be",
         "single frontal image, without uncertain in the five": "e"}
-    assert main(["mimic", "--root", str(root), "--explain"]) == 0
-    assert re.search(r"^the paper +213,921 +42,760 \(20.0 %\)", capsys.readouterr().out, re.M)
-    assert main(["cxr14", "--explain"]) == 2
+    for name in ("--compare-rules", "--explain"):  # the latter was its name, and is still taken
+        assert main(["mimic", "--root", str(root), name]) == 0
+        out = capsys.readouterr().out
+        assert re.search(r"^the paper +213,921 +42,760 \(20.0 %\)", out, re.M)
+        assert main(["cxr14", name]) == 2
+        assert "--compare-rules: only for mimic" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    help_text = capsys.readouterr().out
+    assert "--compare-rules" in help_text and "--explain" not in help_text
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from export_predictions import good, listed
+from export_models import good, listed
 
 from export import batch
 from export.batch import expand

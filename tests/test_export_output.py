@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from export_models import LABELS, THRESHOLDS
-from export_predictions import good, listed, read_rows, write_dicom, write_item
+from export_models import LABELS, THRESHOLDS, good, listed, read_rows, write_dicom, write_item
 from PIL import Image
 
 from export import dicom, output, runtime

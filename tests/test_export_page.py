@@ -368,15 +368,14 @@ def focused(page):
 
 def test_keys_alone_choose_and_read(opened, place):
     with opened() as page:
+        page.press("Tab")
+        button = focused(page)
+        assert button["tag"] == "BUTTON" and button["text"].startswith("Choose radiographs")
+        assert button["outline"] == "solid 3px"
         for key in ("Enter", " "):
-            page.evaluate("document.activeElement.blur()")
-            page.press("Tab")
-            button = focused(page)
-            assert button["tag"] == "BUTTON" and button["text"].startswith("Choose radiographs")
-            assert button["outline"] == "solid 3px"
             page.press(key)
             choose(page, place / "chest.png")
-        assert focused(page) == button  # the focus stays where it was
+            assert focused(page) == button  # the focus stays where it was
         page.press("Tab")
         assert focused(page) == dict(tag="SUMMARY", text="The model", outline="solid 3px")
         page.press("Enter")

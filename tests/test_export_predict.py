@@ -6,8 +6,7 @@ import sys
 from pathlib import Path
 
 from conftest import REPOSITORY
-from export_models import LABELS, write_model
-from export_predictions import good
+from export_models import LABELS, good, write_model
 
 from export.predict import main
 

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from export_predictions import good
+from export_models import good
 
 from export import runtime
 from export.predict import main

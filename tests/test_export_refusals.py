@@ -9,8 +9,7 @@ import zlib
 
 import onnx
 import pytest
-from export_models import LABELS, METADATA, write_model
-from export_predictions import good, read_rows, write_dicom
+from export_models import LABELS, METADATA, good, read_rows, write_dicom, write_model
 from PIL import Image
 
 from export import dicom

@@ -3,8 +3,7 @@
 import os
 
 import numpy as np
-from export_models import write_model
-from export_predictions import good, read_rows
+from export_models import good, read_rows, write_model
 from PIL import Image
 
 from export import output

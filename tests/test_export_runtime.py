@@ -7,8 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from export_models import radiograph
-from export_predictions import good
+from export_models import good, radiograph
 
 from data.decode import decode_image
 from export import batch, runtime
