@@ -173,7 +173,7 @@ def test_the_answer_is_a_sentence():
     (sentence,) = answers(found)
     assert "−0.10 points (95 % CI −0.30 to 0.10), p = 0.300" in sentence
     assert sentence.endswith("; no significant difference")
-    assert len(answers(studies())) == 4 and "adjusted p" in answers(studies())[0]
+    assert len(answers(studies())) == 5 and "adjusted p" in answers(studies())[0]
     alone = study("cxr14", models()[:1], n_resamples=150)
     assert "no other to compare it with" in answers([alone])[0]
     area = alone.models[0].mean["auroc"].value

@@ -72,6 +72,26 @@ def assert_readable(figure, name="figure"):
         assert width < 1 or height < 1, f"{name}: {a!r} and {b!r} overlap"
 
 
+@pytest.mark.parametrize("prevalence", [0.02, 0.3])
+def test_a_decision_curve_ends_where_nobody_would_treat_all(prevalence):
+    pytest.importorskip("matplotlib")
+    from stats.report.probability_figures import decision_curves
+
+    rng = np.random.default_rng(0)
+    aligned = []
+    for m in models(n=2000):
+        y = (rng.random(m.y_true.shape) < prevalence).astype(np.float32)
+        aligned.append(replace(m, y_true=y))
+    aligned = [replace(m, y_true=aligned[0].y_true) for m in aligned]
+    (s,) = adjust([study("cxr14", aligned, n_resamples=20)], "comparison")
+    figure = decision_curves(s, aligned)
+    share = aligned[0].y_true[:, 0].mean()
+    last = figure.axes[0].get_xlim()[1]
+    assert prevalence < last < 1
+    assert share - (1 - share) * last / (1 - last) == pytest.approx(-3 * share)  # of treating all
+    assert "no intervals" in figure.get_suptitle().replace("\n", " ")
+
+
 WORDY = "an init or a finding of a long name, which its maker gave it"
 
 

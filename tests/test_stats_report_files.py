@@ -6,9 +6,12 @@ import html.parser
 import io
 import json
 import re
+import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from browser import CHROMIUM, run_page
 from test_stats_report import PATIENT, SETTINGS, models, studies, with_mean, with_subgroups
@@ -16,6 +19,7 @@ from test_stats_report import PATIENT, SETTINGS, models, studies, with_mean, wit
 from stats import results
 from stats.report.answers import answers, cautions, console
 from stats.report.formats import to_json
+from stats.report.probability import calibration_tables
 from stats.report.tables import all_tables, remarks
 from stats.report.write import write_report
 from stats.results import Estimate
@@ -52,7 +56,7 @@ def test_the_page_holds_everything_and_loads_nothing(tmp_path):
     page = Page(text)
     for tag, attributes in page.tags:
         for key in ("src", "href"):
-            assert attributes.get(key, "data:").startswith("data:"), (tag, attributes)
+            assert attributes.get(key, "data:").startswith(("data:", "#")), (tag, attributes)
         assert tag not in ("link", "iframe", "object") or attributes.get("rel") == "icon"
     assert "http" not in re.sub(r"data:[^\"]*", "", text) and "@import" not in text
     assert "prefers-color-scheme: dark" in text and text.count("<script>") == 1
@@ -61,7 +65,8 @@ def test_the_page_holds_everything_and_loads_nothing(tmp_path):
     shown = [base64.b64decode(a["src"].partition(",")[2]) for tag, a in page.tags if tag == "img"]
     drawn = [name for name in files if name.endswith("svg")]
     assert drawn[0] == "forest.svg" and len(drawn) >= 3
-    assert shown == [(tmp_path / name).read_bytes() for name in drawn]
+    assert shown[0] == (tmp_path / "forest.svg").read_bytes()  # beside the answer
+    assert sorted(shown) == sorted((tmp_path / name).read_bytes() for name in drawn)
     for t in all_tables([s], SETTINGS):  # the same rows as in Markdown and LaTeX
         assert t.title in page.texts and all(cell in page.texts for cell in sum(t.rows, []) if cell)
 
@@ -76,7 +81,7 @@ def test_the_page_sorts_in_a_browser(tmp_path):
     frame.src = "/report.html";
     frame.onload = () => {
       const page = frame.contentDocument;
-      const heading = [...page.querySelectorAll("h2")].find((h) => h.textContent.includes("minus"));
+      const heading = [...page.querySelectorAll("h3")].find((h) => h.textContent.includes("minus"));
       const table = heading.parentNode.querySelector("table");
       const column = () => [...table.tBodies[0].rows].map((row) => row.cells[3].textContent);
       const button = table.tHead.rows[0].cells[3].querySelector("button");
@@ -97,6 +102,132 @@ def test_the_page_sorts_in_a_browser(tmp_path):
     assert down == order[::-1] and result["sort"] == "descending"
     assert result["overflow"] <= 0  # on a phone, wide tables scroll and the page does not
     assert set(result["requests"]) <= {"/page.html", "/script.mjs", "/report.html", "/result"}
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    """Reports of two corpora with three inits on one, and of a long label: their folders."""
+    pytest.importorskip("matplotlib")
+    from stats.report.figures import FORMATS
+
+    inits = "imagenet", "mimic", "dinov2"
+    labels = ["Edema", "Hernia", f"A finding {'of a long name ' * 5}", "No finding"]
+    long = [replace(m, labels=labels) for m in models()]
+    (s,) = adjust([study("cxr14", long, n_resamples=100)], "comparison")
+    made = {"corpora": (studies(), [models(), models(inits, seed=1)]), "long": ([s], [long])}
+    folders = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delitem(FORMATS, "png")  # which the page has not
+        for name, (found, aligned) in made.items():
+            folders[name] = tmp_path_factory.mktemp(name)
+            write_report(folders[name], found, SETTINGS | {"margin": 1}, aligned)
+    return folders
+
+
+@pytest.mark.parametrize("name", ["corpora", "long"])
+def test_nothing_of_the_page_is_cut_at_any_width(pages, name):
+    """What is wider than the window lies in a box that scrolls."""
+    if not CHROMIUM:
+        pytest.skip("no Chromium")
+    script = """
+    const cut = {};
+    const look = (width) => new Promise((resolve) => {
+      const frame = document.createElement("iframe");
+      frame.style.width = `${width}px`;
+      frame.style.border = 0;
+      frame.src = "/report.html";
+      frame.onload = () => {
+        const page = frame.contentDocument;
+        const seen = page.documentElement.clientWidth;
+        cut[width] = [...page.body.querySelectorAll("*")].filter((one) =>
+          one.getBoundingClientRect().right > seen + 1
+          && !(one.parentElement.closest(".scroll"))).map((one) => one.outerHTML.slice(0, 80));
+        cut[width].push(...[...page.querySelectorAll(".scroll")].filter((box) =>
+          getComputedStyle(box).overflowX !== "auto").map((box) => box.outerHTML.slice(0, 80)));
+        if (page.documentElement.scrollWidth > seen) cut[width].push("the page itself scrolls");
+        resolve();
+      };
+      document.body.append(frame);
+    });
+    for (const width of [390, 1100, 1600]) await look(width);
+    report({ cut });
+    """
+    page = (pages[name] / "report.html").read_bytes()
+    result = run_page(script, {"/report.html": page}, timeout=60)
+    assert result["cut"] == {"390": [], "1100": [], "1600": []}
+
+
+@pytest.mark.parametrize("name", ["corpora", "long"])
+def test_the_page_can_be_read_by_those_who_do_not_see_it(pages, name):
+    tags = Page((pages[name] / "report.html").read_text()).tags
+    levels = [int(tag[1]) for tag, _ in tags if tag in ("h1", "h2", "h3")]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in zip(levels, levels[1:]))
+    count = [tag for tag, _ in tags].count
+    assert count("caption") == count("table") > 10
+    assert all(attributes.get("scope") in ("col", "row") for tag, attributes in tags if tag == "th")
+    texts = [attributes["alt"] for tag, attributes in tags if tag == "img"]
+    assert len(texts) == len(set(texts)) and not any("svg" in text for text in texts)
+    assert "points (95 % CI" in texts[0]  # the forest plot says what it shows
+    ids = [attributes["id"] for _, attributes in tags if "id" in attributes]
+    links = [attributes["href"][1:] for tag, attributes in tags if tag == "a"]
+    assert len(ids) == len(set(ids)) and set(links) <= set(ids) and len(links) > 10
+
+
+def test_a_spreadsheet_of_numbers_needs_no_cleaning(pages):
+    """Names of columns in snake_case, a blank where there is no number; R's types, too."""
+    for path in sorted(pages["corpora"].glob("*.csv")):
+        with open(path, newline="") as file:
+            header, *rows = csv.reader(file)
+        assert all(re.fullmatch("[a-z][a-z0-9_]*", column) for column in header), path
+        assert len(header) == len(set(header)) and {len(row) for row in rows} == {len(header)}
+        numbers = set(header) - {"study", "corpus", "model", "init", "label", "metric", "a", "b",
+                                 "reason"}
+        for row in rows:
+            for column, cell in zip(header, row):
+                if column in numbers and cell:
+                    assert float(cell) == float(cell), (path, column)
+        if shutil.which("Rscript"):
+            script = ("d <- read.csv(commandArgs(TRUE)[1]); "
+                      "cat(names(d)[!sapply(d, function(x) is.numeric(x) || all(is.na(x)))])")
+            done = subprocess.run(["Rscript", "-e", script, str(path)], capture_output=True,
+                                  text=True, check=True)
+            assert not set(done.stdout.split()) & numbers, path
+    with open(pages["corpora"] / "metrics.csv", newline="") as file:
+        keys = [(r["study"], r["model"], r["label"], r["metric"]) for r in csv.DictReader(file)]
+    assert len(keys) == len(set(keys))  # one observation a row
+
+
+def test_csv_files_have_their_columns_without_a_row(tmp_path):
+    write_report(tmp_path, [study("cxr14", models()[:1], n_resamples=100)], SETTINGS)
+    text = (tmp_path / "comparisons.csv").read_text()
+    assert text.startswith("study,corpus,a,b,") and text.count("\n") == 1
+
+
+def test_three_inits_are_ranked_among_the_answers():
+    two, three = studies()
+    assert not any("is first in" in sentence for sentence in answers([two]))
+    shares = {"imagenet": 0.1, "mimic": 0.25, "dinov2": 0.65}
+    ranks = [replace(rank, share_first=shares[rank.name]) for rank in three.ranks]
+    assert answers([replace(three, ranks=tuple(ranks))])[0].startswith(
+        "On Phantom, DINOv2 is first in 65 %, MIMIC-CXR in 25 %, ImageNet-21k in 10 % of the "
+        "resamples of its test set (by mean ROC-AUC over 3 labels;")
+
+
+def test_every_model_has_its_counts_of_calibration(pages):
+    page = Page((pages["corpora"] / "report.html").read_text())
+    assert "Phantom: calibration, positives / radiographs in each bin of probability" in page.texts
+    aligned = models()
+    (table,) = calibration_tables(studies()[0], aligned)
+    assert [row[:2] for row in table.rows] == [
+        [label, model] for label in ("Edema", "Mass & more_100%", "No finding")
+        for model in ("DINOv2", "ImageNet-21k")]
+    y, p = aligned[1].y_true[:, 0], aligned[1].y_score[:, 0]
+    in_bin = (p > 0.4) & (p <= 0.5) & ~np.isnan(y)
+    assert table.rows[1][2 + 4] == f"{int(y[in_bin].sum())} / {in_bin.sum()}"
+    runs = [aligned[0], replace(aligned[0], y_score=aligned[1].y_score)]
+    (of_runs,) = calibration_tables(studies()[0], runs)
+    assert len(of_runs.rows) == 3 and "." in of_runs.rows[0][3]  # means over runs
 
 
 @pytest.mark.parametrize("inits", [("dinov2",), ("dinov2", "imagenet"), tuple("abcdef")])
@@ -131,13 +262,15 @@ def test_equivalence_is_a_finding(tmp_path):
     for p in (0.02, 1 / 151, 0.03):  # the second is as little as 150 resamples allow
         s = with_mean(s, p_equivalent=0.2, p_noninferior=p)
         sentences += answers([s], margin=0.5)
-    assert "DINOv2 is not inferior by 0.5 points (one-sided p = 0.020, below" in sentences[0]
-    assert "not inferior by 0.5 points (one-sided p ≤ 0.0067, below 0.025)" in sentences[1]
-    assert "neither equivalence nor non-inferiority within 0.5" in sentences[2]
+    margin = "at a margin of 0.5 points"
+    assert f"DINOv2 is non-inferior {margin} (one-sided p = 0.020, below" in sentences[0]
+    assert f"non-inferior {margin} (one-sided p ≤ 0.0067, below 0.025)" in sentences[1]
+    assert f"neither equivalence nor non-inferiority is shown {margin}" in sentences[2]
+    assert answers([s], margin=1)[0].endswith("at a margin of 1 point")
     start = "ChestX-ray14: DINOv2 minus ImageNet-21k, ROC-AUC"
     columns = table(found, start, SETTINGS | {"margin": 0.5}).header
-    assert columns[5:] == ["p, adjusted", "p", "p, DINOv2 not inferior",
-                           "p, ImageNet-21k not inferior", "p, equivalent", "90 % CI",
+    assert columns[5:] == ["p, adjusted", "p", "p, DINOv2 non-inferior",
+                           "p, ImageNet-21k non-inferior", "p, equivalent", "90 % CI",
                            "DeLong's p"]
 
 
@@ -207,7 +340,7 @@ def test_subgroups_have_their_tables():
     gaps = table(found, "ChestX-ray14: gaps between subgroups")
     assert ["sex: M − F", "Sick called No finding", "DINOv2", "+3.10", "1.00 to 5.20", "0.016",
             "0.004"] in gaps.rows
-    assert ["sex: F − the rest", "ROC-AUC", "DINOv2 − ImageNet-21k", "+3.10", "1.00 to 5.20",
+    assert ["sex: F − all others", "ROC-AUC", "DINOv2 − ImageNet-21k", "+3.10", "1.00 to 5.20",
             "0.400", "0.004"] in gaps.rows
 
 

@@ -18,12 +18,12 @@ def pooled_sentence(pooled: PooledComparison) -> str:
     fewest = min(min(corpus.runs) for corpus in pooled.corpora)
     runs = f"{fewest} or more runs each"
     if fewest == 1:
-        runs = "single runs among them, so that it is about trained models"
+        runs = "some are single runs, so this is about trained models, not about inits"
     p = show.p(result.p_value, equals="= ")
     return (f"{show.pair(pooled)} over {len(pooled.corpora)} corpora, "
             f"mean ROC-AUC over {labels}: {show.points(result.estimate)} points (95 % CI "
-            f"{show.interval(result.interval)}), p {p}; a new hospital: "
-            f"{show.interval(result.prediction_interval)}; {runs}")
+            f"{show.interval(result.interval)}), p {p}; 95 % prediction "
+            f"interval for a new hospital: {show.interval(result.prediction_interval)}; {runs}")
 
 
 def pooled_tables(pooled: Sequence[PooledComparison]) -> list[Table]:
@@ -81,7 +81,7 @@ def _size_sentence(study: SizeStudy, pair: InitPair) -> str:
         f"{show.interval(trend.interval)}), p {show.p(trend.p_value, equals='= ')}",
         _crossing(pair)]
     if not compared.is_about_runs:
-        parts.append("single runs, so that it is about these networks")
+        parts.append("single runs, so this is about these networks, not about inits")
     return "; ".join(parts)
 
 
@@ -158,9 +158,9 @@ def _pair_table(study: SizeStudy, pair: InitPair) -> Table:
             show.p(difference.p_value), show.p(difference.p_adjusted), f"{runs_a} and {runs_b}",
             _images_needed(pair, difference.images)])
     title = f"{show.pair(pair)} by training images, {study.title}, points"
-    note = ("p adjusted over the sizes by Benjamini and Hochberg; intervals are not adjusted. The "
-            "last column: how many images the worse init needs for the better one's ROC-AUC at "
-            "this size, interpolated between sizes. " + _size_sentence(study, pair) + ".")
+    note = ("p is adjusted over the sizes by Benjamini and Hochberg; the intervals are not "
+            "adjusted. The last column: how many images the worse init needs for the better one's "
+            f"ROC-AUC at this size, interpolated between sizes. {_size_sentence(study, pair)}.")
     return Table(title, ["Training images", "Difference (95 % CI)", "p", "p, adjusted", "Runs",
                          "Images needed (95 % CI)"], rows, note)
 

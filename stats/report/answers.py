@@ -11,6 +11,7 @@ from stats.report.tables import Table, comparison_table
 from stats.results import Comparison, InitScores, Study
 
 MAX_ANSWERS = 24  # that are printed
+MIN_RANKED = 3  # inits; of two, the comparison says it
 MAX_LINES = 34  # on the terminal, the table among them
 MAX_NAMED = 3  # labels that a sentence names
 EQUIVALENCE_LEVEL = 0.05  # of two one-sided tests, each
@@ -20,6 +21,8 @@ NONINFERIORITY_LEVEL = 0.025  # one-sided, as CONSORT asks for
 def answers(studies: Sequence[Study], margin: float | None = None) -> list[str]:
     """A sentence for each comparison, or for a model that is compared with none.
 
+    Before those of three inits or more there is one on how often each is first.
+
     The points are of ROC-AUC, mean over labels; `margin`, that of equivalence, is in the same.
     """
     p_name = "p"
@@ -27,12 +30,25 @@ def answers(studies: Sequence[Study], margin: float | None = None) -> list[str]:
         p_name = "adjusted p"
     sentences = []
     for study in studies:
+        if len(study.ranks) >= MIN_RANKED:
+            sentences.append(_ranking(study))
         for comparison in study.comparisons:
             sentences.append(_answer(study, comparison, margin, p_name))
         if not study.comparisons:
             init, = study.models
             sentences.append(_answer_of_one(study, init))
     return sentences
+
+
+def _ranking(study: Study) -> str:
+    """How often each init is first over the resamples, the most frequent at the front."""
+    ranked = sorted(study.ranks, key=lambda init: -init.share_first)
+    shares = [f"{show.model(ranked[0].name)} is first in {100 * ranked[0].share_first:.0f} %"]
+    for init in ranked[1:]:
+        shares.append(f"{show.model(init.name)} in {100 * init.share_first:.0f} %")
+    return show.WORDS["answers"]["ranking"].format(
+        corpus=show.corpus(study), shares=", ".join(shares),
+        labels=len(study.labels_in_mean["auroc"]))
 
 
 def all_comparisons(studies: Sequence[Study]) -> list[Comparison]:
@@ -90,18 +106,21 @@ def estimand(study: Study) -> str:
 def _within_margin(comparison: Comparison, margin: float) -> str:
     """What a comparison says of equivalence and non-inferiority."""
     words, test = show.WORDS["answers"], comparison.mean
+    shown_margin = show.count_of_points(margin)
     if test.p_equivalent is None or test.p_noninferior is None or test.p_noninferior_b is None:
         return ""
     if test.p_equivalent < EQUIVALENCE_LEVEL and test.interval_90 is not None:
         p = show.p(test.p_equivalent, test.p_floor_one_sided, equals="= ")
-        return words["p_equivalent"].format(margin=margin, p=p, ci=show.interval(test.interval_90))
+        return words["p_equivalent"].format(margin=shown_margin, p=p,
+                                            ci=show.interval(test.interval_90))
     sentence = ""
     for name, value in ((comparison.a, test.p_noninferior), (comparison.b, test.p_noninferior_b)):
         if value < NONINFERIORITY_LEVEL:
             p = show.p(value, test.p_floor_one_sided, equals="= ")
-            sentence += words["p_noninferior"].format(margin=margin, model=show.model(name), p=p)
+            sentence += words["p_noninferior"].format(margin=shown_margin, p=p,
+                                                      model=show.model(name))
     if not sentence:
-        return words["neither"].format(margin=margin)
+        return words["neither"].format(margin=shown_margin)
     return sentence
 
 

@@ -118,13 +118,11 @@ def tex(text: str) -> str:
     return "".join(special.get(character, character) for character in line)
 
 
-def to_csv(rows: Sequence[Any]) -> str:
+def to_csv(row_type: type, rows: Sequence[Any]) -> str:
     """Dataclasses as CSV: a column per field, at full precision; NaN and None are left blank."""
-    if not rows:
-        return "\n"
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    columns = [field.name for field in fields(rows[0])]
+    columns = [field.name for field in fields(row_type)]
     writer.writerow(columns)
     for row in rows:
         writer.writerow([csv_cell(getattr(row, column)) for column in columns])

@@ -1,12 +1,15 @@
-"""Decision curves and calibration of every run and label: rows of their CSV files."""
+"""Decision curves and calibration of every run and label: rows of CSV files, and a table."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from stats.calibration import BINS
 from stats.predictions import Predictions
-from stats.probability_curves import calibration_bins, decision_curve
+from stats.probability_curves import CalibrationBins, calibration_bins, decision_curve
+from stats.report import show
+from stats.report.tables import Table, table
 from stats.results import Study
 
 
@@ -98,3 +101,32 @@ def calibration_rows(studies: Sequence[Study],
                     observed=float(bins.observed[column]), ci_low=float(low),
                     ci_high=float(high)))
     return rows
+
+
+def calibration_tables(study: Study, models: Sequence[Predictions]) -> list[Table]:
+    """The positives and radiographs of each model in each bin of probability; none if no label has
+    both classes."""
+    runs_of: dict[tuple[str, str], list[CalibrationBins]] = {}  # by label and model
+    for run in labels_of_runs(study, models):
+        key = run.label, run.model
+        runs_of.setdefault(key, []).append(calibration_bins(run.y, run.probability))
+    if not runs_of:
+        return []
+    header = ["Label", "Model"]
+    for number in range(BINS):
+        header.append(f"{100 * number / BINS:g} to {100 * (number + 1) / BINS:g} %")
+    rows = []
+    for (label, model), runs in runs_of.items():
+        positives = np.mean([bins.positives for bins in runs], axis=0)
+        images = np.mean([bins.images for bins in runs], axis=0)
+        digits = 1  # means over runs are no whole numbers
+        if len(runs) == 1:
+            digits = 0
+        row = [label, show.model(model)]
+        for positive, total in zip(positives, images):
+            if total:
+                row.append(f"{positive:,.{digits}f} / {total:,.{digits}f}")
+            else:
+                row.append("–")
+        rows.append(row)
+    return [table("calibration", header, rows, corpus=show.corpus(study))]

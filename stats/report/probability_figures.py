@@ -21,24 +21,26 @@ if TYPE_CHECKING:
 
 WIDTH = 7.2  # inches, two columns of a journal
 COLUMNS = 4
+POINTS = 200  # of a drawn curve
+ODDS_SHOWN = 4.0  # a decision curve ends at this multiple of the odds of the prevalence
 DrawRun = Callable[["Axes", LabelOfRun, dict[str, Any]], None]
 
 
 def decision_curves(study: Study, models: Sequence[Predictions]) -> Figure:
     """Net benefit against the threshold probability; in gray, of treating all and nobody."""
-    note = ("Net benefit (gray: treat all; line at 0: none). Of probabilities as they are, not "
-            "recalibrated.")
+    note = ("Net benefit (gray: treat all; line at 0: treat nobody) of probabilities as they are, "
+            "not recalibrated. The curves have no intervals.")
     figure = _panels(study, models, _draw_decision, note)
     for axes in figure.axes:
-        axes.set(xlim=(0, 1), xlabel="threshold probability")
+        axes.set_xlabel("threshold probability")
     figure.supylabel("net benefit per radiograph", fontsize=7)
     return figure
 
 
 def calibration_plots(study: Study, models: Sequence[Predictions]) -> Figure:
-    """The observed share of positives in each bin of probability, with the bin's counts."""
-    note = ("Positives / radiographs beside each bin of the first model; bars are Wilson's 95 %. "
-            "No predictions of validation are kept, so none are recalibrated.")
+    """The observed share of positives in each bin of probability."""
+    note = ("Bars: Wilson's 95 % interval of the observed share. Probabilities as they are, not "
+            "recalibrated.")
     figure = _panels(study, models, _draw_calibration, note)
     for axes in figure.axes:
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel="mean probability")
@@ -75,25 +77,30 @@ def _panels(study: Study, models: Sequence[Predictions], draw: DrawRun, note: st
 
 
 def _draw_decision(axes: "Axes", run: LabelOfRun, appearance: dict[str, Any]) -> None:
-    curve = decision_curve(run.y, run.probability)
+    prevalence = float(np.mean(run.y[~np.isnan(run.y)]))
+    highest = highest_threshold(prevalence)
+    curve = decision_curve(run.y, run.probability, np.linspace(0, highest, POINTS)[:-1])
     axes.plot(curve.thresholds, curve.treat_all, color="0.6", linewidth=0.8)
     axes.axhline(0, color="0.3", linewidth=0.6)
     axes.plot(curve.thresholds, curve.net_benefit, alpha=0.85, **appearance)
-    prevalence = float(np.mean(run.y[~np.isnan(run.y)]))
+    axes.set_xlim(0, highest)
     axes.set_ylim(-0.25 * prevalence, 1.1 * prevalence)  # lower, it is treating too many
+
+
+def highest_threshold(prevalence: float) -> float:
+    """Where a decision curve ends: treating all then costs three times what it could gain.
+
+    Treating all has the net benefit p - (1 - p) t / (1 - t). At `ODDS_SHOWN` times the odds of the
+    prevalence p that is p - 4 p. Beyond, hardly anybody would think of treating all.
+    """
+    odds = ODDS_SHOWN * prevalence / (1 - prevalence)
+    return odds / (1 + odds)
 
 
 def _draw_calibration(axes: "Axes", run: LabelOfRun, appearance: dict[str, Any]) -> None:
     bins = calibration_bins(run.y, run.probability)
     used = np.flatnonzero(bins.images)
-    is_first = not axes.lines
-    if is_first:
+    if not axes.lines:  # the first run in this panel
         axes.plot([0, 1], [0, 1], color="0.6", linewidth=0.8)
     axes.plot(bins.mean[used], bins.observed[used], marker="o", markersize=2.5, **appearance)
     axes.vlines(bins.mean[used], *bins.interval[used].T, color=appearance["color"], linewidth=0.6)
-    if not is_first:
-        return
-    for column in used:
-        axes.annotate(f"{bins.positives[column]}/{bins.images[column]}",
-                      (bins.mean[column], bins.observed[column]), xytext=(3, -6),
-                      textcoords="offset points", fontsize=4.5)

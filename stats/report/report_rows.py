@@ -100,25 +100,25 @@ def differences(studies: Sequence[Study]) -> list[Difference]:
 
 @dataclass(frozen=True)
 class MetricRow:
-    """A row of metrics.csv; shares are from 0 to 1, as in the next."""
+    """A row of metrics.csv: a metric of an init. Shares are from 0 to 1, as in the next."""
 
     study: str
     corpus: str
-    metric: str
-    label: str  # or "mean over labels"
-    value: float  # on the test set, the mean over runs
-    mean: float  # over replicates, as is the next
-    sd: float
-    sd_of_runs: float | None  # blank of a single run
-    ci_low: float  # 95 %
-    ci_high: float
     model: str
     init: str | None
     runs: int
-    positives: int  # images
-    negatives: int
-    undefined_replicates: int | None  # that lacked a class
+    label: str  # or "mean over labels"
+    metric: str
+    value: float  # on the test set, the mean over runs
+    ci_low: float  # 95 %
+    ci_high: float
+    mean: float  # over replicates, as are the next two
+    sd: float
     sd_over_replicates_and_labels: float | None  # of the mean over labels alone
+    sd_of_runs: float | None  # blank of a single run
+    positives: int | None  # images of the label, as is the next; blank of the mean over labels
+    negatives: int | None
+    undefined_replicates: int | None  # that lacked a class
 
 
 def metric_rows(listed: Sequence[Score]) -> list[MetricRow]:
@@ -126,8 +126,7 @@ def metric_rows(listed: Sequence[Score]) -> list[MetricRow]:
     rows = []
     for score in listed:
         study, init, estimate = score.study, score.init, score.estimate
-        positives = negatives = 0
-        undefined = None
+        positives = negatives = undefined = None
         if score.label is not None:
             column = study.labels.index(score.label)
             positives = study.positives[column]
@@ -135,44 +134,43 @@ def metric_rows(listed: Sequence[Score]) -> list[MetricRow]:
             undefined = init.labels[score.label].undefined_replicates
         low, high = estimate.interval
         rows.append(MetricRow(
-            study=study.name, corpus=study.corpus, metric=score.metric,
-            label=score.label or MEAN_IN_CSV, value=estimate.value,
-            mean=estimate.mean_over_replicates, sd=estimate.sd_over_replicates,
-            sd_of_runs=estimate.sd_between_runs, ci_low=low, ci_high=high, model=init.name,
-            init=init.init, runs=len(init.runs), positives=positives, negatives=negatives,
-            undefined_replicates=undefined,
-            sd_over_replicates_and_labels=estimate.sd_over_replicates_and_labels))
+            study=study.name, corpus=study.corpus, model=init.name, init=init.init,
+            runs=len(init.runs), label=score.label or MEAN_IN_CSV, metric=score.metric,
+            value=estimate.value, ci_low=low, ci_high=high, mean=estimate.mean_over_replicates,
+            sd=estimate.sd_over_replicates,
+            sd_over_replicates_and_labels=estimate.sd_over_replicates_and_labels,
+            sd_of_runs=estimate.sd_between_runs, positives=positives, negatives=negatives,
+            undefined_replicates=undefined))
     return rows
 
 
 @dataclass(frozen=True)
 class ComparisonRow:
-    """A row of comparisons.csv and of comparisons-metrics.csv."""
+    """A row of comparisons.csv and of comparisons-metrics.csv: the difference of two inits."""
 
     study: str
     corpus: str
-    metric: str
-    label: str  # or "mean over labels"
-    value: float  # `difference`
-    mean: float  # over replicates, as is the next
-    sd: float
-    p_floor: float  # the least p that so many resamples allow; 0 of Student's t
-    share_of_runs: float | None  # of the variance; blank of single runs
-    p: float  # two-sided; blank where nothing is tested
-    reason: str | None  # why nothing is tested
-    p_noninferior: float | None  # one-sided, blank without a margin, as are the next two
-    p_noninferior_b: float | None
-    p_equivalent: float | None
-    delong_p: float | None  # of a label's ROC-AUC, single runs
-    p_adjusted: float | None
-    family_size: int | None  # how many tests p is adjusted over
-    ci_low: float  # 95 %, not adjusted
-    ci_high: float
     a: str
     b: str
     runs_a: int
     runs_b: int
+    label: str  # or "mean over labels"
+    metric: str
     difference: float  # a - b on the test set
+    ci_low: float  # 95 %, not adjusted
+    ci_high: float
+    p: float  # two-sided; blank where nothing is tested
+    p_adjusted: float | None
+    family_size: int | None  # how many tests p is adjusted over
+    p_floor: float  # the least p that so many resamples allow; 0 of Student's t
+    p_noninferior: float | None  # one-sided, blank without a margin, as are the next two
+    p_noninferior_b: float | None
+    p_equivalent: float | None
+    delong_p: float | None  # of a label's ROC-AUC, single runs
+    share_of_runs: float | None  # of the variance; blank of single runs
+    mean: float  # over replicates, as is the next
+    sd: float
+    reason: str | None  # why nothing is tested
 
 
 def comparison_rows(listed: Sequence[Difference]) -> list[ComparisonRow]:
@@ -183,12 +181,12 @@ def comparison_rows(listed: Sequence[Difference]) -> list[ComparisonRow]:
         runs_a, runs_b = comparison.runs
         low, high = test.interval
         rows.append(ComparisonRow(
-            study=study.name, corpus=study.corpus, metric=difference.metric,
-            label=difference.label or MEAN_IN_CSV, value=test.difference,
-            mean=test.mean_over_replicates, sd=test.sd_over_replicates, p_floor=test.p_floor,
-            share_of_runs=test.share_of_runs, p=test.p_value, reason=test.reason,
+            study=study.name, corpus=study.corpus, a=comparison.a, b=comparison.b, runs_a=runs_a,
+            runs_b=runs_b, label=difference.label or MEAN_IN_CSV, metric=difference.metric,
+            difference=test.difference, ci_low=low, ci_high=high, p=test.p_value,
+            p_adjusted=test.p_adjusted, family_size=test.family_size, p_floor=test.p_floor,
             p_noninferior=test.p_noninferior, p_noninferior_b=test.p_noninferior_b,
-            p_equivalent=test.p_equivalent, delong_p=test.delong_p, p_adjusted=test.p_adjusted,
-            family_size=test.family_size, ci_low=low, ci_high=high, a=comparison.a,
-            b=comparison.b, runs_a=runs_a, runs_b=runs_b, difference=test.difference))
+            p_equivalent=test.p_equivalent, delong_p=test.delong_p,
+            share_of_runs=test.share_of_runs, mean=test.mean_over_replicates,
+            sd=test.sd_over_replicates, reason=test.reason))
     return rows

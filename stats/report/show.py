@@ -73,6 +73,13 @@ def points_with_interval(difference: float, ends: Interval) -> str:
     return f"{points(difference)} ({interval(ends)})"
 
 
+def count_of_points(margin: float) -> str:
+    """A margin in percentage points, with its unit."""
+    if margin == 1:
+        return "1 point"
+    return f"{margin:g} points"
+
+
 def threshold(value: float) -> str:
     """A threshold; none is where no score is called positive."""
     if math.isnan(value):
@@ -110,9 +117,10 @@ def difference(test: Test, metric: str = "auroc") -> str:
 
 
 def _with_interval(text: str, ends: Interval, metric: str) -> str:
-    if text == "–":
+    shown_interval = interval(ends, metric)
+    if text == "–" or shown_interval == "–":
         return text
-    return f"{text} ({interval(ends, metric)})"
+    return f"{text} ({shown_interval})"
 
 
 def p(value: float | None, floor: float = 0.0, unadjusted: float | None = None,

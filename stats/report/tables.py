@@ -101,7 +101,15 @@ def _p_cell(test: Test, key: str) -> str:
 
 
 def all_tables(studies: Sequence[Study], settings: Settings) -> list[Table]:
-    """Every table of the report."""
+    """Every table of the studies."""
+    tables = overview_tables(studies, settings)
+    for study in studies:
+        tables += study_tables(study, settings)
+    return tables + closing_tables(studies, settings)
+
+
+def overview_tables(studies: Sequence[Study], settings: Settings) -> list[Table]:
+    """The tables over all studies: means over labels."""
     threshold = show.WORDS["threshold"][settings["thresholds"]]
     listed = scores(studies)
     means = [score for score in listed if score.label is None]
@@ -119,11 +127,12 @@ def all_tables(studies: Sequence[Study], settings: Settings) -> list[Table]:
     if any(study.trained_on for study in studies):
         tables += pivot("transfer", _transfer_cells(means), ["Model", "Trained on"],
                         labels=", ".join(studies[0].labels_in_mean["auroc"]))
-    for study in studies:
-        tables += study_tables(study, settings, threshold)
-    tables.append(settings_table(settings))
-    tables.append(files_table(studies))
     return tables
+
+
+def closing_tables(studies: Sequence[Study], settings: Settings) -> list[Table]:
+    """What was asked for, and what was scored."""
+    return [settings_table(settings), files_table(studies)]
 
 
 def _table5_cells(listed: Sequence[Score], tests: Sequence[Difference]) -> list[Cell]:
@@ -197,9 +206,10 @@ def _spread(score: Score) -> str:
     return text
 
 
-def study_tables(study: Study, settings: Settings, threshold: str) -> list[Table]:
+def study_tables(study: Study, settings: Settings) -> list[Table]:
     """The tables of one study."""
     corpus = show.corpus(study)
+    threshold = show.WORDS["threshold"][settings["thresholds"]]
     of_labels = [score for score in scores([study]) if score.label is not None]
     of_labels.sort(key=_position_of_label)
     printed_threshold = _printed_threshold(study, settings)
@@ -360,7 +370,7 @@ def comparison_table(study: Study, comparison: Comparison, margin: float | None 
         about_runs = words["runs"].format(100 * comparison.mean.share_of_runs)
     about_margin = ""
     if margin:
-        about_margin = words["margin"].format(margin)
+        about_margin = words["margin"].format(margin=show.count_of_points(margin))
     name_a, name_b = show.model(comparison.a), show.model(comparison.b)
     largest_family = max(test.family_size or 0 for test in comparison.labels.values())
     return tests_table(
@@ -385,7 +395,7 @@ def subgroup_tables(study: Study, by_group: Subgroups) -> list[Table]:
         groups = f"{gap.attribute}: {gap.high} − {gap.low}"
         tests.append(([groups, show.metric_title(gap.metric), show.model(gap.model)], gap.test))
     for pair in by_group.interactions:
-        groups = f"{pair.attribute}: {pair.group} − the rest"
+        groups = f"{pair.attribute}: {pair.group} − all others"
         tests.append(([groups, "ROC-AUC", show.pair(pair)], pair.test))
     too_small = "; ".join(by_group.too_small) or "none"
     tables = pivot("groups", cells, ["Group", "Radiographs", "Patients", "Model"], corpus=corpus,
