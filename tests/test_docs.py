@@ -137,6 +137,13 @@ def test_a_readers_path_is_short(name):
     assert count_words(REPOSITORY / "docs" / f"{name}.md") <= 600
 
 
+def test_the_docs_are_short():
+    """All pages that are read, which the generated list of options is not."""
+    pages = [page for page in (REPOSITORY / "docs").glob("*.md") if page != options_table.PAGE]
+    assert len(pages) >= 12
+    assert sum(map(count_words, pages)) <= 9000
+
+
 @pytest.mark.parametrize("name", READER_PATHS)
 def test_the_readme_leads_to_each_path(name):
     assert f"(docs/{name}.md)" in (REPOSITORY / "README.md").read_text()
