@@ -137,6 +137,13 @@ def test_a_readers_path_is_short(name):
     assert count_words(REPOSITORY / "docs" / f"{name}.md") <= 600
 
 
+def test_the_index_of_the_tests_helpers_is_whole():
+    index = (REPOSITORY / "CONTRIBUTING.md").read_text()
+    for helper in (REPOSITORY / "tests").glob("*.py"):
+        if not helper.name.startswith(("test_", "simulate_")):  # which it has by a pattern
+            assert f"`{helper.name}`" in index, helper.name
+
+
 def test_the_docs_are_short():
     """All pages that are read, which the generated list of options is not."""
     pages = [page for page in (REPOSITORY / "docs").glob("*.md") if page != options_table.PAGE]
