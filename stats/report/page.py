@@ -10,7 +10,7 @@ from string import Template
 from stats.report.tables import Table
 
 FRAME = Template(Path(__file__).with_name("page.html").read_text(encoding="utf-8"))
-WIDE = 90  # characters in a table's longest cells from which on it is printed on its side
+WIDE = 90  # characters in a row, above which a table is printed on its side
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,10 @@ def _without_chapter(title: str, chapter: Chapter) -> str:
 
 def _chapter(chapter: Chapter, chapter_id: str) -> str:
     """The heading, sentences, figures and tables of a chapter."""
-    lines = [f'<h2 id="{chapter_id}">{html.escape(chapter.title)}</h2>']
+    heading_class = ""
+    if chapter.tables and _is_wide(chapter.tables[0]) and not chapter.sentences:
+        heading_class = ' class="wide"'  # or it would be alone on an upright page
+    lines = [f'<h2{heading_class} id="{chapter_id}">{html.escape(chapter.title)}</h2>']
     if chapter.sentences:
         lines.append(f'<div class="note">\n{_paragraphs(chapter.sentences)}\n</div>')
     for number, table in enumerate(chapter.tables, 1):
@@ -106,7 +109,7 @@ def to_html(table: Table, table_id: str) -> str:
     """A section with a heading, the table in a box that scrolls, and its note."""
     title = html.escape(table.title)
     section_class = ""
-    if _printed_width(table) > WIDE:
+    if _is_wide(table):
         section_class = ' class="wide"'
     lines = [
         f'<section{section_class} aria-labelledby="{table_id}"><h3 id="{table_id}">{title}</h3>',
@@ -122,12 +125,12 @@ def to_html(table: Table, table_id: str) -> str:
     return "\n".join(lines)
 
 
-def _printed_width(table: Table) -> int:
-    """The characters of each column's longest cell, in all."""
-    total = 0
+def _is_wide(table: Table) -> bool:
+    """Whether a table is printed on its side: by the longest cell of each column."""
+    characters = 0
     for column in zip(table.header, *table.rows):
-        total += max(map(len, column))
-    return total
+        characters += max(map(len, column))
+    return characters > WIDE
 
 
 def _header_row(cells: Sequence[str]) -> str:
