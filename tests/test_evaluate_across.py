@@ -134,7 +134,7 @@ def test_anybodys_files_name_their_size(here, capsys):
     assert evaluate.main(given) == 0
     first = capsys.readouterr().out.splitlines()[0]
     assert first.startswith("a − b on predictions, mean ROC-AUC over 2 labels: ")
-    assert first.endswith("single runs, so that it is about these networks")
+    assert first.endswith("single runs, so this is about these networks, not about inits")
 
 
 @pytest.mark.parametrize("words, message", [
