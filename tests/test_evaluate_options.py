@@ -27,7 +27,7 @@ def test_settings_change_what_they_say(here):
         return found["studies"][0]["comparisons"][0]["mean"]
 
     text, plain = report()
-    assert "200 bootstrap resamples with seed 0, patients drawn, each with all" in text
+    assert "200 bootstrap resamples with seed 0 (patients drawn, each with all" in text
     assert "found anew in each resample" in text and "two-sided" in text
     text, by_image = report("--resample", "image")
     assert "radiographs drawn singly" in text
