@@ -390,6 +390,8 @@ def test_a_screen_reader_is_told_all_that_is_seen(opened, place):
         tree = page.accessible()
         status = page.evaluate("document.getElementById('status').textContent")
         size = page.evaluate("document.querySelector('img').naturalWidth")
+        # Chromium takes a th without a scope for a row's header; other browsers may not
+        scopes = page.evaluate("[...document.querySelectorAll('th')].map((cell) => cell.scope)")
 
     def names(role):
         return [name for one, name, _ in tree if one == role]
@@ -416,6 +418,7 @@ def test_a_screen_reader_is_told_all_that_is_seen(opened, place):
     assert names("columnheader") == ["Finding", "Probability", "Threshold", "Result"]
     rows = [label.replace("Nodule", "Nodule worse than chance on validation") for label in LABELS]
     assert names("rowheader") == rows
+    assert scopes == ["col"] * 4 + ["row"] * 5
     words = ["called" if label in called else "not called" for label in LABELS]
     words[2] = "no threshold"
     assert names("cell")[2::3] == words
