@@ -8,6 +8,9 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
+# Its assertions are explained as those of tests are; said before the first test file imports it.
+pytest.register_assert_rewrite("evaluations")
+
 # A shell starts background jobs with Ctrl-C ignored, and that is inherited: tests that send it
 # would wait for ever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
