@@ -43,7 +43,15 @@ from stats.across import (
     without_size,
 )
 from stats.files import sha256
-from stats.grouping import Group, comparison_groups, keep_labels, merged
+from stats.grouping import (
+    Group,
+    comparison_groups,
+    label_columns,
+    merge_scores,
+    merge_thresholds,
+    merge_truth,
+    merged,
+)
 from stats.metrics import ClinicalChoices
 from stats.predictions import Predictions, load_predictions, save_predictions, select, with_truth
 from stats.read_csv import LabelTable, read_columns
@@ -126,8 +134,9 @@ def build_parser() -> Parser:
     add("--limit", type=int, help="Tests on at most so many images, to try things out.")
 
     add = parser.add_argument_group("how").add_argument
-    papers = " ".join(f"--{name} {option.paper}" for name, option in OPTIONS.items())
-    add("--protocol", choices=("paper",), help=f"Evaluates as the paper does: {papers}.")
+    flags_of_paper = " ".join(f"--{name} {option.paper}" for name, option in OPTIONS.items())
+    add("--protocol", choices=("paper",), help=f"Evaluates as the paper does: {flags_of_paper}.")
+    # Without a default here: `set_protocol` fills in what was not given, from `OPTIONS`.
     for name, option in OPTIONS.items():
         text = option.help
         if option.default is not None:
@@ -471,9 +480,11 @@ def load_model(folder: Path, checkpoint: dict[str, Any],
     trained = restore_model(checkpoint)
     if not image_size or image_size == trained.config["img_size"]:
         return trained
+    # An init says how positions are resized. Those without weights of their own, as "mimic", do it
+    # as our own checkpoints do.
     init = checkpoint["config"]["init"]
     if init == "random" or init not in INITS:
-        init = "mimic"  # a layout that has a head, as best.pt does
+        init = "mimic"
     model = VisionTransformer(**trained.config | {"img_size": image_size}).eval()
     load_pretrained(model, init, folder / "best.pt")  # resizes positions
     model.head.load_state_dict(trained.head.state_dict())
@@ -575,17 +586,21 @@ def label_predictions(folder: Path, checkpoint: Mapping[str, Any], corpus: str,
         "versions": versions, "synthetic": is_synthetic,
         "missing": len(test_set.skipped["missing"]), "bad": len(test_set.skipped["bad"]),
         "pretrained_on": pretrained_on,
-        "paper_init": is_papers(known_init, run_config)}
+        "paper_init": is_paper_arm(known_init, run_config)}
     table = test_set.with_people(test_set.table)
-    unknown = np.full(y_score.shape, np.nan)
-    p = Predictions(table.image_id, table.patient_id, labels, unknown, y_score, meta, table.sex,
-                    table.age, table.view)
-    if not is_external:
-        return replace(p, y_true=y_true)
-    truth = Predictions(table.image_id, None, test_set.labels, y_true, np.zeros(y_true.shape),
-                        {"run": corpus})
-    truth = keep_labels(truth, merged(labels))
-    return replace(keep_labels(p, truth.labels), y_true=truth.y_true)
+    if is_external:  # the labels that both have, their sides merged
+        own_columns = label_columns(labels, merged(labels))
+        truth_columns = label_columns(test_set.labels, list(own_columns))
+        if not truth_columns:
+            raise ValueError(f"--external-test {corpus}: it has none of the labels of {folder}: "
+                             f"{', '.join(labels)}")
+        labels = list(truth_columns)
+        columns = [own_columns[label] for label in labels]
+        y_true = merge_truth(y_true, truth_columns.values())
+        y_score = merge_scores(y_score, columns)
+        meta["thresholds"] = merge_thresholds(meta["thresholds"], columns)
+    return Predictions(table.image_id, table.patient_id, labels, y_true, y_score, meta, table.sex,
+                       table.age, table.view)
 
 
 def save(folder: Path, p: Predictions, args: argparse.Namespace,
@@ -631,7 +646,7 @@ def corpus_title(name: str) -> str:
     return data.CORPORA[name].title if name in data.CORPORA else name
 
 
-def is_papers(init: InitSpec | None, run_config: Mapping[str, Any]) -> bool:
+def is_paper_arm(init: InitSpec | None, run_config: Mapping[str, Any]) -> bool:
     """Whether a run of an init of `INITS` (or None) has the paper's weights and recipe."""
     if init is None or not init.is_paper(run_config["arch"], run_config.get("weights_sha256")):
         return False

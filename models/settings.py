@@ -72,7 +72,7 @@ class Setting:
     is_basic: bool = False  # shown by --help; --help-all shows the rest as well
     may_change: bool = False  # at --resume, since it moves no step that was done
     tells_runs_apart: bool = True  # runs that differ in it are not runs of one init
-    is_papers: bool = True  # with another value than the default, a run is not the paper's arm
+    in_paper_recipe: bool = True  # else no value of it departs from the paper
 
 
 def setting(default: Any, help: str, group: str, **known: Any) -> Any:
@@ -92,7 +92,7 @@ class SharedSettings:
         "data", is_basic=True, may_change=True, tells_runs_apart=False)
     table: str | None = setting(
         None, "The CSV file of a custom corpus (default: labels.csv in its folder).", "data",
-        may_change=True, tells_runs_apart=False)  # its split and labels are compared by hash
+        may_change=True, tells_runs_apart=False)  # `split_hash` and `labels_hash` do
     name: str | None = setting(
         None, "What tables, figures and folders call a custom corpus.", "data",
         tells_runs_apart=False)
@@ -108,13 +108,13 @@ class SharedSettings:
     val_fraction: float = setting(
         0.05, "The share of the training patients that is kept for validation. 0 (the authors' "
         "code) needs --keep last.", "data", limits=Limits(at_least=0, less_than=1),
-        is_papers=False)
+        in_paper_recipe=False)
     split_seed: int = setting(
         0, "Draws the splits; leave it, so that all runs share their test set.", "data",
-        limits=NOT_NEGATIVE, is_papers=False)
+        limits=NOT_NEGATIVE, in_paper_recipe=False)
     split_file: str | None = setting(
         None, "Takes the splits from this file.", "data", may_change=True,
-        tells_runs_apart=False)  # the split's hash does
+        tells_runs_apart=False)  # `split_hash` does
     limit: int | None = setting(
         None, "Takes at most this many images of each split, to try things out.", "data",
         limits=COUNT, is_basic=True)
@@ -153,7 +153,7 @@ class SharedSettings:
     seed: int = setting(
         0, "Fixes the initial head, the order of the images and the augmentation. Another seed is "
         "another training run of the init, in a folder of its own.", "run", limits=NOT_NEGATIVE,
-        is_basic=True, tells_runs_apart=False, is_papers=False)
+        is_basic=True, tells_runs_apart=False, in_paper_recipe=False)
     out: str | None = setting(
         None, "The run folder (default: runs/<data>-<init>[-nN][-seedN]).", "run",
         is_basic=True, may_change=True, tells_runs_apart=False)
@@ -202,7 +202,7 @@ class Config(SharedSettings):
 
     keep_head: bool = setting(
         False, "With --init mimic, keeps its classifier too (the authors' code); both must have "
-        "the same labels in the same order.", "init", is_papers=False)
+        "the same labels in the same order.", "init", in_paper_recipe=False)
     freeze: bool = setting(
         False, "Trains the head alone. probe.py does that much faster, by logistic regression on "
         "features that are computed once.", "init")
@@ -213,14 +213,14 @@ class Config(SharedSettings):
         32, "Images per step, over all processes.", "recipe", limits=COUNT)
     drop_last: bool = setting(
         False, "Leaves out an epoch's last, partial batch (the authors' code).", "recipe",
-        is_papers=False)
+        in_paper_recipe=False)
     accumulate: int = setting(
         1, "Splits a process's part of a batch into this many pieces. More take less memory.",
         "recipe", limits=COUNT, may_change=True, tells_runs_apart=False)
     augment: str = setting(
         "paper", "Rotates by 0 to 8 degrees, then flips (paper); flips, then rotates by -7 to 7 "
         "degrees (authors, their code); or does nothing (none).", "recipe",
-        choices=("paper", "authors", "none"), is_papers=False)
+        choices=("paper", "authors", "none"), in_paper_recipe=False)
     lr: float = setting(1e-5, "AdamW's learning rate.", "recipe", limits=NOT_NEGATIVE)
     weight_decay: float = setting(
         0.0, "AdamW's weight decay (the authors' code; the paper does not say).", "recipe",
@@ -241,7 +241,7 @@ class Config(SharedSettings):
         "recipe", limits=Limits(at_least=0, less_than=1))
     keep: str = setting(
         "best", "Which epoch best.pt holds: that of the best validation AUC, or the last (the "
-        "authors' code).", "recipe", choices=("best", "last"), is_papers=False)
+        "authors' code).", "recipe", choices=("best", "last"), in_paper_recipe=False)
     patience: int | None = setting(
         None, "Stops after this many epochs without a better validation AUC.", "recipe",
         limits=COUNT, may_change=True)
@@ -302,7 +302,7 @@ Settings = typing.TypeVar("Settings", bound=SharedSettings)
 # Facts that config.json has beside the settings. A resumed run may change none of the first; runs
 # that differ in one of the second are told apart.
 FIXED_FACTS = ("labels_trained", "labels_hash", "split_hash", "weights_sha256", "images_train")
-TELLING_FACTS = ("method", "weights_sha256")
+TELLING_FACTS = ("weights_sha256", "split_hash", "labels_hash")
 
 
 def settings_of(config: type) -> dict[str, Setting]:
@@ -320,7 +320,8 @@ def kind_of_run(run_config: Mapping[str, Any]) -> dict[str, Any]:
 
     Runs of an init that agree in all of these are its training runs, and are pooled. `images_train`
     is the size that was asked for, or where none was, what there was: with `--train-images` the
-    number that whole patients make differs a little from seed to seed.
+    number that whole patients make differs a little from seed to seed, and so do the images and
+    labels that `labels_hash` is of.
     """
     kind = {}
     for name, known in settings_of(Config).items():
@@ -329,7 +330,10 @@ def kind_of_run(run_config: Mapping[str, Any]) -> dict[str, Any]:
     for name in TELLING_FACTS:
         kind[name] = run_config.get(name)
     kind["method"] = run_config.get("method", Config.method)
-    kind["images_train"] = run_config.get("train_images") or run_config.get("images_train")
+    kind["images_train"] = run_config.get("images_train")
+    if run_config.get("train_images"):
+        kind["images_train"] = run_config["train_images"]
+        kind["labels_hash"] = None
     return kind
 
 
@@ -337,7 +341,7 @@ def departs_from_paper(run_config: Mapping[str, Any]) -> list[str]:
     """The settings by which a run is not an arm of the paper, whatever its weights."""
     departing = []
     for name, known in settings_of(Config).items():
-        if not known.tells_runs_apart or not known.is_papers or name == "arch":
+        if not known.tells_runs_apart or not known.in_paper_recipe or name == "arch":
             continue
         default = defaults_of(Config)[name]
         if run_config.get(name, default) != default:

@@ -1,6 +1,6 @@
 """Which predictions are compared with each other, and under which names."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,6 +10,7 @@ from stats.predictions import Predictions, align
 
 SHARED = "labels shared with MIMIC-CXR"
 FIRST_INITS = ("dinov2", "imagenet", "mimic")  # the paper's, in its order
+DIGITS_OF_A_HASH = 12  # of those shown in a name
 Labels = Sequence[str]
 
 
@@ -36,46 +37,69 @@ def comparison_groups(predictions: Sequence[Predictions], table3: Mapping[str, L
                       only_shared: bool = False, only_common: bool = False) -> list[Group]:
     """Sort `Predictions` into `Group`s of the same test set.
 
-    `table3` and `overlap` are dicts of corpus -> labels: all of the paper's corpora, and those that
-    they share with MIMIC-CXR. `by_labels` compares models of the same labels only, rather than on
-    the labels that they have in common; `only_shared` keeps those shared with MIMIC-CXR alone,
-    `only_common` those that all corpora have; these are kept too if models were tested on another
-    corpus than their own.
+    Two predictions are kept apart, as members of different groups, where the corpus that was
+    tested on, the corpus that was trained on, or "synthetic" differs, and with `by_labels` where
+    the labels do. In a group, those of one name are training runs of one init: the name is the one
+    that was given, or else the init and all settings that tell its runs apart. Those of different
+    names are compared.
+
+    Parameters
+    ----------
+    predictions : sequence of Predictions
+    table3, overlap : dict of corpus -> labels
+        All of the paper's corpora, with the labels of its Table 3; those of these that the corpus
+        shares with MIMIC-CXR.
+    by_labels : bool
+        Compare models of the same labels only, rather than on the labels that they all have.
+    only_shared, only_common : bool
+        Keep the labels shared with MIMIC-CXR alone; those that all files have alone. The latter
+        also holds where models were tested on another corpus than their own.
     """
     check_printable(predictions)
-    kept: Mapping[str, Labels] | None = None  # all labels
-    if only_shared:
-        kept = overlap
-    is_external = [p for p in predictions if p.meta.get("trained_on")]
-    if only_common or is_external:
-        common = _common_labels(predictions)
-        kept = dict.fromkeys([p.meta["corpus"] for p in predictions], common)
-
+    wanted = _wanted_labels(predictions, overlap, only_shared, only_common)
     groups = []
     for (corpus, synthetic, trained_on), models in _test_sets(predictions, list(table3)).items():
         variants: dict[str | None, list[Predictions]] = {None: models}
-        if by_labels and kept is None:
+        if by_labels and wanted is None:
             variants = _by_labels(models, table3.get(corpus, models[0].labels),
                                   overlap.get(corpus, models[0].labels))
         for variant, members in variants.items():
             members = _named(members)
-            if kept is not None:
-                if corpus not in kept:
-                    raise ValueError("--labels mimic-overlap: "
-                                     f"{members[0].meta['name']} is of no known corpus")
-                members = [keep_labels(m, kept[corpus]) for m in members]
+            if wanted is not None:
+                members = _keep_wanted(members, corpus, wanted)
             members, missing = align(members)
             left_out = set(missing)
             for m in members:
                 left_out |= set(m.meta.get("labels_left_out", ()))
             label_set, expected = "table3", table3.get(corpus, ())
-            if kept is not None or variant == SHARED:
+            if wanted is not None or variant == SHARED:
                 label_set, expected = "mimic-overlap", overlap.get(corpus, ())
             if set(members[0].labels) != set(expected) or not _whole_test_set(members):
                 label_set = "all"
             groups.append(Group(corpus, synthetic, trained_on, variant, label_set, members,
                                 sorted(left_out)))
     return groups
+
+
+def _wanted_labels(predictions: Sequence[Predictions], overlap: Mapping[str, Labels],
+                   only_shared: bool, only_common: bool) -> Mapping[str, Labels] | None:
+    """For each corpus the labels that are kept; None for all of them."""
+    is_external = any(p.meta.get("trained_on") for p in predictions)
+    if only_common or is_external:
+        corpora = [p.meta["corpus"] for p in predictions]
+        return dict.fromkeys(corpora, _common_labels(predictions))
+    if only_shared:
+        return overlap
+    return None
+
+
+def _keep_wanted(models: Sequence[Predictions], corpus: str,
+                 wanted: Mapping[str, Labels]) -> list[Predictions]:
+    """The models of a corpus with the labels that are wanted of it."""
+    if corpus not in wanted:
+        raise ValueError("--labels mimic-overlap: "
+                         f"{models[0].meta['name']} is of no known corpus")
+    return [keep_labels(m, wanted[corpus]) for m in models]
 
 
 def _common_labels(predictions: Sequence[Predictions]) -> list[str]:
@@ -223,7 +247,10 @@ def _differences(kind: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -
     for key, value in kind.items():
         for other in others:
             if other.get(key) != value:
-                words.append(f"{key} {value}")
+                shown = value
+                if key.endswith(("hash", "sha256")):
+                    shown = str(value)[:DIGITS_OF_A_HASH]
+                words.append(f"{key} {shown}")
                 break
     return words
 
@@ -238,14 +265,12 @@ def merged(labels: Labels) -> list[str]:
     return names
 
 
-def keep_labels(model: Predictions, wanted: Labels) -> Predictions:
-    """Some of a model's labels; "X" is made of "X right" and "X left" where it has these.
+def label_columns(labels: Labels, wanted: Labels) -> dict[str, list[int]]:
+    """The columns of each wanted label: its own, or those of its right and its left side.
 
-    The score is the larger of the two; the truth is positive if either side is, else unknown if
-    either is, else negative. A label made so has no threshold. Wanted labels that the model lacks
-    are passed over; ValueError if it has none.
+    Wanted labels that are neither among `labels` nor have both sides there are passed over.
     """
-    column_of = dict(zip(model.labels, range(len(model.labels))))
+    column_of = dict(zip(labels, range(len(labels))))
     columns: dict[str, list[int]] = {}
     for label in wanted:
         right, left = f"{label} right", f"{label} left"
@@ -253,21 +278,47 @@ def keep_labels(model: Predictions, wanted: Labels) -> Predictions:
             columns[label] = [column_of[label]]
         elif right in column_of and left in column_of:
             columns[label] = [column_of[right], column_of[left]]
+    return columns
+
+
+def merge_truth(y_true: np.ndarray, columns: Iterable[list[int]]) -> np.ndarray:
+    """Truth (N, W) of W labels: positive if either side is, else unknown if either is."""
+    merged_columns = []
+    for sides in columns:
+        truth = y_true[:, sides]
+        is_positive = (truth == 1).any(axis=1)
+        merged_columns.append(np.where(is_positive, 1, truth.max(axis=1)))  # NaN is the largest
+    return np.stack(merged_columns, axis=1)
+
+
+def merge_scores(y_score: np.ndarray, columns: Iterable[list[int]]) -> np.ndarray:
+    """Scores (N, W) of W labels: the larger of the two sides' scores."""
+    return np.stack([y_score[:, sides].max(axis=1) for sides in columns], axis=1)
+
+
+def merge_thresholds(thresholds: Sequence[float | None] | None,
+                     columns: Iterable[list[int]]) -> list[float | None] | None:
+    """Thresholds of W labels: one that is made of two sides has none."""
+    if thresholds is None:
+        return None
+    kept: list[float | None] = []
+    for sides in columns:
+        kept.append(thresholds[sides[0]] if len(sides) == 1 else None)
+    return kept
+
+
+def keep_labels(model: Predictions, wanted: Labels) -> Predictions:
+    """Some of a model's labels; "X" is made of "X right" and "X left" where it has these.
+
+    Wanted labels that the model lacks are passed over; ValueError if it has none.
+    """
+    columns = label_columns(model.labels, wanted)
     if not columns:
         raise ValueError(f"{model.meta.get('name') or model.meta.get('run')} has none of "
                          f"{', '.join(wanted) or 'the labels that all corpora share'}")
     meta = dict(model.meta)
-    truths, scores, thresholds = [], [], []
-    for sides in columns.values():
-        truth = model.y_true[:, sides]
-        is_positive = (truth == 1).any(axis=1)
-        truths.append(np.where(is_positive, 1, truth.max(axis=1)))  # NaN is the largest
-        scores.append(model.y_score[:, sides].max(axis=1))
-        threshold = None
-        if meta.get("thresholds") is not None and len(sides) == 1:
-            threshold = meta["thresholds"][sides[0]]
-        thresholds.append(threshold)
     if meta.get("thresholds") is not None:
-        meta["thresholds"] = thresholds
-    return replace(model, labels=list(columns), meta=meta, y_true=np.stack(truths, axis=1),
-                   y_score=np.stack(scores, axis=1))
+        meta["thresholds"] = merge_thresholds(meta["thresholds"], columns.values())
+    return replace(model, labels=list(columns), meta=meta,
+                   y_true=merge_truth(model.y_true, columns.values()),
+                   y_score=merge_scores(model.y_score, columns.values()))

@@ -44,14 +44,14 @@ def test_the_papers_numbers_stand_only_beside_its_own_weights_and_recipe():
     recipe = {"weights_sha256": INITS["dinov2"].files["vit_base"].sha256, "augment": "authors",
               "arch": "vit_base"}
 
-    def is_papers(init="dinov2", **changes):
-        return evaluate.is_papers(INITS.get(init), recipe | changes)
+    def is_paper_arm(init="dinov2", **changes):
+        return evaluate.is_paper_arm(INITS.get(init), recipe | changes)
 
-    assert is_papers() and is_papers(keep="last", epochs=100)
-    assert not is_papers(method="linear probe") and not is_papers(train_images=1000)
+    assert is_paper_arm() and is_paper_arm(keep="last", epochs=100)
+    assert not is_paper_arm(method="linear probe") and not is_paper_arm(train_images=1000)
     for changes in ({"weights_sha256": "0" * 64}, {"arch": "vit_small"}, {"lr": 1e-4},
                     {"freeze": True}, {"image_size": 448}, {"init": "rad-dino"}, {"init": "mine"}):
-        assert not is_papers(**changes), changes
+        assert not is_paper_arm(**changes), changes
 
 
 def test_another_file_under_the_inits_name_has_no_paper_numbers(here):

@@ -64,6 +64,33 @@ def test_runs_from_image_files_to_report(here, corpora_root, capsys):
     assert {p.name: p.read_bytes() for p in (here / "reports").iterdir()} == report
 
 
+def test_runs_of_other_splits_are_not_runs_of_one_init(here, corpora_root, capsys):
+    """Two split files with the same test set and equally many training images."""
+    import data
+    from data.splits import write_split
+
+    whole = data.CORPORA["phantom"](corpora_root / "phantom", tables_only=True)
+    names, split = whole.cohort_table.image_id, whole.cohort_split
+    patients = whole.cohort_table.patient_id
+    exchanged = split.copy()
+    kept_out, size = patients[split == "val"][0], (patients == patients[split == "val"][0]).sum()
+    for patient in np.unique(patients[split == "train"]):
+        if (patients == patient).sum() == size:
+            exchanged[patients == patient] = "val"
+            exchanged[patients == kept_out] = "train"
+            break
+    assert (exchanged != split).any()
+    for seed, splits in enumerate((split, split, exchanged)):
+        write_split(here / f"{seed}.json", "phantom", names, splits)
+        own = data.CORPORA["phantom"](corpora_root / "phantom", tables_only=True,
+                                      split_file=here / f"{seed}.json")
+        make_run(here / "runs" / f"run{seed}", corpora_root, "dinov2", seed, run_seed=seed,
+                 split_file=str(here / f"{seed}.json"), split_hash=own.split_hash)
+    assert evaluate.main(["--bootstrap", "100", "--device", "cpu"]) == 0
+    answer = capsys.readouterr().out
+    assert "DINOv2, split_hash" in answer and "2 and 1 runs" in answer, answer
+
+
 def test_runs_that_cannot_be_scored(here, corpora_root, capsys):
     make_run(here / "runs" / "other-split", corpora_root, "dinov2", 0, split_hash="0" * 64)
     fails(capsys, ["--bootstrap", "100"], "other-split", "not split as it was in training")

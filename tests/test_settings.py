@@ -45,7 +45,7 @@ def test_every_setting_has_its_record_and_a_sentence():
 @pytest.mark.parametrize("option, value", [
     ("limit", 40), ("uncertain", "ignore"), ("epochs", 3), ("train_images", 1000), ("patience", 2),
     ("augment", "none"), ("weights_sha256", "ab"), ("method", "linear probe"),
-    ("images_train", 20)])
+    ("images_train", 20), ("split_hash", "ab"), ("labels_hash", "ab")])
 def test_runs_that_differ_in_what_matters_are_of_another_kind(option, value):
     assert kind_of_run({option: value}) != kind_of_run({})
 
@@ -59,7 +59,8 @@ def test_runs_that_differ_in_the_machine_are_of_one_kind(option, value):
 
 def test_sizes_of_whole_patients_are_one_size():
     """1,001 and 1,003 images of two seeds are both the size of 1,000."""
-    one, other = ({"train_images": 1000, "images_train": count} for count in (1001, 1003))
+    one = {"train_images": 1000, "images_train": 1001, "labels_hash": "of these images"}
+    other = {"train_images": 1000, "images_train": 1003, "labels_hash": "of those"}
     assert kind_of_run(one) == kind_of_run(other)
 
 
