@@ -82,6 +82,7 @@ class Corpus:
     table3: tuple[str, ...] = ()  # its labels in the paper's Table 3; () trains all
     trial_settings: Mapping[str, Any] = MappingProxyType({})  # train.py's, of what is to try out
     release_names: Mapping[str, str] = MappingProxyType({})  # the release's name of a label: ours
+    table_name: str | None = None  # of the table that --table replaces, where that is possible
 
     def __init__(self, root: Path | str | None = None, split: str = "train", *,
                  tables_only: bool = False, progress: bool = True, **options: Any) -> None:
@@ -127,11 +128,15 @@ class Corpus:
         return table
 
     def _take_rows(self, release: Release, settings: DataSettings) -> None:
-        """Take this split's rows without images, whose files are looked for only to be skipped."""
+        """Take this split's rows without images; to be skipped, they are looked for all the same."""
         present = np.ones(len(self.cohort_table), bool)
-        if settings.on_missing == "skip":
+        source = "on disk"
+        if settings.on_missing == "skip" and settings.cache_only:
+            source = "in the cache"
+            present = self._open_cache(release, settings).rows >= 0
+        elif settings.on_missing == "skip":
             _, present = self._locate_cohort(release)
-        rows = self.choose_rows(release, present, settings, "on disk")
+        rows = self.choose_rows(release, present, settings, source)
         self.table = self.cohort_table.take(rows)
 
     def _take_images(self, release: Release, settings: DataSettings, progress: bool) -> None:
@@ -146,13 +151,17 @@ class Corpus:
 
     def _take_cached_images(self, release: Release, settings: DataSettings) -> None:
         """Take those of this split's rows whose images the cache has, whatever is on disk."""
-        names = release.table.path
-        wanted = names[release.cohort_rows()]
-        cache = open_cache(names.tolist(), wanted.tolist(), corpus=self.corpus,
-                           size=settings.image_size, cache_dir=settings.cache_dir)
+        cache = self._open_cache(release, settings)
         self.notes.append("cache only: the images were not compared with their files")
         rows = self.choose_rows(release, cache.rows >= 0, settings, "in the cache")
         self._keep_readable(rows, cache.rows[rows], cache)
+
+    def _open_cache(self, release: Release, settings: DataSettings) -> "Cache":
+        """The cache as it is, with the row of each of the cohort's images, negative for none."""
+        names = release.table.path
+        wanted = names[release.cohort_rows()]
+        return open_cache(names.tolist(), wanted.tolist(), corpus=self.corpus,
+                          size=settings.image_size, cache_dir=settings.cache_dir)
 
     def _locate_cohort(self, release: Release) -> tuple[np.ndarray, np.ndarray]:
         """Look for the images on disk, and put the cohort's paths into its table.
@@ -247,7 +256,7 @@ class Corpus:
         if cohort not in cls.cohorts:
             raise ValueError(f"--cohort {cohort}: for {cls.corpus} expected "
                              f"{' or '.join(cls.cohorts)}")
-        if table is not None and not hasattr(cls, "table_name"):
+        if table is not None and cls.table_name is None:
             raise ValueError(f"--table {table}: {cls.corpus} has the tables of its release")
         if root is None:
             root = default_root(cls.corpus)
@@ -398,13 +407,15 @@ def split_cohort(release: Release, settings: DataSettings) -> np.ndarray:
         return read_split(settings.split_file, settings.corpus, table.image_id, table.patient_id)
     options: dict[str, Any] = dict(val_fraction=settings.val_fraction, seed=settings.split_seed,
                                    source=release.file)
-    # Drawn for the whole release, so that no cohort tests on patients that another trains on. Only
-    # if a handful of patients leaves a set empty, it is drawn for the cohort.
+    # Drawn for the whole release, so that no cohort tests on patients that another trains on.
     split = assign(release.table.patient_id, release.official, **options)[cohort_rows]
+    # Only where a handful of patients leaves a set empty that the cohort by itself would fill, it
+    # is drawn for the cohort alone.
     split_alone = assign(table.patient_id, release.official[cohort_rows], **options)
-    if set(split_alone) <= set(split):
-        return split
-    return split_alone
+    sets_left_empty = set(split_alone) - set(split)
+    if sets_left_empty:
+        return split_alone
+    return split
 
 
 def _check_settings(settings: DataSettings, split: str) -> None:

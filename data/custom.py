@@ -52,7 +52,7 @@ class Custom(Corpus):
     corpus = "custom"
     title = "custom"
     access = "It holds your images and labels.csv; see data/custom.py."
-    table_name = "labels.csv"
+    table_name: str = "labels.csv"
     required: tuple[str, ...] = ("image", "patient_id")
     derived: tuple[str, ...] = ()  # labels that `read_labels` adds to those of the columns
 

@@ -379,6 +379,8 @@ def test_training_from_the_cache_alone(options):
     part = open_config(config, "val", on_missing="skip")
     assert len(part) == 2 and len(part.skipped["missing"]) == 4
     assert {reason for _, reason in part.skipped["missing"]} == {"not in the cache"}
+    tables = Phantom(split="val", on_missing="skip", cache_only=True, tables_only=True, **options)
+    assert tables.table.image_id.tolist() == part.table.image_id.tolist()
     with pytest.raises(ValueError, match="has no images in the cache"):
         open_config(config, "test", on_missing="skip")
 
