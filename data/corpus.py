@@ -128,7 +128,7 @@ class Corpus:
         return table
 
     def _take_rows(self, release: Release, settings: DataSettings) -> None:
-        """Take this split's rows without images; to be skipped, they are looked for all the same."""
+        """Take this split's rows without images; only to skip missing ones, look for them."""
         present = np.ones(len(self.cohort_table), bool)
         source = "on disk"
         if settings.on_missing == "skip" and settings.cache_only:
