@@ -64,7 +64,7 @@ def draw_figures(folder: str | Path, studies: Sequence[Study],
 def _fix_positions(figure: Figure) -> None:
     """Lay out the panels, rounded: the solver's last bits differ from time to time."""
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+    figure.set_layout_engine(None)  # "none" would stand in for one, and have all drawn twice
     for axes in figure.axes:
         left, bottom, width, height = np.round(axes.get_position(original=True).bounds, 5)
         axes.set_position((left, bottom, width, height))
