@@ -37,6 +37,20 @@ def real_dicom():
     return root
 
 
+@pytest.fixture
+def blank_figures(monkeypatch):
+    """Figures of a report that are files with nothing in them.
+
+    To draw them takes most of the time of an evaluation, for tests that look at something else.
+    """
+    try:
+        from stats.report import figures
+    except ImportError:  # no matplotlib: there are none
+        return
+    monkeypatch.setattr(figures, "_fix_positions", lambda figure: None)
+    monkeypatch.setattr(figures.Figure, "savefig", lambda figure, file, **options: None)
+
+
 @pytest.fixture(scope="session")
 def phantom(tmp_path_factory):
     """A phantom corpus of 60 images, 42 of them for training."""

@@ -17,6 +17,8 @@ from export.to_onnx import main as to_onnx
 from models import create_model, load_pretrained
 from models.checkpoint import load_checkpoint, restore_model
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 TABLE3 = labels_of_table3()
 
 # Of our 14 labels of ChestX-ray14, where each stands in the authors' network: counted off the

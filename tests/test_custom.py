@@ -330,7 +330,7 @@ def draw_saltmarsh(root, phantom):
     (root / "saltmarsh.csv").write_text("\n".join(lines) + "\n")
 
 
-def test_a_new_corpus_is_a_file_and_a_line(tmp_path, monkeypatch, capsys):
+def test_a_new_corpus_is_a_file_and_a_line(tmp_path, monkeypatch, capsys, blank_figures):
     """As CONTRIBUTING says: trained, evaluated, tested by another corpus's model, printed."""
     (tmp_path / "saltmarsh_corpus.py").write_text(SEVENTH)  # the file
     monkeypatch.syspath_prepend(tmp_path)

@@ -16,6 +16,8 @@ from data import CORPORA
 from data.tables import read_age, read_sex
 from stats.predictions import align, load_predictions
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 
 @pytest.mark.parametrize("cell, years", [
     ("58", 58), ("058Y", 58), ("58.0", 58), ("0", 0), ("018M", 1.5), ("026W", 0.498),

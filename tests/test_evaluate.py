@@ -50,6 +50,7 @@ def test_anybodys_predictions(here, capsys):
     assert f"forest plot: {Path('out') / 'forest.png'}" in rows
 
 
+@pytest.mark.long
 def test_the_same_bytes_each_time_and_without_torch(here):
     write_csvs(here)
     hashes = []
@@ -141,7 +142,7 @@ def test_without_matplotlib_everything_but_the_figures(here, capsys, monkeypatch
     }
 
 
-def test_npz_and_csv_of_the_same_images_are_compared(here, capsys):
+def test_npz_and_csv_of_the_same_images_are_compared(here, capsys, blank_figures):
     write_csvs(here)
     p = load_predictions("A.csv", "truth.csv")
     meta = {"corpus": "cxr14", "init": "dinov2", "run": "x"}
@@ -153,7 +154,7 @@ def test_npz_and_csv_of_the_same_images_are_compared(here, capsys):
     fails(capsys, ["--predictions", "x.npz", "--truth", "absent.csv"], "absent.csv: no such file")
 
 
-def test_names_and_runs_of_predictions(here, capsys):
+def test_names_and_runs_of_predictions(here, capsys, blank_figures):
     write_csvs(here)
     for name, source in (("x", "A"), ("y", "B")):
         Path(name).mkdir()
@@ -186,7 +187,7 @@ def test_names_and_runs_of_predictions(here, capsys):
     assert "2 runs each" in capsys.readouterr().out
 
 
-def test_a_corpus_of_any_name_is_written(here):
+def test_a_corpus_of_any_name_is_written(here, blank_figures):
     write_csvs(here)
     for name in "AB":
         p = replace(load_predictions(f"{name}.csv", "truth.csv"),

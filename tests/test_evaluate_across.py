@@ -10,6 +10,8 @@ import pytest
 import evaluate
 from stats.predictions import Predictions, save_predictions
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 QUICK = ["--bootstrap", "100", "--min-count", "5"]
 LABELS = ["Edema", "Mass"]
 

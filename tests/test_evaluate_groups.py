@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 from evaluations import CSVS, make_run, write_csvs
 
 import evaluate
@@ -15,6 +16,7 @@ TABLE3 = labels_of_table3()
 MIMIC_OVERLAP = labels_shared_with_mimic()
 
 pytest_plugins = ["evaluations"]  # here, corpora_root
+pytestmark = pytest.mark.usefixtures("blank_figures")
 
 
 def test_corpora_are_kept_apart_and_a_missing_label_is_listed(here):
@@ -115,8 +117,6 @@ def test_runs_are_compared_with_runs_of_the_same_labels(here, corpora_root):
     assert {row.split(",")[0] for row in rows[1:]} == {s["name"] for s in found}
     if (here / "all" / "figure3.png").is_file():  # matplotlib is there
         assert len(list((here / "all").glob("figure4-*.svg"))) == 3
-        drawn = (here / "all" / "figure4-phantom.svg").read_bytes()
-        assert drawn == (here / "table4" / "figure4-phantom.svg").read_bytes()
 
     (here / "runs" / "third" / "best.pt").unlink()
     assert evaluate.main([*quick, "--labels", "mimic-overlap", "--out", "table5"]) == 0

@@ -12,6 +12,7 @@ from sklearn.metrics import roc_auc_score
 import evaluate
 
 pytest_plugins = ["evaluations"]  # here
+pytestmark = pytest.mark.usefixtures("blank_figures")
 
 
 def test_settings_change_what_they_say(here):

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pytest
 from evaluations import CSVS, fails, write_csvs
 
 import evaluate
@@ -16,6 +17,7 @@ TABLE3 = labels_of_table3()
 MIMIC_OVERLAP = labels_shared_with_mimic()
 
 pytest_plugins = ["evaluations"]  # here
+pytestmark = pytest.mark.usefixtures("blank_figures")
 
 
 def test_the_papers_numbers_stand_beside_each_set_of_labels():

@@ -12,6 +12,7 @@ import evaluate
 from stats.predictions import load_predictions
 
 pytest_plugins = ["evaluations"]  # here, corpora_root
+pytestmark = pytest.mark.usefixtures("blank_figures")
 
 
 def test_runs_from_image_files_to_report(here, corpora_root, capsys):

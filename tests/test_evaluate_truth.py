@@ -14,6 +14,7 @@ import evaluate
 from stats.predictions import Predictions, load_predictions, save_predictions
 
 pytest_plugins = ["evaluations"]  # here, corpora_root
+pytestmark = pytest.mark.usefixtures("blank_figures")
 
 
 @pytest.fixture(scope="module")

@@ -195,6 +195,7 @@ def test_the_file_itself_is_verified(exported):
     assert verified(finished(proto, **fields))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", SABOTAGES)
 def test_a_sabotage_is_noticed_or_changes_no_decision(exported, name):
     proto, fields, before = exported
@@ -207,6 +208,7 @@ def test_a_sabotage_is_noticed_or_changes_no_decision(exported, name):
     assert not verified(predictor) or np.array_equal(*decisions)
 
 
+@pytest.mark.long
 def test_nearly_all_sabotages_change_decisions(exported):
     """Else the test above would say little."""
     proto, fields, before = exported

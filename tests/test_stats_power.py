@@ -26,6 +26,7 @@ def test_noninferiority_on_a_sure_test_set_is_the_t_test_of_the_runs(runs):
     assert found == pytest.approx(expected, abs=0.006)
 
 
+@pytest.mark.long
 def test_noninferiority_has_the_power_that_its_test_shows_on_simulated_runs():
     """The variances are known but for that between runs; the floor of the hidden units binds."""
     rng = np.random.default_rng(0)
@@ -56,6 +57,7 @@ def test_corpora_of_sure_differences_are_the_t_test_of_their_mean(corpora):
     assert power.power_pooled(0.5, 0.6, 1e-9, corpora) == pytest.approx(expected, abs=0.006)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("tau", [0.0, 0.3])
 def test_power_over_corpora_is_what_pooling_simulated_ones_shows(tau):
     rng = np.random.default_rng(1)
@@ -69,6 +71,7 @@ def test_power_over_corpora_is_what_pooling_simulated_ones_shows(tau):
     assert power.power_of_corpora(0.5, tau, s, 600) == pytest.approx(expected, abs=0.06)
 
 
+@pytest.mark.long
 def test_the_command_prints_what_the_functions_say(capsys):
     flags = "--sd-runs 0.3 --se-test 0.25 --patients 2797 --margin 0.5 --tau 0.3".split()
     assert power.main(flags) == 0

@@ -124,6 +124,7 @@ def pages(tmp_path_factory):
     return folders
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["corpora", "long"])
 def test_nothing_of_the_page_is_cut_at_any_width(pages, name):
     """What is wider than the window lies in a box that scrolls."""
