@@ -198,7 +198,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def evaluate(args: argparse.Namespace) -> None:
     """Check, predict or load, group, study, report."""
     set_protocol(args)
-    check(args)
+    check_arguments(args)
     covariates = read_covariates(args.covariates) if args.covariates else {}
     for name in args.subgroups:
         if name not in ("sex", "age", "view", *covariates):
@@ -326,7 +326,7 @@ def set_protocol(args: argparse.Namespace) -> None:
         args.metrics = list(METRICS)
 
 
-def check(args: argparse.Namespace) -> None:
+def check_arguments(args: argparse.Namespace) -> None:
     """Refuse arguments that do not fit each other."""
     check_whole(0, seed=args.seed)
     check_whole(1, bootstrap=args.bootstrap, min_count=args.min_count, image_size=args.image_size,

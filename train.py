@@ -413,12 +413,12 @@ def draw_curves(run: TrainingRun, *, is_first_epoch: bool) -> None:
     """Draw curves.png after the checkpoint; what hinders it is said once and ends no run."""
     log, path = list(run.state.log), run.cfg.folder / "curves.png"
 
-    def draw() -> None:
+    def write_picture() -> None:
         problem = plot_curves([row.as_csv() for row in log], path)
         if problem and is_first_epoch:
             print_lines(run, problem)
 
-    run.writer.then(draw)
+    run.writer.then(write_picture)
 
 
 def plan(cfg: Config) -> int:

@@ -93,8 +93,8 @@ class CheXpert(Corpus):
         n_by_experts = 0
         columns = ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *COLUMNS)
         for table, official in ((train, ""), (valid, "val")):
-            for where, (path, sex, age, plane, view, *cells) in read_csv(table, columns):
-                y = read_codes(cells, CERTAINTY, COLUMNS, where)
+            for location, (path, sex, age, plane, view, *cells) in read_csv(table, columns):
+                y = read_codes(cells, CERTAINTY, COLUMNS, location)
                 path = _below_release(path)
                 patient = _patient(path)
                 left_out = _why_left_out(plane, view)
@@ -104,7 +104,8 @@ class CheXpert(Corpus):
                     n_by_experts += 1
                 if age == "0":
                     age = ""
-                rows.add(where, path.rpartition(".")[0], patient, view or plane, path, y, official,
+                image = path.rpartition(".")[0]
+                rows.add(location, image, patient, view or plane, path, y, official,
                          left_out, sex=sex, age=age)
         note = f"frontal images of valid.csv in the validation set: {n_by_experts:,}"
         return rows.release(cls.all_labels(), [note])

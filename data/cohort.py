@@ -70,7 +70,7 @@ def count(table: Table, split: np.ndarray, labels: Sequence[str]
     return sizes, positives
 
 
-def compare(paper: PaperCohort | None, sizes: Mapping[str, float], positives: Mapping[str, int],
+def to_rows(paper: PaperCohort | None, sizes: Mapping[str, float], positives: Mapping[str, int],
             *, tables_only: bool = True) -> list[Row]:
     """What `count` gave as a list of `Row`, beside the paper's number or None.
 
@@ -158,14 +158,14 @@ def build_parser() -> argparse.ArgumentParser:
 
 def counted(dataset: Corpus, table: Table, split: np.ndarray, *,
             tables_only: bool) -> list[Row]:
-    """`compare` for the rows of a dataset's cohort; synthetic ones have nothing beside them."""
+    """`to_rows` for the rows of a dataset's cohort; synthetic ones have nothing beside them."""
     paper = dataset.paper
     if paper is not None and paper.age_0_is_unknown:
         table = replace(table, age=np.where(table.age == 0, np.nan, table.age))
     if dataset.synthetic:
         paper = None
     sizes, positives = count(table, split, dataset.labels)
-    return compare(paper, sizes, positives, tables_only=tables_only)
+    return to_rows(paper, sizes, positives, tables_only=tables_only)
 
 
 def report(args: argparse.Namespace) -> bool:

@@ -66,12 +66,12 @@ class Custom(Corpus):
         rows = Rows(table)
         columns = (*cls.required, *labels)
         optional = [name for name in OPTIONAL if name not in cls.required]
-        for where, cells in read_csv(table, columns, optional):
+        for location, cells in read_csv(table, columns, optional):
             cell_of = dict(zip((*columns, *optional), cells))
-            y = cls.read_labels([cell_of[name] for name in labels], labels, where)
+            y = cls.read_labels([cell_of[name] for name in labels], labels, location)
             image, view = cell_of["image"], cell_of["view"]
-            _check_cells(image, cell_of["sex"], cell_of["age"], where)
-            rows.add(where, image, cell_of["patient_id"], view, image, y, cell_of["split"],
+            _check_cells(image, cell_of["sex"], cell_of["age"], location)
+            rows.add(location, image, cell_of["patient_id"], view, image, y, cell_of["split"],
                      cls.left_out(view), sex=cell_of["sex"], age=cell_of["age"])
         release = rows.release((*labels, *cls.derived), unread_twins(table))
         if 0 < (release.official == "").sum() < len(release.official):
@@ -94,12 +94,12 @@ class Custom(Corpus):
 
     @classmethod
     def read_labels(cls, cells: Sequence[str], columns: Sequence[str],
-                    where: str) -> tuple[float, ...]:
+                    location: str) -> tuple[float, ...]:
         """A row's label codes."""
         codes = []
         for name, cell in zip(columns, cells):
             if cell not in CODES:
-                raise ValueError(f"{where}: {name} is {cell!r}; write {_code_for(cell)}")
+                raise ValueError(f"{location}: {name} is {cell!r}; write {_code_for(cell)}")
             codes.append(CODES[cell])
         return tuple(codes)
 
@@ -123,16 +123,16 @@ class Custom(Corpus):
                                  f"{' '.join(map(repr, others))}")
 
 
-def _check_cells(image: str, sex: str, age: str, where: str) -> None:
+def _check_cells(image: str, sex: str, age: str, location: str) -> None:
     """Raise ValueError for cells of a row that cannot be what their columns are."""
     if image:
         normal = posixpath.normpath(image)
         if normal != image and not normal.startswith(".."):  # two spellings would be two images
-            raise ValueError(f"{where}: image is {image!r}, expected {normal!r}")
+            raise ValueError(f"{location}: image is {image!r}, expected {normal!r}")
     if sex and sex.lower() not in SEX:
-        raise ValueError(f"{where}: sex is {sex!r}, expected one of {', '.join(SEX)}")
+        raise ValueError(f"{location}: sex is {sex!r}, expected one of {', '.join(SEX)}")
     if age and np.isnan(read_age(age)):
-        raise ValueError(f"{where}: age is {age!r}, expected years")
+        raise ValueError(f"{location}: age is {age!r}, expected years")
 
 
 def _code_for(cell: str) -> str:
@@ -143,7 +143,7 @@ def _code_for(cell: str) -> str:
     return "1 (positive), 0 (negative), -1 (uncertain) or nothing (unknown)"
 
 
-def check(args: argparse.Namespace) -> int:
+def check_folder(args: argparse.Namespace) -> int:
     """Print what was understood of a table and what is odd; 1 where training would refuse it."""
     root, release = Custom.open_release(args.check, "paper", args.table)
     paths, present, notes = Custom.find_files(root, release, whole_tree=True)
@@ -153,7 +153,7 @@ def check(args: argparse.Namespace) -> int:
         cache = Custom.fill_cache(root, release, paths, np.flatnonzero(inside & present),
                                   cache_dir=args.cache_dir, on_bad="skip")
         bad = cache.bad
-    _describe(root, release, present, notes + bad_image_notes(bad))
+    _print_counts(root, release, present, notes + bad_image_notes(bad))
 
     refusals = _refusals(root, args.table, release)
     missing = release.table.path[~present & inside]
@@ -169,7 +169,7 @@ def check(args: argparse.Namespace) -> int:
     return int(bool(refusals))
 
 
-def _describe(root: Path, release: Release, present: np.ndarray, notes: list[str]) -> None:
+def _print_counts(root: Path, release: Release, present: np.ndarray, notes: list[str]) -> None:
     """Print the counts of a table; `present` (N,) says which images are on disk."""
     rows = release.table
     patients = len(set(rows.patient_id.tolist()))
@@ -235,7 +235,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--tables-only", action="store_true", help="Reads the table, and no image.")
     add("--cache-dir", type=Path, help="The folder of caches that the images are read into, as in "
                                        "training (default: $CXR_CACHE, else ./cache).")
-    return run_command(parser, check, argv)
+    return run_command(parser, check_folder, argv)
 
 
 if __name__ == "__main__":

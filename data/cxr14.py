@@ -70,15 +70,15 @@ class ChestXray14(Corpus):
         rows = Rows(table)
         columns = ("Image Index", "Finding Labels", "Patient ID", "View Position")
         optional = ("Patient Gender", "Patient Age")
-        for where, cells in read_csv(table, columns, optional, extra="ignore"):
+        for location, cells in read_csv(table, columns, optional, extra="ignore"):
             image, findings, patient, view, sex, age = cells
-            y = _read_findings(findings, labels, where)
+            y = _read_findings(findings, labels, location)
             if image not in official:
-                raise ValueError(f"{where}: {image} is in neither train_val_list.txt nor "
+                raise ValueError(f"{location}: {image} is in neither train_val_list.txt nor "
                                  "test_list.txt")
             left_out = "" if view in ("AP", "PA") else f"unknown view {view!r}"
-            rows.add(where, image, patient, view, f"images/{image}", y, official[image], left_out,
-                     sex=sex, age=age)
+            rows.add(location, image, patient, view, f"images/{image}", y, official[image],
+                     left_out, sex=sex, age=age)
         lacking = [image for image in official if image not in rows.seen]
         if lacking:
             raise ValueError(f"{table}: lacks images of the official lists: {len(lacking):,}, the "
@@ -114,13 +114,13 @@ def _read_official_lists(root: Path) -> dict[str, str]:
     return official
 
 
-def _read_findings(findings: str, labels: tuple[str, ...], where: str) -> list[int]:
+def _read_findings(findings: str, labels: tuple[str, ...], location: str) -> list[int]:
     """0 or 1 for each of the labels, from a cell such as "Effusion|Mass"."""
     y = [0] * len(labels)
     for finding in findings.split("|"):
         if finding not in RELEASE_NAMES:
-            raise ValueError(f"{where}: unknown label {finding!r}")
+            raise ValueError(f"{location}: unknown label {finding!r}")
         y[labels.index(RELEASE_NAMES[finding])] = 1
     if "No Finding" in findings and sum(y) > 1:
-        raise ValueError(f"{where}: 'No Finding' beside a finding in {findings!r}")
+        raise ValueError(f"{location}: 'No Finding' beside a finding in {findings!r}")
     return y

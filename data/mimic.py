@@ -75,16 +75,16 @@ class MimicCXR(Corpus):
         rows = Rows(metadata)
         unlabeled = (0.0,) * len(COLUMNS)  # of rows that are left out or refused
         columns = ("dicom_id", "subject_id", "study_id", "ViewPosition")
-        for where, cells in read_csv(metadata, columns, ("StudyDate",), extra="ignore"):
+        for location, cells in read_csv(metadata, columns, ("StudyDate",), extra="ignore"):
             image, subject, study, view, date = cells
-            check_id(study, "study", where)
+            check_id(study, "study", location)
             # A row without a subject is refused by `Rows`, for that rather than for its study.
             y = codes_of.get((subject, study)) if subject else unlabeled
             if cohort == "official" and image not in official:
-                raise ValueError(f"{where}: image {image} is not in the split table")
+                raise ValueError(f"{location}: image {image} is not in the split table")
             path = f"files/p{subject[:2]}/p{subject}/s{study}/{image}.jpg"
             person = people.get(subject)
-            rows.add(where, image, subject, view, path, y or unlabeled, official.get(image, ""),
+            rows.add(location, image, subject, view, path, y or unlabeled, official.get(image, ""),
                      _why_left_out(view, y, cohort), sex=person.sex if person else "",
                      age=_age_in(date, person))
         notes = unread_twins(*tables)
@@ -147,12 +147,12 @@ def read_expert_labels(path: Path, uncertain: str = "zeros") -> ExpertLabels:
     labels = [EXPERT_NAMES[name] for name in columns]
     check_label_names(labels, path)
     studies, codes = [], []
-    for where, (study, *cells) in read_csv(path, ("study_id", *columns), ("subject_id",)):
-        check_id(study, "study", where)
+    for location, (study, *cells) in read_csv(path, ("study_id", *columns), ("subject_id",)):
+        check_id(study, "study", location)
         if study in studies:
-            raise ValueError(f"{where}: study {study} is there twice")
+            raise ValueError(f"{location}: study {study} is there twice")
         studies.append(study)
-        codes.append(read_codes(cells[:len(columns)], CERTAINTY, columns, where))
+        codes.append(read_codes(cells[:len(columns)], CERTAINTY, columns, location))
     if not studies:
         raise ValueError(f"{path}: no rows")
     y = resolve_uncertain(np.array(codes, np.float32), uncertain)
@@ -166,23 +166,23 @@ def _find_table(root: Path, name: str) -> Path:
 def _read_studies(labels: Path) -> dict[tuple[str, str], tuple[float, ...]]:
     """The label codes of each (subject, study)."""
     codes_of: dict[tuple[str, str], tuple[float, ...]] = {}
-    for where, cells in read_csv(labels, ("subject_id", "study_id", *COLUMNS)):
+    for location, cells in read_csv(labels, ("subject_id", "study_id", *COLUMNS)):
         subject, study, *label_cells = cells
         if (subject, study) in codes_of:
-            raise ValueError(f"{where}: study {study} of subject {subject} is there twice")
-        check_id(subject, "patient", where)
-        check_id(study, "study", where)
-        codes_of[subject, study] = read_codes(label_cells, CERTAINTY, COLUMNS, where)
+            raise ValueError(f"{location}: study {study} of subject {subject} is there twice")
+        check_id(subject, "patient", location)
+        check_id(study, "study", location)
+        codes_of[subject, study] = read_codes(label_cells, CERTAINTY, COLUMNS, location)
     return codes_of
 
 
 def _read_official(table: Path) -> dict[str, str]:
     """The release's own split of each image."""
     official: dict[str, str] = {}
-    for where, (image, name) in read_csv(table, ("dicom_id", "split"), extra="ignore"):
+    for location, (image, name) in read_csv(table, ("dicom_id", "split"), extra="ignore"):
         split = OFFICIAL.get(name)
         if split is None or official.setdefault(image, split) != split:
-            raise ValueError(f"{where}: split is {name!r}, expected one of "
+            raise ValueError(f"{location}: split is {name!r}, expected one of "
                              f"{', '.join(OFFICIAL)}, and one for {image}")
     return official
 
@@ -218,11 +218,11 @@ def _read_people(root: Path) -> dict[str, Person]:
     else:
         return people
     columns = ("subject_id", "gender", "anchor_age", "anchor_year")
-    for where, (subject, sex, age, year) in read_csv(table, columns, extra="ignore"):
+    for location, (subject, sex, age, year) in read_csv(table, columns, extra="ignore"):
         try:
             people[subject] = Person(sex, int(age), int(year))
         except ValueError as error:
-            raise ValueError(f"{where}: {error}") from None
+            raise ValueError(f"{location}: {error}") from None
     return people
 
 

@@ -80,18 +80,18 @@ class PadChest(Corpus):
         codes: dict[str, tuple[int, ...]] = {}  # of each Labels cell: many are alike
         columns = ("ImageID", "ImageDir", "PatientID", "Projection", "Labels")
         optional = ("PatientSex_DICOM", "StudyDate_DICOM", "PatientBirth")
-        for where, cells in read_csv(table, columns, optional, extra="ignore"):
+        for location, cells in read_csv(table, columns, optional, extra="ignore"):
             cells = ["" if cell == "nan" else cell for cell in cells]
             image, folder, patient, view, labels_cell, sex, date, birth = cells
             if not image:
                 without_image_id += 1
                 continue
             if labels_cell not in codes:
-                codes[labels_cell] = _read_labels(labels_cell, cohort, where)
+                codes[labels_cell] = _read_labels(labels_cell, cohort, location)
             path = image
             if folder:
                 path = f"{folder.removesuffix('.0')}/{image}"
-            rows.add(where, image, patient, view, path, codes[labels_cell],
+            rows.add(location, image, patient, view, path, codes[labels_cell],
                      left_out=_why_left_out(view, labels_cell), sex=sex, age=_age(date, birth))
         notes = unread_twins(table)
         if without_image_id:
@@ -126,7 +126,7 @@ def _age(study_date: str, birth_year: str) -> str:
     return str(int(study) - int(birth))
 
 
-def _read_labels(cell: str, cohort: str, where: str) -> tuple[int, ...]:
+def _read_labels(cell: str, cohort: str, location: str) -> tuple[int, ...]:
     """0 or 1 for each label, from the text of a Labels cell."""
     y = []
     if cohort == "paper":
@@ -139,7 +139,7 @@ def _read_labels(cell: str, cohort: str, where: str) -> tuple[int, ...]:
             raise TypeError
         terms = {" ".join(term.split()) for term in listed}
     except (ValueError, SyntaxError, AttributeError, TypeError):
-        raise ValueError(f"{where}: Labels is no list of terms: {cell[:60]!r}") from None
+        raise ValueError(f"{location}: Labels is no list of terms: {cell[:60]!r}") from None
     for wanted in TERMS.values():
         y.append(int(not terms.isdisjoint(wanted)))
     return tuple(y)

@@ -137,12 +137,12 @@ def read_header(path: Path) -> list[str]:
 
 def read_csv(path: Path, columns: Sequence[str], optional: Sequence[str] = (),
              extra: Literal["error", "ignore"] = "error") -> Iterator[tuple[str, list[str]]]:
-    """Yield `(where, cells)` of each row of a CSV file, gzip or plain, stripped of blanks.
+    """Yield `(location, cells)` of each row of a CSV file, gzip or plain, stripped of blanks.
 
-    `where` is what an error calls the row. The cells of `columns` come in this order, each of which
-    must be there once; then those of the `optional` columns, "" where there is no such column.
-    Others are an error, or with `extra` "ignore" left out. Raises ValueError naming the file, and
-    the row where there is one.
+    `location` is what an error calls the row. The cells of `columns` come in this order, each of
+    which must be there once; then those of the `optional` columns, "" where there is no such
+    column. Others are an error, or with `extra` "ignore" left out. Raises ValueError naming the
+    file, and the row where there is one.
     """
     with _open_text(path) as file:
         reader = csv.reader(file)
@@ -150,12 +150,12 @@ def read_csv(path: Path, columns: Sequence[str], optional: Sequence[str] = (),
         indices = _find_columns(path, header, columns, optional, extra)
         try:
             for row in reader:
-                where = f"{path}, row {reader.line_num}"
+                location = f"{path}, row {reader.line_num}"
                 if len(row) == len(header):
                     row.append("")  # the cell of a column that is not there
-                    yield where, [row[i].strip() for i in indices]
+                    yield location, [row[i].strip() for i in indices]
                 elif row:
-                    raise ValueError(f"{where}: {len(row)} cells, the header has {len(header)}")
+                    raise ValueError(f"{location}: {len(row)} cells, the header has {len(header)}")
         except csv.Error as error:
             raise ValueError(f"{path}, row {reader.line_num}: {error}") from None
 
@@ -199,14 +199,14 @@ CERTAINTY = BINARY | {"-1": -1, "-1.0": -1, "": np.nan}
 
 
 def read_codes(cells: Sequence[str], codes: Mapping[str, float], names: Sequence[str],
-               where: str) -> tuple[float, ...]:
+               location: str) -> tuple[float, ...]:
     """Label cells as numbers; ValueError names file, row and column of an unknown code."""
     try:
         return tuple([codes[cell] for cell in cells])
     except KeyError:
         for name, cell in zip(names, cells):
             if cell not in codes:
-                raise ValueError(f"{where}: {name} is {cell!r}, expected one of "
+                raise ValueError(f"{location}: {name} is {cell!r}, expected one of "
                                  f"{', '.join(map(repr, codes))}") from None
         raise
 
@@ -238,15 +238,15 @@ def read_age(cell: str) -> float:
 REWRITTEN_NUMBER = re.compile(r"[+-]?(\d(\.\d+)?[eE][+-]?\d{1,3}|\d+\.0+)")
 
 
-def check_id(text: str, kind: str, where: str) -> None:
+def check_id(text: str, kind: str, location: str) -> None:
     """Raise ValueError for an id that a spreadsheet has rewritten as a number, and so may have cut.
 
     `kind` is what it is the id of: "image", "patient", "study". Scientific notation keeps 6 or 15
     digits, so that patients merge; 10000032.0 is another patient than 10000032 of the next table.
     """
     if REWRITTEN_NUMBER.fullmatch(text):
-        raise ValueError(f"{where}: the {kind} id is {text}, a number as a spreadsheet writes it; "
-                         "expected the id itself (read and write the column as text)")
+        raise ValueError(f"{location}: the {kind} id is {text}, a number as a spreadsheet writes "
+                         "it; expected the id itself (read and write the column as text)")
 
 
 class Row(NamedTuple):
@@ -271,23 +271,24 @@ class Rows:
         self.rows: list[Row] = []
         self.seen: set[str] = set()  # image ids
 
-    def add(self, where: str, image_id: str, patient_id: str, view: str, path: str,
+    def add(self, location: str, image_id: str, patient_id: str, view: str, path: str,
             y: Sequence[float], official: str = "", left_out: str = "", sex: str = "",
             age: str = "") -> None:
-        """Append one image, `sex` and `age` as cells; ValueError says `where` and what is wrong."""
+        """Append one image, `sex` and `age` as cells; ValueError names `location` and the fault."""
         if not image_id:
-            raise ValueError(f"{where}: the image id is blank")
+            raise ValueError(f"{location}: the image id is blank")
         if not patient_id and not left_out:
-            raise ValueError(f"{where}: the patient id of {image_id} is blank")
-        check_id(image_id, "image", where)
-        check_id(patient_id, "patient", where)
+            raise ValueError(f"{location}: the patient id of {image_id} is blank")
+        check_id(image_id, "image", location)
+        check_id(patient_id, "patient", location)
         if image_id in self.seen:
-            raise ValueError(f"{where}: image {image_id} is there a second time")
+            raise ValueError(f"{location}: image {image_id} is there a second time")
         problem = path_problem(path)
         if problem:
-            raise ValueError(f"{where}: {path!r} {problem}")
+            raise ValueError(f"{location}: {path!r} {problem}")
         if official and official not in SPLITS:
-            raise ValueError(f"{where}: split is {official!r}, expected one of {', '.join(SPLITS)}")
+            raise ValueError(f"{location}: split is {official!r}, expected one of "
+                             f"{', '.join(SPLITS)}")
         self.seen.add(image_id)
         # Text that repeats is kept once.
         self.rows.append(Row(image_id, sys.intern(patient_id), sys.intern(view), path, y,

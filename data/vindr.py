@@ -108,14 +108,14 @@ class VinDrCXR(Corpus):
         rows = Rows(train)
         for image, readings in _read_readings(train).items():
             if len(readings.findings) != READERS:
-                raise ValueError(f"{readings.where}: image {image} has {len(readings.findings)} "
+                raise ValueError(f"{readings.location}: image {image} has {len(readings.findings)} "
                                  f"readers, expected {READERS}")
             votes = np.sum(list(readings.findings.values()), axis=0)
             y = cls._merge(2 * votes > READERS)
-            rows.add(readings.where, image, image, "PA", f"train/{image}.dicom", y, "train")
-        for where, (image,), findings in _read_table(test, ("image_id",)):
+            rows.add(readings.location, image, image, "PA", f"train/{image}.dicom", y, "train")
+        for location, (image,), findings in _read_table(test, ("image_id",)):
             y = cls._merge(findings)
-            rows.add(where, image, image, "PA", f"test/{image}.dicom", y, "test")
+            rows.add(location, image, image, "PA", f"test/{image}.dicom", y, "test")
         note = "the release has no patient ids: splits and bootstrap resamples are by image"
         return rows.release(cls.all_labels(), [note])
 
@@ -164,17 +164,17 @@ class VinDrCXR(Corpus):
 class Readings:
     """What the readers of a training image gave."""
 
-    where: str  # the image's first row, as errors call it
+    location: str  # the image's first row, as errors call it
     findings: dict[str, tuple[float, ...]]  # by reader: 0 or 1 for each of `ALL_COLUMNS`
 
 
 def _read_readings(path: Path) -> dict[str, Readings]:
     """The readings of each training image; ValueError for a reader who is blank or comes twice."""
     images: dict[str, Readings] = {}
-    for where, (image, reader), findings in _read_table(path, ("image_id", "rad_id")):
-        readings = images.setdefault(image, Readings(where, {}))
+    for location, (image, reader), findings in _read_table(path, ("image_id", "rad_id")):
+        readings = images.setdefault(image, Readings(location, {}))
         if not reader or reader in readings.findings:
-            raise ValueError(f"{where}: reader {reader!r} of image {image} is blank or listed "
+            raise ValueError(f"{location}: reader {reader!r} of image {image} is blank or listed "
                              "twice")
         readings.findings[reader] = findings
     return images
@@ -182,14 +182,14 @@ def _read_readings(path: Path) -> dict[str, Readings]:
 
 def _read_table(path: Path, id_columns: Sequence[str]
                 ) -> Iterator[tuple[str, list[str], tuple[float, ...]]]:
-    """Yield (where, cells of the id columns, 0 or 1 for each of `ALL_COLUMNS`) of every row."""
+    """Yield (location, cells of the id columns, 0 or 1 for each of `ALL_COLUMNS`) of every row."""
     is_empty = True
-    for where, cells in read_csv(path, (*id_columns, *COLUMNS), OTHER):
+    for location, cells in read_csv(path, (*id_columns, *COLUMNS), OTHER):
         is_empty = False
         ids = cells[:len(id_columns)]
         findings = cells[len(id_columns):-len(OTHER)]
         other = cells[-2] or cells[-1]  # whichever of the two columns the table has
-        yield where, ids, read_codes([*findings, other], BINARY, ALL_COLUMNS, where)
+        yield location, ids, read_codes([*findings, other], BINARY, ALL_COLUMNS, location)
     if is_empty:
         raise ValueError(f"{path}: has no rows")
 

@@ -34,7 +34,7 @@ if __name__ == "__main__":
     require_packages("numpy", "PIL", "onnxruntime")
 
 from data.files import TEXT, atomic_write, check_target
-from export.batch import SUFFIXES, Result, expand, predictions
+from export.batch import SUFFIXES, expand, predictions
 from export.card import card, weak_labels
 from export.dicom import UIDS
 from export.explain import INFERENCES, write_sheet
@@ -225,15 +225,10 @@ def write_predictions(model: Predictor, paths: Sequence[str], args: argparse.Nam
             write(result)
             if result.error_kind:
                 counts.errors[result.error_kind] += 1
-            elif args.explain and not draw(model, result, args, names_taken):
+            elif args.explain and not write_sheet(
+                    model, result, args.explain, names_taken, args.explain_all):
                 counts.without_picture += 1
     return counts
-
-
-def draw(model: Predictor, result: Result, args: argparse.Namespace,
-         names_taken: set[str]) -> bool:
-    """Write the picture of one image; whether there was a label to draw."""
-    return bool(write_sheet(model, result, args.explain, names_taken, args.explain_all))
 
 
 def say_at_the_end(model: Predictor, args: argparse.Namespace, target: str,

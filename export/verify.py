@@ -114,7 +114,7 @@ def differences(model: Any, paths: Sequence[FilePath] = ()) -> Iterator[Differen
                          f"expected {len(PATTERNS)}")
     tolerance = np.broadcast_to(known["tolerance"], len(model.labels))
 
-    def compare(name: str, image: np.ndarray, expected: list[float]) -> Difference:
+    def difference_on(name: str, image: np.ndarray, expected: list[float]) -> Difference:
         expected_odds = log_odds(np.asarray(expected, np.float32))
         difference = np.abs(log_odds(model([image])[0]) - expected_odds)
         worst = int(np.argmax(difference / tolerance))
@@ -122,6 +122,6 @@ def differences(model: Any, paths: Sequence[FilePath] = ()) -> Iterator[Differen
 
     for (height, width, kind), expected in zip(PATTERNS, known["patterns"]):
         name = f"pattern {height} x {width} {kind}"
-        yield compare(name, pattern(height, width, kind), expected)
+        yield difference_on(name, pattern(height, width, kind), expected)
     for path, expected in known_files:
-        yield compare(str(path), read_image(os.fspath(path)), expected)
+        yield difference_on(str(path), read_image(os.fspath(path)), expected)

@@ -75,8 +75,9 @@ class Bootstrap:
         if not METRICS[metric].is_share:
             return percentiles
         units = units_of_share(metric, *self.classes)
-        most = largest_count(metric, units, self.value[metric], sd**2)
-        return score_interval(self.value[metric], sd**2, most, units - 1, level, CORRECTION)
+        max_trials = largest_count(metric, units, self.value[metric], sd**2)
+        return score_interval(self.value[metric], sd**2, max_trials, units - 1, level,
+                              CORRECTION)
 
 
 @dataclass(frozen=True)
@@ -199,7 +200,7 @@ def bootstrap_models(y_true: npt.ArrayLike, scores: Sequence[npt.ArrayLike], *,
     with ThreadPoolExecutor(threads) as pool:
         for start in range(-1, n_resamples, held):  # -1: the test set itself
             stop = min(start + held, n_resamples)
-            drawn = _draw(pool, y, seed, start, stop, width, units, members)
+            drawn = _draw_resamples(pool, y, seed, start, stop, width, units, members)
             tasks = []
             for model, s in enumerate(checked):
                 for label, reason in enumerate(reasons):
@@ -353,8 +354,8 @@ def paired_bootstrap(y_true: npt.ArrayLike, y_score_a: npt.ArrayLike, y_score_b:
     return compare(a, b, metric, alternative)
 
 
-def _draw(pool: ThreadPoolExecutor, y: np.ndarray, seed: int, start: int, stop: int, width: int,
-          units: int, members: np.ndarray | None) -> list[Resamples]:
+def _draw_resamples(pool: ThreadPoolExecutor, y: np.ndarray, seed: int, start: int, stop: int,
+                    width: int, units: int, members: np.ndarray | None) -> list[Resamples]:
     """The resamples start to stop - 1, in chunks of `width`."""
     chunks = {first: np.empty((len(y), min(width, stop - first)), np.uint8)
               for first in range(start, stop, width)}
@@ -376,7 +377,7 @@ def _score_label(y: np.ndarray, score: np.ndarray, chunks: list[Resamples], labe
                  metrics: list[Metric], threshold: np.float64 | None,
                  treat_at: np.float64 | None, choices: ClinicalChoices,
                  call_equal: bool) -> dict[str, np.ndarray]:
-    """One label's and model's metrics in the resamples of `_draw`: dict of metric -> (B,)."""
+    """One label's and model's metrics in resamples that were drawn: dict of metric -> (B,)."""
     needs = {metric.needs for metric in metrics}
     precision = "precision-recall curve" in needs
     youden = threshold is None and "threshold" in needs

@@ -174,22 +174,22 @@ def largest_count(metric: str, units: np.ndarray, value: np.ndarray,
     return trials_per_unit * units * growth
 
 
-def score_interval(value: np.ndarray, variance: npt.ArrayLike, most: np.ndarray | float,
+def score_interval(value: np.ndarray, variance: npt.ArrayLike, max_trials: np.ndarray | float,
                    df: np.ndarray | float = np.inf, level: float = 0.95,
                    correction: float = 0.0) -> np.ndarray:
     """Wilson's interval (..., 2) for a share in [0, 1] whose variance comes from the bootstrap.
 
     Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927),
-    with value (1 - value) / variance as the number of trials, `most` at the most, and Student's t
-    of min(df, most - 1) degrees of freedom. Unlike percentiles it has a width at 0 and at 1. The
-    ends are those of a share with a `correction` of a failure more, or less, as Yates' has half of
-    one: with a quarter they are about the quantiles of Jeffreys' interval, where few fail (Brown,
-    Cai and DasGupta, "Interval estimation for a binomial proportion", Statistical Science 16
-    (2001)).
+    with value (1 - value) / variance as the number of trials, `max_trials` at most, and Student's t
+    of min(df, max_trials - 1) degrees of freedom. Unlike percentiles it has a width at 0 and at 1.
+    The ends are those of a share with a `correction` of a failure more, or less, as Yates' has half
+    of one: with a quarter they are about the quantiles of Jeffreys' interval, where few fail
+    (Brown, Cai and DasGupta, "Interval estimation for a binomial proportion", Statistical
+    Science 16 (2001)).
     """
     with np.errstate(invalid="ignore", divide="ignore"):
-        trials = np.fmin(value * (1 - value) / variance, most)
-        squared = t_quantile(level, np.maximum(np.minimum(df, most - 1), 1)) ** 2
+        trials = np.fmin(value * (1 - value) / variance, max_trials)
+        squared = t_quantile(level, np.maximum(np.minimum(df, max_trials - 1), 1)) ** 2
         ends = []
         for sign in (-1, 1):
             share = np.clip(value + sign * correction / trials, 0, 1)

@@ -214,7 +214,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if args.report:
             _from_report(args)
-        _check(args)
+        _check_arguments(args)
     except (ValueError, OSError, KeyError) as error:
         print(f"stats.power: error: {error}", file=sys.stderr)
         return 2
@@ -251,7 +251,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _check(args: argparse.Namespace) -> None:
+def _check_arguments(args: argparse.Namespace) -> None:
     """Raise ValueError for a flag that is missing or out of range."""
     above_zero = ["difference"]
     if not args.se_corpora:

@@ -380,9 +380,9 @@ def _estimates(group: RunGroup, metric: str) -> list[Estimate]:
     if METRICS[metric].is_share:
         variance = inference.normal_se**2
         units = units_of_share(metric, *group.classes)
-        most = largest_count(metric, units, inference.value[:-1], variance[:-1])
+        max_trials = largest_count(metric, units, inference.value[:-1], variance[:-1])
         averaged = group.is_averaged[metric]
-        intervals = score_interval(inference.value, variance, _with_mean(most, averaged),
+        intervals = score_interval(inference.value, variance, _with_mean(max_trials, averaged),
                                    _with_mean(units, averaged) - 1, correction=CORRECTION)
     if not METRICS[metric].has_interval:
         intervals = np.full_like(inference.ci, np.nan)

@@ -8,7 +8,7 @@ import test_mimic
 from phantom_layouts import main as phantom_main
 
 from data import CORPORA
-from data.cohort import compare, count, counted, main
+from data.cohort import count, counted, main, to_rows
 from data.paper_cohorts import PaperCohort
 from data.phantom.layouts import make_phantom
 from data.tables import Table
@@ -59,27 +59,27 @@ def as_in_the_paper(corpus):
 
 @pytest.mark.parametrize("corpus", list(PAPER))
 def test_the_papers_own_numbers_agree(corpus):
-    assert {remark for *_, remark in compare(PAPER[corpus], *as_in_the_paper(corpus))} == {""}
+    assert {remark for *_, remark in to_rows(PAPER[corpus], *as_in_the_paper(corpus))} == {""}
 
 
 def test_chexperts_support_devices_are_those_of_the_release():
     """Certain positives of the genuine train.csv and valid.csv; the scan seems to print 90,907."""
     sizes, positives = as_in_the_paper("chexpert")
     positives["Support devices"] = 90_868 + 99
-    assert {remark for *_, remark in compare(PAPER["chexpert"], sizes, positives)} == {""}
+    assert {remark for *_, remark in to_rows(PAPER["chexpert"], sizes, positives)} == {""}
 
 
 def test_ages_and_shares_are_compared_as_printed():
     """CheXpert's: 60.05 +- 17.80 years, 18 to 90; 40.96 % of all images of women."""
     sizes, _ = as_in_the_paper("chexpert")
     ours = dict(age_mean=60.05, age_sd=17.80, age_max=90, women=40.96, women_train=45.0)
-    remarks = {name: remark for name, *_, remark in compare(PAPER["chexpert"], sizes | ours, {})}
+    remarks = {name: remark for name, *_, remark in to_rows(PAPER["chexpert"], sizes | ours, {})}
     assert {remarks[name] for name in ("age_median", "age_mean", "age_sd", "age_min", "women")} == {
         ""}
     assert remarks["age_max"] == "the release has ages up to 90"
     assert remarks["women_train"] == "the paper's draw of 80/20 is not known"
     ours = dict(age_mean=60.6, age_sd=18.5, women=41.2, age_min=19)
-    remarks = {name: remark for name, *_, remark in compare(PAPER["chexpert"], sizes | ours, {})}
+    remarks = {name: remark for name, *_, remark in to_rows(PAPER["chexpert"], sizes | ours, {})}
     assert {remarks[name] for name in ours} == {"differs"}
 
 
@@ -167,7 +167,7 @@ def test_one_image_more_differs():
     sizes, positives = as_in_the_paper("chexpert")
     positives["Edema"] += 1
     sizes["train"] -= 100
-    remarks = {name: remark for name, _, _, remark in compare(PAPER["chexpert"], sizes, positives)}
+    remarks = {name: remark for name, _, _, remark in to_rows(PAPER["chexpert"], sizes, positives)}
     assert remarks["Edema"] == "differs"
     assert remarks["train"] == "the paper's draw of 80/20 is not known"
     assert remarks["Cardiomegaly"] == ""
@@ -178,15 +178,15 @@ def test_padchest_may_exceed_by_what_the_paper_could_not_read():
     sizes["images"] += 29
     positives["Atelectasis"] += 2
     positives["Kyphosis"] -= 1
-    remarks = {name: remark for name, _, _, remark in compare(PAPER["padchest"], sizes, positives)}
+    remarks = {name: remark for name, _, _, remark in to_rows(PAPER["padchest"], sizes, positives)}
     assert remarks["images"] == remarks["Atelectasis"] == "the paper could not read 29 images"
     assert remarks["Kyphosis"] == "differs"
     positives["Atelectasis"] += 1  # of the tables alone 6,168 are known
     positives["Hernia"] += 30
-    remarks = {name: remark for name, _, _, remark in compare(PAPER["padchest"], sizes, positives)}
+    remarks = {name: remark for name, _, _, remark in to_rows(PAPER["padchest"], sizes, positives)}
     assert remarks["Atelectasis"] == remarks["Hernia"] == "differs"
     positives["Atelectasis"] -= 1
-    remarks = {name: remark for name, _, _, remark in compare(PAPER["padchest"], sizes, positives,
+    remarks = {name: remark for name, _, _, remark in to_rows(PAPER["padchest"], sizes, positives,
                                                               tables_only=False)}
     assert remarks["images"] == remarks["Atelectasis"] == "differs"
 
@@ -194,7 +194,7 @@ def test_padchest_may_exceed_by_what_the_paper_could_not_read():
 def test_another_share_of_views_differs():
     sizes, positives = as_in_the_paper("padchest")
     for ap, expected in ((17.14, ""), (40.0, "differs")):
-        rows = compare(PAPER["padchest"], {**sizes, "ap": ap}, positives)
+        rows = to_rows(PAPER["padchest"], {**sizes, "ap": ap}, positives)
         assert {remark for name, *_, remark in rows if name == "ap"} == {expected}
 
 

@@ -28,7 +28,7 @@ def build_parser() -> Parser:
     return parser
 
 
-def draw(args: argparse.Namespace) -> None:
+def write_phantoms(args: argparse.Namespace) -> None:
     """Write the files, all of them or none."""
     check_whole(10, patients=args.patients)
     check_whole(64, size=args.size)
@@ -41,7 +41,7 @@ def draw(args: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    return run_command(build_parser(), draw, argv)
+    return run_command(build_parser(), write_phantoms, argv)
 
 
 if __name__ == "__main__":

@@ -46,8 +46,8 @@ class Phantom(Corpus):
         table = find_table(root, "phantom.csv")
         rows = Rows(table)
         columns = ("image", "patient_id", "view", "split", "seed", *cls.table3)
-        for where, (image, patient, view, split, _, *cells) in read_csv(table, columns):
-            rows.add(where, image.removesuffix(".png"), patient, view, f"images/{image}",
-                     read_codes(cells, BINARY, cls.table3, where), split)
+        for location, (image, patient, view, split, _, *cells) in read_csv(table, columns):
+            rows.add(location, image.removesuffix(".png"), patient, view, f"images/{image}",
+                     read_codes(cells, BINARY, cls.table3, location), split)
         note = "synthetic images: no result on them says anything about patients"
         return rows.release(cls.table3, [note])

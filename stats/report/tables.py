@@ -423,10 +423,10 @@ def remarks(study: Study, settings: Settings) -> list[str]:
     words = show.WORDS["remarks"]
     sentences = []
     if study.missing_images:
-        where = "absent"
+        kind = "absent"
         if settings.get("cache_only"):
-            where = "uncached"
-        sentences.append(words[where].format(study.missing_images))
+            kind = "uncached"
+        sentences.append(words[kind].format(study.missing_images))
     if study.unreadable_images:
         sentences.append(words["unreadable"].format(study.unreadable_images))
     if study.truth:

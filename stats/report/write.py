@@ -59,7 +59,7 @@ def write_report(folder: str | Path, studies: Sequence[Study], settings: Mapping
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    figures = _draw(folder, studies, aligned, pooled, sizes)
+    figures = _draw_figures(folder, studies, aligned, pooled, sizes)
     drawings = [folder / name for name in figures if name.endswith("svg")]
     chapters = _chapters(studies, settings, aligned, drawings, pooled, sizes)
     texts = _pages(studies, settings, chapters, pooled, sizes)
@@ -81,8 +81,9 @@ def first_answers(pooled: Sequence[PooledComparison], sizes: Sequence[SizeStudy]
     return sentences
 
 
-def _draw(folder: Path, studies: Sequence[Study], aligned: Sequence[Sequence[Predictions]],
-          pooled: Sequence[PooledComparison], sizes: Sequence[SizeStudy]) -> list[str]:
+def _draw_figures(folder: Path, studies: Sequence[Study],
+                  aligned: Sequence[Sequence[Predictions]], pooled: Sequence[PooledComparison],
+                  sizes: Sequence[SizeStudy]) -> list[str]:
     """Write the figures; without matplotlib there are none, which the caller says."""
     if not aligned:
         return []
