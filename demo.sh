@@ -14,8 +14,9 @@ if [ ! -x .venv/bin/python ]; then
     step "Making a Python environment in .venv"
     python3 -m venv .venv
 fi
-step "Installing what requirements.txt and requirements-optional.txt list"
-.venv/bin/python -m pip install -q -r requirements.txt -r requirements-optional.txt
+step "Installing what requirements.txt and requirements-optional.txt list (6 GB, mostly PyTorch)"
+# Python compiles what it imports by itself; to compile all of it takes longer.
+.venv/bin/python -m pip install -q --no-compile -r requirements.txt -r requirements-optional.txt
 
 mkdir -p demo
 cd demo
@@ -25,20 +26,20 @@ export PYTHONPATH
 
 step "Drawing synthetic radiographs: a corpus, and one in the layout of MIMIC-CXR to pretrain on"
 [ -d datasets/mimic ] || $python -m data.phantom --layout mimic --out datasets/mimic \
-    --patients 800 --size 128
+    --patients 800 --size 96
 [ -d datasets/phantom ] || $python -m data.phantom --layout phantom --out datasets/phantom \
-    --patients 400 --size 128
+    --patients 400 --size 96
 
 step "Pretraining a small transformer on the second, as the paper does on MIMIC-CXR"
 $python ../pretrain_mimic.py --target phantom --init random --arch vit_micro --image-size 64 \
-    --lr 1e-3 --schedule cosine --warmup-epochs 2 --epochs 32 --resume
+    --lr 1e-3 --schedule cosine --warmup-epochs 2 --epochs 28 --resume
 
 for seed in 0 1 2; do
     for init in mimic random; do
         step "Fine-tuning on the first from: $init, training run $((seed + 1)) of 3"
         $python ../train.py --data phantom --init $init --seed $seed --labels mimic-overlap \
             --limit 200 --arch vit_micro --image-size 64 --lr 5e-4 --schedule cosine \
-            --warmup-epochs 2 --epochs 12 --resume
+            --warmup-epochs 2 --epochs 8 --resume
     done
 done
 

@@ -7,7 +7,7 @@
 set -eu
 cd "$(dirname "$0")"
 [ -x .venv/bin/python ] || python3 -m venv .venv
-.venv/bin/python -m pip install -q -r requirements.txt -r requirements-optional.txt \
+.venv/bin/python -m pip install -q --no-compile -r requirements.txt -r requirements-optional.txt \
     -r tests/requirements.txt
 # One process per core, each with one thread: the models of the tests are too small for more.
 OMP_NUM_THREADS=1 exec .venv/bin/python -m pytest -q -n auto --dist worksteal "$@"
