@@ -1,8 +1,8 @@
-"""One corpus's models, scored and compared: a `Study` that tables, figures and the JSON share.
+"""The models of one corpus, scored and compared: a `Study`, which tables, figures and JSON share.
 
 `study` goes in five steps: choose the labels that are tested, draw the resamples, group the runs of
-each init, score every init, compare every pair. `adjust` then takes all comparisons of a report
-together.
+each init, score every init, compare every pair. `adjust` then adjusts the p-values of all
+comparisons in a report.
 """
 
 import itertools
@@ -33,7 +33,6 @@ from stats.predictions import Predictions, patients_of
 from stats.results import (
     Comparison,
     Estimate,
-    InitRank,
     InitScores,
     Interval,
     LabelScores,
@@ -42,6 +41,7 @@ from stats.results import (
     Test,
 )
 from stats.roc import OperatingPoint, operating_point, undefined_reasons, youden
+from stats.run_groups import RunGroup, append_count_of_mean, group_runs, rank_inits
 from stats.runs import RunsInference, infer_runs
 
 # The paper's, in percent: {corpus: {init: {metric, label or "mean": [mean, SD]}}}
@@ -61,52 +61,77 @@ def study(corpus: str, models: Sequence[Predictions], *, synthetic: bool = False
           threads: int | None = None) -> Study:
     """Score every init and compare every pair; `adjust` then gives the adjusted p-values.
 
-    The arguments up to `left_out` are those of a `stats.grouping.Group`: of its `models`, those
-    of the same `meta["name"]` are runs of one init. The paper's numbers are not set beside those of
-    `synthetic` images.
+    Parameters
+    ----------
+    corpus, models, synthetic, trained_on, variant, label_set, left_out
+        The fields of a `stats.grouping.Group`. Models of one `meta["name"]` are runs of one init.
+        The paper's numbers are not set beside those of `synthetic` images.
+    n_resamples, seed, threads, call_equal
+        Of the bootstrap: see `stats.bootstrap.bootstrap_models`.
+    resample : {"image", "patient"}, optional
+        What is drawn: single images, or patients with all of their images. By default patients,
+        where they are known.
+    thresholds : {"test", "val"}
+        From which score on a model predicts a label: Youden's threshold, found anew in each
+        resample (the paper), or that of the model's `meta["thresholds"]`.
+    alternative : {"two-sided", "paper"}
+        The p-value: see `stats.bootstrap.p_values`.
+    min_count : int
+        A label with fewer positives or negatives is scored, but neither tested nor part of the
+        means over labels. Patients are counted where they are known, else images.
+    metrics : sequence of str
+        Names of `stats.metrics.METRICS`; ROC-AUC is always the first.
+    net_benefit_at : float, optional
+        The threshold probability at which net benefits are taken and compared. Without one, they
+        are taken at each model's own thresholds, and not compared.
+    choices : ClinicalChoices
+        The point on the ROC curve and the prevalence that some metrics are taken at.
+    margin : float, optional
+        Differences in ROC-AUC below it count as none, in tests of non-inferiority and equivalence.
 
-    `resample` "image" draws images singly, "patient" a patient's together, which is the default
-    where patients are known. `thresholds` "test" is Youden's, anew in each resample (the paper),
-    "val" that of the model's `meta["thresholds"]`. A label with fewer than `min_count` positives or
-    negatives (patients that have one, where patients are known, however they are drawn) is scored,
-    but not tested nor part of the mean over labels. At `net_benefit_at`, a threshold probability,
-    net benefits are compared; at the models' own they are only scored. `choices`
-    say where on the ROC curve, and for which prevalence, metrics are taken. To differ by less than
-    `margin`, in ROC-AUC, is to be no worse, or equivalent. For the rest see `bootstrap_models` and
-    `p_values`.
+    Returns
+    -------
+    Study
+
+    Raises
+    ------
+    ValueError
+        If patients are to be drawn and not known, or a model lacks the thresholds asked for.
     """
     first = models[0]
     y_true, labels = first.y_true, first.labels
     metrics = ["auroc", *(metric for metric in metrics if metric != "auroc")]
     patients = patients_of(models)
-    resample = resample or _default_unit(patients)
+    if resample is None:
+        resample = "image" if patients is None else "patient"
     if resample == "patient" and patients is None:
         raise ValueError(f"{corpus}: resampling by patient needs patient_id, and "
                          f"{first.meta['name']} has none")
-    call_at = None  # Youden's thresholds
+    fixed_thresholds = None  # Youden's, anew in each resample
     if thresholds == "val":
-        call_at = _validation_thresholds(models, "use --thresholds test")
+        fixed_thresholds = _validation_thresholds(models, "use --thresholds test")
 
-    # Which labels are tested and averaged is settled before anything is drawn.
+    # 1. The labels that are tested and averaged: before anything is drawn.
     chosen = _choose_labels(y_true, patients, min_count)
     if synthetic or not chosen.averages_all:  # the paper's mean is over all labels
         label_set = "all"
 
-    drawn_together = None
-    if resample == "patient":
-        drawn_together = patients
+    # 2. The resamples, the same for every model.
     bootstraps = bootstrap_models(
         y_true, [m.y_score for m in models], n_resamples=n_resamples, seed=seed, metrics=metrics,
-        groups=drawn_together, thresholds=call_at,
+        groups=patients if resample == "patient" else None, thresholds=fixed_thresholds,
         net_benefit_at=_treatment_thresholds(models, metrics, net_benefit_at), choices=choices,
         call_equal=call_equal, threads=threads)
 
-    is_averaged = _labels_of_means(metrics, bootstraps, chosen.in_mean)
-    points = _operating_points(models, call_at, call_equal, threads)
-    groups = _group_runs(models, points, bootstraps, is_averaged)
+    # 3. The runs of each init together.
+    is_averaged = _labels_of_means(metrics, bootstraps, chosen.for_mean)
+    points = _operating_points(models, fixed_thresholds, call_equal, threads)
+    groups = group_runs(models, points, bootstraps, is_averaged)
 
+    # 4. Every init by itself.
     scores = [_init_scores(group, corpus, labels, label_set) for group in groups]
 
+    # 5. Every pair of inits.
     not_tested, labels_in_mean = {}, {}
     for metric in metrics:
         not_tested[metric] = _reasons_not_to_test(metric, chosen, net_benefit_at)
@@ -136,14 +161,8 @@ def study(corpus: str, models: Sequence[Predictions], *, synthetic: bool = False
         missing_images=first.meta.get("missing") or 0,
         unreadable_images=first.meta.get("bad") or 0,
         models=tuple(scores), comparisons=tuple(comparisons),
-        truth=first.meta.get("truth"), excluded=first.meta.get("excluded"), ranks=_ranks(groups))
-
-
-def _default_unit(patients: np.ndarray | None) -> Literal["image", "patient"]:
-    """What is drawn: patients, where they are known."""
-    if patients is None:
-        return "image"
-    return "patient"
+        truth=first.meta.get("truth"), excluded=first.meta.get("excluded"),
+        ranks=rank_inits(groups))
 
 
 def _validation_thresholds(models: Sequence[Predictions], remedy: str) -> list[np.ndarray]:
@@ -169,21 +188,22 @@ def _treatment_thresholds(models: Sequence[Predictions], metrics: Sequence[str],
 
 @dataclass(frozen=True)
 class _ChosenLabels:
-    """Which labels are scored, tested and averaged.
+    """Which of the L labels are scored, tested and averaged, settled before anything is drawn.
 
     unscored : list of L, why a label cannot be scored, else None
     too_few : list of L, what a label has too few of for a test, else None
-    in_mean : (L,) bool, those of the means: all that are tested, or if none is, all that are scored
+    for_mean : (L,) bool, the labels that means are over: all that are tested, or all that are
+        scored where none is tested
     """
 
     unscored: list[str | None]
     too_few: list[str | None]
-    in_mean: np.ndarray
+    for_mean: np.ndarray
 
     @property
     def averages_all(self) -> bool:
-        """Whether the means are over all labels that are scored."""
-        return bool(self.in_mean[_is_none(self.unscored)].all())
+        """Whether means are over all labels that are scored."""
+        return bool(self.for_mean[_is_none(self.unscored)].all())
 
 
 def _choose_labels(y_true: np.ndarray, patients: np.ndarray | None,
@@ -202,30 +222,33 @@ def _choose_labels(y_true: np.ndarray, patients: np.ndarray | None,
             rare.append(f"{negatives} negative{unit}")
         too_few.append(" and ".join(rare) or None)
     is_scored = _is_none(unscored)
-    in_mean = is_scored & _is_none(too_few)
-    if not in_mean.any():
-        in_mean = is_scored
-    return _ChosenLabels(unscored, too_few, in_mean)
+    for_mean = is_scored & _is_none(too_few)
+    if not for_mean.any():
+        for_mean = is_scored
+    return _ChosenLabels(unscored, too_few, for_mean)
 
 
 def _is_none(words: Sequence[str | None]) -> np.ndarray:
-    """Of which labels (L,) there is nothing to say."""
+    """Which of the words (L,) are None."""
     return np.array([text is None for text in words])
 
 
 def _labels_of_means(metrics: Sequence[str], bootstraps: Sequence[Bootstrap],
-                     in_mean: np.ndarray) -> dict[str, np.ndarray]:
-    """For each metric the labels (L,) of its mean.
+                     for_mean: np.ndarray) -> dict[str, np.ndarray]:
+    """For each metric the labels (L,) that its mean is over, the same ones for every model.
 
-    These are the labels that every model can be scored in, so that means are over the same ones. A
-    model without any (it has no thresholds at all) takes none from the others.
+    Of the labels chosen `for_mean`, these are the ones for which the metric is defined for every
+    model. A model for which it is defined for no label does not count: one that has no thresholds,
+    for example, does not take the sensitivity from the others.
     """
     is_averaged = {}
     for metric in metrics:
-        on_test_set = np.array([bootstrap.value[metric] for bootstrap in bootstraps])  # (M, L)
-        is_defined = in_mean & ~np.isnan(on_test_set)
-        has_any = is_defined.any(axis=1)
-        is_averaged[metric] = in_mean & is_defined[has_any].all(axis=0)
+        common = for_mean.copy()
+        for bootstrap in bootstraps:
+            is_defined = for_mean & ~np.isnan(bootstrap.value[metric])
+            if is_defined.any():
+                common &= is_defined
+        is_averaged[metric] = common
     return is_averaged
 
 
@@ -259,117 +282,20 @@ def _file_name(corpus: str, synthetic: bool, variant: str | None, trained_on: st
     return name
 
 
-def _operating_points(models: Sequence[Predictions], call_at: Sequence[np.ndarray] | None,
-                      call_equal: bool, threads: int | None) -> list[OperatingPoint]:
+def _operating_points(models: Sequence[Predictions],
+                      fixed_thresholds: Sequence[np.ndarray] | None, call_equal: bool,
+                      threads: int | None) -> list[OperatingPoint]:
     """Each model's counts on the test set, at fixed thresholds or at Youden's."""
     def point(number: int) -> OperatingPoint:
         m = models[number]
-        if call_at is None:
+        if fixed_thresholds is None:
             threshold = youden(m.y_true, m.y_score)
         else:
-            threshold = call_at[number]
+            threshold = fixed_thresholds[number]
         return operating_point(m.y_true, m.y_score, threshold, call_equal=call_equal)
 
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(point, range(len(models))))
-
-
-@dataclass(frozen=True)
-class RunGroup:
-    """The K runs of one init; L + 1 columns are the labels, then the mean over labels.
-
-    models, points : of each run
-    is_averaged : by metric, the labels (L,) of its mean, the same ones in every replicate
-    metric_values : by metric, (B + 1, K, L + 1): on the test set, then in each replicate
-    classes : (2, L) how many images or patients, as are drawn, are positive and negative
-    """
-
-    models: list[Predictions]
-    points: list[OperatingPoint]
-    is_averaged: dict[str, np.ndarray]
-    metric_values: dict[str, np.ndarray]
-    classes: np.ndarray
-
-    @property
-    def name(self) -> str:
-        return self.models[0].meta["name"]
-
-    @property
-    def rarer_units(self) -> np.ndarray:
-        """How many images or patients, as are drawn, the rarer class has (L + 1,)."""
-        return _with_mean(self.classes.min(axis=0), self.is_averaged["auroc"])
-
-    @property
-    def mean_aurocs(self) -> np.ndarray:
-        """Each run's mean over labels (B + 1, K): on the test set, then in each replicate."""
-        return self.metric_values["auroc"][:, :, -1]
-
-
-def _group_runs(models: Sequence[Predictions], points: Sequence[OperatingPoint],
-                bootstraps: Sequence[Bootstrap],
-                is_averaged: dict[str, np.ndarray]) -> list[RunGroup]:
-    """The models of one name together, in the order of their first."""
-    numbers_by_name: dict[str, list[int]] = {}
-    for number, m in enumerate(models):
-        numbers_by_name.setdefault(m.meta["name"], []).append(number)
-    groups = []
-    for numbers in numbers_by_name.values():
-        own_models = [models[number] for number in numbers]
-        own_points = [points[number] for number in numbers]
-        own_bootstraps = [bootstraps[number] for number in numbers]
-        groups.append(_run_group(own_models, own_points, own_bootstraps, is_averaged))
-    return groups
-
-
-def _run_group(models: list[Predictions], points: list[OperatingPoint],
-               bootstraps: list[Bootstrap], is_averaged: dict[str, np.ndarray]) -> RunGroup:
-    """One init's `RunGroup`, of its runs alone."""
-    metric_values = {}
-    for metric, averaged in is_averaged.items():
-        metric_values[metric] = _values_of_runs(bootstraps, metric, averaged)
-    return RunGroup(models, points, is_averaged, metric_values, bootstraps[0].classes)
-
-
-def _values_of_runs(bootstraps: Sequence[Bootstrap], metric: str,
-                    averaged: np.ndarray) -> np.ndarray:
-    """`RunGroup.metric_values` of one metric."""
-    on_test_set = np.stack([b.value[metric] for b in bootstraps])[None]
-    in_replicates = np.stack([b.values[metric] for b in bootstraps], axis=1)
-    parts = []
-    for labels in (on_test_set, in_replicates):  # (1 or B, K, L)
-        with np.errstate(invalid="ignore"):
-            mean = labels[..., averaged].sum(axis=-1, keepdims=True) / averaged.sum()
-        parts.append(np.append(labels, mean, axis=-1))
-    return np.concatenate(parts)
-
-
-def _with_mean(counts: np.ndarray, averaged: np.ndarray) -> np.ndarray:
-    """Counts (L,) that variances go by, then the mean's, whose labels are as if independent."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        count_of_mean = averaged.sum()**2 / (1 / counts[averaged]).sum()
-    return np.append(counts, count_of_mean)
-
-
-def _ranks(groups: Sequence[RunGroup]) -> tuple[InitRank, ...]:
-    """How the inits' means of ROC-AUC rank in each replicate, those that are equal in the middle.
-
-    Goldstein and Spiegelhalter, "League tables and their limitations", J R Stat Soc A 159 (1996).
-    """
-    if len(groups) < 2:
-        return ()
-    means = np.stack([group.mean_aurocs[1:].mean(axis=1) for group in groups])  # (M, B)
-    means = means[:, np.isfinite(means).all(axis=0)]
-    if not means.size:
-        return ()
-    is_best = means == means.max(axis=0)
-    shares_first = (is_best / is_best.sum(axis=0)).mean(axis=1)
-    ranks = []
-    for group, mean, share_first in zip(groups, means, shares_first):
-        better, equal = (means > mean).sum(axis=0), (means == mean).sum(axis=0)
-        rank = better + (equal + 1) / 2
-        interval = _pair(np.quantile(rank, (0.025, 0.975), method="inverted_cdf"))
-        ranks.append(InitRank(group.name, float(share_first), float(rank.mean()), interval))
-    return tuple(ranks)
 
 
 def _estimates(group: RunGroup, metric: str) -> list[Estimate]:
@@ -382,8 +308,9 @@ def _estimates(group: RunGroup, metric: str) -> list[Estimate]:
         units = units_of_share(metric, *group.classes)
         max_trials = largest_count(metric, units, inference.value[:-1], variance[:-1])
         averaged = group.is_averaged[metric]
-        intervals = score_interval(inference.value, variance, _with_mean(max_trials, averaged),
-                                   _with_mean(units, averaged) - 1, correction=CORRECTION)
+        intervals = score_interval(
+            inference.value, variance, append_count_of_mean(max_trials, averaged),
+            append_count_of_mean(units, averaged) - 1, correction=CORRECTION)
     if not METRICS[metric].has_interval:
         intervals = np.full_like(inference.ci, np.nan)
     sd_between_runs = None
