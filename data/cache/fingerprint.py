@@ -1,9 +1,13 @@
-"""A fingerprint of the preprocessing, for the cache's key: other code cannot meet old pixels.
+"""A fingerprint of the preprocessing, part of the cache's key: new code never reads old pixels.
 
-A few small pictures with fixed pixels are encoded, and decoded and preprocessed as every image is.
-Nothing is to be remembered when the preprocessing changes: then these come out differently, too,
-and the cache gets another folder. Their pixels are chosen so that no value lies within 0.02 levels
-of where its level would change, so that all machines agree.
+A few small pictures with fixed pixels are encoded, then decoded and preprocessed as every image is,
+and what comes out is hashed. Whoever changes `data/preprocess.py`, or how PNG and JPEG are decoded,
+has no version to raise: the hash changes, and with it the cache's folder. DICOM is the exception,
+since decoding it needs a package that is optional, and the key must be the same without it: whoever
+changes the pixels of DICOM files raises `data.dicom.DECODING_VERSION`.
+
+The fixed pixels are chosen so that no value lies within 0.02 gray levels of the point where it
+would be rounded to another level. So all machines get the same hash.
 """
 
 import hashlib
@@ -16,7 +20,7 @@ from PIL import ExifTags, Image
 from data.cache.fill import load_bytes
 from data.dicom import DECODING_VERSION
 
-SIZE = 16  # pixels along a side, of what is hashed
+SIZE = 16  # pixels along a side of the preprocessed pictures
 
 
 def preprocessing_fingerprint() -> str:
@@ -24,7 +28,6 @@ def preprocessing_fingerprint() -> str:
     digest = hashlib.sha256()
     for file in pattern_files():
         digest.update(load_bytes(file, "pattern", SIZE).tobytes())
-    # To run DICOM needs a package that is optional, and the key must be the same without it.
     digest.update(f"dicom {DECODING_VERSION}".encode())
     return digest.hexdigest()[:16]
 
