@@ -447,6 +447,9 @@ def predict_run(folder: Path, args: argparse.Namespace) -> list[Predictions]:
         model.to(use_device(args.device))
         for corpus in dict.fromkeys([run_config["data"], *args.external_test]):
             test_set = open_test_set(folder, checkpoint, corpus, args)
+            changed = data.say_preprocessing_changed(run_config.get("preprocessing"), test_set)
+            if changed:
+                print(f"warning: {folder}: {changed}", file=sys.stderr)
             y_true, y_score = predict_images(folder, model, test_set, checkpoint, args.batch_size)
             p = label_predictions(folder, checkpoint, corpus, test_set, y_true, y_score, args)
             predictions.append(save(folder, p, args, paths=test_set.table.path))

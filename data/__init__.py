@@ -47,7 +47,8 @@ class _Corpora(Mapping[str, "type[Corpus]"]):
 
 
 __all__ = ["CORPORA", "DataSettings", "default_root", "labels_of_table3",
-           "labels_shared_with_mimic", "open_split", "trial_settings"]
+           "labels_shared_with_mimic", "open_split", "say_preprocessing_changed",
+           "trial_settings"]
 
 CORPORA = _Corpora(
     vindr="data.vindr:VinDrCXR",
@@ -108,3 +109,16 @@ def open_split(settings: DataSettings, split: str, *, tables_only: bool = False,
                          f"{split} set may have been trained on (split hash "
                          f"{dataset.split_hash[:12]}, expected {str(expected_split_hash)[:12]})")
     return dataset
+
+
+def say_preprocessing_changed(trained_with: str | None, dataset: "Corpus") -> str | None:
+    """What to say where a network was trained on images that other code had preprocessed.
+
+    `trained_with` is the fingerprint in the run's config.json; earlier runs have none, and of them
+    nothing is known.
+    """
+    if trained_with is None or trained_with == dataset.preprocessing:
+        return None
+    return ("was trained on images that other code had preprocessed (fingerprint "
+            f"{trained_with}, now {dataset.preprocessing}), and its scores are of other pixels: "
+            "train it again, or use that code")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from data.cache.build import build_cache, open_cache
+from data.cache.fingerprint import preprocessing_fingerprint
 from data.console import check_whole
 from data.files import find_elsewhere, list_images, list_tree, locate
 from data.labels import choose_labels, resolve_uncertain, select_labels, shared_with_mimic
@@ -67,6 +68,8 @@ class Corpus:
         This split's rows; `table.y` is (N, L) in {0, 1, NaN}.
     cohort_table, cohort_split, splits, split_hash
         The whole cohort, the split of each row, images by split, and the split's sha256.
+    preprocessing : str
+        The fingerprint of the code that makes an item of an image file.
     notes, skipped : list of str, {"missing": [(path, reason)], "bad": [(path, reason)]}
         What was left out or ignored in reading; the images of this split that were.
     release, synthetic : data.tables.Release, bool
@@ -104,6 +107,7 @@ class Corpus:
         self.cohort_split = split_cohort(release, settings)
         self.splits = {name: int((self.cohort_split == name).sum()) for name in SPLITS}
         self.split_hash = split_hash(self.cohort_table.image_id, self.cohort_split)
+        self.preprocessing = preprocessing_fingerprint()
 
         # This split's rows of the cohort, and their preprocessed images.
         if tables_only:

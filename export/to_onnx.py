@@ -148,6 +148,9 @@ def export_run(args: argparse.Namespace) -> int:
     validation = None
     if args.calibrate or not args.images:
         validation = run.open_split(run.held_out)
+        changed = data.say_preprocessing_changed(run.config.get("preprocessing"), validation)
+        if changed:
+            print(f"warning: {run.path}: {changed}", file=sys.stderr)
     calibrated = None
     if args.calibrate:
         calibrated = calibrate(run.model, validation, metadata["thresholds"], run.norm,

@@ -301,8 +301,9 @@ Settings = typing.TypeVar("Settings", bound=SharedSettings)
 
 # Facts that config.json has beside the settings. A resumed run may change none of the first; runs
 # that differ in one of the second are told apart.
-FIXED_FACTS = ("labels_trained", "labels_hash", "split_hash", "weights_sha256", "images_train")
-TELLING_FACTS = ("weights_sha256", "split_hash", "labels_hash")
+FIXED_FACTS = ("labels_trained", "labels_hash", "split_hash", "preprocessing", "weights_sha256",
+               "images_train")
+TELLING_FACTS = ("weights_sha256", "split_hash", "labels_hash", "preprocessing")
 
 
 def settings_of(config: type) -> dict[str, Setting]:

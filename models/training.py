@@ -22,6 +22,7 @@ class LabeledImages(Protocol):
     notes: list[str]
     skipped: dict[str, list[tuple[str, str]]]
     split_hash: str
+    preprocessing: str  # a fingerprint of the code that makes images of files
     synthetic: bool
 
     def __len__(self) -> int:

@@ -216,6 +216,19 @@ def test_a_normalized_run_is_scored_normalized(here, corpora_root):
         np.testing.assert_allclose(found.y_score, model(x).sigmoid().numpy(), atol=1e-6)
 
 
+def test_a_network_of_images_that_other_code_preprocessed_is_named(here, corpora_root, capsys):
+    from data.cache import fingerprint
+
+    now = fingerprint.preprocessing_fingerprint()
+    make_run(here / "runs" / "new", corpora_root, "dinov2", 0, preprocessing=now)
+    make_run(here / "runs" / "old", corpora_root, "imagenet", 0, preprocessing="0" * 16)
+    make_run(here / "runs" / "unknown", corpora_root, "random", 0)
+    assert evaluate.main(["--bootstrap", "10", "--device", "cpu"]) == 0
+    (warning,) = [line for line in capsys.readouterr().err.splitlines() if "preprocessed" in line]
+    assert warning.startswith("warning: runs/old: was trained on images that other code had")
+    assert f"(fingerprint {'0' * 16}, now {now})" in warning
+
+
 def test_a_last_image_alone_is_predicted(here):
     """A round of 16 batches of one image, and one image more."""
     from data.phantom.layouts import make_phantom

@@ -175,6 +175,13 @@ def test_weights_of_another_file_go_by_their_own_name(run, checkpoint, corpus):
     assert "| initialized from | hospital-vit |" in (run / "MODEL_CARD.md").read_text()
 
 
+def test_a_network_of_images_that_other_code_preprocessed_is_named(run, checkpoint, corpus, capsys):
+    config = corpus | dict(preprocessing="0" * 16)
+    save_checkpoint(run / "best.pt", checkpoint | dict(config=config))
+    assert main([str(run)]) == 0
+    assert f"warning: {run / 'best.pt'}: was trained on images that" in capsys.readouterr().err
+
+
 def test_a_network_that_was_trained_elsewhere_is_exported(run, checkpoint, corpus, capsys):
     """As adopt.py writes it where the corpus is not at hand: no thresholds, split or cohort."""
     config = {k: v for k, v in corpus.items() if k not in ("cohort", "split_hash")}

@@ -45,7 +45,8 @@ def test_every_setting_has_its_record_and_a_sentence():
 @pytest.mark.parametrize("option, value", [
     ("limit", 40), ("uncertain", "ignore"), ("epochs", 3), ("train_images", 1000), ("patience", 2),
     ("augment", "none"), ("weights_sha256", "ab"), ("method", "linear probe"),
-    ("images_train", 20), ("split_hash", "ab"), ("labels_hash", "ab")])
+    ("images_train", 20), ("split_hash", "ab"), ("labels_hash", "ab"),
+    ("preprocessing", "ab")])
 def test_runs_that_differ_in_what_matters_are_of_another_kind(option, value):
     assert kind_of_run({option: value}) != kind_of_run({})
 
