@@ -470,6 +470,24 @@ def test_all_text_is_readable_in_both_schemes(opened, place, width, dark):
     assert overflow <= 0 and not broken
 
 
+@pytest.mark.parametrize("label", ["Pneumothorax", "Consolidation"])
+def test_a_phone_shows_the_words_of_a_finding_whole(opened, place, label):
+    with opened(width=390) as page:
+        page.press("Tab")
+        page.press("Enter")
+        choose(page, place / "chest.png")
+        lines = page.evaluate(f"""(() => {{
+          const name = document.querySelector("tbody th");
+          name.parentElement.className = "called";  // bold, which is wider
+          name.textContent = "{label}";
+          const words = document.createRange();
+          words.selectNodeContents(name);
+          return words.getClientRects().length;
+        }})()""")
+        overflow = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+    assert lines == 1 and overflow <= 0
+
+
 def test_the_page_says_where_its_numbers_come_from():
     platt = dict(method="platt", slope=1.1, offset=0.2)
     some = METADATA | dict(calibration=[platt, UNCALIBRATED, platt, UNCALIBRATED, UNCALIBRATED],
