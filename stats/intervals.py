@@ -70,14 +70,19 @@ def normal_deviate(p: np.ndarray) -> np.ndarray:
 
 
 def mixed_half_width(level: float, known: np.ndarray, estimated: np.ndarray,
-                     df: np.ndarray) -> np.ndarray:
+                     df: np.ndarray, per_distance: npt.ArrayLike = 0.0) -> np.ndarray:
     """How far an interval reaches to either side, if one part of the variance is known.
 
     The other part is estimated with `df` degrees of freedom: sqrt(z^2 known + t^2 estimated). That
-    is never longer than if t stood with both, and falls with either part.
+    is never longer than if t stood with both, and falls with either part. If the known part grows
+    with the distance h to the end, by `per_distance` of it, h solves
+
+        h^2 = z^2 (known + per_distance h) + t^2 estimated
     """
     z = NormalDist().inv_cdf((1 + level) / 2)
-    return np.sqrt(z**2 * known + t_quantile(level, df) ** 2 * estimated)
+    fixed = z**2 * known + t_quantile(level, df) ** 2 * estimated
+    half_growth = z**2 * np.asarray(per_distance) / 2
+    return half_growth + np.sqrt(half_growth**2 + fixed)
 
 
 def mixed_p_value(value: np.ndarray, known: np.ndarray, estimated: np.ndarray,
@@ -93,6 +98,8 @@ def mixed_p_value(value: np.ndarray, known: np.ndarray, estimated: np.ndarray,
         of_normal = np.where(value == 0, 1.0, _ERFC(value / np.sqrt(2 * known)))
         shortest = np.where(value == 0, 0.0, value / np.sqrt(known + estimated))
         longest = np.where(value == 0, 0.0, value / np.sqrt(estimated))
+    if not (estimated > 0).any():
+        return of_normal
     # t lies between these two, since z is never larger than t; its arctangent is bounded
     low, high = np.arctan(shortest / np.sqrt(df)), np.arctan(longest / np.sqrt(df))
     for _ in range(60):

@@ -67,14 +67,15 @@ def power_noninferior(margin: float, difference: float, sd_runs: float, se_test:
     runs : int
         As in `power`.
     rarer_units : float
-        How many test patients (or radiographs) the rarer class has: the test's variance is not
-        taken for less than these allow at the margin, see `stats.runs.RunsInference.test_margin`.
+        How many test patients (or radiographs) the rarer class has: what may hide in few of them
+        adds to the test's variance, see `stats.runs.RunsInference.test_margin`.
 
     Notes
     -----
-    Non-inferior is said where difference + margin exceeds sqrt(z^2 max(P, P_hidden) + t_f^2 S), the
-    test of `stats.runs` with its null shifted to -margin. With a known V it is the usual formula of
-    Julious, "Sample sizes for clinical trials with Normal data", Stat Med 23 (2004), section 4:
+    Non-inferior is said where h = estimate + margin exceeds sqrt(z^2 (P + g h) + t_f^2 S), with g
+    the HIDDEN_VARIANCE per unit of the rarer class: the test of `stats.runs` with its null shifted
+    to -margin. With a known V and no g it is the usual formula of Julious, "Sample sizes for
+    clinical trials with Normal data", Stat Med 23 (2004), section 4:
     V = (margin + difference)^2 / (z_0.975 + z_power)^2.
 
     Examples
@@ -82,8 +83,8 @@ def power_noninferior(margin: float, difference: float, sd_runs: float, se_test:
     >>> round(power_noninferior(0.5, 0.0, 0.0, 0.5 / (1.95996 + 0.84162), 3), 2)
     0.8
     """
-    hidden = 100**2 * HIDDEN_VARIANCE * margin / 100 / rarer_units  # in squared points
-    se, z, critical = _drawn(sd_runs, se_test, runs, hidden)
+    hidden_per_point = 100 * HIDDEN_VARIANCE / rarer_units  # in squared points
+    se, z, critical = _drawn(sd_runs, se_test, runs, hidden_per_point)
     return float((z + (margin + difference) / se > critical).mean())
 
 
@@ -171,19 +172,19 @@ def power_of_corpora(difference: float, tau: float, standard_errors: Sequence[fl
     return significant / trials
 
 
-def _drawn(sd_runs: float, se_test: float, runs: int, least_known: float = 0.0,
+def _drawn(sd_runs: float, se_test: float, runs: int, hidden_per_point: float = 0.0,
            draws: int = 100_000) -> tuple[float, np.ndarray, np.ndarray]:
     """The standard error of a difference; its error in units of that, and what it must exceed.
 
-    The patients' part of the variance is not taken for less than `least_known`.
+    The variance grows with the distance to what is tested, by `hidden_per_point`.
     """
     between = 2 * sd_runs**2 / runs
     variance = se_test**2 + between
     df = 2 * (runs - 1)  # pooled over both inits
     rng = np.random.default_rng(0)
     estimated = between * rng.chisquare(df, draws) / df
-    known = np.full(draws, max(se_test**2, least_known))
-    half_width = mixed_half_width(0.95, known, estimated, np.full(1, df))
+    known = np.full(draws, se_test**2)
+    half_width = mixed_half_width(0.95, known, estimated, np.full(1, df), hidden_per_point)
     return math.sqrt(variance), rng.normal(size=draws), half_width / math.sqrt(variance)
 
 

@@ -6,8 +6,8 @@
     python tests/simulate_intervals.py metrics       # of those of the further metrics
     python tests/simulate_intervals.py margin --trials 100
 
-Scores of negatives are N(0, 1). Two models see the same to a correlation of 0.5, and one run of
-each is tested.
+Scores of negatives are N(0, 1). Two models see the same to a correlation of 0.5; if each has
+several runs, these agree to 0.8.
 """
 
 import argparse
@@ -22,10 +22,11 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from stats import paired_bootstrap  # noqa: E402
-from stats.bootstrap import bootstrap  # noqa: E402
+from stats.bootstrap import bootstrap, bootstrap_models  # noqa: E402
+from stats.intervals import mixed_p_value  # noqa: E402
 from stats.metrics import ClinicalChoices  # noqa: E402
 from stats.multiple_testing import max_t  # noqa: E402
-from stats.runs import infer_runs  # noqa: E402
+from stats.runs import RunsInference, infer_runs  # noqa: E402
 
 AT_ONCE = 20
 HIDDEN_SHIFT = 6.0  # of positives that are seen at all
@@ -33,12 +34,27 @@ HIDDEN_SHIFT = 6.0  # of positives that are seen at all
 
 @dataclass(frozen=True)
 class MarginCase:
-    """A test set, the better model's area, and the margin in points."""
+    """A test set, the better model's area, how positives look, and the runs of each model."""
 
     positives: int
     radiographs: int
     area: float
-    margin: float
+    hidden: bool = False
+    runs: int = 1
+
+
+@dataclass(frozen=True)
+class MarginShares:
+    """In which shares of the trials a model is called not worse: by the test, and by two others.
+
+    by_floor : where the variance is at least FLOOR margin / n, with n units of the rarer class, and
+        not larger the farther the margin is from what was seen
+    by_replicates : of those alone
+    """
+
+    by_test: float
+    by_floor: float
+    by_replicates: float
 
 
 @dataclass(frozen=True)
@@ -60,9 +76,10 @@ class AreaCase:
     correlation: float = 1.0
 
 
-MARGINS = (MarginCase(15, 300, 0.995, 0.5), MarginCase(15, 300, 0.98, 2.0),
-           MarginCase(50, 300, 0.98, 0.5), MarginCase(50, 1000, 0.9, 1.0),
-           MarginCase(200, 2000, 0.995, 0.5), MarginCase(200, 2000, 0.98, 0.5))
+SIZES = ((15, 300), (50, 300), (50, 1000), (200, 2000))  # positives, radiographs
+MARGIN_AREAS = (0.98, 0.995)
+MARGINS = (0.005, 0.01)
+FLOOR = 0.75  # of the variance: see `MarginShares`
 # Radiographs, and the positives of each of 14 labels.
 FAMILIES = ((1000, (15,) * 14), (1000, tuple(np.linspace(15, 200, 14).astype(int).tolist())))
 AREAS = (AreaCase(15, 300, 0.95), AreaCase(15, 300, 0.995), AreaCase(50, 300, 0.995),
@@ -86,39 +103,61 @@ def truth_of(positives: int, units: int) -> np.ndarray:
 
 
 def scores_of_models(rng: np.random.Generator, truth: np.ndarray, areas: tuple[float, float],
-                     *, hidden: bool) -> list[np.ndarray]:
-    """Scores of two models with the true `areas`, each like `truth`."""
+                     *, hidden: bool = False, runs: int = 1) -> list[np.ndarray]:
+    """Scores of each run of two models with the true `areas`, each like `truth`.
+
+    Positives that are `hidden` look like negatives, in all runs of a model.
+    """
     seen = rng.normal(size=truth.shape)
     scores = []
     for area in areas:
-        noise = np.sqrt(0.5) * seen + np.sqrt(0.5) * rng.normal(size=truth.shape)
+        of_model = rng.normal(size=truth.shape)
         shift = np.full(truth.shape, NormalDist().inv_cdf(area) * np.sqrt(2))
-        if hidden:  # a positive that is not seen looks like a negative
+        if hidden:
             is_seen = rng.random(truth.shape) < 2 * area - 1
             shift = np.where(is_seen, HIDDEN_SHIFT, 0.0)
-        scores.append(noise + shift * truth)
+        for _ in range(runs):
+            own = of_model
+            if runs > 1:
+                own = np.sqrt(0.6) * of_model + np.sqrt(0.4) * rng.normal(size=truth.shape)
+            noise = np.sqrt(0.5) * seen + np.sqrt(0.5) * own
+            scores.append(noise + shift * truth)
     return scores
 
 
-def simulate_margin(case: MarginCase, trials: int, *, hidden: bool) -> Shares:
-    """How often a model worse by the margin is not worse, p <= 0.025; before: by replicates."""
-    now = before = 0
-    margin = case.margin / 100
+def simulate_margin(case: MarginCase, margin: float, trials: int,
+                    *, equal: bool = False) -> MarginShares:
+    """How often a model worse by the margin, or an equal one, is called not worse, p <= 0.025."""
+    by_test = by_floor = by_replicates = 0
     truth = truth_of(case.positives, case.radiographs)
     rarer = np.full(AT_ONCE, min(case.positives, case.radiographs - case.positives))
+    areas = (case.area - margin, case.area)
+    if equal:
+        areas = (case.area, case.area)
     for seed in range(trials // AT_ONCE):
-        rng = np.random.default_rng((seed, case.positives, case.radiographs, hidden))
-        areas = (case.area - margin, case.area)
-        pair = paired_bootstrap(truth, *scores_of_models(rng, truth, areas, hidden=hidden),
-                                n_resamples=399, seed=seed)
-        sides = []
-        for side in (pair.a, pair.b):
-            values = np.concatenate([side.value["auroc"][None], side.values["auroc"]])
-            sides.append(values[:, None])
-        inference = infer_runs(*sides, bounds=(0.0, 1.0))
-        now += (inference.test_margin(margin, rarer).p_not_worse_a <= 0.025).sum()
-        before += (inference.p_one_sided("greater", -margin) <= 0.025).sum()
-    return Shares(now / trials, before / trials)
+        rng = np.random.default_rng((seed, case.positives, case.radiographs, case.hidden))
+        scores = scores_of_models(rng, truth, areas, hidden=case.hidden, runs=case.runs)
+        values = []
+        for drawn in bootstrap_models(truth, scores, n_resamples=399, seed=seed, threads=1):
+            values.append(np.vstack([drawn.value["auroc"], drawn.values["auroc"]]))
+        of_runs = np.stack(values, axis=1)
+        inference = infer_runs(of_runs[:, :case.runs], of_runs[:, case.runs:], bounds=(0.0, 1.0))
+        p_replicates = inference.p_one_sided("greater", -margin)
+        by_test += (inference.test_margin(margin, rarer).p_not_worse_a <= 0.025).sum()
+        by_floor += (p_with_floor(inference, margin, rarer) <= 0.025).sum()
+        by_replicates += (p_replicates <= 0.025).sum()
+    return MarginShares(by_test / trials, by_floor / trials, by_replicates / trials)
+
+
+def p_with_floor(inference: RunsInference, margin: float, rarer: np.ndarray) -> np.ndarray:
+    """P-values of a being worse than b by the margin, by the rule of `MarginShares.by_floor`."""
+    distance = inference.value + margin
+    known = np.maximum(inference.known, FLOOR * margin / rarer)
+    one_tail = mixed_p_value(distance, known, inference.estimated, inference.df) / 2
+    p = np.where(distance > 0, one_tail, 1 - one_tail)
+    if inference.is_about_these_models:
+        p = np.maximum(p, inference.p_one_sided("greater", -margin))
+    return p
 
 
 def simulate_family(radiographs: int, positives: tuple[int, ...], trials: int) -> Shares:
@@ -129,7 +168,7 @@ def simulate_family(radiographs: int, positives: tuple[int, ...], trials: int) -
         truth = np.zeros((radiographs, len(positives)), np.float32)
         for label, count in enumerate(positives):
             truth[rng.permutation(radiographs)[:count], label] = 1
-        pair = paired_bootstrap(truth, *scores_of_models(rng, truth, (0.8, 0.8), hidden=False),
+        pair = paired_bootstrap(truth, *scores_of_models(rng, truth, (0.8, 0.8)),
                                 n_resamples=999, seed=seed)
         difference = pair.a.value["auroc"] - pair.b.value["auroc"]
         statistic = np.abs(difference) / pair.difference.std(axis=0)
@@ -223,15 +262,36 @@ def simulate_metrics(positives: int, radiographs: int, area: float, trials: int,
 
 
 def print_margin(trials: int) -> None:
-    """The table of non-inferiority, in brackets by replicates alone."""
-    print("| positives of all, area, margin | N(d, 1) | hidden |\n|---|---|---|")
-    for case in MARGINS:
+    """Two tables of non-inferiority, in brackets by the floor: its errors and its power."""
+    print("Called not worse, though worse by the margin: the most of "
+          f"{len(MARGIN_AREAS)} areas and {len(MARGINS)} margins, %\n")
+    print("| positives of all | one run | hidden | three runs each | hidden |\n" + "|---" * 5 + "|")
+    for positives, radiographs in SIZES:
         cells = []
-        for hidden in (False, True):
-            shares = simulate_margin(case, trials, hidden=hidden)
-            cells.append(f"{100 * shares.now:.1f} ({100 * shares.before:.1f})")
-        print(f"| {case.positives} of {case.radiographs:,}, {case.area}, {case.margin} points | "
-              + " | ".join(cells) + " |", flush=True)
+        for runs in (1, 3):
+            for hidden in (False, True):
+                shares = []
+                for area in MARGIN_AREAS:
+                    case = MarginCase(positives, radiographs, area, hidden, runs)
+                    shares += [simulate_margin(case, margin, trials) for margin in MARGINS]
+                most = max(share.by_test for share in shares)
+                most_by_floor = max(share.by_floor for share in shares)
+                cells.append(f"{100 * most:.1f} ({100 * most_by_floor:.1f})")
+        print(f"| {positives} of {radiographs:,} | " + " | ".join(cells) + " |", flush=True)
+
+    margins = (*MARGINS, 0.02)
+    columns = [f"{100 * margin:g} points" for margin in margins]
+    print("\nOf equal models, one run each, %\n\n| positives of all | area | "
+          + " | ".join(columns) + " |\n" + "|---" * (2 + len(margins)) + "|")
+    for positives, radiographs in SIZES:
+        for area in MARGIN_AREAS:
+            cells = []
+            for margin in margins:
+                case = MarginCase(positives, radiographs, area)
+                power = simulate_margin(case, margin, trials, equal=True)
+                cells.append(f"{100 * power.by_test:.1f} ({100 * power.by_floor:.1f})")
+            print(f"| {positives} of {radiographs:,} | {area} | " + " | ".join(cells) + " |",
+                  flush=True)
 
 
 def print_families(trials: int) -> None:

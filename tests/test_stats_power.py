@@ -28,7 +28,7 @@ def test_noninferiority_on_a_sure_test_set_is_the_t_test_of_the_runs(runs):
 
 @pytest.mark.long
 def test_noninferiority_has_the_power_that_its_test_shows_on_simulated_runs():
-    """The variances are known but for that between runs; the floor of the hidden units binds."""
+    """The variances are known but for that between runs; hidden units add to the variance."""
     rng = np.random.default_rng(0)
     trials, runs, patients_sd, luck_sd = 1500, 3, 0.25, 0.3
     margin, difference, rarer_units = 1.0, 0.1, 400
@@ -40,9 +40,9 @@ def test_noninferiority_has_the_power_that_its_test_shows_on_simulated_runs():
         sides.append(np.concatenate([on_test_set, on_test_set + shared[side, 1:]]) / 100)
     tests = infer_runs(*sides).test_margin(margin / 100, np.full(trials, rarer_units))
     expected = power.power_noninferior(margin, difference, luck_sd, patients_sd, runs, rarer_units)
-    without_floor = power.power_noninferior(margin, difference, luck_sd, patients_sd, runs)
+    without_hidden = power.power_noninferior(margin, difference, luck_sd, patients_sd, runs)
     assert (tests.p_not_worse_a <= 0.025).mean() == pytest.approx(expected, abs=0.04)
-    assert without_floor > expected + 0.1
+    assert without_hidden > expected + 0.1
 
 
 def test_no_number_of_patients_helps_where_runs_or_the_truth_stand_against_it():

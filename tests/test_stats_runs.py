@@ -162,6 +162,39 @@ def test_a_margin_is_never_kept_by_what_too_few_units_cannot_show(runs):
     assert 0 < inside.sum() < 50
 
 
+def losses_of_hidden_positives(rng, positives, area, trials):
+    """What each positive takes from an area of 1: nothing, or of one that hides, at random."""
+    hides = rng.random((positives, trials)) < 2 * (1 - area)
+    return hides * rng.random((positives, trials))
+
+
+@pytest.mark.parametrize("positives, area, margin, runs", [
+    (50, 0.98, 0.01, 3), (200, 0.995, 0.005, 1), (390, 1, 0.005, 1)])
+def test_who_is_worse_by_the_margin_is_not_called_non_inferior(positives, area, margin, runs):
+    """Simulated losses of positives that hide; all runs miss the same ones.
+
+    Of a true 2.5 %, at most 3.4 % of 3,000 trials are found in 99.9 %.
+    """
+    rng = np.random.default_rng((positives, runs))
+    trials = 3000
+    drawn = rng.multinomial(positives, np.full(positives, 1 / positives), size=200)
+    weights = np.vstack([np.ones(positives), drawn]) / positives  # the test set comes first
+    sides = []
+    for true_area in (area - margin, area):
+        losses = losses_of_hidden_positives(rng, positives, true_area, trials)
+        sides.append(np.repeat((1 - weights @ losses)[:, None], runs, axis=1))
+    tests = infer_runs(*sides).test_margin(margin, np.full(trials, positives))
+    assert (tests.p_not_worse_a <= 0.025).mean() <= 0.034
+
+
+def test_the_interval_of_the_margin_tests_solves_its_equation():
+    """At its ends the distance h has h^2 = z^2 (known + growth h) + t^2 estimated."""
+    known, estimated, growth = np.array([0.0, 0.2, 1.5]), np.array([0.4, 0.0, 0.3]), 0.7
+    h = mixed_half_width(0.90, known, estimated, np.full(3, 4), growth)
+    z, t = scipy_stats.norm.ppf(0.95), scipy_stats.t.ppf(0.95, 4)
+    np.testing.assert_allclose(h**2, z**2 * (known + growth * h) + t**2 * estimated, rtol=1e-8)
+
+
 def test_power_equals_scipys_noncentral_t():
     """With no variance from the patients it is that of the pooled t-test."""
     for runs, difference, sd in ((3, 1.0, 0.5), (5, 0.5, 0.4), (10, 0.2, 0.3)):

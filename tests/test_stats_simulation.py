@@ -278,12 +278,22 @@ def test_max_t_rejects_a_family_of_null_tests_as_often_as_promised():
     assert 0.02 <= by_max_t <= 0.09 and by_bonferroni <= by_max_t
 
 
-def test_a_model_worse_by_the_margin_is_not_called_non_inferior():
-    """Of a true 2.5 %, 200 trials find 6.5 % or less in 99.5 %; replicates alone find many."""
-    for hidden in (False, True):
-        shares = simulate_intervals.simulate_margin(simulate_intervals.MARGINS[0], 200,
-                                                    hidden=hidden)
-        assert shares.now <= 0.065 and shares.before > 0.10
+@pytest.mark.parametrize("case, margin", [
+    (simulate_intervals.MarginCase(15, 300, 0.995), 0.005),
+    (simulate_intervals.MarginCase(15, 300, 0.995, hidden=True), 0.005),
+    (simulate_intervals.MarginCase(200, 2000, 0.995, hidden=True), 0.005),
+    (simulate_intervals.MarginCase(200, 2000, 0.98, hidden=True, runs=3), 0.01)])
+def test_a_model_worse_by_the_margin_is_not_called_non_inferior(case, margin):
+    """Of a true 2.5 %, 300 trials find 5.3 % or less in 99.5 %; replicates alone find more."""
+    shares = simulate_intervals.simulate_margin(case, margin, 300)
+    assert shares.by_test <= min(0.053, shares.by_floor)
+    assert case.runs > 1 or shares.by_replicates > 0.05
+
+
+def test_equal_models_near_1_are_found_not_worse_where_there_are_enough_positives():
+    case = simulate_intervals.MarginCase(200, 2000, 0.995)
+    shares = simulate_intervals.simulate_margin(case, 0.02, 60, equal=True)
+    assert shares.by_test > 0.95
 
 
 def test_max_t_finds_no_label_of_few_positives_more_often_than_promised():
