@@ -19,11 +19,11 @@ import numpy.typing as npt
 from stats.calibration import WeightedProbabilities
 from stats.intervals import (
     CORRECTION,
-    largest_count,
+    denominator_units,
+    most_trials,
     nanmean,
     score_interval,
     sd_and_ci,
-    units_of_share,
 )
 from stats.metrics import (
     DEFAULT_CHOICES,
@@ -74,8 +74,8 @@ class Bootstrap:
             return np.full_like(percentiles, np.nan)
         if not METRICS[metric].is_share:
             return percentiles
-        units = units_of_share(metric, *self.classes)
-        max_trials = largest_count(metric, units, self.value[metric], sd**2)
+        units = denominator_units(metric, *self.classes)
+        max_trials = most_trials(metric, units, self.value[metric], sd**2)
         return score_interval(self.value[metric], sd**2, max_trials, units - 1, level,
                               CORRECTION)
 

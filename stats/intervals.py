@@ -13,7 +13,7 @@ _LGAMMA = np.vectorize(math.lgamma, otypes=[float])
 _ERFC = np.vectorize(math.erfc, otypes=[float])
 _NORMAL_DEVIATE = np.vectorize(NormalDist().inv_cdf, otypes=[float])
 TRIALS_OF_AN_AREA = 3  # per unit of the rarer class, where nearly no pair is in the wrong order
-FAILURES_TO_TRUST = 8  # from so many on, the bootstrap's variance is taken for more and more
+FAILURES_TO_TRUST = 8  # with more, the bootstrap's variance is trusted: see `most_trials`
 CORRECTION = 0.25  # of a failure, by which either end moves outwards: see `score_interval`
 NORMAL_95 = NormalDist().inv_cdf(0.975)  # standard errors to either side of a 95 % interval
 
@@ -69,20 +69,20 @@ def normal_deviate(p: np.ndarray) -> np.ndarray:
         return -_NORMAL_DEVIATE(np.clip(p, 2e-16, 1) / 2)
 
 
-def mixed_half_width(level: float, known: np.ndarray, estimated: np.ndarray,
-                     df: np.ndarray, per_distance: npt.ArrayLike = 0.0) -> np.ndarray:
+def mixed_half_width(level: float, known: np.ndarray, estimated: np.ndarray, df: np.ndarray,
+                     known_per_distance: npt.ArrayLike = 0.0) -> np.ndarray:
     """How far an interval reaches to either side, if one part of the variance is known.
 
     The other part is estimated with `df` degrees of freedom: sqrt(z^2 known + t^2 estimated). That
     is never longer than if t stood with both, and falls with either part. If the known part grows
-    with the distance h to the end, by `per_distance` of it, h solves
+    with the distance h to the end, by `known_per_distance` h, h solves
 
-        h^2 = z^2 (known + per_distance h) + t^2 estimated
+        h^2 = z^2 (known + known_per_distance h) + t^2 estimated
     """
     z = NormalDist().inv_cdf((1 + level) / 2)
-    fixed = z**2 * known + t_quantile(level, df) ** 2 * estimated
-    half_growth = z**2 * np.asarray(per_distance) / 2
-    return half_growth + np.sqrt(half_growth**2 + fixed)
+    t = t_quantile(level, df)
+    half_growth = z**2 * np.asarray(known_per_distance) / 2
+    return half_growth + np.sqrt(half_growth**2 + (z**2 * known + t**2 * estimated))
 
 
 def mixed_p_value(value: np.ndarray, known: np.ndarray, estimated: np.ndarray,
@@ -92,24 +92,25 @@ def mixed_p_value(value: np.ndarray, known: np.ndarray, estimated: np.ndarray,
     Where nothing is estimated it is the normal test, where nothing is known Student's; without any
     variance p is 1 of no difference, else 0.
     """
-    value, known, estimated, df = np.broadcast_arrays(
+    distance, known, estimated, df = np.broadcast_arrays(
         np.abs(value), known, estimated, np.minimum(df, 1e6))
     with np.errstate(invalid="ignore", divide="ignore"):
-        of_normal = np.where(value == 0, 1.0, _ERFC(value / np.sqrt(2 * known)))
-        shortest = np.where(value == 0, 0.0, value / np.sqrt(known + estimated))
-        longest = np.where(value == 0, 0.0, value / np.sqrt(estimated))
+        p_normal = np.where(distance == 0, 1.0, _ERFC(distance / np.sqrt(2 * known)))
+        smallest_t = np.where(distance == 0, 0.0, distance / np.sqrt(known + estimated))
+        largest_t = np.where(distance == 0, 0.0, distance / np.sqrt(estimated))
     if not (estimated > 0).any():
-        return of_normal
-    # t lies between these two, since z is never larger than t; its arctangent is bounded
-    low, high = np.arctan(shortest / np.sqrt(df)), np.arctan(longest / np.sqrt(df))
+        return p_normal
+    # t lies between these two, since z is never larger than t. It is found by bisection of the
+    # angle whose tangent is t / sqrt(df), which is bounded.
+    low, high = np.arctan(smallest_t / np.sqrt(df)), np.arctan(largest_t / np.sqrt(df))
     for _ in range(60):
         middle = (low + high) / 2
         t = np.sqrt(df) * np.tan(middle)
-        z = normal_deviate(t_test(t, df))
-        is_short = z**2 * known + t**2 * estimated < value**2
+        z = normal_deviate(t_test(t, df))  # of the same p
+        is_short = z**2 * known + t**2 * estimated < distance**2
         low, high = np.where(is_short, middle, low), np.where(is_short, high, middle)
-    of_mixture = t_test(np.sqrt(df) * np.tan((low + high) / 2), df)
-    return np.where(estimated > 0, of_mixture, of_normal)
+    p_mixed = t_test(np.sqrt(df) * np.tan((low + high) / 2), df)
+    return np.where(estimated > 0, p_mixed, p_normal)
 
 
 def nanmean(values: np.ndarray, axis: int) -> np.ndarray:
@@ -131,10 +132,18 @@ def sd_and_ci(values: np.ndarray, level: float = 0.95) -> tuple[np.ndarray, np.n
     return sd.reshape(values.shape[1:]), ci.reshape(*values.shape[1:], 2)
 
 
-def units_of_share(metric: str, positives: np.ndarray, negatives: np.ndarray) -> np.ndarray:
-    """How many units that are drawn (L,), images or patients, a share is of.
+def denominator_units(metric: str, positives: np.ndarray, negatives: np.ndarray) -> np.ndarray:
+    """How many units that are drawn, images or patients, the denominator of a share has: (L,).
 
-    `metric` is one of `stats.metrics.METRICS`; of an area, it is the rarer class that counts.
+    Of sensitivity they are the positives, of specificity the negatives. Of an area under a curve,
+    which is a share of pairs, they are the rarer class.
+
+    Parameters
+    ----------
+    metric : str
+        Of `stats.metrics.METRICS`, a share.
+    positives, negatives : (L,) arrays
+        How many units of each class there are.
     """
     denominator = METRICS[metric].denominator
     if denominator == "rarer class":
@@ -146,22 +155,25 @@ def units_of_share(metric: str, positives: np.ndarray, negatives: np.ndarray) ->
     return positives
 
 
-def largest_count(metric: str, units: np.ndarray, value: np.ndarray,
-                  variance: np.ndarray) -> np.ndarray:
-    """The most independent trials that a share may count for, in `score_interval`.
+def most_trials(metric: str, units: np.ndarray, value: np.ndarray,
+                variance: np.ndarray) -> np.ndarray:
+    """For how many independent trials a share may count at the most, in `score_interval`.
 
-    The bootstrap's variance is not to be trusted where a share rests on one or two units that fail
-    (or succeed): a share near 1 may then count for so many trials at the most as it has units, or
-    for three times as many if it is an area, which is made of pairs. By its value and variance a
-    share is as good as one of value (1 - value) / variance trials, of which a number fail: with
-    more than eight the bound grows as that number. docs/statistics.md has the coverage.
+    By its bootstrap a share is as good as one of value (1 - value) / variance independent trials.
+    That is not to be trusted where it rests on one or two units that fail (or succeed), of which
+    the replicates may have none. Then a share counts for as many trials as its denominator has
+    units, or three times as many if it is an area, which is made of pairs. With more than eight
+    failures (or successes, if they are fewer) the bound grows in proportion to them, so that it
+    soon no longer binds. docs/statistics.md has the coverage.
 
     Parameters
     ----------
     metric : str
         Of `stats.metrics.METRICS`, a share.
-    units, value, variance : (L,) arrays
-        `units_of_share`; of the metric on the test set, and in the bootstrap.
+    units : (L,) array
+        `denominator_units`.
+    value, variance : (L,) arrays
+        The metric on the test set, and its variance in the bootstrap.
 
     Returns
     -------
@@ -171,11 +183,12 @@ def largest_count(metric: str, units: np.ndarray, value: np.ndarray,
     trials_per_unit = 1
     if denominator == "rarer class":
         trials_per_unit = TRIALS_OF_AN_AREA
-    rarer_outcome = np.minimum(value, 1 - value)
+    share_of_rarer_outcome = np.minimum(value, 1 - value)
     if denominator == "positives and calls":  # many calls: a low share rests on many units
-        rarer_outcome = np.where(value > 0, 1 - value, 0)
+        share_of_rarer_outcome = np.where(value > 0, 1 - value, 0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        failures = value * (1 - value) / variance * rarer_outcome
+        trials_by_bootstrap = value * (1 - value) / variance
+        failures = trials_by_bootstrap * share_of_rarer_outcome
     is_known = (variance > 0) & ~np.isnan(value)
     growth = np.where(is_known, np.maximum(1, failures / FAILURES_TO_TRUST), 1)
     return trials_per_unit * units * growth
@@ -186,20 +199,38 @@ def score_interval(value: np.ndarray, variance: npt.ArrayLike, max_trials: np.nd
                    correction: float = 0.0) -> np.ndarray:
     """Wilson's interval (..., 2) for a share in [0, 1] whose variance comes from the bootstrap.
 
-    Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927),
-    with value (1 - value) / variance as the number of trials, `max_trials` at most, and Student's t
-    of min(df, max_trials - 1) degrees of freedom. Unlike percentiles it has a width at 0 and at 1.
-    The ends are those of a share with a `correction` of a failure more, or less, as Yates' has half
-    of one: with a quarter they are about the quantiles of Jeffreys' interval, where few fail
-    (Brown, Cai and DasGupta, "Interval estimation for a binomial proportion", Statistical
-    Science 16 (2001)).
+    Unlike percentiles it has a width at 0 and at 1.
+
+    Parameters
+    ----------
+    value, variance : (...,) arrays
+        The share on the test set, and its variance in the bootstrap.
+    max_trials : (...,) array or float
+        For how many trials it may count, as `most_trials` says.
+    df : (...,) array or float
+        Degrees of freedom of the variance; at most one less than there are trials.
+    level : float
+        Of the interval.
+    correction : float
+        The ends are those of a share with so much of a failure more, or less, as Yates' correction
+        has half of one. With a quarter they are about the quantiles of Jeffreys' interval, where
+        few fail (Brown, Cai and DasGupta, "Interval estimation for a binomial proportion",
+        Statistical Science 16 (2001)).
+
+    Notes
+    -----
+    Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927):
+    the ends are the shares p whose distance to the `value` is t sqrt(p (1 - p) / n). The number n
+    of trials is value (1 - value) / variance, and t Student's.
     """
     with np.errstate(invalid="ignore", divide="ignore"):
         trials = np.fmin(value * (1 - value) / variance, max_trials)
-        squared = t_quantile(level, np.maximum(np.minimum(df, max_trials - 1), 1)) ** 2
+        t_squared = t_quantile(level, np.maximum(np.minimum(df, max_trials - 1), 1)) ** 2
         ends = []
         for sign in (-1, 1):
             share = np.clip(value + sign * correction / trials, 0, 1)
-            half = np.sqrt(squared * (share * (1 - share) / trials + squared / 4 / trials**2))
-            ends.append((share + squared / 2 / trials + sign * half) / (1 + squared / trials))
+            variance_of_share = share * (1 - share) / trials
+            half_width = np.sqrt(t_squared * (variance_of_share + t_squared / 4 / trials**2))
+            center = share + t_squared / 2 / trials
+            ends.append((center + sign * half_width) / (1 + t_squared / trials))
         return np.moveaxis(np.clip(np.stack(ends), 0, 1), 0, -1)

@@ -98,7 +98,7 @@ class Metric:
         as it is, with percentiles
     bounds : of its possible values
     denominator : of which images a share is one, which limits how many independent trials it may
-        count for (`stats.intervals.largest_count`); F1 and average precision are shares of
+        count for (`stats.intervals.most_trials`); F1 and average precision are shares of
         positives and of what is called positive, together
     larger_is_better : None where the best value lies in between
     has_interval : whether the bootstrap gives one, and a test; it does not for what noise alone

@@ -44,10 +44,6 @@ def max_t(p: npt.ArrayLike, statistic: npt.ArrayLike, replicates: np.ndarray,
           units: npt.ArrayLike | None = None) -> np.ndarray:
     """Adjust p-values for the chance of any false rejection, by the replicates' joint distribution.
 
-    Westfall and Young, "Resampling-Based Multiple Testing" (1993), 2.5, step-down: the adjusted p
-    is the share of replicates in which the largest of the |t| still in the family reaches the
-    observed one. It is kept between the p-value itself and Bonferroni's m p.
-
     Parameters
     ----------
     p : (m,) array-like
@@ -58,29 +54,45 @@ def max_t(p: npt.ArrayLike, statistic: npt.ArrayLike, replicates: np.ndarray,
         The differences, all of the same resamples.
     units : (m,) array-like, optional
         How many units that are drawn the rarer class of each label has. A standard error from few
-        of them is itself uncertain, which replicates do not show: t is then taken for Student's
-        with one degree of freedom less than there are, and p is that of this t at the least.
+        of them is itself uncertain, which replicates do not show: the statistic is then taken for
+        Student's t with one degree of freedom less than there are, and p is that of this t at the
+        least.
 
     Returns
     -------
     (m,) float64 array
         NaN kept as NaN.
+
+    Notes
+    -----
+    Westfall and Young, "Resampling-Based Multiple Testing" (1993), 2.5, step-down. Replicates less
+    their mean, over their SD, are draws of the statistics under the null hypothesis of no
+    difference anywhere, and keep how these hang together. The tests leave the family one by one,
+    that of the largest statistic first. The adjusted p of each is the share of replicates in which
+    the largest of all statistics still in the family reaches the observed one, and no less than
+    that of a test that left before. It is kept between the p-value itself and Bonferroni's m p.
     """
     p, statistic = np.asarray(p, dtype=np.float64), np.asarray(statistic, dtype=np.float64)
     if units is not None:
-        students = t_test(statistic, np.maximum(np.asarray(units, float) - 1, 1))
-        p = np.where(np.isnan(p), np.nan, np.fmax(p, students))
-        statistic = normal_deviate(students)
-    adjusted, tested = np.full(len(p), np.nan), np.flatnonzero(~np.isnan(p))
-    largest_first = tested[np.argsort(-statistic[tested], kind="stable")]
-    differences = replicates[:, largest_first]
+        df = np.maximum(np.asarray(units, float) - 1, 1)
+        p_of_student = t_test(statistic, df)
+        p = np.where(np.isnan(p), np.nan, np.fmax(p, p_of_student))
+        statistic = normal_deviate(p_of_student)  # as the replicates' are, on the normal's scale
+
+    tested = np.flatnonzero(~np.isnan(p))
+    by_statistic = tested[np.argsort(-statistic[tested], kind="stable")]  # the largest first
+    p, statistic = p[by_statistic], statistic[by_statistic]
+    differences = replicates[:, by_statistic]
+
     with np.errstate(invalid="ignore", divide="ignore"):
-        centered = np.abs(differences - np.nanmean(differences, axis=0))
-        null = np.nan_to_num(centered / np.nanstd(differences, axis=0))
-    # the largest of each test and all after it
-    largest = np.maximum.accumulate(null[:, ::-1], axis=1)[:, ::-1]
-    reached = (largest >= statistic[largest_first]).sum(axis=0)
-    p = p[largest_first]
-    joint = np.maximum.accumulate((reached + 1) / (len(differences) + 1))
-    adjusted[largest_first] = np.clip(joint, p, np.minimum(1, len(tested) * p))
+        deviations = np.abs(differences - np.nanmean(differences, axis=0))
+        null_statistics = np.nan_to_num(deviations / np.nanstd(differences, axis=0))  # (B, tested)
+    # In each replicate the largest statistic of a test and of all that leave the family after it.
+    largest_left = np.maximum.accumulate(null_statistics[:, ::-1], axis=1)[:, ::-1]
+    times_reached = (largest_left >= statistic).sum(axis=0)
+    p_of_step = (times_reached + 1) / (len(differences) + 1)
+    p_joint = np.maximum.accumulate(p_of_step)
+
+    adjusted = np.full(replicates.shape[1], np.nan)
+    adjusted[by_statistic] = np.clip(p_joint, p, np.minimum(1, len(tested) * p))
     return adjusted

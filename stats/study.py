@@ -21,11 +21,11 @@ from stats.bootstrap import Alternative, Bootstrap, bootstrap_models, count_unit
 from stats.delong import delong_test
 from stats.intervals import (
     CORRECTION,
-    largest_count,
+    denominator_units,
+    most_trials,
     nanmean,
     score_interval,
     sd_and_ci,
-    units_of_share,
 )
 from stats.metrics import DEFAULT_CHOICES, DEFAULT_METRICS, METRICS, ClinicalChoices
 from stats.multiple_testing import benjamini_hochberg, max_t
@@ -305,8 +305,8 @@ def _estimates(group: RunGroup, metric: str) -> list[Estimate]:
     intervals = inference.ci
     if METRICS[metric].is_share:
         variance = inference.normal_se**2
-        units = units_of_share(metric, *group.classes)
-        max_trials = largest_count(metric, units, inference.value[:-1], variance[:-1])
+        units = denominator_units(metric, *group.classes)
+        max_trials = most_trials(metric, units, inference.value[:-1], variance[:-1])
         averaged = group.is_averaged[metric]
         intervals = score_interval(
             inference.value, variance, append_count_of_mean(max_trials, averaged),

@@ -19,11 +19,11 @@ import numpy as np
 from stats.bootstrap import Bootstrap, bootstrap_models, count_units
 from stats.intervals import (
     CORRECTION,
-    largest_count,
+    denominator_units,
+    most_trials,
     nanmean,
     score_interval,
     sd_and_ci,
-    units_of_share,
 )
 from stats.multiple_testing import benjamini_hochberg
 from stats.predictions import Predictions, patients_of
@@ -219,11 +219,11 @@ def _score(models: Sequence[Predictions], inside: np.ndarray, outside: np.ndarra
 
 def _limits_of_mean(metric: str, drawn: Sequence[Bootstrap], is_averaged: np.ndarray) -> _Limits:
     """The least of all models; the mean's labels are as if independent."""
-    units = units_of_share(metric, *drawn[0].classes)
+    units = denominator_units(metric, *drawn[0].classes)
     of_models = []
     for bootstrap in drawn:
         sd, _ = sd_and_ci(bootstrap.values[metric])
-        of_models.append(largest_count(metric, units, bootstrap.value[metric], sd**2))
+        of_models.append(most_trials(metric, units, bootstrap.value[metric], sd**2))
     trials = np.min(of_models, axis=0)
     squared = is_averaged.sum()**2
     return _Limits(squared / (1 / trials[is_averaged]).sum(),

@@ -152,8 +152,8 @@ def simulate_margin(case: MarginCase, margin: float, trials: int,
 def p_with_floor(inference: RunsInference, margin: float, rarer: np.ndarray) -> np.ndarray:
     """P-values of a being worse than b by the margin, by the rule of `MarginShares.by_floor`."""
     distance = inference.value + margin
-    known = np.maximum(inference.known, FLOOR * margin / rarer)
-    one_tail = mixed_p_value(distance, known, inference.estimated, inference.df) / 2
+    known = np.maximum(inference.variance_known, FLOOR * margin / rarer)
+    one_tail = mixed_p_value(distance, known, inference.variance_estimated, inference.df) / 2
     p = np.where(distance > 0, one_tail, 1 - one_tail)
     if inference.is_about_these_models:
         p = np.maximum(p, inference.p_one_sided("greater", -margin))

@@ -66,8 +66,8 @@ def test_variances_of_patients_and_runs_add_and_nothing_counts_twice():
     expected = 2 * shared**2 + pooled * (1 / 3 + 1 / 4)
     assert pooled > own**2
     assert found.se[0] ** 2 == pytest.approx(expected, rel=0.02)
-    assert found.se_test[0] ** 2 == pytest.approx(2 * shared**2, rel=0.05)
-    assert found.sd_of_a_run[0] == pytest.approx(own, rel=0.03)
+    assert found.se_of_patients[0] ** 2 == pytest.approx(2 * shared**2, rel=0.05)
+    assert found.sd_of_run_errors[0] == pytest.approx(own, rel=0.03)
     luck = (pooled - own**2) * (1 / 3 + 1 / 4)
     assert found.share_of_runs[0] == pytest.approx(luck / expected, rel=0.05)
 
