@@ -44,7 +44,7 @@ from stats.across import (
 )
 from stats.files import sha256
 from stats.grouping import (
-    Group,
+    ComparisonGroup,
     comparison_groups,
     label_columns,
     merge_scores,
@@ -229,7 +229,8 @@ def evaluate(args: argparse.Namespace) -> None:
     report(groups, studies, args, pool_over_corpora(studies, sizes), curves)
 
 
-def group_models(predictions: Sequence[Predictions], args: argparse.Namespace) -> list[Group]:
+def group_models(predictions: Sequence[Predictions],
+                 args: argparse.Namespace) -> list[ComparisonGroup]:
     """The groups that are compared: the same test set, and the labels that were asked for."""
     return comparison_groups(predictions, data.labels_of_table3(), data.labels_shared_with_mimic(),
                              by_labels=not args.predictions and not args.truth,
@@ -268,8 +269,8 @@ def name_sizes(studies: Sequence[Study], sizes: Sequence[int | None]) -> list[St
     return named
 
 
-def study_curves(groups: Sequence[Group], sizes: Sequence[int | None], studies: Sequence[Study],
-                 args: argparse.Namespace) -> list[SizeStudy]:
+def study_curves(groups: Sequence[ComparisonGroup], sizes: Sequence[int | None],
+                 studies: Sequence[Study], args: argparse.Namespace) -> list[SizeStudy]:
     """The learning curves of each corpus and set of labels that has several sizes."""
     members: dict[tuple[str, str | None, str | None], dict[int, list[Predictions]]] = {}
     labels: dict[tuple[str, str | None, str | None], list[str]] = {}
@@ -370,7 +371,7 @@ def clinical_choices(args: argparse.Namespace) -> ClinicalChoices:
 
 
 def read_covariates(path: Path) -> dict[str, dict[str, str]]:
-    """Of each column of a CSV: image or patient -> group."""
+    """The subgroup of each image or patient, by column of a CSV."""
     names, columns = read_columns(path)
     ids = [cell.strip() for cell in columns[0]]
     covariates = {}
@@ -677,7 +678,7 @@ def leave_out(predictions: Sequence[Predictions], path: Path) -> list[Prediction
     return remaining
 
 
-def warn_of_labels(groups: Sequence[Group]) -> None:
+def warn_of_labels(groups: Sequence[ComparisonGroup]) -> None:
     """Say first which labels drop out because a file lacks them, and what they may be a slip of."""
     warnings = {}
     for group in groups:
@@ -695,7 +696,7 @@ def warn_of_labels(groups: Sequence[Group]) -> None:
               f"{', '.join(warnings.values())}", file=sys.stderr)
 
 
-def study_group(group: Group, args: argparse.Namespace,
+def study_group(group: ComparisonGroup, args: argparse.Namespace,
                 covariates: Mapping[str, Mapping[str, str]]) -> Study:
     """The study of one group of comparable models."""
     margin = None if args.margin is None else args.margin / 100  # points to AUC
@@ -718,17 +719,17 @@ def study_group(group: Group, args: argparse.Namespace,
     s = replace(s, seen=seen)
     if args.subgroups:
         columns = {name: group_of(group.models, name, covariates) for name in args.subgroups}
-        by_group = subgroups(
+        by_subgroup = subgroups(
             group.models, columns, s.labels_in_mean["auroc"], min_count=args.min_count,
             n_resamples=args.bootstrap, seed=args.seed, threads=args.threads)
-        s = replace(s, subgroups=by_group)
-        if by_group.too_small:
-            print(f"warning: {show.corpus(s)}: not compared: {'; '.join(by_group.too_small)}",
+        s = replace(s, subgroups=by_subgroup)
+        if by_subgroup.too_small:
+            print(f"warning: {show.corpus(s)}: not compared: {'; '.join(by_subgroup.too_small)}",
                   file=sys.stderr)
     return s
 
 
-def report(groups: Sequence[Group], studies: Sequence[Study], args: argparse.Namespace,
+def report(groups: Sequence[ComparisonGroup], studies: Sequence[Study], args: argparse.Namespace,
            pooled: Sequence[PooledComparison], curves: Sequence[SizeStudy]) -> None:
     """Write the report, print the answers and where the rest is."""
     settings = {"n_resamples": args.bootstrap, "alternative": args.p_value,

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from stats.predictions import Predictions, align
+from stats.results import LabelSet
 
 SHARED = "labels shared with MIMIC-CXR"
 FIRST_INITS = ("dinov2", "imagenet", "mimic")  # the paper's, in its order
@@ -15,45 +16,44 @@ Labels = Sequence[str]
 
 
 @dataclass(frozen=True)
-class Group:
-    """Models that are compared on the same images and labels, aligned and with `meta["name"]`.
+class ComparisonGroup:
+    """Models that are compared with each other, on the same images and labels."""
 
-    `trained_on` is their corpus where it is not that of the images; `variant` says which labels
-    these are where they are not all of the corpus's, `label_set` which of the paper's tables is
-    about them: "all" (none), "table3" or "mimic-overlap"; `left_out` are labels that some lack.
-    """
-
-    corpus: str
+    corpus: str  # of the images
     synthetic: bool
-    trained_on: str | None
-    variant: str | None
-    label_set: str
-    models: list[Predictions]
-    left_out: list[str]
+    trained_on: str | None  # the models' corpus where it is not that of the images
+    variant: str | None  # in words, which labels these are where they are not all of the corpus's
+    label_set: LabelSet
+    models: list[Predictions]  # aligned, with `meta["name"]`
+    left_out: list[str]  # labels that are not compared, since not all of the models have them
 
 
 def comparison_groups(predictions: Sequence[Predictions], table3: Mapping[str, Labels],
                       overlap: Mapping[str, Labels], *, by_labels: bool,
-                      only_shared: bool = False, only_common: bool = False) -> list[Group]:
-    """Sort `Predictions` into `Group`s of the same test set.
+                      only_shared: bool = False,
+                      only_common: bool = False) -> list[ComparisonGroup]:
+    """Sort predictions into groups of models that are compared with each other.
 
-    Two predictions are kept apart, as members of different groups, where the corpus that was
-    tested on, the corpus that was trained on, or "synthetic" differs, and with `by_labels` where
-    the labels do. In a group, those of one name are training runs of one init: the name is the one
-    that was given, or else the init and all settings that tell its runs apart. Those of different
-    names are compared.
+    Predictions are in different groups where they differ in the corpus that was tested on, in the
+    corpus that was trained on, or in being synthetic, and with `by_labels` also where they differ
+    in their labels. Within a group, predictions of one name are training runs of one init, and
+    those of different names are compared. The name is the one that was given, or else the init with
+    all settings that tell its runs apart.
 
     Parameters
     ----------
     predictions : sequence of Predictions
-    table3, overlap : dict of corpus -> labels
-        All of the paper's corpora, with the labels of its Table 3; those of these that the corpus
-        shares with MIMIC-CXR.
+    table3 : dict of corpus -> labels
+        The labels in Table 3 of the paper.
+    overlap : dict of corpus -> labels
+        Those of them that the corpus shares with MIMIC-CXR.
     by_labels : bool
         Compare models of the same labels only, rather than on the labels that they all have.
-    only_shared, only_common : bool
-        Keep the labels shared with MIMIC-CXR alone; those that all files have alone. The latter
-        also holds where models were tested on another corpus than their own.
+    only_shared : bool
+        Keep only the labels shared with MIMIC-CXR.
+    only_common : bool
+        Keep only the labels that all files have. This also happens, whatever is asked for, where
+        models were tested on another corpus than their own.
     """
     check_printable(predictions)
     wanted = _wanted_labels(predictions, overlap, only_shared, only_common)
@@ -71,14 +71,21 @@ def comparison_groups(predictions: Sequence[Predictions], table3: Mapping[str, L
             left_out = set(missing)
             for m in members:
                 left_out |= set(m.meta.get("labels_left_out", ()))
-            label_set, expected = "table3", table3.get(corpus, ())
-            if wanted is not None or variant == SHARED:
-                label_set, expected = "mimic-overlap", overlap.get(corpus, ())
-            if set(members[0].labels) != set(expected) or not _whole_test_set(members):
-                label_set = "all"
-            groups.append(Group(corpus, synthetic, trained_on, variant, label_set, members,
-                                sorted(left_out)))
+            label_set: LabelSet = "all"
+            if _whole_test_set(members):
+                label_set = _label_set(members[0].labels, table3.get(corpus), overlap.get(corpus),
+                                       is_shared=wanted is not None or variant == SHARED)
+            groups.append(ComparisonGroup(corpus, synthetic, trained_on, variant, label_set,
+                                          members, sorted(left_out)))
     return groups
+
+
+def _label_set(labels: Labels, table3: Labels | None, overlap: Labels | None, *,
+               is_shared: bool) -> LabelSet:
+    """Which labels of the paper these are; `is_shared` where those of MIMIC-CXR were chosen."""
+    if is_shared:
+        return "mimic-overlap" if overlap and set(labels) == set(overlap) else "all"
+    return "table3" if table3 and set(labels) == set(table3) else "all"
 
 
 def _wanted_labels(predictions: Sequence[Predictions], overlap: Mapping[str, Labels],

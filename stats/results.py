@@ -5,13 +5,16 @@ others as they are. A float is NaN where it is undefined, which JSON shows as nu
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from stats.metrics import DEFAULT_CHOICES, ClinicalChoices
 
 Interval = tuple[float, float]
+# Which labels of the paper a comparison is on, and so which of its results stand beside ours: those
+# of Table 3, those that the corpus shares with MIMIC-CXR (Table 5), or "all": any other labels
+LabelSet = Literal["all", "table3", "mimic-overlap"]
 
 
 @dataclass(frozen=True)
@@ -185,7 +188,7 @@ class Study:
     trained_on: str | None  # the corpus's key where it is not the test set's
     trained_on_title: str | None
     variant: str | None  # which labels these are where they are not all of the corpus's
-    label_set: str  # which of the paper's tables is of them: "table3", "mimic-overlap", or "all"
+    label_set: LabelSet
     labels: tuple[str, ...]
     labels_in_mean: dict[str, tuple[str, ...]]  # by metric
     labels_left_out: tuple[str, ...]  # that not all of the models have

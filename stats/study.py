@@ -36,6 +36,7 @@ from stats.results import (
     InitScores,
     Interval,
     LabelScores,
+    LabelSet,
     RunInfo,
     Study,
     Test,
@@ -50,7 +51,7 @@ TABLE4, TABLE5 = tomllib.loads(
 
 
 def study(corpus: str, models: Sequence[Predictions], *, synthetic: bool = False,
-          trained_on: str | None = None, variant: str | None = None, label_set: str = "all",
+          trained_on: str | None = None, variant: str | None = None, label_set: LabelSet = "all",
           left_out: Sequence[str] = (), n_resamples: int = 1000, seed: int = 0,
           resample: Literal["image", "patient"] | None = None,
           thresholds: Literal["test", "val"] = "test", call_equal: bool = True,
@@ -64,8 +65,8 @@ def study(corpus: str, models: Sequence[Predictions], *, synthetic: bool = False
     Parameters
     ----------
     corpus, models, synthetic, trained_on, variant, label_set, left_out
-        The fields of a `stats.grouping.Group`. Models of one `meta["name"]` are runs of one init.
-        The paper's numbers are not set beside those of `synthetic` images.
+        The fields of a `stats.grouping.ComparisonGroup`. Models of one `meta["name"]` are runs of
+        one init. The paper's numbers are not set beside those of `synthetic` images.
     n_resamples, seed, threads, call_equal
         Of the bootstrap: see `stats.bootstrap.bootstrap_models`.
     resample : {"image", "patient"}, optional
@@ -333,7 +334,7 @@ def _pair(ends: np.ndarray) -> Interval:
 
 
 def _init_scores(group: RunGroup, corpus: str, labels: Sequence[str],
-                 label_set: str) -> InitScores:
+                 label_set: LabelSet) -> InitScores:
     """One init's numbers, per label and in the mean, over all of its runs."""
     meta = group.models[0].meta
     init = meta.get("init")
