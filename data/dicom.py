@@ -22,7 +22,6 @@ PIXEL_DATA = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 OPTIONAL = ("RescaleSlope", "RescaleIntercept", "VOILUTFunction", "WindowCenter", "WindowWidth",
             "HighBit", "PixelPaddingValue", "PixelPaddingRangeLimit")
 META_BYTES = 2**16  # of a file, in which the meta header's transfer syntax stands
-RLE_UNCHECKED = 2**22  # bytes of an RLE frame, which at 64 times their number are harmless
 
 
 @dataclass(frozen=True)
@@ -178,7 +177,7 @@ def _check_header(header: "Dataset") -> None:
                                   f"{INSTALL}")
     frame = get_frame(header.PixelData, 0, number_of_frames=1)
     if syntax == uid.RLELossless:
-        _check_rle(frame, rows * columns)
+        _check_rle(frame, rows, columns)
     elif syntax in (*uid.JPEGTransferSyntaxes, *uid.JPEGLSTransferSyntaxes):
         _check_codestream(_jpeg_size(frame), rows, columns)
         # The decoders fill up what is cut off. Frames are padded to an even length.
@@ -266,10 +265,13 @@ def _jpeg2000_size(frame: bytes) -> CodestreamSize:
     return CodestreamSize(bottom - top, right - left, components)
 
 
-def _check_rle(frame: bytes, pixels: int) -> None:
-    """Refuse a long RLE frame that would decode to far more than the image (PS3.5 annex G)."""
-    if len(frame) <= RLE_UNCHECKED:
-        return
+def _check_rle(frame: bytes, rows: int, columns: int) -> None:
+    """Refuse an RLE frame of more pixels than the image has, which pydicom would cut off.
+
+    Each segment holds one byte of every pixel (PS3.5 annex G). Less than a row or a column more
+    only fills it up.
+    """
+    limit = rows * columns + min(rows, columns)
     segments = min(struct.unpack_from("<I", frame)[0], 15)
     offsets = [*struct.unpack_from(f"<{segments}I", frame, 4), len(frame)]
     for start, end in zip(offsets, offsets[1:]):
@@ -284,8 +286,10 @@ def _check_rle(frame: bytes, pixels: int) -> None:
             else:  # the next byte is repeated
                 decoded += 257 - code
                 start += 2
-            if decoded > 2 * pixels + 128:
-                raise ValueError(f"a run-length segment of more than {pixels:,} pixels")
+            if decoded >= limit:
+                raise ValueError(f"DICOM: a run-length segment of more than {limit - 1:,} pixels; "
+                                 f"expected {rows * columns:,}, of {rows} Rows and {columns} "
+                                 "Columns")
 
 
 def _stored_pixels(header: "Dataset") -> tuple[np.ndarray, np.ndarray | None]:

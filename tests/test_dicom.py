@@ -443,16 +443,32 @@ def test_a_codestream_larger_than_its_header_is_refused_before_it_is_decoded(
     assert decodes == []
 
 
-def test_a_run_length_bomb_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize("elements", [{"Rows": 39}, {"Columns": 29}, {"Rows": 20, "Columns": 15}])
+def test_more_run_length_pixels_than_the_header_says_are_refused(tmp_path, elements, dtype):
+    pixels = RNG.integers(0, 256, (40, 30)).astype(dtype)
+    dataset = pydicom.dcmread(write(tmp_path / "plain", pixels))
+    dataset.compress(pydicom.uid.RLELossless)
+    dataset.save_as(tmp_path / "rle")
+    assert np.array_equal(read_image(tmp_path / "rle"), pixels)
+    for keyword, value in elements.items():
+        setattr(dataset, keyword, value)
+    dataset.save_as(tmp_path / "rle")
+    rows, columns = elements.get("Rows", 40), elements.get("Columns", 30)
+    with pytest.raises(ValueError, match=f"rle: .*expected {rows * columns:,}, of {rows} Rows and "
+                                         f"{columns} Columns"):
+        read_image(tmp_path / "rle")
+
+
+def test_a_run_length_bomb_is_refused_before_it_is_decoded(tmp_path):
     pixels = RNG.integers(0, 256, (40, 32)).astype(np.uint8)
     plain = pydicom.dcmread(write(tmp_path / "plain", pixels))
     plain.compress(pydicom.uid.RLELossless)
     plain.save_as(tmp_path / "rle")
-    monkeypatch.setattr("data.dicom.RLE_UNCHECKED", 0)
     assert np.array_equal(read_image(tmp_path / "rle"), pixels)
     bomb = struct.pack("<16I", 1, 64, *[0] * 14) + b"\x81\x00" * 1000  # 128 zeros each
     path = compressed(tmp_path / "bomb", bomb, pydicom.uid.RLELossless, (40, 32))
-    with pytest.raises(ValueError, match="bomb.*segment of more than 1,280 pixels"):
+    with pytest.raises(ValueError, match="bomb.*expected 1,280, of 40 Rows"):
         read_image(path)
 
 
