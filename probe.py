@@ -25,6 +25,7 @@ from models.settings import (
     check_limits,
     corpus_option,
     parse_settings,
+    trial_notes,
 )
 
 
@@ -86,6 +87,8 @@ def probe(cfg: ProbeConfig) -> int:
         initialization = initialize(cfg, tables.labels)
         train_set = data.open_split(settings, "train")
         val_set = data.open_split(settings, "val")
+        for note in trial_notes(cfg, data.trial_settings()):
+            print(note)
         print(f"{cfg.data}: {plural(len(train_set), 'image')} for training, {len(val_set):,} for "
               f"validation; {cfg.arch} from {initialization.report or cfg.init}")
 

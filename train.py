@@ -34,7 +34,7 @@ from models.settings import (
     check_config,
     corpus_option,
     parse_settings,
-    say_settings,
+    trial_notes,
 )
 
 
@@ -145,19 +145,8 @@ def build_run(cfg: Config, processes: distributed.Processes) -> TrainingRun:
         scaler=torch.amp.GradScaler(processes.device.type, enabled=amp == "fp16"),
         average=average)
     run.restore(checkpoint)
-    print_lines(run, *trial_notes(cfg), *headline(run, initialization))
+    print_lines(run, *trial_notes(cfg, data.trial_settings()), *headline(run, initialization))
     return run
-
-
-def trial_notes(cfg: Config) -> list[str]:
-    """Which settings are those of a corpus that is there to try things out, not the paper's."""
-    taken = {}
-    for name, value in data.trial_settings().get(str(cfg.data), {}).items():
-        if getattr(cfg, name) == value:
-            taken[name] = value
-    if not taken:
-        return []
-    return [f"{cfg.data}, to try things out, not the paper's recipe: {say_settings(taken)}"]
 
 
 def check_data(cfg: Config, train_set: LabeledImages, val_set: LabeledImages | None,

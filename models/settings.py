@@ -423,6 +423,18 @@ def corpus_option(corpora: Iterable[str],
     return {"choices": list(corpora), "help": " ".join(sentences)}
 
 
+def trial_notes(config: SharedSettings,
+                trial_settings: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The line that names the settings taken from `trial_settings`; no line where none was."""
+    taken = {}
+    for name, value in trial_settings.get(str(config.data), {}).items():
+        if getattr(config, name, None) == value:
+            taken[name] = value
+    if not taken:
+        return []
+    return [f"{config.data}, to try things out, not the paper's recipe: {say_settings(taken)}"]
+
+
 def say_settings(settings: Mapping[str, Any]) -> str:
     """Settings as a command line gives them."""
     return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in settings.items())

@@ -19,11 +19,12 @@ from sklearn.metrics import roc_auc_score
 
 import probe
 import train
-from data import CORPORA, labels_of_table3
+from data import CORPORA, labels_of_table3, trial_settings
 from data.files import new_folder
 from data.phantom.__main__ import main
 from data.phantom.layouts import make_phantom
 from data.phantom.render import FINDINGS, render, render_lateral
+from models.settings import trial_notes
 from stats.predictions import load_predictions
 
 TABLE3 = labels_of_table3()
@@ -291,6 +292,9 @@ def test_trying_things_out_takes_small_sizes():
         "epochs": 100, "lr": 1e-5}
     probed = probe.parse(["--data", "phantom"])
     assert (probed.arch, probed.image_size) == ("vit_micro", 64)
+    assert trial_notes(probed, trial_settings()) == [
+        "phantom, to try things out, not the paper's recipe: --arch vit_micro --image-size 64"]
+    assert trial_notes(probe.parse(["--data", "cxr14"]), trial_settings()) == []
 
 
 @pytest.mark.parametrize("words", [
