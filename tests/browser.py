@@ -13,17 +13,9 @@ from pathlib import Path
 CHROMIUM = next(
     (p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None
 )
-FLAGS = [
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu-sandbox",
-    "--enable-unsafe-webgpu",
-    "--use-webgpu-adapter=swiftshader",
-    "--enable-features=Vulkan",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--no-first-run",
-]
+FLAGS = ["--headless=new", "--no-sandbox", "--disable-gpu-sandbox", "--enable-unsafe-webgpu",
+         "--use-webgpu-adapter=swiftshader", "--enable-features=Vulkan",
+         "--disable-background-networking", "--disable-component-update", "--no-first-run"]
 OWN_HOSTS = ("google.com", "googleapis.com", "gvt1.com")  # which Chromium itself asks for updates
 PAGE = """<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,"><script type="module">
 window.report = (result) => fetch("/result", { method: "POST", body: JSON.stringify(result) });

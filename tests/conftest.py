@@ -64,21 +64,9 @@ def phantom(tmp_path_factory):
 def arguments(phantom, tmp_path):
     def build(out="run", **changes):
         options = (
-            dict(
-                data="phantom",
-                root=phantom,
-                out=tmp_path / out,
-                cache_dir=phantom.parent / "cache",
-                arch="vit_tiny",
-                image_size=32,
-                epochs=3,
-                batch_size=8,
-                lr=1e-3,
-                amp="off",
-                device="cpu",
-                log_seconds=0,
-                workers=1,
-            )
+            dict(data="phantom", root=phantom, out=tmp_path / out,
+                 cache_dir=phantom.parent / "cache", arch="vit_tiny", image_size=32, epochs=3,
+                 batch_size=8, lr=1e-3, amp="off", device="cpu", log_seconds=0, workers=1)
             | changes
         )
         words = []
@@ -94,34 +82,10 @@ def unstopped(phantom, tmp_path_factory):
     """The folder of a run that nothing disturbed, on one thread."""
     from runs import start  # it imports torch, which most tests do without
     out = tmp_path_factory.mktemp("unstopped") / "run"
-    process = start(
-        [
-            "--data",
-            "phantom",
-            "--root",
-            str(phantom),
-            "--out",
-            str(out),
-            "--cache-dir",
-            str(phantom.parent / "cache"),
-            "--arch",
-            "vit_tiny",
-            "--image-size",
-            "32",
-            "--epochs",
-            "3",
-            "--batch-size",
-            "8",
-            "--lr",
-            "1e-3",
-            "--amp",
-            "off",
-            "--device",
-            "cpu",
-            "--workers",
-            "1",
-        ]
-    )
+    process = start(["--data", "phantom", "--root", str(phantom), "--out", str(out), "--cache-dir",
+                    str(phantom.parent / "cache"), "--arch", "vit_tiny", "--image-size", "32",
+                    "--epochs", "3", "--batch-size", "8", "--lr", "1e-3", "--amp", "off",
+                    "--device", "cpu", "--workers", "1"])
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     return out

@@ -81,19 +81,9 @@ def make_run(
     )
     torch.nn.init.normal_(model.head.weight)
     folder.mkdir(parents=True)
-    save_checkpoint(
-        folder / "best.pt",
-        {
-            "model": model.state_dict(),
-            "model_config": model.config,
-            "labels": test_set.labels,
-            "config": config | changes,
-            "epoch": 1,
-            "step": 1,
-            "val_auroc": [None] * len(test_set.labels),
-            "thresholds": [0.5] * (len(test_set.labels) - 1) + [None],
-            "input_mean": None,
-            "input_std": None,
-        },
-    )
+    save_checkpoint(folder / "best.pt", {"model": model.state_dict(), "model_config": model.config,
+                    "labels": test_set.labels, "config": config | changes, "epoch": 1, "step": 1,
+                    "val_auroc": [None] * len(test_set.labels),
+                    "thresholds": [0.5] * (len(test_set.labels) - 1) + [None], "input_mean": None,
+                    "input_std": None})
     return model.eval()

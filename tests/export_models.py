@@ -58,16 +58,8 @@ def radiograph(height, width, seed=0, depth=255):
 
 def random_model(layer_scale=True, patch_size=16, seed=0, embed_dim=48, **kind):
     """A small model whose every weight matters, and its state as arrays."""
-    model = VisionTransformer(
-        img_size=64,
-        patch_size=patch_size,
-        embed_dim=embed_dim,
-        depth=3,
-        num_heads=3,
-        num_classes=5,
-        layer_scale=layer_scale,
-        **kind,
-    ).eval()
+    model = VisionTransformer(img_size=64, patch_size=patch_size, embed_dim=embed_dim, depth=3,
+                              num_heads=3, num_classes=5, layer_scale=layer_scale, **kind).eval()
     generator = torch.Generator().manual_seed(seed)
     model.init_weights(generator)
     with torch.no_grad():

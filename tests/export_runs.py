@@ -45,18 +45,9 @@ def checkpoint(corpus):
     with torch.no_grad():
         model.head.weight.copy_(torch.tensor(solution[:-1].T))
         model.head.bias.copy_(torch.tensor(solution[-1]))
-    return dict(
-        model=model.state_dict(),
-        model_config=model.config,
-        labels=list(train.labels),
-        config=corpus,
-        epoch=3,
-        step=9,
-        thresholds=[0.875] * 5 + [None],
-        val_auroc=[0.9] * 6,
-        input_mean=None,
-        input_std=None,
-    )
+    return dict(model=model.state_dict(), model_config=model.config, labels=list(train.labels),
+                config=corpus, epoch=3, step=9, thresholds=[0.875] * 5 + [None],
+                val_auroc=[0.9] * 6, input_mean=None, input_std=None)
 
 
 @pytest.fixture

@@ -21,24 +21,8 @@ MIMIC_OVERLAP = labels_shared_with_mimic()
 
 pytestmark = pytest.mark.long
 
-SMALL = [
-    "--arch",
-    "vit_tiny",
-    "--image-size",
-    "32",
-    "--epochs",
-    "1",
-    "--batch-size",
-    "16",
-    "--lr",
-    "1e-4",
-    "--amp",
-    "off",
-    "--device",
-    "cpu",
-    "--workers",
-    "1",
-]
+SMALL = ["--arch", "vit_tiny", "--image-size", "32", "--epochs", "1", "--batch-size", "16", "--lr",
+         "1e-4", "--amp", "off", "--device", "cpu", "--workers", "1"]
 
 
 @pytest.fixture(scope="module")
@@ -49,18 +33,8 @@ def roots(tmp_path_factory):
     def root(corpus, patients=20):
         if not (folder / corpus).exists():
             assert (
-                phantom(
-                    [
-                        "--layout",
-                        corpus,
-                        "--out",
-                        str(folder / corpus),
-                        "--patients",
-                        str(patients),
-                        "--size",
-                        "64",
-                    ]
-                )
+                phantom(["--layout", corpus, "--out", str(folder / corpus), "--patients",
+                        str(patients), "--size", "64"])
                 == 0
             )
         return folder / corpus

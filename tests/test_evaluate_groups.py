@@ -32,17 +32,10 @@ def test_corpora_are_kept_apart_and_a_missing_label_is_listed(here):
     ):
         y = truth[corpus][:, drop:]
         Path(corpus + init).mkdir()
-        save_predictions(
-            f"{corpus}{init}/predictions.npz",
-            Predictions(
-                np.array([f"{corpus}{i}" for i in range(60)]),
-                None,
-                list(TABLE3[corpus])[drop:],
-                y,
-                rng.random(y.shape, dtype=np.float32),
-                {"corpus": corpus, "init": init, "run": corpus + init},
-            ),
-        )
+        save_predictions(f"{corpus}{init}/predictions.npz",
+                         Predictions(np.array([f"{corpus}{i}" for i in range(60)]), None,
+                         list(TABLE3[corpus])[drop:], y, rng.random(y.shape, dtype=np.float32),
+                         {"corpus": corpus, "init": init, "run": corpus + init}))
     assert (
         evaluate.main(
             ["--bootstrap", "100", "--predictions", *map(str, sorted(Path().glob("*/*.npz")))]

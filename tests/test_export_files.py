@@ -20,16 +20,9 @@ torch.set_num_threads(1)
 pytest_plugins = ["export_runs"]  # corpus, checkpoint, run
 
 
-@pytest.mark.parametrize(
-    "name, expected",
-    [
-        ("model.onnx", "MODEL_CARD.md"),
-        ("model-fp16.onnx", "MODEL_CARD-fp16.md"),
-        ("site.onnx", "MODEL_CARD-site.md"),
-        ("modelx.onnx", "MODEL_CARD-modelx.md"),
-        ("model-.onnx", "MODEL_CARD-model-.md"),
-    ],
-)
+@pytest.mark.parametrize("name, expected", [("model.onnx", "MODEL_CARD.md"), ("model-fp16.onnx",
+                         "MODEL_CARD-fp16.md"), ("site.onnx", "MODEL_CARD-site.md"), ("modelx.onnx",
+                         "MODEL_CARD-modelx.md"), ("model-.onnx", "MODEL_CARD-model-.md")])
 def test_every_file_has_its_own_card(tmp_path, name, expected):
     assert to_onnx.output_files(tmp_path / name).card == tmp_path / expected
 
@@ -46,17 +39,10 @@ def test_metadata_lie_beside_the_model_as_json(run, checkpoint):
     ]  # the same number in float32 and in float64
 
 
-@pytest.mark.parametrize(
-    "out, reason",
-    [
-        ("", "is a folder"),
-        ("gone/m.onnx", "does not exist"),
-        ("m", "expected a name.onnx"),
-        ("m.json", "expected a name.onnx"),
-        ("config.onnx", "expected a name.onnx"),
-        ("split.onnx", "expected a name.onnx"),
-    ],
-)
+@pytest.mark.parametrize("out, reason", [("", "is a folder"), ("gone/m.onnx", "does not exist"),
+                         ("m", "expected a name.onnx"), ("m.json", "expected a name.onnx"),
+                         ("config.onnx", "expected a name.onnx"), ("split.onnx",
+                         "expected a name.onnx")])
 def test_bad_targets_are_refused_before_any_work(run, monkeypatch, capsys, out, reason):
     monkeypatch.setattr(to_onnx, "restore_model", None)
     assert main([str(run), "--out", str(run / out)]) == 2

@@ -55,19 +55,9 @@ def by_definition(image, size=224):
     return np.vectorize(table.get)(level)
 
 
-@pytest.mark.parametrize(
-    "height, width, depth",
-    [
-        (1024, 1024, 255),
-        (448, 448, 255),
-        (2500, 2048, 4095),
-        (300, 517, 65535),
-        (100, 90, 255),
-        (224, 224, 255),
-        (3, 5, 255),
-        (1, 700, 255),
-    ],
-)
+@pytest.mark.parametrize("height, width, depth", [(1024, 1024, 255), (448, 448, 255), (2500, 2048,
+                         4095), (300, 517, 65535), (100, 90, 255), (224, 224, 255), (3, 5, 255), (1,
+                         700, 255)])
 def test_levels_are_those_of_the_definition(levels, height, width, depth):
     image = radiograph(height, width, depth=depth)
     difference = np.abs(levels(image[None, None])[0, 0] - by_definition(image))

@@ -39,15 +39,9 @@ def test_a_folder_is_searched_as_archives_are(tmp_path):
     (tmp_path / "a" / "b").mkdir(parents=True)
     (outside := tmp_path / "outside").mkdir()
     dicom = b"\0" * 128 + b"DICM"
-    for name, content in {
-        "a/1.2.840.113": dicom,
-        "a/IM0001": dicom,
-        "a/notes.txt": b"text",
-        "a/b/x.PNG": b"",
-        "a/._x.png": b"",
-        "a/DICOMDIR": dicom,
-        "outside/y.jpg": b"",
-    }.items():
+    for name, content in {"a/1.2.840.113": dicom, "a/IM0001": dicom, "a/notes.txt": b"text",
+                          "a/b/x.PNG": b"", "a/._x.png": b"", "a/DICOMDIR": dicom,
+                          "outside/y.jpg": b""}.items():
         (tmp_path / name).write_bytes(content)
     (tmp_path / "a" / "b" / "up").symlink_to(tmp_path / "a")  # a cycle
     (tmp_path / "a" / "linked").symlink_to(outside)
@@ -78,16 +72,8 @@ def test_a_folder_that_cannot_be_read_is_a_row(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "scandir", guarded)  # the tests may run as root, who may read all
     out = tmp_path / "out.csv"
     assert (
-        main(
-            [
-                str(folder / "model.onnx"),
-                str(tmp_path / "in"),
-                "--provider",
-                "cpu",
-                "--csv",
-                str(out),
-            ]
-        )
+        main([str(folder / "model.onnx"), str(tmp_path / "in"), "--provider", "cpu", "--csv",
+             str(out)])
         == 1
     )
     failed = [row for row in csv.DictReader(out.open()) if row["error"]]

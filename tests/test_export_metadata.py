@@ -15,17 +15,9 @@ from export.metadata import CHECKSUM, UNCALIBRATED, add_checksum, check_metadata
 from export.predict import main
 from export.runtime import Predictor
 
-CHECK = dict(
-    images=1200,
-    split="val",
-    largest_auroc_loss=0.0012,
-    mean_auroc_loss=-0.0003,
-    largest_change=0.0456,
-    decisions=4800,
-    changed_decisions=17,
-    device="the CPU",
-    unchecked=[],
-)
+CHECK = dict(images=1200, split="val", largest_auroc_loss=0.0012, mean_auroc_loss=-0.0003,
+             largest_change=0.0456, decisions=4800, changed_decisions=17, device="the CPU",
+             unchecked=[])
 
 
 def every_task(path):
@@ -41,18 +33,9 @@ def every_task(path):
     }
 
 
-@pytest.mark.parametrize(
-    "field, value",
-    [
-        ("thresholds", "[0.1, 0.5, null, 0.6, 0.5]"),
-        ("labels", json.dumps(LABELS[::-1])),
-        ("corpus", "chexpert"),
-        ("test_auroc", "null"),
-        ("reference", '{"tolerance": 1}'),
-        (CHECKSUM, "0" * 64),
-        (CHECKSUM, ""),
-    ],
-)
+@pytest.mark.parametrize("field, value", [("thresholds", "[0.1, 0.5, null, 0.6, 0.5]"), ("labels",
+                         json.dumps(LABELS[::-1])), ("corpus", "chexpert"), ("test_auroc", "null"),
+                         ("reference", '{"tolerance": 1}'), (CHECKSUM, "0" * 64), (CHECKSUM, "")])
 def test_an_edit_is_noticed(tmp_path, capsys, field, value):
     path = write_model(tmp_path / "model.onnx", stored={field: value})
     assert every_task(path) == {2}

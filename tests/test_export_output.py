@@ -25,16 +25,8 @@ pytest_plugins = ["export_predictions"]  # folder, model
 def test_csv_has_a_row_per_image_and_label_and_one_per_failure(folder, tmp_path, model, capsys):
     out = tmp_path / "out.csv"
     assert (
-        main(
-            [
-                str(folder / "model.onnx"),
-                str(folder / "images"),
-                "--csv",
-                str(out),
-                "--provider",
-                "cpu",
-            ]
-        )
+        main([str(folder / "model.onnx"), str(folder / "images"), "--csv", str(out), "--provider",
+             "cpu"])
         == 1
     )
     rows = list(csv.DictReader(out.open()))
@@ -98,16 +90,8 @@ def test_an_image_that_fails_in_the_model_takes_no_other_with_it(
         Predictor(folder / "model.onnx", "cpu")(good(folder))
     out = tmp_path / "out.csv"
     assert (
-        main(
-            [
-                str(folder / "model.onnx"),
-                *map(str, good(folder)),
-                "--csv",
-                str(out),
-                "--provider",
-                "cpu",
-            ]
-        )
+        main([str(folder / "model.onnx"), *map(str, good(folder)), "--csv", str(out), "--provider",
+             "cpu"])
         == 1
     )
     rows = list(csv.DictReader(out.open()))

@@ -26,15 +26,8 @@ def test_options_may_stand_anywhere(folder, capsys):
 def test_card_shows_what_the_metadata_hold(folder, capsys):
     assert main([str(folder / "model.onnx"), "--card"]) == 0
     text = capsys.readouterr().out
-    for part in (
-        *LABELS,
-        "Not a medical device",
-        "cxr14",
-        "dinov2",
-        "0" * 64,
-        "Youden",
-        "0.800 | 0.700 to 0.900",
-    ):
+    for part in (*LABELS, "Not a medical device", "cxr14", "dinov2", "0" * 64, "Youden",
+                 "0.800 | 0.700 to 0.900"):
         assert part in text
 
 

@@ -262,15 +262,8 @@ def test_verify_with_and_without_the_radiographs(folder, capsys):
     )
     assert capsys.readouterr().out.count("ok") == len(PATTERNS) + 2
     assert (
-        main(
-            [
-                str(folder / "model.onnx"),
-                str(folder / "images" / "c.jpg"),
-                "--verify",
-                "--provider",
-                "cpu",
-            ]
-        )
+        main([str(folder / "model.onnx"), str(folder / "images" / "c.jpg"), "--verify",
+             "--provider", "cpu"])
         == 2
     )
 

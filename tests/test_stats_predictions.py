@@ -175,28 +175,16 @@ def test_a_pickle_is_never_executed(tmp_path, monkeypatch):
     assert not (tmp_path / "executed").exists()
 
 
-@pytest.mark.parametrize(
-    "changes, message",
-    [
-        (
-            {"y_score": np.array([[0.5, 0.5], [0.5, np.nan], [0, 0]])},
-            r"row 1 \(a.png\), No finding: .* found nan",
-        ),
-        (
-            {"y_score": np.array([[0.5, 0.5], [0.5, 0.1], [0, -1]])},
-            r"row 2 \(c.png\), No finding: .* found -1",
-        ),
-        (
-            {"y_true": np.array([[0.5, 0], [0, 1], [0, 0]])},
-            r"row 0 \(b.png\), Edema: expected 0, 1 or NaN, found 0.5",
-        ),
-        (
-            {"image_id": np.array(["a", "b", "a"])},
-            "entry 2: id 'a' is there twice, first at entry 0",
-        ),
-        ({"y_true": np.zeros((2, 2))}, r"y_true: expected numbers of shape \(3, 2\)"),
-    ],
-)
+@pytest.mark.parametrize("changes, message", [({"y_score": np.array([[0.5, 0.5], [0.5, np.nan], [0,
+                         0]])}, r"row 1 \(a.png\), No finding: .* found nan"),
+                         ({"y_score": np.array([[0.5, 0.5], [0.5, 0.1], [0, -1]])},
+                         r"row 2 \(c.png\), No finding: .* found -1"), ({"y_true": np.array([[0.5,
+                         0], [0, 1], [0, 0]])},
+                         r"row 0 \(b.png\), Edema: expected 0, 1 or NaN, found 0.5"),
+                         ({"image_id": np.array(["a", "b", "a"])},
+                         "entry 2: id 'a' is there twice, first at entry 0"),
+                         ({"y_true": np.zeros((2, 2))},
+                         r"y_true: expected numbers of shape \(3, 2\)")])
 def test_bad_values_in_an_npz_are_named(tmp_path, changes, message):
     bad = example(**changes)
     np.savez(

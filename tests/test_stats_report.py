@@ -25,16 +25,8 @@ from stats.results import Estimate, Gap, GroupScores, Interaction, Subgroups
 from stats.study import TABLE4, TABLE5, adjust, study
 
 LABELS = ["Edema", "Hernia", "Mass & more_100%", "No finding"]
-SETTINGS = {
-    "n_resamples": 150,
-    "seed": 0,
-    "resample": "image",
-    "thresholds": "test",
-    "alternative": "two-sided",
-    "family": "comparison",
-    "labels": "all",
-    "min_count": 15,
-}
+SETTINGS = {"n_resamples": 150, "seed": 0, "resample": "image", "thresholds": "test",
+            "alternative": "two-sided", "family": "comparison", "labels": "all", "min_count": 15}
 
 REPORT = ("report.html", "report.md", "tables.tex", "metrics.csv", "comparisons.csv",
           "comparisons-metrics.csv", "report.json")

@@ -174,21 +174,10 @@ if os.environ["RANK"] == "1":
     sys.argv += ["--out", {str(tmp_path / "of-another-machine")!r}]
 sys.exit(train.main(sys.argv[1:]))
 """)
-    process = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            "--nproc_per_node=2",
-            str(apart),
-            *arguments(epochs=1, resume=True),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
+    process = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone",
+                             "--nproc_per_node=2", str(apart), *arguments(epochs=1, resume=True)],
+                             capture_output=True, text=True, timeout=120,
+                             env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert process.returncode != 0 and "all machines must see the same run folder" in process.stderr
 
 

@@ -286,18 +286,9 @@ def test_freeze_trains_the_head_alone(arguments, tmp_path):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(
-    "options",
-    [
-        dict(clip=0.1),
-        dict(accumulate=3),
-        dict(schedule="cosine", warmup_epochs=1),
-        dict(layer_decay=0.7),
-        dict(amp="bf16"),
-        dict(deterministic=True),
-        dict(ema=0.9),
-    ],
-)
+@pytest.mark.parametrize("options", [dict(clip=0.1), dict(accumulate=3), dict(schedule="cosine",
+                         warmup_epochs=1), dict(layer_decay=0.7), dict(amp="bf16"),
+                         dict(deterministic=True), dict(ema=0.9)])
 def test_options_resume_too(arguments, tmp_path, options):
     """Each option through a stop in the middle of an epoch: the same bits as without it."""
     def stopping(*args, **kwargs):
@@ -350,15 +341,8 @@ def test_initialized_from_official_layouts(arguments, tmp_path, capsys, init, si
     )
     # and on as a MIMIC-style init of another size
     assert (
-        train.main(
-            arguments(
-                "next",
-                epochs=1,
-                init="mimic",
-                weights=tmp_path / "run" / "best.pt",
-                image_size=2 * size,
-            )
-        )
+        train.main(arguments("next", epochs=1, init="mimic", weights=tmp_path / "run" / "best.pt",
+                   image_size=2 * size))
         == 0
     )
 
