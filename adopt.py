@@ -32,6 +32,7 @@ from models.training_run import finite_or_none
 from models.vit import ARCHITECTURES, build
 from models.weights import Encoder, fill, read_encoder
 from stats import auroc, youden
+from stats.calibration import fit_recalibration
 
 COMMON = ("Cardiomegaly", "Pleural effusion", "Pneumonia", "Atelectasis", "No finding",
           "Consolidation", "Pneumothorax")
@@ -120,6 +121,7 @@ def adopt(args: argparse.Namespace) -> None:
     # Thresholds, where there are images to choose them on.
     thresholds: list[float | None] = [None] * len(labels)
     val_auroc: list[float | None] = [None] * len(labels)
+    recalibration = None
     try:
         val_set = data.open_split(settings, "val")
     except FileNotFoundError as error:
@@ -130,6 +132,7 @@ def adopt(args: argparse.Namespace) -> None:
             y_true, y_score = predict(model.to(device), val_set, device=device, mean=mean, std=std)
         thresholds = finite_or_none(youden(y_true, y_score, midway=True))
         val_auroc = finite_or_none(auroc(y_true, y_score))
+        recalibration = fit_recalibration(y_true, y_score)
         config |= {"split_hash": val_set.split_hash, "synthetic": val_set.synthetic}
 
     with lock(folder):
@@ -137,7 +140,7 @@ def adopt(args: argparse.Namespace) -> None:
         save_checkpoint(folder / "best.pt", {
             "model": model.state_dict(), "model_config": model.config, "labels": labels,
             "config": config, "epoch": None, "step": None, "input_mean": mean, "input_std": std,
-            "thresholds": thresholds, "val_auroc": val_auroc})
+            "thresholds": thresholds, "val_auroc": val_auroc, "recalibration": recalibration})
     print(f"{folder}: {report}", f"caveat: {caveat}", f"next: python evaluate.py {folder}",
           sep="\n")
 

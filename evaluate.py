@@ -47,13 +47,20 @@ from stats.grouping import (
     ComparisonGroup,
     comparison_groups,
     label_columns,
+    merge_entries,
     merge_scores,
-    merge_thresholds,
     merge_truth,
     merged,
 )
 from stats.metrics import ClinicalChoices
-from stats.predictions import Predictions, load_predictions, save_predictions, select, with_truth
+from stats.predictions import (
+    PER_LABEL,
+    Predictions,
+    load_predictions,
+    save_predictions,
+    select,
+    with_truth,
+)
 from stats.read_csv import LabelTable, read_columns
 from stats.report import show
 from stats.report.answers import console
@@ -587,6 +594,7 @@ def label_predictions(folder: Path, checkpoint: Mapping[str, Any], corpus: str,
         "split_hash": test_set.split_hash, "checkpoint_sha256": sha256(folder / "best.pt"),
         "thresholds": checkpoint["thresholds"],
         "thresholds_from": "Youden's on the validation set",
+        "recalibration": checkpoint.get("recalibration"),  # a run of before has none
         "versions": versions, "synthetic": is_synthetic,
         "missing": len(test_set.skipped["missing"]), "bad": len(test_set.skipped["bad"]),
         "pretrained_on": pretrained_on,
@@ -602,7 +610,8 @@ def label_predictions(folder: Path, checkpoint: Mapping[str, Any], corpus: str,
         columns = [own_columns[label] for label in labels]
         y_true = merge_truth(y_true, truth_columns.values())
         y_score = merge_scores(y_score, columns)
-        meta["thresholds"] = merge_thresholds(meta["thresholds"], columns)
+        for name in PER_LABEL:
+            meta[name] = merge_entries(meta[name], columns)
     return Predictions(table.image_id, table.patient_id, labels, y_true, y_score, meta, table.sex,
                        table.age, table.view)
 

@@ -58,6 +58,7 @@ from models.run_lock import INTERRUPTED, StopRequest, lock, stop_signals
 from models.training import LabeledImages, validation_loss
 from models.training_run import EpochRow, Validation, finite_or_none
 from stats import auroc, youden
+from stats.calibration import fit_recalibration
 
 STRENGTHS = [10.0**power for power in range(-6, 1)]  # of the L2 penalty, as scikit-learn's C
 
@@ -163,7 +164,8 @@ def fit_probe(train_tokens: np.ndarray, train_set: LabeledImages, val_tokens: np
     validation = Validation(
         thresholds=finite_or_none(youden(y_true, y_score, midway=True)),
         auroc=finite_or_none(auroc(y_true, y_score)),
-        loss=validation_loss(y_true, y_score, pos_weight))
+        loss=validation_loss(y_true, y_score, pos_weight),
+        recalibration=fit_recalibration(y_true, y_score))
     train_loss = validation_loss(labels.numpy(), best_fit.scores(tokens).numpy(), pos_weight)
     return Probe(best_fit, train_loss, validation)
 
@@ -184,7 +186,8 @@ def write_run(cfg: ProbeConfig, run_config: dict, initialization: Initialization
         "model": model.state_dict(), "model_config": model.config, "labels": train_set.labels,
         "config": run_config, "epoch": 1, "step": 0,
         "input_mean": initialization.mean, "input_std": initialization.std,
-        "thresholds": fitted.validation.thresholds, "val_auroc": fitted.validation.auroc})
+        "thresholds": fitted.validation.thresholds, "val_auroc": fitted.validation.auroc,
+        "recalibration": fitted.validation.recalibration})
 
 
 def main(argv: list[str] | None = None) -> int:

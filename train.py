@@ -75,6 +75,7 @@ from models.training_run import (
     read_resumable,
 )
 from stats import auroc, youden
+from stats.calibration import fit_recalibration
 from stats.curves import plot_curves
 
 CONTINUE, SAVE, STOP = range(3)  # what a process may ask of all after a step
@@ -386,7 +387,8 @@ def validate(run: TrainingRun) -> Validation:
     return Validation(
         thresholds=finite_or_none(youden(y_true, y_score, midway=True)),
         auroc=finite_or_none(auroc(y_true, y_score)),
-        loss=validation_loss(y_true, y_score, run.train_set.pos_weight()))
+        loss=validation_loss(y_true, y_score, run.train_set.pos_weight()),
+        recalibration=fit_recalibration(y_true, y_score))
 
 
 def log_row(run: TrainingRun, train_loss: float, validation: Validation) -> EpochRow:

@@ -20,11 +20,17 @@ from export.verify import log_odds
 from models.inference import predict
 from models.vit import VisionTransformer
 from stats import auroc
-from stats.calibration import BINS, WeightedProbabilities, expected_calibration_error
+from stats.calibration import (
+    BINS,
+    MAX_SLOPE,
+    WeightedProbabilities,
+    expected_calibration_error,
+    platt,
+    sigmoid,
+)
 from stats.intervals import score_interval
 
 FOLDS = 5
-MAX_SLOPE = 5.0  # a steeper map follows the noise of a few patients
 CUT = 1e-7  # float32 has no finer probabilities near 1
 REMARKS = {"platt": "", "prior": "  class weight taken back: ", "none": "  left as it is: "}
 
@@ -159,32 +165,6 @@ def folds(y_true: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, tuple[int
     for kind in (positive, ~positive):
         fold[kind] = rng.permutation(kind.sum()) % FOLDS
     return fold[index], (int(positive.sum()), int((~positive).sum()))
-
-
-def platt(y_true: np.ndarray, logit: np.ndarray) -> tuple[float, float]:
-    """Slope and offset of one label's logistic map; both inputs (n,).
-
-    Platt, "Probabilistic outputs for support vector machines" (1999): the target of P positives is
-    (P + 1) / (P + 2), of N negatives 1 / (N + 2), so that the fit is finite where classes separate.
-    """
-    positives, negatives = (y_true == 1).sum(), (y_true == 0).sum()
-    target = np.where(y_true == 1, (positives + 1) / (positives + 2), 1 / (negatives + 2))
-    center, scale = logit.mean(), logit.std() or 1.0
-    x = np.stack([(logit - center) / scale, np.ones_like(logit)])
-    solution = np.zeros(2)
-    for _ in range(100):  # Newton's method
-        p = sigmoid(solution @ x)
-        step = np.linalg.lstsq(x * (p * (1 - p)) @ x.T, x @ (p - target))[0]
-        solution -= step / max(1, np.abs(step).max())  # one too far would not come back
-        if np.abs(step).max() < 1e-9:
-            break
-    slope = float(solution[0] / scale)
-    return slope, float(solution[1] - slope * center)
-
-
-def sigmoid(x: np.ndarray) -> np.ndarray:
-    """The logistic function."""
-    return 1 / (1 + np.exp(-np.clip(x, -700, 700)))
 
 
 def calibration_error(y_true: np.ndarray, probability: np.ndarray) -> float:

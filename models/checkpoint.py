@@ -2,7 +2,8 @@
 
 A checkpoint is a dict of tensors and plain Python values: `model` (state dict), `model_config`
 (constructor arguments), `labels`, `config` (what `config.json` holds), `epoch`, `step`,
-`thresholds` and `val_auroc` (one a label, None where undefined), `input_mean` and `input_std`
+`thresholds` and `val_auroc` (one a label, None where undefined), `recalibration` (a slope and an
+offset a label, see `stats.calibration.fit_recalibration`, or None), `input_mean` and `input_std`
 (None, or three numbers). `last.pt` also has what training needs to go on: `progress` (a
 `models.training_run.TrainState`, made plain), `optimizer`, `scaler` and `ema`.
 """

@@ -23,6 +23,7 @@ class Validation:
     thresholds: list[float | None]  # per label: Youden's, midway between two scores
     auroc: list[float | None]  # per label
     loss: float | None  # weighted as in training; None without a validation set
+    recalibration: list[list[float] | None] | None = None  # per label: slope and offset
 
     @property
     def mean_auroc(self) -> float | None:
@@ -148,6 +149,7 @@ class TrainingRun:
             "epoch": self.state.epoch, "step": self.state.step,
             "input_mean": self.mean, "input_std": self.std,
             "thresholds": validation.thresholds if validation else undefined,
+            "recalibration": validation.recalibration if validation else None,
             "val_auroc": validation.auroc if validation else undefined}
 
     def save(self, validation: Validation | None = None, *, keep: bool = False) -> None:

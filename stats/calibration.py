@@ -6,6 +6,7 @@ predictive analytics", BMC Med 17 (2019)) ask for them: with x the logit of the 
 slope b of logit P(y = 1) = a + b x, and the intercept a where b is held at 1. Ideal are 1 and 0.
 """
 
+from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
@@ -15,6 +16,8 @@ from stats.resampling import sum_groups
 BINS = 10  # of the expected calibration error, of equal width, closed on the right
 CELLS, NODES = 40, 10  # of the logits' range; of the polynomial in each
 SMALLEST = 1e-7  # probabilities are clipped to it, and to 1 less it, where logits are taken
+MAX_SLOPE = 5.0  # of a recalibration: a steeper one follows the noise of a few patients
+MIN_OF_CLASS = 5  # positives and negatives each, to fit one
 
 
 class WeightedProbabilities:
@@ -52,8 +55,7 @@ class WeightedProbabilities:
         points to a relative 1e-11, so that its sum over images is one over the nodes, with these
         counts.
         """
-        clipped = np.clip(self.probability, SMALLEST, 1 - SMALLEST)
-        logit = np.log(clipped / (1 - clipped))
+        logit = log_odds(self.probability)
         low = logit.min()
         width = (np.ptp(logit) or 1.0) / CELLS
         cell = np.minimum(((logit - low) / width).astype(int), CELLS - 1)
@@ -125,3 +127,64 @@ def _fit(x: np.ndarray, mass: np.ndarray, moment: np.ndarray, positives: np.ndar
             if not (size > 1e-9).any():
                 break
     return np.where(size <= 1e-7, b if with_slope else a, np.nan)
+
+
+def log_odds(probability: np.ndarray) -> np.ndarray:
+    """The logits of probabilities, which are clipped to `SMALLEST`."""
+    clipped = np.clip(probability, SMALLEST, 1 - SMALLEST)
+    return np.log(clipped / (1 - clipped))
+
+
+def fit_recalibration(y_true: np.ndarray, y_score: np.ndarray) -> list[list[float] | None]:
+    """Each label's recalibration, [slope, offset] of `platt`, fitted on a validation set.
+
+    None of a label with fewer than MIN_OF_CLASS positives or negatives, or whose slope would not be
+    between 0 and MAX_SLOPE.
+
+    Parameters
+    ----------
+    y_true, y_score : (N, L) arrays
+        Labels in {0, 1, NaN} and probabilities.
+    """
+    maps: list[list[float] | None] = []
+    for y, probability in zip(y_true.T, y_score.T):
+        maps.append(None)
+        if min((y == 1).sum(), (y == 0).sum()) < MIN_OF_CLASS:
+            continue
+        known = ~np.isnan(y)
+        slope, offset = platt(y[known], log_odds(probability[known].astype(np.float64)))
+        if 0 < slope <= MAX_SLOPE:
+            maps[-1] = [slope, offset]
+    return maps
+
+
+def recalibrate(probability: np.ndarray, slope_and_offset: Sequence[float]) -> np.ndarray:
+    """One label's probabilities, mapped by sigmoid(slope * logit + offset)."""
+    slope, offset = slope_and_offset
+    return sigmoid(slope * log_odds(probability.astype(np.float64)) + offset)
+
+
+def platt(y_true: np.ndarray, logit: np.ndarray) -> tuple[float, float]:
+    """Slope and offset of one label's logistic map; both inputs (n,).
+
+    Platt, "Probabilistic outputs for support vector machines" (1999): the target of P positives is
+    (P + 1) / (P + 2), of N negatives 1 / (N + 2), so that the fit is finite where classes separate.
+    """
+    positives, negatives = (y_true == 1).sum(), (y_true == 0).sum()
+    target = np.where(y_true == 1, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+    center, scale = logit.mean(), logit.std() or 1.0
+    x = np.stack([(logit - center) / scale, np.ones_like(logit)])
+    solution = np.zeros(2)
+    for _ in range(100):  # Newton's method
+        p = sigmoid(solution @ x)
+        step = np.linalg.lstsq(x * (p * (1 - p)) @ x.T, x @ (p - target))[0]
+        solution -= step / max(1, np.abs(step).max())  # one too far would not come back
+        if np.abs(step).max() < 1e-9:
+            break
+    slope = float(solution[0] / scale)
+    return slope, float(solution[1] - slope * center)
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    """The logistic function."""
+    return 1 / (1 + np.exp(-np.clip(x, -700, 700)))

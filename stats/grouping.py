@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from stats.predictions import Predictions, align
+from stats.predictions import PER_LABEL, Predictions, align
 from stats.results import LabelSet
 
 SHARED = "labels shared with MIMIC-CXR"
@@ -303,14 +303,13 @@ def merge_scores(y_score: np.ndarray, columns: Iterable[list[int]]) -> np.ndarra
     return np.stack([y_score[:, sides].max(axis=1) for sides in columns], axis=1)
 
 
-def merge_thresholds(thresholds: Sequence[float | None] | None,
-                     columns: Iterable[list[int]]) -> list[float | None] | None:
-    """Thresholds of W labels: one that is made of two sides has none."""
-    if thresholds is None:
+def merge_entries(entries: Sequence[Any] | None, columns: Iterable[list[int]]) -> list[Any] | None:
+    """Thresholds, say, of W labels: a label that is made of two sides has none."""
+    if entries is None:
         return None
-    kept: list[float | None] = []
+    kept = []
     for sides in columns:
-        kept.append(thresholds[sides[0]] if len(sides) == 1 else None)
+        kept.append(entries[sides[0]] if len(sides) == 1 else None)
     return kept
 
 
@@ -324,8 +323,9 @@ def keep_labels(model: Predictions, wanted: Labels) -> Predictions:
         raise ValueError(f"{model.meta.get('name') or model.meta.get('run')} has none of "
                          f"{', '.join(wanted) or 'the labels that all corpora share'}")
     meta = dict(model.meta)
-    if meta.get("thresholds") is not None:
-        meta["thresholds"] = merge_thresholds(meta["thresholds"], columns.values())
+    for name in PER_LABEL:
+        if meta.get(name) is not None:
+            meta[name] = merge_entries(meta[name], columns.values())
     return replace(model, labels=list(columns), meta=meta,
                    y_true=merge_truth(model.y_true, columns.values()),
                    y_score=merge_scores(model.y_score, columns.values()))

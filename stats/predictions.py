@@ -14,6 +14,7 @@ counts as positive.
 """
 
 import json
+import math
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -35,7 +36,8 @@ class Predictions:
     patient_id, sex, age, view : (N,) arrays, or None where they are not known
         names; "F", "M" or ""; years or NaN; "PA", "AP", ...
     meta : dict of plain values: `run`, `corpus`, `init`, `split_hash`, `checkpoint_sha256`,
-        `thresholds`, `synthetic` (radiographs drawn by a program) ...
+        `thresholds`, `recalibration` (by label a slope and an offset, or None: see
+        `stats.calibration.fit_recalibration`), `synthetic` (radiographs drawn by a program) ...
     """
 
     image_id: np.ndarray
@@ -179,8 +181,9 @@ def select(p: Predictions, labels: Sequence[str], rows: np.ndarray) -> Predictio
     """Some labels and rows, in the order given."""
     columns = [p.labels.index(label) for label in labels]
     meta = dict(p.meta)
-    if meta.get("thresholds") is not None:
-        meta["thresholds"] = [meta["thresholds"][column] for column in columns]
+    for name in PER_LABEL:
+        if meta.get(name) is not None:
+            meta[name] = [meta[name][column] for column in columns]
     person = {}
     for name in PERSON:
         values = getattr(p, name)
@@ -323,6 +326,7 @@ def _check_array(path: Path, name: str, values: np.ndarray, shape: tuple[int, ..
     return values.astype(float)
 
 
+PER_LABEL = ("thresholds", "recalibration")  # of `meta`: a list with an entry for each label
 TEXT, FLAG, COUNT = (str, "a text"), (bool, "true or false"), (int, "a number")
 LIST, OBJECT = (list, "a list"), (dict, "an object")
 META: dict[str, tuple[type, str]] = {  # of these the type is looked at, here alone
@@ -330,6 +334,7 @@ META: dict[str, tuple[type, str]] = {  # of these the type is looked at, here al
     "trained_on_title": TEXT, "init": TEXT, "arch": TEXT, "split_hash": TEXT,
     "checkpoint_sha256": TEXT, "synthetic": FLAG, "paper_init": FLAG, "missing": COUNT,
     "bad": COUNT, "seed": COUNT, "images_train": COUNT, "thresholds": LIST, "pretrained_on": LIST,
+    "recalibration": LIST,
     "labels_trained": LIST, "versions": OBJECT, "settings": OBJECT}
 
 
@@ -352,6 +357,10 @@ def _check_meta(path: Path, text: str, labels: Sequence[str]) -> dict[str, Any]:
         if not are_right:
             raise ValueError(f"{path}: meta: expected {len(labels)} thresholds from 0 to 1, or "
                              f"null, found {len(thresholds)}: {str(thresholds)[:80]}")
+    maps = meta.get("recalibration")
+    if maps is not None and (len(maps) != len(labels) or not all(map(_is_recalibration, maps))):
+        raise ValueError(f"{path}: meta: recalibration: expected a slope above 0 and an offset, or "
+                         f"null, of {len(labels)} labels, found {len(maps)}: {str(maps)[:80]}")
     return meta
 
 
@@ -360,6 +369,18 @@ def _is_threshold(value: object) -> bool:
     if value is None:
         return True
     return isinstance(value, (int, float)) and 0 <= value <= 1
+
+
+def _is_recalibration(value: object) -> bool:
+    """Whether this is None, or a slope above 0 and an offset."""
+    if value is None:
+        return True
+    if not isinstance(value, list) or len(value) != 2:
+        return False
+    for number in value:
+        if not isinstance(number, (int, float)) or not math.isfinite(number):
+            return False
+    return value[0] > 0
 
 
 def _check_values(path: str | Path, p: Predictions) -> None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stats.calibration import BINS
+from stats.calibration import BINS, WeightedProbabilities, expected_calibration_error, slope
 from stats.intervals import NORMAL_95
 
 THRESHOLDS = np.arange(1, 100) / 100  # probabilities from which on one would treat
@@ -73,6 +73,15 @@ def calibration_bins(y: np.ndarray, probability: np.ndarray) -> CalibrationBins:
         observed = positives / images
     return CalibrationBins(images, positives.astype(int), mean, observed,
                            _wilson(observed, images))
+
+
+def error_and_slope(y: np.ndarray, probability: np.ndarray) -> tuple[float, float]:
+    """Expected calibration error and calibration slope of one label, (N,) arrays."""
+    positives = np.array([(y == 1).sum()], np.float64)
+    negatives = np.array([(y == 0).sum()], np.float64)
+    once = np.ones((len(y), 1), np.uint8)
+    weighted = WeightedProbabilities(y, probability, once, positives, negatives)
+    return expected_calibration_error(weighted).item(), slope(weighted).item()
 
 
 def _wilson(share: np.ndarray, count: np.ndarray) -> np.ndarray:

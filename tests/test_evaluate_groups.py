@@ -62,7 +62,8 @@ def test_mimic_overlap_merges_sides():
     )
     s = np.arange(27, dtype=np.float32).reshape(3, 9) / 27
     whole = Predictions(
-        np.array(list("abc")), None, labels, y, s, {"name": "x", "thresholds": [0.1] * 9}
+        np.array(list("abc")), None, labels, y, s,
+        {"name": "x", "thresholds": [0.1] * 9, "recalibration": [[1.5, 0.0]] * 9}
     )
     found = keep_labels(whole, MIMIC_OVERLAP["ukacxr"])
     assert found.labels == list(MIMIC_OVERLAP["ukacxr"])
@@ -75,6 +76,7 @@ def test_mimic_overlap_merges_sides():
         found.y_score[:, at], s[:, labels.index("Pneumonia left")]
     )  # the larger
     assert found.meta["thresholds"][at] is None and found.meta["thresholds"][0] == 0.1
+    assert found.meta["recalibration"][at] is None and found.meta["recalibration"][0] == [1.5, 0.0]
 
 
 def test_runs_are_compared_with_runs_of_the_same_labels(here, corpora_root):

@@ -19,9 +19,13 @@ def test_runs_from_image_files_to_report(here, corpora_root, capsys):
     import torch
 
     import data
+    from models.checkpoint import load_checkpoint, save_checkpoint
 
     model = make_run(here / "runs" / "one", corpora_root, "dinov2", 0)
     make_run(here / "runs" / "two", corpora_root, "imagenet", 1)
+    best = load_checkpoint(here / "runs" / "one" / "best.pt")  # that of "two" has no recalibration
+    maps = [[0.5, -1.0], *[None] * 5]
+    save_checkpoint(here / "runs" / "one" / "best.pt", best | {"recalibration": maps})
     assert evaluate.main(["--bootstrap", "100", "--device", "cpu", "--batch-size", "3"]) == 0
     found = load_predictions(here / "runs" / "one" / "predictions.npz")
     test_set = data.CORPORA["phantom"](
@@ -34,6 +38,7 @@ def test_runs_from_image_files_to_report(here, corpora_root, capsys):
     np.testing.assert_allclose(found.y_score, expected, atol=1e-6)
     np.testing.assert_array_equal(found.y_true, labels.numpy())
     np.testing.assert_array_equal(found.patient_id, test_set.table.patient_id)
+    assert found.meta["recalibration"] == maps
     assert found.meta["thresholds"] == [0.5] * 5 + [None] and found.meta["corpus"] == "phantom"
     assert (
         found.meta["split_hash"] == test_set.split_hash

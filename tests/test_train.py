@@ -33,6 +33,7 @@ from models.inference import choose_amp, predict
 from models.settings import Config, ProbeConfig, settings_of
 from models.training import create_optimizer, learning_rate, multilabel_loss
 from models.vit import ARCHITECTURES
+from stats.calibration import fit_recalibration
 
 # -- parts -----------------------------------------------------------------------------------------
 
@@ -173,8 +174,11 @@ def test_run_writes_its_folder_and_learns(unstopped, phantom):
     ] == [42, 6, 12]
 
 
-def test_thresholds_lie_between_scores_of_the_model_as_it_is_deployed(arguments, phantom):
+def test_thresholds_lie_between_scores_of_the_model_as_it_is_deployed(arguments, phantom,
+                                                                      monkeypatch):
     """In float32: those of a bf16 validation would lie elsewhere. And on no score."""
+    monkeypatch.setattr("stats.calibration.MIN_OF_CLASS", 1)  # validation has 6 images
+    monkeypatch.setattr("stats.calibration.MAX_SLOPE", np.inf)
     words = arguments(epochs=1, amp="bf16")
     assert train.main(words) == 0
     run = Path(next(word for word in words if word.startswith("--out=")).removeprefix("--out="))
@@ -185,6 +189,12 @@ def test_thresholds_lie_between_scores_of_the_model_as_it_is_deployed(arguments,
     )
     used = [i for i, t in enumerate(best["thresholds"]) if t is not None]
     assert used
+    maps = fit_recalibration(y, scores)
+    is_fitted = [fitted is not None for fitted in maps]
+    assert any(is_fitted) and [kept is not None for kept in best["recalibration"]] == is_fitted
+    for fitted, kept in zip(maps, best["recalibration"]):
+        if fitted is not None:
+            assert kept == pytest.approx(fitted, rel=1e-3)
     for i in used:
         neighbours = sorted([*scores[:, i], best["thresholds"][i]])
         at = neighbours.index(best["thresholds"][i])

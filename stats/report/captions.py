@@ -89,7 +89,8 @@ def captions_of_study(study: Study) -> dict[str, Caption]:
             "decision-curves.csv."),
         f"calibration-{study.name}": Caption(
             f"{corpus}: observed share of positives against mean probability, one line per run, "
-            "with Wilson's 95 % intervals. The counts of each bin are in the table of calibration.",
+            "with Wilson's 95 % intervals; open markers after a recalibration on the validation "
+            "set, where one is known. The counts of each bin are in the table of calibration.",
             f"Calibration of {models} on {corpus}, a panel per label; on the diagonal, "
             "probabilities are right. The numbers are in the table of calibration.")}
 

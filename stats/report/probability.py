@@ -5,9 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stats.calibration import BINS
+from stats.calibration import BINS, recalibrate
 from stats.predictions import Predictions
-from stats.probability_curves import CalibrationBins, calibration_bins, decision_curve
+from stats.probability_curves import (
+    CalibrationBins,
+    calibration_bins,
+    decision_curve,
+    error_and_slope,
+)
 from stats.report import show
 from stats.report.tables import Table, table
 from stats.results import Study
@@ -15,13 +20,18 @@ from stats.results import Study
 
 @dataclass(frozen=True)
 class LabelOfRun:
-    """One label's truth and probabilities (N,) of one run; `number` is the run's in its init."""
+    """One label's truth and probabilities (N,) of one run; `number` is the run's in its init.
+
+    `recalibrated` are the probabilities by the map that was fitted on the validation set, None
+    where there is none.
+    """
 
     model: str
     number: int
     label: str
     y: np.ndarray
     probability: np.ndarray
+    recalibrated: np.ndarray | None
 
 
 @dataclass(frozen=True)
@@ -48,6 +58,7 @@ class CalibrationRow:
     label: str
     model: str
     run: int  # from 1
+    recalibrated: int  # 1 where a map was applied that was fitted on the validation set, else 0
     bin: int  # from 1; bins of equal width, of which empty ones are left out
     images: int
     positives: int
@@ -66,8 +77,12 @@ def labels_of_runs(study: Study, models: Sequence[Predictions]) -> Iterator[Labe
         for run in models:
             name = run.meta["name"]
             counts[name] = counts.get(name, 0) + 1
-            yield LabelOfRun(name, counts[name], label, run.y_true[:, column],
-                             run.y_score[:, column])
+            probability, recalibrated = run.y_score[:, column], None
+            maps = run.meta.get("recalibration")
+            if maps is not None and maps[column] is not None:
+                recalibrated = recalibrate(probability, maps[column])
+            yield LabelOfRun(name, counts[name], label, run.y_true[:, column], probability,
+                             recalibrated)
 
 
 def decision_rows(studies: Sequence[Study],
@@ -90,16 +105,24 @@ def calibration_rows(studies: Sequence[Study],
     rows = []
     for study, models in zip(studies, aligned):
         for run in labels_of_runs(study, models):
-            bins = calibration_bins(run.y, run.probability)
-            for column in np.flatnonzero(bins.images):
-                low, high = bins.interval[column]
-                rows.append(CalibrationRow(
-                    study.name, study.corpus, run.label, run.model, run.number,
-                    bin=int(column) + 1, images=int(bins.images[column]),
-                    positives=int(bins.positives[column]),
-                    mean_probability=float(bins.mean[column]),
-                    observed=float(bins.observed[column]), ci_low=float(low),
-                    ci_high=float(high)))
+            rows += _rows_of_bins(study, run, run.probability, recalibrated=False)
+            if run.recalibrated is not None:
+                rows += _rows_of_bins(study, run, run.recalibrated, recalibrated=True)
+    return rows
+
+
+def _rows_of_bins(study: Study, run: LabelOfRun, probability: np.ndarray, *,
+                  recalibrated: bool) -> list[CalibrationRow]:
+    rows = []
+    bins = calibration_bins(run.y, probability)
+    for column in np.flatnonzero(bins.images):
+        low, high = bins.interval[column]
+        rows.append(CalibrationRow(
+            study.name, study.corpus, run.label, run.model, run.number, int(recalibrated),
+            bin=int(column) + 1, images=int(bins.images[column]),
+            positives=int(bins.positives[column]),
+            mean_probability=float(bins.mean[column]), observed=float(bins.observed[column]),
+            ci_low=float(low), ci_high=float(high)))
     return rows
 
 
@@ -129,4 +152,28 @@ def calibration_tables(study: Study, models: Sequence[Predictions]) -> list[Tabl
             else:
                 row.append("–")
         rows.append(row)
-    return [table("calibration", header, rows, corpus=show.corpus(study))]
+    tables = [table("calibration", header, rows, corpus=show.corpus(study))]
+    rows = _recalibration_rows(study, models)
+    if rows:
+        header = ["Label", "Model", "Error", "recalibrated", "Slope", "recalibrated"]
+        tables.append(table("recalibration", header, rows, corpus=show.corpus(study)))
+    return tables
+
+
+def _recalibration_rows(study: Study, models: Sequence[Predictions]) -> list[list[str]]:
+    """Calibration error in % and slope, before and after: means over the runs that have a map."""
+    runs_of: dict[tuple[str, str], list[tuple[float, ...]]] = {}  # by label and model
+    for run in labels_of_runs(study, models):
+        if run.recalibrated is None:
+            continue
+        error, slope = error_and_slope(run.y, run.probability)
+        error_after, slope_after = error_and_slope(run.y, run.recalibrated)
+        numbers = 100 * error, 100 * error_after, slope, slope_after
+        runs_of.setdefault((run.label, run.model), []).append(numbers)
+    rows = []
+    for (label, model), runs in runs_of.items():
+        row = [label, show.model(model)]
+        for mean in np.mean(runs, axis=0):
+            row.append("–" if np.isnan(mean) else f"{mean:.2f}")
+        rows.append(row)
+    return rows

@@ -39,8 +39,12 @@ def decision_curves(study: Study, models: Sequence[Predictions]) -> Figure:
 
 def calibration_plots(study: Study, models: Sequence[Predictions]) -> Figure:
     """The observed share of positives in each bin of probability."""
-    note = ("Bars: Wilson's 95 % interval of the observed share. Probabilities as they are, not "
-            "recalibrated.")
+    note = "Bars: Wilson's 95 % interval of the observed share. "
+    if any(run.recalibrated is not None for run in labels_of_runs(study, models)):
+        note += ("Filled: probabilities as they are; open, dotted: by a logistic map of each label "
+                 "that was fitted on the validation set.")
+    else:
+        note += "Probabilities as they are: no recalibration on a validation set is known."
     figure = _panels(study, models, _draw_calibration, note)
     for axes in figure.axes:
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel="mean probability")
@@ -98,9 +102,18 @@ def highest_threshold(prevalence: float) -> float:
 
 
 def _draw_calibration(axes: "Axes", run: LabelOfRun, appearance: dict[str, Any]) -> None:
-    bins = calibration_bins(run.y, run.probability)
-    used = np.flatnonzero(bins.images)
     if not axes.lines:  # the first run in this panel
         axes.plot([0, 1], [0, 1], color="0.6", linewidth=0.8)
-    axes.plot(bins.mean[used], bins.observed[used], marker="o", markersize=2.5, **appearance)
+    _draw_bins(axes, run.y, run.probability, appearance)
+    if run.recalibrated is not None:
+        _draw_bins(axes, run.y, run.recalibrated,
+                   appearance | {"markerfacecolor": "white", "linestyle": ":", "markersize": 3.2})
+
+
+def _draw_bins(axes: "Axes", y: np.ndarray, probability: np.ndarray,
+               appearance: dict[str, Any]) -> None:
+    bins = calibration_bins(y, probability)
+    used = np.flatnonzero(bins.images)
+    look_of_bins: dict[str, Any] = {"marker": "o", "markersize": 2.5} | appearance
+    axes.plot(bins.mean[used], bins.observed[used], **look_of_bins)
     axes.vlines(bins.mean[used], *bins.interval[used].T, color=appearance["color"], linewidth=0.6)
