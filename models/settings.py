@@ -440,6 +440,17 @@ def say_settings(settings: Mapping[str, Any]) -> str:
     return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in settings.items())
 
 
+def trial_notes(cfg: Any, trial_settings: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A line that names the settings of `cfg` that a corpus brings to try things out; or none."""
+    taken = {}
+    for name, value in trial_settings.get(str(cfg.data), {}).items():
+        if getattr(cfg, name, None) == value:  # a probe has no epochs and no learning rate
+            taken[name] = value
+    if not taken:
+        return []
+    return [f"{cfg.data}, to try things out, not the paper's recipe: {say_settings(taken)}"]
+
+
 class _HelpAll(argparse.Action):
     """`--help-all`: prints the help of a parser that shows all options."""
 

@@ -158,6 +158,14 @@ def test_a_stopped_probe_goes_on_where_it_was_and_an_ended_one_is_kept(
     assert "holds a run already" in printed.err
 
 
+def test_a_probe_says_which_settings_are_not_the_papers(phantom, tmp_path, capsys):
+    words = ["--data", "phantom", "--root", str(phantom), "--out", str(tmp_path / "out"),
+             "--cache-dir", str(tmp_path / "cache"), "--device", "cpu", "--workers", "1"]
+    assert probe.main(words) == 0, capsys.readouterr().err
+    assert ("phantom, to try things out, not the paper's recipe: --arch vit_micro --image-size 64\n"
+            ) in capsys.readouterr().out
+
+
 def test_a_probe_needs_validation(probed):
     _, printed = probed(code=2, val_fraction=0)
     assert "--val-fraction 0" in printed.err
