@@ -428,7 +428,7 @@ def trial_notes(config: SharedSettings,
     """The line that names the settings taken from `trial_settings`; no line where none was."""
     taken = {}
     for name, value in trial_settings.get(str(config.data), {}).items():
-        if getattr(config, name, None) == value:
+        if getattr(config, name, None) == value:  # a probe has neither epochs nor a learning rate
             taken[name] = value
     if not taken:
         return []
@@ -438,17 +438,6 @@ def trial_notes(config: SharedSettings,
 def say_settings(settings: Mapping[str, Any]) -> str:
     """Settings as a command line gives them."""
     return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in settings.items())
-
-
-def trial_notes(cfg: Any, trial_settings: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """A line that names the settings of `cfg` that a corpus brings to try things out; or none."""
-    taken = {}
-    for name, value in trial_settings.get(str(cfg.data), {}).items():
-        if getattr(cfg, name, None) == value:  # a probe has no epochs and no learning rate
-            taken[name] = value
-    if not taken:
-        return []
-    return [f"{cfg.data}, to try things out, not the paper's recipe: {say_settings(taken)}"]
 
 
 class _HelpAll(argparse.Action):
