@@ -1,14 +1,18 @@
 """Inference over training runs and patients: SciPy's t, a linear model by hand, simulations."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy import stats as scipy_stats
+from test_stats_report import SETTINGS, models
 
 from stats import p_values, power
 from stats.intervals import mixed_half_width, mixed_p_value, t_quantile, t_test
+from stats.report.answers import cautions
 from stats.runs import infer_runs
+from stats.study import study
 
 
 @pytest.mark.filterwarnings("error")
@@ -137,6 +141,23 @@ def test_of_single_runs_only_the_replicates_are_known():
         np.testing.assert_array_equal(found.p_one_sided(side, 0.1), expected)
     np.testing.assert_allclose(found.ci.T, np.quantile(difference, (0.025, 0.975), axis=0))
     assert found.share_of_runs is None
+
+
+def test_the_papers_rule_is_for_single_runs_and_a_report_of_several_says_so():
+    rng = np.random.default_rng(8)
+    a, b = rng.normal(size=(2, 200, 2, 4))
+    by_rule, by_t = infer_runs(a, b, "paper"), infer_runs(a, b)
+    np.testing.assert_array_equal(by_rule.p_value, by_t.p_value)
+    assert (infer_runs(a[:, :1], b[:, :1], "paper").p_value
+            != infer_runs(a[:, :1], b[:, :1]).p_value).all()
+
+    one, other = models()
+    again = [replace(model, y_score=1 - model.y_score) for model in (one, other)]
+    for runs, of_rule, of_t in (([one, other], 1, 0), ([one, other, *again], 0, 1)):
+        s = study("x", runs, n_resamples=50, alternative="paper")
+        text = " ".join(cautions([s], SETTINGS | {"alternative": "paper"}))
+        assert text.count("null families of 14 labels") == of_rule
+        assert text.count("p is two-sided, of Student's t") == of_t
 
 
 def test_no_difference_at_all():

@@ -136,8 +136,11 @@ def cautions(studies: Sequence[Study], settings: Mapping[str, Any]) -> list[str]
         sentences.append(words["single"])
     if any(min(comparison.runs) == 1 < max(comparison.runs) for comparison in comparisons):
         sentences.append(words["borrowed"])
-    if comparisons and settings["alternative"] == "paper":
-        sentences.append(words["paper"])
+    if settings["alternative"] == "paper":  # a rule for single runs: see `stats.runs.infer_runs`
+        if any(comparison.runs == (1, 1) for comparison in comparisons):
+            sentences.append(words["paper"])
+        if any(max(comparison.runs) > 1 for comparison in comparisons):
+            sentences.append(words["paper_runs"])
     if any(_is_of_related_images(study) for study in studies):
         sentences.append(words["images"])
     if settings.get("adjust") != "max-t" and _least_adjusted_p(comparisons) > 0.05:
