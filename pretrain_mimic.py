@@ -22,15 +22,15 @@ def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = build_parser(
         Config, __doc__,
-        data={"default": "mimic", "choices": ["mimic"]},
+        data={"default": "mimic", "choices": ["mimic"], "help": "Trains on MIMIC-CXR."},
         labels={"default": "mimic-overlap", "choices": ["mimic-overlap"],
-                "help": "Those that the target shares with MIMIC-CXR."},
+                "help": "Trains on the labels that the target shares with MIMIC-CXR."},
         init={"default": "imagenet", "choices": [name for name in INITS if name != "mimic"]},
-        out={"help": "The run folder (default: weights/mimic-<target>)."})
+        out={"help": "Writes this run folder (default: weights/mimic-<target>)."})
     labels_of_target = data.labels_shared_with_mimic()
     del labels_of_target["mimic"]
     parser.add_argument("--target", required=True, choices=list(labels_of_target),
-                        help="The corpus that will be fine-tuned on: it decides the labels.")
+                        help="Takes the labels of this corpus, which is to be fine-tuned on.")
     settings = vars(parser.parse_args(argv))
     target = settings.pop("target")
     settings["out"] = settings["out"] or f"weights/mimic-{target}"

@@ -1,8 +1,8 @@
 """The settings of a run and the command lines made of them (no torch: a typo is answered at once).
 
-One field says all about a setting; the command line, its help, the check, the rule for `--resume`
-and the question which runs are runs of one kind are read off the fields. A new setting is one field
-more. What is not said of it is the safe answer: a resumed run may not change it, and runs that
+One field says all about a setting: the command line, its help, the checks, the rule for `--resume`
+and which runs are of one kind are read off the fields. A new setting is one more field. What a
+field does not say has a safe default: a resumed run may not change the setting, and runs that
 differ in it are told apart.
 """
 
@@ -85,68 +85,68 @@ class SharedSettings:
     """What fine-tuning (`Config`) and a linear probe (`ProbeConfig`) have in common."""
 
     data: str | None = setting(
-        None, "The corpus; 'phantom' draws synthetic images to try things out.", "data",
+        None, "Trains on this corpus; 'phantom' draws synthetic images to try things out.", "data",
         is_basic=True, tells_runs_apart=False)  # runs are compared within a corpus anyway
     root: str | None = setting(
-        None, "The folder of the release (default: $CXR_ROOT/<corpus>, else datasets/<corpus>).",
-        "data", is_basic=True, may_change=True, tells_runs_apart=False)
+        None, "Reads the release from this folder (default: $CXR_ROOT/<corpus>, else "
+        "datasets/<corpus>).", "data", is_basic=True, may_change=True, tells_runs_apart=False)
     table: str | None = setting(
-        None, "The CSV file of a custom corpus (default: labels.csv in its folder).", "data",
-        may_change=True, tells_runs_apart=False)  # `split_hash` and `labels_hash` do
+        None, "Reads a custom corpus from this CSV file (default: labels.csv in its folder).",
+        "data", may_change=True, tells_runs_apart=False)  # `split_hash` and `labels_hash` do
     name: str | None = setting(
-        None, "What tables, figures and folders call a custom corpus.", "data",
+        None, "Names a custom corpus in tables, figures and folders.", "data",
         tells_runs_apart=False)
     labels: str | list[str] = setting(
-        "table3", "The labels to train: the paper's (table3), those shared with MIMIC-CXR "
+        "table3", "Trains on these labels: the paper's (table3), those shared with MIMIC-CXR "
         "(mimic-overlap, its Table 5), all, or any by name.", "data", takes_several=True,
-        is_basic=True, tells_runs_apart=False)  # runs are compared on labels of the same names
+        tells_runs_apart=False)  # runs are compared on labels of the same names
     uncertain: str = setting(
         "zeros", "Takes uncertain labels for negative (zeros, the paper) or positive (ones), or "
         "leaves them out (ignore).", "data", choices=("zeros", "ones", "ignore"))
     cohort: str = setting(
-        "paper", "Which images of the release to take: see docs/corpora.md.", "data")
+        "paper", "Takes the images of this cohort: see docs/corpora.md.", "data")
     val_fraction: float = setting(
-        0.05, "The share of the training patients that is kept for validation. 0 (the authors' "
-        "code) needs --keep last.", "data", limits=Limits(at_least=0, less_than=1),
+        0.05, "Keeps this share of the training patients for validation. 0 (the authors' code) "
+        "needs --keep last.", "data", limits=Limits(at_least=0, less_than=1),
         in_paper_recipe=False)
     split_seed: int = setting(
-        0, "Draws the splits; leave it, so that all runs share their test set.", "data",
-        limits=NOT_NEGATIVE, in_paper_recipe=False)
+        0, "Draws the splits with this seed. Leave it, so that all runs share their test set.",
+        "data", limits=NOT_NEGATIVE, in_paper_recipe=False)
     split_file: str | None = setting(
         None, "Takes the splits from this file.", "data", may_change=True,
         tells_runs_apart=False)  # `split_hash` does
     limit: int | None = setting(
         None, "Takes at most this many images of each split, to try things out.", "data",
-        limits=COUNT, is_basic=True)
+        limits=COUNT)
     train_images: int | None = setting(
         None, "Trains on this many images, for learning curves: patients in an order that --seed "
         "draws. Validation and test stay whole.", "data", limits=COUNT)
     on_missing: str = setting(
-        "error", "What to do about images that are not on disk.", "data",
+        "error", "Stops at images that are not on disk, or skips them.", "data",
         choices=("error", "skip"), tells_runs_apart=False)  # the number of images does
     on_bad: str = setting(
-        "error", "What to do about images that cannot be read.", "data",
+        "error", "Stops at images that cannot be read, or skips them.", "data",
         choices=("error", "skip"), tells_runs_apart=False)
     cache_dir: str | None = setting(
-        None, "The folder of preprocessed images (default: $CXR_CACHE, else ./cache).", "data",
-        may_change=True, tells_runs_apart=False)
+        None, "Keeps preprocessed images in this folder (default: $CXR_CACHE, else ./cache).",
+        "data", may_change=True, tells_runs_apart=False)
     cache_only: bool = setting(
         False, "Takes all images from the cache. Of the release only the tables are needed, and "
         "changed images are not noticed.", "data", may_change=True, tells_runs_apart=False)
     init: str = setting(
-        "random", "The initial weights.", "init", choices=tuple(INITS), is_basic=True,
+        "random", "Starts from these weights.", "init", choices=tuple(INITS), is_basic=True,
         tells_runs_apart=False)  # it is what is compared
     weights: str | None = setting(
-        None, "The weight file (default: the official one, downloaded to ./weights).", "init",
-        is_basic=True, may_change=True, tells_runs_apart=False)  # its sha256 does
+        None, "Reads the weights from this file (default: the official one, downloaded to "
+        "./weights).", "init", may_change=True, tells_runs_apart=False)  # its sha256 does
     init_name: str | None = setting(
-        None, "What to call --weights that are not an init's own (default: the name of the file).",
+        None, "Names --weights that are not an init's own (default: the name of the file).",
         "init", may_change=True, tells_runs_apart=False)
     arch: str = setting(
-        "vit_base", "The size of the transformer.", "init",
+        "vit_base", "Sets the size of the transformer.", "init",
         choices=("vit_micro", "vit_tiny", "vit_small", "vit_base", "vit_large"), is_basic=True)
     image_size: int = setting(
-        224, "The side of the input in pixels.", "init", limits=COUNT)
+        224, "Sets the side of the input in pixels.", "init", limits=COUNT)
     normalize: str | None = setting(
         None, "'pretrain' subtracts the mean and divides by the SD that the init was trained with "
         "(the paper does neither).", "init", choices=("pretrain",))
@@ -155,20 +155,20 @@ class SharedSettings:
         "another training run of the init, in a folder of its own.", "run", limits=NOT_NEGATIVE,
         is_basic=True, tells_runs_apart=False, in_paper_recipe=False)
     out: str | None = setting(
-        None, "The run folder (default: runs/<data>-<init>[-nN][-seedN]).", "run",
+        None, "Writes this run folder (default: runs/<data>-<init>[-nN][-seedN]).", "run",
         is_basic=True, may_change=True, tells_runs_apart=False)
     log_seconds: float = setting(
         60.0, "Writes a line of progress this often, where the output is a log file.", "run",
         limits=NOT_NEGATIVE, may_change=True, tells_runs_apart=False)
     resume: bool = setting(
-        False, "Goes on with the run in the run folder, or starts it. Of a run that has ended it "
-        "says so, and does nothing.", "run", is_basic=True, may_change=True,
+        False, "Goes on with the run in the run folder, or starts it. Does nothing if the run "
+        "has already ended.", "run", is_basic=True, may_change=True,
         tells_runs_apart=False)
     device: str = setting(
-        "auto", "Where to compute: auto, cuda, cuda:1, mps, cpu.", "machine", is_basic=True,
+        "auto", "Computes on this device: auto, cuda, cuda:1, mps, cpu.", "machine", is_basic=True,
         tells_runs_apart=False, may_change=True)
     workers: int | None = setting(
-        None, "Processes that preprocess images (default: one per core).", "machine",
+        None, "Preprocesses images in this many processes (default: one per core).", "machine",
         limits=COUNT, may_change=True, tells_runs_apart=False)
 
     @property
@@ -207,10 +207,11 @@ class Config(SharedSettings):
         False, "Trains the head alone. probe.py does that much faster, by logistic regression on "
         "features that are computed once.", "init")
     epochs: int = setting(
-        100, "Passes over the training images (the authors' code; the paper does not say).",
+        100, "Passes this often over the training images (100: the authors' code; the paper does "
+        "not say).",
         "recipe", limits=COUNT, is_basic=True)
     batch_size: int = setting(
-        32, "Images per step, over all processes.", "recipe", limits=COUNT)
+        32, "Takes this many images per step, over all processes.", "recipe", limits=COUNT)
     drop_last: bool = setting(
         False, "Leaves out an epoch's last, partial batch (the authors' code).", "recipe",
         in_paper_recipe=False)
@@ -221,32 +222,33 @@ class Config(SharedSettings):
         "paper", "Rotates by 0 to 8 degrees, then flips (paper); flips, then rotates by -7 to 7 "
         "degrees (authors, their code); or does nothing (none).", "recipe",
         choices=("paper", "authors", "none"), in_paper_recipe=False)
-    lr: float = setting(1e-5, "AdamW's learning rate.", "recipe", limits=NOT_NEGATIVE)
+    lr: float = setting(1e-5, "Sets AdamW's learning rate.", "recipe", limits=NOT_NEGATIVE)
     weight_decay: float = setting(
-        0.0, "AdamW's weight decay (the authors' code; the paper does not say).", "recipe",
+        0.0, "Sets AdamW's weight decay (0: the authors' code; the paper does not say).", "recipe",
         limits=NOT_NEGATIVE)
     schedule: str = setting(
-        "constant", "What the learning rate does after the warm-up.", "recipe",
+        "constant", "Keeps the learning rate after the warm-up, or lowers it to 0 by a cosine.",
+        "recipe",
         choices=("constant", "cosine"))
     warmup_epochs: float = setting(
         0.0, "Raises the learning rate linearly over this many epochs.", "recipe",
         limits=NOT_NEGATIVE)
     layer_decay: float = setting(
-        1.0, "A layer's learning rate, as a share of that of the layer above; 0.65 to 0.9 is "
-        "common.", "recipe", limits=Limits(more_than=0, at_most=1))
+        1.0, "Multiplies the learning rate by this from each layer to the one below; 0.65 to 0.9 "
+        "is common.", "recipe", limits=Limits(more_than=0, at_most=1))
     clip: float | None = setting(
         None, "Clips the gradient's norm to this.", "recipe", limits=Limits(more_than=0))
     ema: float | None = setting(
         None, "Validates and keeps a moving average of the weights, with this decay, e.g. 0.999.",
         "recipe", limits=Limits(at_least=0, less_than=1))
     keep: str = setting(
-        "best", "Which epoch best.pt holds: that of the best validation AUC, or the last (the "
-        "authors' code).", "recipe", choices=("best", "last"), in_paper_recipe=False)
+        "best", "Keeps in best.pt the epoch of the best validation AUC, or the last (the authors' "
+        "code).", "recipe", choices=("best", "last"), in_paper_recipe=False)
     patience: int | None = setting(
         None, "Stops after this many epochs without a better validation AUC.", "recipe",
         limits=COUNT, may_change=True)
     amp: str = setting(
-        "auto", "The mixed precision of matrix products.", "machine",
+        "auto", "Computes matrix products in this precision.", "machine",
         choices=("auto", "bf16", "fp16", "off"), tells_runs_apart=False)
     compile: bool | None = setting(
         None, "Calls torch.compile: a minute at the start, then faster steps (default: on one GPU, "
@@ -274,7 +276,7 @@ class Config(SharedSettings):
         return self.folder_of("")
 
     def steps(self, n_images: int, epochs: float | None = None) -> int:
-        """Optimizer steps in so many epochs (default: all), which need not be a whole number."""
+        """Optimizer steps in this many epochs (default: all), which need not be a whole number."""
         per_epoch = n_images // self.batch_size
         if n_images % self.batch_size and not self.drop_last:
             per_epoch += 1
@@ -317,7 +319,7 @@ def defaults_of(config: type) -> dict[str, Any]:
 
 
 def kind_of_run(run_config: Mapping[str, Any]) -> dict[str, Any]:
-    """What makes a run one of a kind, of a config.json: settings and facts that tell runs apart.
+    """The settings and facts of a config.json by which runs are of one kind or of two.
 
     Runs of an init that agree in all of these are its training runs, and are pooled. `images_train`
     is the size that was asked for, or where none was, what there was: with `--train-images` the
@@ -356,7 +358,7 @@ def build_parser(config: type, description: str | None, *, show_all: bool = Fals
                  **changed: dict[str, Any]) -> Parser:
     """The command line of a settings class.
 
-    `changed`, by setting, is what argparse is told otherwise. `--help` shows the basic settings,
+    `changed` replaces, by setting, what argparse is told. `--help` shows the basic settings,
     with `show_all` or by `--help-all` the others too.
     """
     parser = Parser(description=description, usage="%(prog)s [--option value ...]", add_help=False,
