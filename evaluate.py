@@ -138,7 +138,7 @@ def build_parser() -> Parser:
              "%(default)s.")
     add("--exclude-ids", type=Path, metavar="FILE",
         help="Leaves out the images that this file lists, one id per line.")
-    add("--limit", type=int, help="Tests on at most so many images, to try things out.")
+    add("--limit", type=int, help="Tests on at most this many images, to try things out.")
 
     add = parser.add_argument_group("how").add_argument
     flags_of_paper = " ".join(f"--{name} {option.paper}" for name, option in OPTIONS.items())

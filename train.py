@@ -401,7 +401,7 @@ def log_row(run: TrainingRun, train_loss: float, validation: Validation) -> Epoc
 
 
 def draw_curves(run: TrainingRun, *, is_first_epoch: bool) -> None:
-    """Draw curves.png after the checkpoint; what hinders it is said once and ends no run."""
+    """Draw curves.png after the checkpoint; a problem is reported once and ends no run."""
     log, path = list(run.state.log), run.cfg.folder / "curves.png"
 
     def write_picture() -> None:

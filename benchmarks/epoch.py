@@ -5,8 +5,8 @@
 
 Both read the same copies of ChestX-ray14's original 1024 x 1024 PNGs in batches of 32, in one run.
 torchxrayvision's NIH_Dataset decodes, crops and resizes each image anew in every epoch, in a
-PyTorch DataLoader with a process a core. Ours does the paper's preprocessing once (which equalizes
-as well), with a process a core, and from then on reads a memory-mapped array.
+PyTorch DataLoader with a process per core. Ours does the paper's preprocessing once (which
+equalizes as well), with a process per core, and from then on reads a memory-mapped array.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Does the map point at the lesion? Scores of maps where it is known: on phantoms, or in boxes.
 
-    python train.py && python -m export.to_onnx runs/phantom-random
+    python train.py --data phantom && python -m export.to_onnx runs/phantom-random
     python benchmarks/explain.py runs/phantom-random                     # unseen phantoms
     python benchmarks/explain.py runs/cxr14-dinov2 --release /data/cxr14 # BBox_List_2017.csv
 
@@ -134,7 +134,7 @@ def scores(heat, mask):
 
 
 def table(title, found, findings, place):
-    """A Markdown table of one of the two scores: a row a method, a column a finding."""
+    """A Markdown table of one of the two scores: a row per method, a column per finding."""
     print(f"\n| {title} | " + " | ".join(findings) + " | all |")
     print("|---|" + "---:|" * (len(findings) + 1))
     for method in METHODS:

@@ -125,7 +125,7 @@ def in_turn(functions, device, rounds):
 
 
 def matrix_rate(device, n=8192):
-    """Floating-point operations a second of an n x n bf16 matrix product, the best of ten."""
+    """Floating-point operations per second of an n x n bf16 matrix product, the best of ten."""
     a, b = torch.randn(2, n, n, device=device, dtype=torch.bfloat16)
     return 2 * n**3 / min(clock(lambda: a @ b, device) for _ in range(10))
 
@@ -141,7 +141,7 @@ def timm_model(arch, patch_size):
 
 
 def bench(arch, patch_size, batch, device, amp, rounds, compiled):
-    """A row of the table, and images a second."""
+    """A row of the table, and images per second."""
     model = create_model(arch, patch_size, LABELS, layer_scale=patch_size == 14).to(device)
     ours = Step(model, batch, device, amp, compiled)
     theirs = timm_model(arch, patch_size)
@@ -178,7 +178,7 @@ def patch_embeddings(batch, device, amp, rounds):
 
 
 def pipeline_rate(device, batch, n):
-    """Images a second that arrive on the device."""
+    """Images per second that arrive on the device."""
     with tempfile.TemporaryDirectory() as folder:
         dataset = Cached(Path(folder) / "images.npy", n)
         batches = epoch_batches(n, batch, seed=0, epoch=0)

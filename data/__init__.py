@@ -2,7 +2,7 @@
 
 In the order in which data flow:
 
-    labels, splits     names of findings, and what uncertain ones count; splits by patient
+    labels, splits     names of findings, and what uncertain ones become; splits by patient
     files, tables      what lies on disk under a root; reading a release's tables strictly
     decode, preprocess PNG, JPEG and DICOM files as gray intensities, these as the paper's image
     cache/             images preprocessed once and memory-mapped; `python -m data.cache`

@@ -66,7 +66,7 @@ def epoch_batches(n: int, batch_size: int, *, seed: int, epoch: int,
     """The batches of an epoch: a permutation of 0..n-1 cut into a list of int64 arrays.
 
     A function of seed and epoch alone, so that a resumed run, or another number of processes, sees
-    the same batches. The last is perhaps smaller; `drop_last` leaves it out then.
+    the same batches. The last may be smaller; `drop_last` then leaves it out.
     """
     order = np.random.default_rng([seed, epoch, 0]).permutation(n)
     if drop_last:

@@ -53,7 +53,7 @@ class Corpus:
         Share of the training patients used for validation; seed of the drawn splits; or a file
         with the split (see `data.splits.read_split`).
     limit : int, optional
-        Use a subset of so many images that are there, always the same for a seed.
+        Use a subset of this many of the images that are there, always the same for a seed.
     on_missing, on_bad : {"error", "skip"}
         What to do about rows whose image is not on disk, and about images that cannot be read.
     cache_dir, workers, progress
@@ -390,7 +390,7 @@ class Corpus:
 
 
 def bad_image_notes(bad: list[tuple[str, str]]) -> list[str]:
-    """Of images that cannot be read, (path, reason) each: how many for which reason, and each."""
+    """Notes on bad images, each a (path, reason): how many per reason, then each of them."""
     counts: Counter[str] = Counter()
     named = []
     for path, reason in bad:
@@ -423,7 +423,7 @@ def split_cohort(release: Release, settings: DataSettings) -> np.ndarray:
 
 
 def _check_settings(settings: DataSettings, split: str) -> None:
-    """Raise ValueError, naming it, for a setting that is none of its words or no number."""
+    """Raise ValueError for a setting that is not one of its words, or not a number."""
     _check_word("split", split, SPLITS)
     _check_word("on_missing", settings.on_missing, ("error", "skip"))
     _check_word("on_bad", settings.on_bad, ("error", "skip"))

@@ -199,7 +199,7 @@ def _refusals(root: Path, table: Path | None, release: Release) -> list[str]:
         if 1 in y and 0 in y:
             learnable.append(label)
     reasons = _refusals_of(root, table, "all")
-    if learnable:  # a label at fault must not hide the rest
+    if learnable:  # a label that cannot be learned must not hide the rest
         reasons += _refusals_of(root, table, learnable)
     return list(dict.fromkeys(reasons))
 

@@ -320,7 +320,7 @@ def _stored_pixels(header: "Dataset") -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def _stored_range(bits: int, header: "Dataset") -> tuple[int, int]:
-    """The lowest and highest value that so many bits can store."""
+    """The lowest and highest value that this many bits can store."""
     if header.get("PixelRepresentation") == 1:  # signed
         return -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
     return 0, 2**bits - 1

@@ -1,4 +1,4 @@
-"""Names of findings: which of them to train on, columns for them, and what uncertain ones count."""
+"""Names of findings: which to train on, columns for them, and what uncertain ones become."""
 
 from collections.abc import Sequence
 from pathlib import Path

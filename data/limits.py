@@ -48,7 +48,7 @@ class Turns:
 
     @contextmanager
     def take(self, working_bytes: int) -> Iterator[None]:
-        """Context to decode an image that takes so many bytes; a giant waits until it is alone."""
+        """Context to decode an image of this many bytes; a giant waits until it is alone."""
         if working_bytes < GIANT_BYTES:
             yield
             return

@@ -1,4 +1,4 @@
-"""What the paper says of a corpus: a record that each of its six has beside its class.
+"""What the paper says of each of its six corpora; the numbers stand beside the classes.
 
 The numbers are those of Tables 1 and 2 of Tayebi Arasteh et al., Eur Radiol Exp 8:10 (2024). Where
 the printed scan has a misread digit, as the percentage beside it and the release's tables show, it

@@ -1,7 +1,7 @@
 """From raw gray intensities to the paper's image: resize, min-max scale, equalize (no torch).
 
-`export/graph.py` does the same a second time, as operators of an exported model. Who changes the
-one changes the other: the export compares them and refuses where they differ. Caches need nothing:
+`export/graph.py` does the same a second time, as operators of an exported model. Change
+both together: the export compares them and refuses where they differ. Caches need nothing:
 their key has a fingerprint of what is done here (`data.cache.fingerprint`).
 """
 

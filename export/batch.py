@@ -49,7 +49,7 @@ def expand(arguments: Iterable[str | Path], separator: str = "\n") -> list[str]:
     """The image files that arguments name: files, folders (searched), and - for a list on stdin.
 
     Each as it was given, so that a list can be joined with what comes out. A folder that cannot be
-    read is among them, so that its error has a row. What a folder holds besides is said on stderr.
+    read is among them, so that its error has a row. Other files of a folder are named on stderr.
     """
     paths = []
     for argument in map(str, arguments):

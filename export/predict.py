@@ -132,7 +132,7 @@ class Counts:
 
     @property
     def exit_code(self) -> int:
-        """0, or what is wrong: an image left out on purpose is less than one that failed."""
+        """The exit code; a failed image counts for more than one left out on purpose."""
         if not self.errors:
             return 0
         return NOT_FRONTAL if set(self.errors) == {"not frontal"} else FAILED
@@ -181,7 +181,7 @@ def check_names_are_distinct(paths: Sequence[str]) -> None:
 
 
 def opening_line(model: Predictor, args: argparse.Namespace, n_images: int) -> str:
-    """What is said before the first image."""
+    """The line that is printed before the first image."""
     line = f"{n_images} images on {model.provider}"
     if args.provider == "auto" and model.provider == "cpu":
         problem = model.cuda_problem or ""

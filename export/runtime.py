@@ -49,7 +49,7 @@ class Predictor:
     Attributes
     ----------
     labels, thresholds, calibration : list
-        One a label; a threshold is None where validation gave none, a calibration "platt" (a
+        One per label; a threshold is None where validation gave none, a calibration "platt" (a
         logistic map), "prior" (a shift by the training's class weight) or "none".
     metadata, checksum : dict, str
         Everything that travels with the model, see `export.metadata`; the sha256 of its bytes.

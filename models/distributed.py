@@ -103,7 +103,7 @@ def sum_over_ranks(cpu_group: dist.ProcessGroup | None, value: torch.Tensor) -> 
 def predict_shared(cpu_group: dist.ProcessGroup | None, model: VisionTransformer,
                    dataset: ImageSource, **options: Any,
                    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """`models.inference.predict`, the images shared out: each is scored once, all get all."""
+    """`models.inference.predict`, shared out: each process scores a part, and gets all scores."""
     if cpu_group is None:
         return predict(model, dataset, **options)
     rank, world = dist.get_rank(), dist.get_world_size()

@@ -81,7 +81,7 @@ def curve_sizes(n_images: int) -> list[int]:
 
 
 def curve_time(cfg: Config, n_images: int, seconds: float) -> timedelta:
-    """The time of a run at each of `curve_sizes` and on all images, at so many seconds per step."""
+    """The time of a run at each of `curve_sizes` and on all images, from the seconds of a step."""
     steps = sum(cfg.steps(size) for size in [*curve_sizes(n_images), n_images])
     return timedelta(seconds=round(steps * seconds))
 

@@ -21,7 +21,7 @@ from models.training import LabeledImages
 
 
 def check_disk(folder: Path, needed: int) -> None:
-    """Raise an OSError where the disk has no room for so many bytes of checkpoints."""
+    """Raise an OSError where the disk has no room for this many bytes of checkpoints."""
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise OSError(f"{folder}: {free / 2**30:.2f} GiB are free, and the run's checkpoints take "

@@ -18,7 +18,7 @@ from models.vit import VisionTransformer
 
 @dataclass(frozen=True)
 class Validation:
-    """What the validation set said of the weights after an epoch; None where undefined."""
+    """The results on the validation set after an epoch; None where undefined."""
 
     thresholds: list[float | None]  # per label: Youden's, midway between two scores
     auroc: list[float | None]  # per label
@@ -224,5 +224,5 @@ def check_is_fine_tuned(folder: Path, best: dict[str, Any]) -> None:
 
 
 def finite_or_none(values: npt.ArrayLike) -> list[float | None]:
-    """Floats, with None for NaN and for the infinite threshold of a label that none helps."""
+    """Floats, with None for NaN and for the infinite threshold, where no label is called."""
     return [float(value) if np.isfinite(value) else None for value in np.asarray(values)]

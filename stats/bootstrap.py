@@ -154,9 +154,9 @@ def bootstrap_models(y_true: npt.ArrayLike, scores: Sequence[npt.ArrayLike], *,
     n_resamples, seed : int
         B; resample b depends on the seed and b alone.
     groups : (N,) array, optional
-        Whose images are drawn together: patients, say. As many groups are drawn, with replacement,
-        as there are; the images of one person are not independent, and drawn singly (the paper's
-        way, and the default) they make standard errors and p-values too small.
+        Which images are drawn together: those of a patient, say. As many groups are drawn, with
+        replacement, as there are; the images of one person are not independent, and drawn singly
+        (the paper's way, and the default) they make standard errors and p-values too small.
     metrics : sequence of names from `stats.metrics.METRICS`
     thresholds, net_benefit_at : sequences of M (L,) arrays, optional
         Scores from there on are predicted positive; NaN leaves a label undefined. By default at
@@ -225,7 +225,7 @@ def bootstrap_models(y_true: npt.ArrayLike, scores: Sequence[npt.ArrayLike], *,
 
 def _check_metrics(names: Sequence[str], scores: list[np.ndarray], *,
                    has_treatment_thresholds: bool) -> list[Metric]:
-    """The records of metrics that can be computed from what there is, or ValueError."""
+    """The entries of these metrics; ValueError for one that lacks what it needs."""
     unknown = sorted(set(names) - set(METRICS))
     if unknown or not names:
         raise ValueError(f"metrics: expected some of {', '.join(METRICS)}, "

@@ -1,6 +1,6 @@
-"""The metrics: one record each, which all that scores, compares, prints or offers them reads.
+"""The metrics: one entry each, read by all that scores, compares, prints or offers them.
 
-A new metric is a function and a record in `METRICS`: it then has replicates, an interval, tests, a
+A new metric is a function and an entry in `METRICS`: it then has replicates, an interval, tests, a
 column in the report, and a name for `evaluate.py --metrics`.
 """
 

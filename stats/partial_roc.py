@@ -76,12 +76,12 @@ def _curve_points(curve: _Curve, positives: np.ndarray, negatives: np.ndarray,
 
 
 def _share_of(share: float, images: np.ndarray) -> np.ndarray:
-    """A share of so many images; rounded, since 0.1 of 30 is 3, and (1 - 0.9) of 30 is below."""
+    """A share of this many images; rounded, since 0.1 of 30 is 3, and (1 - 0.9) of 30 is below."""
     return np.round(share * images, 9)
 
 
 def _tp_at(curve: _Curve, fp: np.ndarray) -> np.ndarray:
-    """The most positives at so many negatives (B,)."""
+    """The most positives at these numbers of negatives (B,)."""
     segment = np.maximum((curve.start_fp <= fp).sum(axis=0) - 1, 0)
     columns = np.arange(len(fp))
     beyond = fp - curve.start_fp[segment, columns]
@@ -89,7 +89,7 @@ def _tp_at(curve: _Curve, fp: np.ndarray) -> np.ndarray:
 
 
 def _fp_at(curve: _Curve, tp: np.ndarray) -> np.ndarray:
-    """The fewest negatives at so many positives (B,)."""
+    """The fewest negatives at these numbers of positives (B,)."""
     segment = (curve.end_tp >= tp).argmax(axis=0)
     columns = np.arange(len(tp))
     below = np.maximum(tp - curve.start_tp[segment, columns], 0)

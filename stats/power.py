@@ -1,4 +1,4 @@
-"""How many training runs, test patients and corpora an answer needs: what a planner asks.
+"""How many training runs, test patients and corpora an answer needs.
 
     python -m stats.power --difference 0.5 --sd-runs 0.3 --se-test 0.25 --patients 2797
     python -m stats.power --difference 0.5 --report reports/report.json
@@ -190,27 +190,32 @@ def _drawn(sd_runs: float, se_test: float, runs: int, hidden_per_point: float = 
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__,
+    parser = argparse.ArgumentParser(prog="python -m stats.power", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--difference", type=float, default=0.5, help="to be found, in points (default: 0.5)")
-    add("--sd-runs", type=float, help="SD between training runs of an init, in points")
-    add("--se-test", type=float, help="standard error that is due to the test patients, in points")
-    add("--patients", type=int, help="test patients (or radiographs) to which --se-test belongs")
-    add("--report", type=Path, help="report.json of evaluate.py to take the last three from")
-    add("--margin", type=float, help="also the patients needed to find an init not worse by so "
-        "many points (p <= 0.025)")
-    add("--true-difference", type=float, default=0.0, help="with --margin: of that init less the "
-        "other, in points (default: 0)")
-    add("--rarer", type=int, help="with --margin: how many of --patients are of the rarer class "
-        "(default: enough)")
-    add("--tau", type=float, help="also the power to find --difference as a mean over corpora "
-        "whose true differences have this SD, in points")
-    add("--runs", type=int, default=3, help="with --tau: of each init and corpus (default: 3)")
-    add("--se-corpora", type=float, nargs="+", metavar="SE", help="with --tau: the standard error "
-        "of each corpus, in points, where they are known; then the last three are not needed")
-    add("--plot", type=Path, metavar="FILE", help="also draw, as .png, .svg or .pdf, which "
-        "differences are found with a power of 80 %% (needs matplotlib)")
+    add("--difference", type=float, default=0.5,
+        help="The difference to find, in points. Default: %(default)s.")
+    add("--sd-runs", type=float, help="The SD between training runs of an init, in points.")
+    add("--se-test", type=float,
+        help="The standard error that is due to the test patients, in points.")
+    add("--patients", type=int,
+        help="The number of test patients (or radiographs) to which --se-test belongs.")
+    add("--report", type=Path, help="Takes --sd-runs, --se-test and --patients from this "
+        "report.json of evaluate.py.")
+    add("--margin", type=float, help="Also prints the patients needed to find an init not worse "
+        "by this many points (p <= 0.025).")
+    add("--true-difference", type=float, default=0.0, help="With --margin: the true difference of "
+        "that init to the other, in points. Default: 0.")
+    add("--rarer", type=int, help="With --margin: how many of --patients are of the rarer class "
+        "(default: so many that their number does not matter).")
+    add("--tau", type=float, help="Also prints the power to find --difference as a mean over "
+        "corpora whose true differences have this SD, in points.")
+    add("--runs", type=int, default=3,
+        help="With --tau: the runs of each init on each corpus. Default: %(default)s.")
+    add("--se-corpora", type=float, nargs="+", metavar="SE", help="With --tau: the standard error "
+        "of each corpus, in points, in place of --sd-runs, --se-test and --patients.")
+    add("--plot", type=Path, metavar="FILE", help="Also draws, as .png, .svg or .pdf, which "
+        "differences are found with a power of 80 %% (needs matplotlib).")
     args = parser.parse_args(argv)
     try:
         if args.report:

@@ -166,7 +166,7 @@ def _pair_table(study: SizeStudy, pair: InitPair) -> Table:
 
 
 def _images_needed(pair: InitPair, images: int) -> str:
-    """How many images the worse init needs to be as good as the better one with so many."""
+    """How many images the worse init needs to be as good as the better one at a size."""
     for efficiency in pair.compared.efficiency:
         if efficiency.images != images:
             continue

@@ -85,7 +85,7 @@ def _answer_of_one(study: Study, init: InitScores) -> str:
 
 
 def estimand(study: Study) -> str:
-    """Which ROC-AUC the answer is about: of which labels the mean is taken, and of which not."""
+    """Which ROC-AUC the answer is about: which labels its mean has, and which it leaves out."""
     words, averaged = show.WORDS["estimand"], study.labels_in_mean["auroc"]
     if len(study.labels) == 1:
         return words["only"].format(study.labels[0])

@@ -289,7 +289,7 @@ def _difference(difference: Difference) -> str:
     """A difference with its interval and adjusted p.
 
     A higher specificity at the price of sensitivity is no better model, but another point of the
-    curve: neither they nor what follows from them are said to be significant.
+    curve: neither they nor what follows from them are called significant.
     """
     text = show.difference(difference.test, difference.metric)
     if difference.is_another_point:
