@@ -240,15 +240,17 @@ def train_epoch(run: TrainingRun, net: torch.nn.Module, epoch: int, stop: StopRe
         update_average = get_ema_multi_avg_fn(cfg.ema)
         averaged_weights, weights = list(run.average.parameters()), list(run.model.parameters())
 
-    # Sums stay on the device until they are asked for: reading one would wait for all its work.
-    # Each process sums its own share; what an interrupted epoch had summed up is rank 0's.
+    # The epoch's loss is summed on the device, since reading a number from a GPU waits for all the
+    # work queued there. Each process sums the losses of its own images, times `world` (see
+    # `loss_scale` below), so that the mean of the processes' sums is the sum over all images. What
+    # an interrupted epoch had summed up is put on rank 0 alone, therefore times `world` as well.
     sum_dtype = torch.float64
     if device.type == "mps":  # has no float64
         sum_dtype = torch.float32
     loss_sum = torch.zeros((), device=device, dtype=sum_dtype)
     if is_first:
-        loss_sum += state.loss_sum * processes.world  # the loss of a process counts `world` times
-    first_bad_step = torch.tensor(-1, device=device)  # whose loss was not finite
+        loss_sum += state.loss_sum * processes.world
+    first_bad_step = torch.tensor(-1, device=device)  # first step without a finite loss; -1: none
     saved_at = time.monotonic()
     net.train()
     # theta: each image's rotation and flip as an affine map of the plane, (B, 2, 3).
@@ -263,13 +265,18 @@ def train_epoch(run: TrainingRun, net: torch.nn.Module, epoch: int, stop: StopRe
         inputs = to_input(images, mean, std)  # (B, 3, H, W)
 
         # Forward and backward, in pieces where the whole batch does not fit into memory. The loss
-        # is a mean over the known labels of the global batch; DDP divides by `world` once more.
+        # is the mean over the known labels of the global batch, so each process divides its sum by
+        # their number over all processes. DDP then averages the gradients where they should be
+        # added up; the factor `world` makes up for its division.
         loss_scale = processes.world / max(1, known_labels[batch].sum())
         n_pieces = min(cfg.accumulate, len(inputs))
         batch_loss = torch.zeros((), device=device)
         pieces = zip(inputs.tensor_split(n_pieces), labels.tensor_split(n_pieces))
         for number, (piece_inputs, piece_labels) in enumerate(pieces):
-            if processes.world > 1:  # gradients are exchanged once, with the last piece
+            # DDP would exchange the gradients in every backward pass. The pieces' gradients add up
+            # in each process, and are exchanged once, with the last piece. This attribute is what
+            # DDP's context `no_sync()` sets, without a second copy of the lines below.
+            if processes.world > 1:
                 net.require_backward_grad_sync = number == n_pieces - 1  # type: ignore[assignment]
             with autocast(run.run_config["amp"], device):
                 logits = net(piece_inputs)
@@ -292,7 +299,8 @@ def train_epoch(run: TrainingRun, net: torch.nn.Module, epoch: int, stop: StopRe
         state.batch += 1
         state.step += 1
 
-        # Log, save or stop? All processes act alike. Only here is a GPU waited for.
+        # Log, save or stop? Clocks and signals differ between processes, so the most urgent request
+        # of any of them goes for all. Only when something is shown or saved is a GPU waited for.
         request = CONTINUE
         if time.monotonic() - saved_at > 60 * cfg.checkpoint_minutes:
             request = SAVE
@@ -305,13 +313,15 @@ def train_epoch(run: TrainingRun, net: torch.nn.Module, epoch: int, stop: StopRe
         if request != CONTINUE:
             watch.check(first_bad_step, run.model)
             state.loss_sum = mean_over_ranks(processes, loss_sum)
+            # From here on the run sums as a resumed one does, so that both round alike.
             loss_sum.fill_(state.loss_sum * processes.world if is_first else 0.0)
             if is_first:
                 run.save()
             saved_at = time.monotonic()
         if request == STOP:
             run.writer.wait()
-            distributed.max_over_ranks(processes.cpu_group, STOP)  # nobody leaves before
+            # All wait here until the checkpoint is on disk.
+            distributed.max_over_ranks(processes.cpu_group, STOP)
             return None
     watch.check(first_bad_step, run.model)
     images_seen = sum(len(batch) for batch in batches)
@@ -324,7 +334,7 @@ def mean_over_ranks(processes: distributed.Processes, value: torch.Tensor) -> fl
 
 
 class GradientWatch:
-    """Raises FloatingPointError where losses or weights are not finite, or nothing is learned."""
+    """Raises FloatingPointError if losses or weights are not finite, or fp16 skips every step."""
 
     def __init__(self, run: TrainingRun) -> None:
         self.run = run
@@ -339,7 +349,7 @@ class GradientWatch:
         return 0
 
     def check(self, first_bad_step: torch.Tensor, model: torch.nn.Module | None = None) -> None:
-        """Look at the losses, with fp16 at the steps taken, with a model at its weights."""
+        """Check the losses and, if given, the model's weights; in fp16 also for skipped steps."""
         step = int(first_bad_step)
         if step >= 0:
             self.fail(f"loss at step {step}")
@@ -355,7 +365,7 @@ class GradientWatch:
                       "skipped them all")
 
     def check_end(self) -> None:
-        """Look at a run that ends, however short it was: it must have taken one step at least."""
+        """Check at the end of the run that the optimizer has taken at least one step."""
         step = self.run.state.step
         if not self.run.scaler.is_enabled() or step == self.first_step:
             return
@@ -373,7 +383,7 @@ class GradientWatch:
 
 
 def validate(run: TrainingRun) -> Validation:
-    """Score the validation images; all is None without them."""
+    """Score the validation images; without any, each field of the result is None."""
     n_labels = len(run.train_set.labels)
     if run.val_set is None:
         return Validation([None] * n_labels, [None] * n_labels, None)

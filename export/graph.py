@@ -171,7 +171,8 @@ def gray_levels(g: Graph, pixels: str) -> str:
 
 def equalize(g: Graph, pixels: str, level: str, size: int) -> str:
     """Gray levels (N, S*S), equalized by their histogram; `pixels` (N, S*S) give the N."""
-    # counted by the upper and the lower four bits: (N, 16, S*S) times (N, S*S, 16)
+    # Histograms without scatter or one-hot of 256: a level's upper and lower four bits are each
+    # marked among 16, and a matrix product counts the pairs: (N, 16, S*S) times (N, S*S, 16).
     upper = g("Floor", g("Mul", level, 1 / 16))  # exact, unlike a division on a GPU
     lower = g("Sub", level, g("Mul", upper, 16.0))
     digits = np.arange(16, dtype=np.float32)
@@ -216,7 +217,8 @@ def fold(state: State, config: dict[str, Any], mean: Sequence[float] | None = No
             name = f"blocks.{n}.attn.qkv.{part}"
             state[name] = state[name].copy()
             state[name][:width] *= query_scale
-        # all weights of the values add up to 1, so that their bias passes through the attention
+        # A token's attention weights add up to 1, so the bias of the values passes through them
+        # unchanged and can be added after the projection.
         proj = f"blocks.{n}.attn.proj"
         value_bias = state[f"blocks.{n}.attn.qkv.bias"][2 * width:]
         state[f"{proj}.bias"] = state[f"{proj}.bias"] + state[f"{proj}.weight"] @ value_bias
@@ -300,7 +302,7 @@ def block(g: Graph, x: str, weights: State, name: str, heads: int, eps: float,
     if class_token_only:
         x = g("Slice", x, [0], [1], [1])
         queried = g("Slice", y, [0], [1], [1])
-    # three products: a Split of one would copy them
+    # Three products rather than one that is split afterwards: a Split would copy its parts.
     query = dense(queried, "attn.qkv", slice(0, width))
     key = dense(y, "attn.qkv", slice(width, 2 * width), biased=False)
     value = dense(y, "attn.qkv", slice(2 * width, 3 * width), biased=False)

@@ -74,7 +74,7 @@ def rotate(x: torch.Tensor, rope: Rotation) -> torch.Tensor:
 
 
 class KeysWithoutBias(nn.Linear):
-    """The layer of queries, keys and values in DINOv3."""
+    """DINOv3's layer for queries, keys and values: the bias of the keys is always zero."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Tokens (B, T, D) to (B, T, 3 * D)."""
@@ -109,7 +109,7 @@ class Attention(nn.Module):
 
     def forward(self, x: torch.Tensor, first: int | None = None, rope: Rotation | None = None,
                 ) -> torch.Tensor:
-        """Tokens (B, T, D) to (B, T, D); with `first`, the queries of that many alone."""
+        """Tokens (B, T, D) to (B, T, D); with `first`, only so many tokens attend (to all)."""
         q, k, v = self.project(x, rope)
         if first is None or not x.is_cuda:
             out = F.scaled_dot_product_attention(q[:, :, :first], k, v)
@@ -291,7 +291,8 @@ class VisionTransformer(nn.Module):
 
 def build(config: Mapping[str, Any], seed: int = 0) -> VisionTransformer:
     """The model of a config, its random weights from the seed alone."""
-    with torch.random.fork_rng(devices=[]):  # layers draw when constructed: not from the caller's
+    # Layers draw random weights when they are constructed; the caller's generator keeps its state.
+    with torch.random.fork_rng(devices=[]):
         model = VisionTransformer(**config)
     model.init_weights(torch.Generator().manual_seed(seed))
     return model

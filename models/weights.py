@@ -282,7 +282,7 @@ LAYOUTS = (
     Layout("blocks.0.gamma_1", META, is_rotary=True),
     Layout("cls_token", META),
 )
-# What wraps a model; it goes before the layout is looked for.
+# Prefixes that wrappers such as DDP and torch.compile put before every name; removed first.
 PREFIXES: Renaming = (
     (r"^((module|_orig_mod|model|backbone|dinov2|dinov2_with_registers|dinov3_vit|vit)\.)+", ""),
 )
@@ -291,7 +291,7 @@ NOT_ENCODER = re.compile(
     r"(head|head_dist|pre_logits|dino_head|ibot_head|classifier|pooler|local_cls_norm)\.|"
     r"decoder|mask_token$")
 GATED = "a transformer with gated MLPs (EVA-02, DINOv2's ViT-g, DINOv3's ViT-S+ and H+)"
-FOREIGN: Renaming = (  # a name that only they have, and what they are
+FOREIGN: Renaming = (  # a pattern of names that only another architecture has, and which it is
     (r"relative_position|^layers\.\d+\.blocks\.", "a Swin transformer or BEiT"),
     (r"(^|\.)stages\.\d+\.|^downsample_layers\.|^layer1\.0\.conv|^features\.",
      "a ConvNeXt or another convolutional network"),
@@ -354,7 +354,7 @@ def config_of_ours(content: Any) -> dict[str, Any]:
 
 
 def unwrap(content: Any, path: Path) -> State:
-    """The state dict in what a file holds, whatever it is wrapped in."""
+    """The state dict of a checkpoint, which may keep it under a key beside other things."""
     for wrapper in ("model", "state_dict", "model_state_dict", "teacher"):
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
@@ -433,7 +433,10 @@ def join_qkv(state: State, depth: int, is_rotary: bool) -> None:
 
 
 def join_parts(state: State, attn: str, kind: str, optional: str = "") -> None:
-    """Join a block's q, k and v of a kind, zeros for `optional` ones; leave incomplete ones."""
+    """Join a block's q, k and v weights, or biases; parts named in `optional` may be absent.
+
+    An absent optional part becomes zeros. If another part is absent, nothing is joined.
+    """
     if f"{attn}qkv.{kind}" in state:
         return
     names = [f"{attn}{part}.{kind}" for part in "qkv"]
@@ -444,7 +447,7 @@ def join_parts(state: State, attn: str, kind: str, optional: str = "") -> None:
         elif part in optional:
             parts.append(torch.zeros_like(state.get(f"{attn}proj.bias", torch.empty(0))))
         else:
-            return  # is reported as missing when a model is filled
+            return  # `fill` reports the missing tensor by its name
     for name in names:
         state.pop(name, None)
     state[f"{attn}qkv.{kind}"] = torch.cat(parts)
