@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import data
+from data.console import plural
 from data.files import sha256
 from data.settings import DataSettings
 from models.settings import (
@@ -48,7 +49,6 @@ from models.features import Encoder, LinearFit, compute_features, fit_heads
 from models.inference import use_device
 from models.inits import Initialization, initialize, run_name
 from models.run_files import (
-    plural,
     run_facts,
     write_config,
     write_skipped,

@@ -232,3 +232,8 @@ class Progress(contextlib.AbstractContextManager):
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+def plural(count: int, noun: str) -> str:
+    """A number and its noun: 1 step, 2 steps."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

@@ -28,7 +28,14 @@ if not __package__:
           file=sys.stderr)
     sys.exit(2)
 
-from data.console import Progress, check_whole, command, require_packages, run_command
+from data.console import (
+    Progress,
+    check_whole,
+    command,
+    plural,
+    require_packages,
+    run_command,
+)
 
 if __name__ == "__main__":
     require_packages("numpy", "PIL", "onnxruntime")
@@ -113,7 +120,7 @@ def predict(args: argparse.Namespace) -> int:
             stack.enter_context(held(target))
             done = kept_rows(target, columns, model)
             paths_left = [path for path in paths if encoded(safe_cell(path)) not in done]
-            note(f"{len(paths) - len(paths_left)} images are in {target} already")
+            note(f"{target} has {plural(len(paths) - len(paths_left), 'image')} already")
             paths = paths_left
         note(opening_line(model, args, len(paths)))
         file = stack.enter_context(open_output(target, append=args.resume))
@@ -182,7 +189,7 @@ def check_names_are_distinct(paths: Sequence[str]) -> None:
 
 def opening_line(model: Predictor, args: argparse.Namespace, n_images: int) -> str:
     """The line that is printed before the first image."""
-    line = f"{n_images} images on {model.provider}"
+    line = f"{plural(n_images, 'image')} on {model.provider}"
     if args.provider == "auto" and model.provider == "cpu":
         problem = model.cuda_problem or ""
         line += f" (no CUDA: {problem.partition(';')[0]})"
@@ -235,8 +242,8 @@ def say_at_the_end(model: Predictor, args: argparse.Namespace, target: str,
                    counts: Counts) -> None:
     """What a reader of the output has to know."""
     if counts.without_picture:
-        note(f"{counts.without_picture} images have no picture, since no label reaches its "
-             "threshold; --explain-all draws all labels")
+        note(f"without a picture: {plural(counts.without_picture, 'image')}, since no label "
+             "reaches its threshold; --explain-all draws all labels")
     weak = weak_labels(model.metadata)
     if weak:
         note("worse than chance on validation (AUC below 0.5), so that neither the probability "

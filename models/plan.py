@@ -6,10 +6,10 @@ from datetime import timedelta
 
 import torch
 
+from data.console import plural
 from models.distributed import Processes
 from models.inference import Amp, autocast, full_float32
 from models.inits import initialize
-from models.run_files import plural
 from models.run_messages import peak_memory
 from models.settings import VALIDATION_BATCH, Config
 from models.training import LabeledImages, create_optimizer, multilabel_loss

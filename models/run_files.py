@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from data.console import plural
 from data.files import atomic_write
 from models.distributed import Processes
 from models.inits import Initialization
@@ -114,8 +115,3 @@ def git_revision() -> str | None:
         return subprocess.run(command, capture_output=True, text=True).stdout.strip() or None
     except OSError:  # git is not installed
         return None
-
-
-def plural(count: int, noun: str) -> str:
-    """A number and its noun: 1 step, 2 steps."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

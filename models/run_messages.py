@@ -9,9 +9,8 @@ from pathlib import Path
 
 import torch
 
-from data.console import Progress
+from data.console import Progress, plural
 from models.inits import Initialization
-from models.run_files import plural
 from models.run_lock import lock
 from models.training_run import EpochRow, TrainingRun
 

@@ -153,7 +153,7 @@ def test_a_sheet_has_the_labels_above_their_threshold(tmp_path, capsys):
     assert heights == [2 * (640 + HEADER), 5 * (640 + HEADER)]
     write_model(tmp_path / "model.onnx", thresholds=[1.0, None, 1.0, 1.0, 1.0])
     assert main([*words, "--explain", str(tmp_path / "none")]) == 0
-    assert "1 images have no picture" in capsys.readouterr().err
+    assert "without a picture: 1 image, since" in capsys.readouterr().err
     assert not list((tmp_path / "none").iterdir())
 
 

@@ -38,7 +38,7 @@ def test_auto_says_why_it_is_the_cpu(folder, monkeypatch, capsys):
     monkeypatch.setattr(runtime.ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
     assert main([str(folder / "model.onnx"), str(good(folder)[0])]) == 0
     first = capsys.readouterr().err.splitlines()[0]
-    assert first == "1 images on cpu (no CUDA: it is built without CUDA)"
+    assert first == "1 image on cpu (no CUDA: it is built without CUDA)"
 
 
 def test_cuda_that_falls_back_silently_is_an_error(folder, monkeypatch):
@@ -97,7 +97,7 @@ def test_a_gpu_that_cannot_be_used_is_no_fault_of_the_file(folder, monkeypatch, 
     assert main(words) == 0
     out, errors = capsys.readouterr()
     assert [json.loads(line)["findings"] for line in out.splitlines()]
-    assert errors.splitlines()[0] == f"1 images on cpu (no CUDA: {reason})"
+    assert errors.splitlines()[0] == f"1 image on cpu (no CUDA: {reason})"
     assert main([*words, "--provider", "cuda"]) == 2
     out, errors = capsys.readouterr()
     assert out == "" and errors.count("\n") == 1

@@ -22,10 +22,10 @@ def test_a_stopped_run_goes_on(folder, tmp_path, capsys):
     out.write_text("".join(lines[:9])[:-20])  # an image and two and a half rows of the next
     capsys.readouterr()
     assert main(words) == 1
-    assert "1 images are in" in capsys.readouterr().err
+    assert "has 1 image already" in capsys.readouterr().err
     assert sorted(out.read_text().splitlines()) == sorted(whole.splitlines())
     assert main(words) == 1 and out.read_text().count("broken.png") == 2  # a row: path and error
-    assert "3 images are in" in capsys.readouterr().err
+    assert "has 3 images already" in capsys.readouterr().err
     assert sorted(out.read_text().splitlines()) == sorted(whole.splitlines())
 
 
