@@ -222,9 +222,8 @@ def evaluate(args: argparse.Namespace) -> None:
     if args.exclude_ids:
         predictions = leave_out(predictions, args.exclude_ids)
 
-    by_size = split_by_size(predictions)
     groups, sizes = [], []
-    for size, members in by_size:
+    for size, members in split_by_size(predictions):
         for group in group_models(members, args):
             groups.append(group)
             sizes.append(size)
@@ -253,6 +252,15 @@ def split_by_size(predictions: Sequence[Predictions],
     rest = [p for p in predictions if corpus_of(p) not in axis]
     if rest:
         parts.append((None, rest))
+    for corpus in dict.fromkeys(corpus_of(p) for p in rest if p.meta.get("size_given")):
+        print(f"note: {corpus_title(corpus)}: no learning curve, since all have one number of "
+              "training images", file=sys.stderr)
+    for p in predictions:
+        if corpus_of(p) in axis and not p.meta.get("images_train"):
+            name = p.meta.get("name") or p.meta.get("run")
+            raise ValueError(f"{name}: its number of training images is not known, and others of "
+                             f"{corpus_title(corpus_of(p))} are compared by theirs: give it as "
+                             "NAME@N=FILE, or leave the file out")
     for corpus, sizes in axis.items():
         for size in sizes:
             members = []
@@ -297,8 +305,8 @@ def study_curves(groups: Sequence[ComparisonGroup], sizes: Sequence[int | None],
             seed=args.seed, resample=args.resample, threads=args.threads)
         curves.append(study_of_sizes)
         if not study_of_sizes.pairs:
-            print(f"note: {study_of_sizes.title}: no two inits have two sizes in common, so that "
-                  "their learning curves are not compared", file=sys.stderr)
+            print(f"note: {study_of_sizes.title}: the learning curves are not compared, since no "
+                  "two inits have two sizes in common", file=sys.stderr)
     return curves
 
 

@@ -469,11 +469,15 @@ def check_limits(config: SharedSettings) -> None:
                          "things out, --help lists the others")
     for name, known in settings_of(type(config)).items():
         value = getattr(config, name)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"--{name.replace('_', '-')} {value}: expected a finite number")
         if value is None or known.limits is None or known.limits.allow(value):
             continue
         raise ValueError(f"--{name.replace('_', '-')} {value}: expected {known.limits}")
     if config.name is not None and not config.corpus_name:
         raise ValueError(f"--name {config.name!r}: has no letter or digit to call a folder by")
+    if config.name is not None and config.data != "custom":
+        raise ValueError(f"--name {config.name!r}: is for --data custom; {config.data} has a name")
 
 
 def check_config(config: Config) -> None:
@@ -483,6 +487,9 @@ def check_config(config: Config) -> None:
     if config.val_fraction == 0 and not config.split_file and needs_validation:
         raise ValueError("--val-fraction 0: without validation there is no best epoch; add --keep "
                          "last, without --patience")
+    if config.warmup_epochs >= config.epochs:
+        raise ValueError(f"--warmup-epochs {config.warmup_epochs:g}: expected less than --epochs "
+                         f"{config.epochs}, or the learning rate never gets to where it should")
     if config.keep_head and config.init != "mimic":
         raise ValueError(f"--keep-head: --init {config.init} has no classifier of these labels")
     if config.cuda_graphs and config.accumulate > 1:

@@ -148,17 +148,29 @@ def test_a_size_that_is_no_number_is_one_line(here, capsys, words, message):
     assert message in capsys.readouterr().err and not (here / "reports").exists()
 
 
+def test_a_file_without_a_size_beside_sizes_is_one_line(here, capsys):
+    """It would have no place on the axis, and was left out in silence."""
+    write_csvs([("a", 10), ("a", 30), ("b", 10)])
+    words = ["a@10=a-10.csv", "a@30=a-30.csv", "b=b-10.csv", "--truth", "truth.csv"]
+    assert evaluate.main(["--predictions", *words, *QUICK]) == 2
+    errors = capsys.readouterr().err
+    assert "b: its number of training images is not known" in errors and errors.count("\n") == 1
+    assert not (here / "reports").exists()
+
+
 def test_inits_of_different_sizes_are_not_compared_and_it_says_so(here, capsys):
     write_csvs([("a", 10), ("a", 30), ("b", 100), ("b", 300)])
     words = ["a@10=a-10.csv", "a@30=a-30.csv", "b@100=b-100.csv", "b@300=b-300.csv"]
     assert evaluate.main(["--predictions", *words, "--truth", "truth.csv", *QUICK]) == 0
     printed = capsys.readouterr()
-    assert "no two inits have two sizes in common" in printed.err
+    assert "since no two inits have two sizes in common" in printed.err
 
 
 def test_one_size_is_an_ordinary_comparison(here, capsys):
     write_csvs([("a", 10), ("b", 10)])
     words = ["a@10=a-10.csv", "b@10=b-10.csv", "--truth", "truth.csv"]
     assert evaluate.main(["--predictions", *words, *QUICK]) == 0
-    assert "per tenfold" not in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert "per tenfold" not in printed.out
+    assert "no learning curve, since all have one number of training images" in printed.err
     assert not (here / "reports" / "learning-curves.csv").exists()

@@ -392,7 +392,10 @@ def test_plan_does_nothing(arguments, tmp_path, capsys):
     (dict(name="///"), "--name '///': has no letter"),
     (dict(val_fraction=0, keep="last", patience=3), "without --patience"),
     (dict(init_name="mine"), "--init-name mine"),
-    (dict(lr="nan"), "--lr nan"),
+    (dict(name="Ours"), "--name 'Ours': is for --data custom"),
+    (dict(lr="nan"), "--lr nan"), (dict(lr="inf"), "--lr inf: expected a finite number"),
+    (dict(clip="inf"), "--clip inf"),
+    (dict(warmup_epochs=3), "--warmup-epochs 3: expected less than --epochs 3"),
     (dict(device="meta"), "--device meta"),
     (dict(out="/proc/run"), "/proc/run"),
 ])

@@ -95,8 +95,8 @@ def _crossing(pair: InitPair) -> str:
         return words
     words = f"the curves cross at {_count(compared.crossing.images)} images"
     if compared.crossings > 1:
-        words = f"the curves cross {compared.crossings} times, last at " \
-                f"{_count(compared.crossing.images)} images"
+        times = "twice" if compared.crossings == 2 else f"{compared.crossings} times"
+        words = f"the curves cross {times}, last at {_count(compared.crossing.images)} images"
     return f"{words} ({_range(compared.crossing)})"
 
 
@@ -111,7 +111,7 @@ def _range(read: ImagesAt) -> str:
         return f"{_count(upper)} or fewer"
     if lower is not None:
         return f"{_count(lower)} or more"
-    return "any size"
+    return "no size can be excluded"
 
 
 def _count(images: float) -> str:
