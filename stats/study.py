@@ -210,23 +210,30 @@ class _ChosenLabels:
 def _choose_labels(y_true: np.ndarray, patients: np.ndarray | None,
                    min_count: int) -> _ChosenLabels:
     """The labels that have positives and negatives, and `min_count` units of either."""
-    unit = "s"
-    if patients is not None:
-        unit = " patients"
     unscored = undefined_reasons(y_true)
     too_few = []
     for positives, negatives in count_units(y_true, patients).T:
         rare = []
         if positives < min_count:
-            rare.append(f"{positives} positive{unit}")
+            rare.append(_count_of("positive", positives, patients))
         if negatives < min_count:
-            rare.append(f"{negatives} negative{unit}")
+            rare.append(_count_of("negative", negatives, patients))
         too_few.append(" and ".join(rare) or None)
     is_scored = _is_none(unscored)
     for_mean = is_scored & _is_none(too_few)
     if not for_mean.any():
         for_mean = is_scored
     return _ChosenLabels(unscored, too_few, for_mean)
+
+
+def _count_of(outcome: str, count: int, patients: np.ndarray | None) -> str:
+    """A number of positives or negatives in words: of patients where they are known."""
+    words = f"{count} {outcome}"
+    if patients is not None:
+        words += " patient"
+    if count != 1:
+        words += "s"
+    return words
 
 
 def _is_none(words: Sequence[str | None]) -> np.ndarray:

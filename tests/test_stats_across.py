@@ -1,5 +1,7 @@
 """Answers over corpora and over sizes, from predictions to sentences, tables and figures."""
 
+from dataclasses import replace
+
 import matplotlib
 import numpy as np
 import pytest
@@ -66,7 +68,10 @@ def test_the_pooled_difference_is_that_of_the_studies(three):
     sentence = pooled_sentence(pooled)
     assert sentence.startswith("DINOv2 − ImageNet-21k over 3 corpora, mean ROC-AUC over the labels")
     assert f"{100 * expected.estimate:+.2f} points" in sentence and "a new hospital:" in sentence
-    assert sentence.endswith("2 or more runs each")
+    assert sentence.endswith("; 2 runs each")
+    fewer = replace(pooled.corpora[0], runs=(2, 3))
+    sentence = pooled_sentence(replace(pooled, corpora=(fewer, *pooled.corpora[1:])))
+    assert sentence.endswith("; 2 or more runs each")
     [table] = pooled_tables([pooled])
     assert [row[0] for row in table.rows] == ["ONE", "THREE", "SEVENTEEN", "Pooled",
                                               "A new hospital"]

@@ -154,7 +154,7 @@ def test_a_single_comparison_has_the_p_of_its_mean():
 def test_the_answer_is_a_sentence():
     found = studies()[:1]
     found = [with_mean(found[0], difference=0.0069, interval=(0.0042, 0.0095), p_value=0.0021,
-                       p_adjusted=0.0021, p_floor=0.001)]
+                       p_adjusted=0.0021, p_floor=0.001, family_size=1)]
     expected = (
         "DINOv2 − ImageNet-21k on ChestX-ray14, mean ROC-AUC over 3 of 4 labels (without Hernia: "
         "no positives): +0.69 points (95 % CI 0.42 to 0.95), p = 0.002, 1 run each"
@@ -409,6 +409,18 @@ def test_the_table_of_labels_has_values_of_the_test_set():
     assert spread.rows[0][spread.header.index("Sensitivity")] == expected
 
 
+@pytest.mark.parametrize(("method", "name", "note"), [
+    ("bh", "adjusted p ", "p is adjusted, for labels in families of 3 tests"),
+    ("none", "p ", "Neither p nor the intervals are adjusted.")])
+def test_a_p_is_called_adjusted_only_where_its_family_has_more_than_one_test(method, name, note):
+    three = models(("imagenet", "mimic", "dinov2"), n=300)
+    found = adjust([study("cxr14", three, n_resamples=100)], "comparison", method)
+    sentences = [s for s in answers(found) if "points" in s]
+    assert len(sentences) == 3 and all(f"), {name}" in s for s in sentences)
+    notes = [t.note for t in all_tables(found, SETTINGS) if t.header[0] == "ROC-AUC, %"]
+    assert notes and all(n.startswith(note) for n in notes)
+
+
 def test_few_positives_are_scored_but_not_tested():
     rare = models(n=300)
     rare[0].y_true[:, 2] = 0
@@ -419,6 +431,11 @@ def test_few_positives_are_scored_but_not_tested():
     assert found.too_few[2] == mass.reason == "7 positive patients" and np.isnan(mass.p_value)
     assert np.isfinite(mass.difference) and np.isfinite(mean.p_value)
     assert found.labels_in_mean["auroc"] == ("Edema", "No finding")
+    one = rare[0].y_true.copy()
+    one[:, 2] = 0
+    one[0, 2] = 1
+    single = study("cxr14", [replace(m, y_true=one) for m in rare], n_resamples=100)
+    assert single.too_few[2] == "1 positive patient"
     m = found.models[0]
     areas = [m.labels[label].metrics["auroc"].value for label in ("Edema", "No finding")]
     assert m.mean["auroc"].value == pytest.approx(np.mean(areas), abs=1e-12)

@@ -16,7 +16,10 @@ def pooled_sentence(pooled: PooledComparison) -> str:
     if pooled.same_labels:
         labels = "the labels that all share"
     fewest = min(min(corpus.runs) for corpus in pooled.corpora)
+    most = max(max(corpus.runs) for corpus in pooled.corpora)
     runs = f"{fewest} or more runs each"
+    if fewest == most:
+        runs = f"{fewest} runs each"
     if fewest == 1:
         runs = "some are single runs, so this is about trained models, not about inits"
     p = show.p(result.p_value, equals="= ")

@@ -26,7 +26,7 @@ def answers(studies: Sequence[Study], margin: float | None = None) -> list[str]:
     The points are of ROC-AUC, mean over labels; `margin`, that of equivalence, is in the same.
     """
     p_name = "p"
-    if len(all_comparisons(studies)) > 1:
+    if any((c.mean.family_size or 1) > 1 for c in all_comparisons(studies)):
         p_name = "adjusted p"
     sentences = []
     for study in studies:

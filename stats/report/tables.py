@@ -373,10 +373,14 @@ def comparison_table(study: Study, comparison: Comparison, margin: float | None 
         about_margin = words["margin"].format(margin=show.count_of_points(margin))
     name_a, name_b = show.model(comparison.a), show.model(comparison.b)
     largest_family = max(test.family_size or 0 for test in comparison.labels.values())
+    about_p = words["unadjusted"]
+    if max(largest_family, comparison.mean.family_size or 0) > 1:
+        about_p = words["adjusted"].format(labels=largest_family,
+                                           means=comparison.mean.family_size)
     return tests_table(
         "comparison", ["ROC-AUC, %", name_a, name_b], tests, corpus=show.corpus(study),
-        pair=show.pair(comparison, "minus"), means=comparison.mean.family_size, a=name_a, b=name_b,
-        labels=largest_family, about_runs=about_runs, about_margin=about_margin)
+        pair=show.pair(comparison, "minus"), a=name_a, b=name_b, about_p=about_p,
+        about_runs=about_runs, about_margin=about_margin)
 
 
 def _init_of(study: Study, name: str) -> InitScores:
