@@ -46,6 +46,7 @@ from stats.files import sha256
 from stats.grouping import (
     ComparisonGroup,
     comparison_groups,
+    facts_that_differ,
     label_columns,
     merge_entries,
     merge_scores,
@@ -228,6 +229,7 @@ def evaluate(args: argparse.Namespace) -> None:
             groups.append(group)
             sizes.append(size)
     warn_of_labels(groups)
+    warn_of_unlike_runs(groups)
     studies = [study_group(group, args, covariates) for group in groups]
     studies = adjust(studies, args.family, args.adjust)
     curves = study_curves(groups, sizes, studies, args)
@@ -711,6 +713,14 @@ def warn_of_labels(groups: Sequence[ComparisonGroup]) -> None:
     if warnings:
         print("warning: left out, as not all of the files have them: "
               f"{', '.join(warnings.values())}", file=sys.stderr)
+
+
+def warn_of_unlike_runs(groups: Sequence[ComparisonGroup]) -> None:
+    """Say where files that were given as runs of one init are of different kinds."""
+    for group in groups:
+        for name, facts in facts_that_differ(group.models).items():
+            print(f"warning: {name}: pooled as training runs of one init, which differ in "
+                  f"{', '.join(facts)}", file=sys.stderr)
 
 
 def study_group(group: ComparisonGroup, args: argparse.Namespace,

@@ -248,6 +248,22 @@ def _kinds(models: Sequence[Predictions]) -> list[dict[str, Any]]:
     return kinds
 
 
+def facts_that_differ(models: Sequence[Predictions]) -> dict[str, list[str]]:
+    """By name, the settings and facts in which the runs that are pooled under it differ.
+
+    A name that was given pools whatever it was given to.
+    """
+    kinds_of_name: dict[str, list[dict[str, Any]]] = {}
+    for model, kind in zip(models, _kinds(models)):
+        kinds_of_name.setdefault(model.meta["name"], []).append(kind)
+    differing: dict[str, list[str]] = {}
+    for name, (first, *others) in kinds_of_name.items():
+        for fact in first:
+            if any(other.get(fact) != first[fact] for other in others):
+                differing.setdefault(name, []).append(fact)
+    return differing
+
+
 def _differences(kind: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> list[str]:
     """What tells one kind from any of the others, in words."""
     words = []

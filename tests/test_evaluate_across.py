@@ -2,13 +2,14 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import evaluate
-from stats.predictions import Predictions, save_predictions
+from stats.predictions import Predictions, load_predictions, save_predictions
 
 pytestmark = pytest.mark.usefixtures("blank_figures")
 
@@ -156,6 +157,17 @@ def test_a_file_without_a_size_beside_sizes_is_one_line(here, capsys):
     errors = capsys.readouterr().err
     assert "b: its number of training images is not known" in errors and errors.count("\n") == 1
     assert not (here / "reports").exists()
+
+
+def test_a_name_that_pools_runs_of_several_sizes_is_warned_of(here, capsys):
+    write_csvs([("a", 10), ("a", 30), ("b", 10)])
+    for number, size in enumerate((10, 30)):
+        p = load_predictions(f"a-{size}.csv", "truth.csv")
+        save_predictions(f"a-{number}.npz", replace(p, meta={"images_train": size}))
+    words = ["a=a-0.npz,a-1.npz", "b=b-10.csv", "--truth", "truth.csv"]
+    assert evaluate.main(["--predictions", *words, *QUICK]) == 0
+    warning = "warning: a: pooled as training runs of one init, which differ in training images\n"
+    assert warning in capsys.readouterr().err
 
 
 def test_inits_of_different_sizes_are_not_compared_and_it_says_so(here, capsys):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from stats.grouping import comparison_groups
+from stats.grouping import comparison_groups, facts_that_differ
 from stats.predictions import Predictions
 
 IMAGES = np.array(["a", "b", "c"])
@@ -48,3 +48,18 @@ def test_label_sets_are_told_apart_by_their_names_and_not_their_number():
     first, second = names(run(0, ["Edema"], labels_trained=["Edema", "Mass"]),
                           run(1, ["Edema"], labels_trained=["Edema", "Nodule"]))
     assert first == "dinov2, labels 2 (Mass)" and second == "dinov2, labels 2 (Nodule)"
+
+
+def test_runs_that_a_given_name_pools_are_compared_in_all_that_makes_their_kind():
+    def run(name, seed, **facts):
+        y = np.zeros((4, 1), np.float32)
+        settings = {"lr": facts.pop("lr", 1e-5)}
+        meta = {"corpus": "x", "name": name, "run": f"{name}{seed}", "settings": settings, **facts}
+        scores = np.full((4, 1), seed / 9, np.float32)
+        ids = np.array(["a", "b", "c", "d"])
+        return Predictions(ids, None, ["Edema"], y, scores, meta, None, None, None)
+
+    models = [run("like", 1, images_train=90), run("like", 2, images_train=90),
+              run("sizes", 3, images_train=90), run("sizes", 4, images_train=3000),
+              run("rates", 5, lr=1e-4), run("rates", 6), run("alone", 7)]
+    assert facts_that_differ(models) == {"sizes": ["training images"], "rates": ["lr"]}
