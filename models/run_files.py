@@ -81,15 +81,20 @@ def run_facts(train_set: LabeledImages, val_set: LabeledImages | None,
         device_name = torch.cuda.get_device_name(device)
     else:
         device_name = platform.machine()
-    weights = initialization.weights
+    images_val = 0
+    if val_set is not None:
+        images_val = len(val_set)
+    weights = None
+    if initialization.weights:
+        weights = str(initialization.weights)
     return {
         "labels_trained": train_set.labels,
         "labels_hash": labels_hash(train_set, val_set),
-        "images_train": len(train_set), "images_val": len(val_set) if val_set else 0,
+        "images_train": len(train_set), "images_val": images_val,
         "split_hash": train_set.split_hash, "preprocessing": train_set.preprocessing,
         "skipped": {why: len(files) for why, files in train_set.skipped.items()},
         "synthetic": train_set.synthetic,
-        "weights": str(weights) if weights else None, "weights_sha256": initialization.sha256,
+        "weights": weights, "weights_sha256": initialization.sha256,
         "processes": processes.world, "device_name": device_name,
         "python": platform.python_version(), "torch": str(torch.__version__),
         "numpy": np.__version__, "git": git_revision()}

@@ -142,15 +142,18 @@ class TrainingRun:
 
     def best_checkpoint(self, validation: Validation | None) -> dict[str, Any]:
         """What best.pt holds of the present weights; see `models.checkpoint`."""
-        undefined = [None] * len(self.train_set.labels)
+        # Without validation images, none of these is known.
+        undefined: list[float | None] = [None] * len(self.train_set.labels)
+        thresholds, auroc, recalibration = undefined, undefined, None
+        if validation is not None:
+            thresholds, auroc = validation.thresholds, validation.auroc
+            recalibration = validation.recalibration
         return {
             "model": self.eval_model.state_dict(), "model_config": self.model.config,
             "labels": self.train_set.labels, "config": self.run_config,
             "epoch": self.state.epoch, "step": self.state.step,
             "input_mean": self.mean, "input_std": self.std,
-            "thresholds": validation.thresholds if validation else undefined,
-            "recalibration": validation.recalibration if validation else None,
-            "val_auroc": validation.auroc if validation else undefined}
+            "thresholds": thresholds, "recalibration": recalibration, "val_auroc": auroc}
 
     def save(self, validation: Validation | None = None, *, keep: bool = False) -> None:
         """Write last.pt and log.csv, and with `keep` best.pt too.
