@@ -15,7 +15,8 @@ if [ ! -x .venv/bin/python ]; then
     python3 -m venv .venv
 fi
 step "Installing what requirements.txt and requirements-optional.txt list (6 GB, mostly PyTorch)"
-# Python compiles what it imports by itself; to compile all of it takes longer.
+# Python compiles what it imports, and keeps that; to compile all of it now would take longer.
+export PYTHONDONTWRITEBYTECODE=
 .venv/bin/python -m pip install -q --no-compile -r requirements.txt -r requirements-optional.txt
 
 mkdir -p demo

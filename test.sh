@@ -6,6 +6,7 @@
 #     sh test.sh -m long          # the rest: many processes, kills, simulations; .ci/run has it too
 set -eu
 cd "$(dirname "$0")"
+export PYTHONDONTWRITEBYTECODE=  # so that what is imported is compiled only once
 [ -x .venv/bin/python ] || python3 -m venv .venv
 .venv/bin/python -m pip install -q --no-compile -r requirements.txt -r requirements-optional.txt \
     -r tests/requirements.txt
