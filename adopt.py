@@ -146,7 +146,7 @@ def adopt(args: argparse.Namespace) -> None:
 
 
 def read_classifier(encoder: Encoder, corpus: str, labels: list[str] | None) -> Classifier:
-    """The head of a weight file, its outputs those of `labels`, else the authors' of a corpus."""
+    """The head of a weight file, for `labels`, or else for the authors' labels of a corpus."""
     if labels and len(set(labels)) < len(labels):
         raise ValueError(f"--labels {' '.join(labels)}: expected each label once")
     weight, bias = encoder.tensors.get("head.weight"), encoder.tensors.get("head.bias")

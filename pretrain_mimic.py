@@ -5,10 +5,10 @@
     python evaluate.py runs/cxr14-dinov2 runs/cxr14-mimic --labels mimic-overlap --out table5
 
 The training loop, its settings and its run folder are `train.py`'s. MIMIC-CXR's test patients are
-in neither its training nor its validation split: with `--cohort paper` or `all` those of the drawn
-80/20 split, with `--cohort official` the release's own. The paper does not say what this model
-started from ("an approach similar to ImageNet"): any `--init` will do, ImageNet-21k is the default.
-Its mean AUC on the labels that ChestX-ray14 shares with MIMIC-CXR is 78.7 % (Table 5).
+in neither its training nor its validation split. With `--cohort paper` or `all` they are drawn (the
+80/20 split), with `--cohort official` they are the release's own. The paper does not say what this
+model started from ("an approach similar to ImageNet"): any `--init` will do, ImageNet-21k is the
+default. Its mean AUC on the labels that ChestX-ray14 shares with MIMIC-CXR is 78.7 % (Table 5).
 """
 
 import sys

@@ -115,8 +115,8 @@ def build_run(cfg: Config, processes: distributed.Processes) -> TrainingRun:
     settings = DataSettings.from_config(run_config)
 
     def open_data_and_model() -> tuple[LabeledImages, LabeledImages | None, Initialization]:
-        # The tables give the labels, and the weights are looked at before the images: a wrong file
-        # should not be found out after hours of preprocessing.
+        # The weights are read before the images, with the labels that the tables give: a wrong file
+        # should be refused now, and not after hours of preprocessing.
         tables = data.open_split(settings, "train", tables_only=True)
         initialization = initialize(cfg, tables.labels, keep_head=cfg.keep_head)
         train_set = data.open_split(settings, "train")

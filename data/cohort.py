@@ -206,7 +206,7 @@ def report(args: argparse.Namespace) -> bool:
 
 
 def _cells(row: Row) -> tuple[str, str, str, str]:
-    """What is printed of a row: our number, the paper's, the difference, the remark."""
+    """A row as it is printed: our number, the paper's, the difference, the remark."""
     here = show(row.name, row.here)
     if row.paper is None:
         return here, "-", "", row.remark

@@ -154,7 +154,7 @@ class Corpus:
         self._keep_readable(rows, cache.rows, cache)
 
     def _take_cached_images(self, release: Release, settings: DataSettings) -> None:
-        """Take those of this split's rows whose images the cache has, whatever is on disk."""
+        """Take this split's rows whose images are in the cache, whatever is on disk."""
         cache = self._open_cache(release, settings)
         self.notes.append("cache only: the images were not compared with their files")
         rows = self.choose_rows(release, cache.rows >= 0, settings, "in the cache")

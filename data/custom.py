@@ -205,7 +205,7 @@ def _refusals(root: Path, table: Path | None, release: Release) -> list[str]:
 
 
 def _refusals_of(root: Path, table: Path | None, labels: str | Sequence[str]) -> list[str]:
-    """What is refused with these labels, split by split until one cannot be made."""
+    """The reasons why these labels are refused, split by split until one cannot be made."""
     reasons = []
     n_images = dict.fromkeys(SPLITS, 1)  # of each split, until the first one tells
     try:

@@ -207,7 +207,7 @@ def _check_length(header: "Dataset", rows: int, columns: int) -> None:
 
 
 def _lift_functional_groups(header: "Dataset") -> None:
-    """Put an enhanced image's rescale and window where those of plain images are."""
+    """Move an enhanced image's rescale and window to where plain images have theirs."""
     for groups in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
         if not header.get(groups):
             continue
@@ -374,7 +374,7 @@ def _is_dense_tissue_dark(header: "Dataset") -> bool:
 def _apply_tables_by_value(image: np.ndarray, header: "Dataset") -> np.ndarray:
     """The image (H, W) through Modality and VOI LUT, as uint8, uint16, float32 or float64."""
     if image.dtype.kind in "iu" and image.dtype.itemsize <= 2:
-        # A LUT acts on values, of which there are fewer than pixels.
+        # A LUT acts on values, and there are fewer different values than pixels.
         lowest = int(image.min())
         values = np.arange(lowest, int(image.max()) + 1).astype(image.dtype)
         table = _apply_voi(_apply_modality(values, header), header)

@@ -52,7 +52,7 @@ def choose_labels(labels: str | Sequence[str], table3: Sequence[str], have: Sequ
                   corpus: str) -> list[str]:
     """The list of names that `labels` stands for; ValueError for an unknown word or doubled names.
 
-    `labels` is "table3", "mimic-overlap" (those of these that MIMIC-CXR has too), "all" or a
+    `labels` is "table3", "mimic-overlap" (the part of them that MIMIC-CXR has too), "all" or a
     sequence of names. `table3` is what the paper trains on, empty where that is all of them; `have`
     is what the tables of the corpus have.
     """

@@ -48,8 +48,8 @@ class MimicCXR(Corpus):
         all: every AP and PA image (243,334, less those of studies without labels), 80/20 by
         patient.
         paper: CheXpert's rule, a guess: that behind the paper's 213,921 images is not known.
-        official: all in the release's own train, validate and test, which are other patients than
-        those of the 80/20 split: train and test in one of the two.
+        official: all images, in the release's own train, validate and test sets. Its test patients
+        are not those of the 80/20 split: train and test in one of the two.
     """
 
     corpus = "mimic"
@@ -201,7 +201,7 @@ def _why_left_out(view: str, y: Sequence[float] | None, cohort: str) -> str:
 
 
 class Person(NamedTuple):
-    """A row of MIMIC-IV's patients; the year, of which the age is, is shifted as all dates are."""
+    """A row of MIMIC-IV's patients: the age in a year, which is shifted as all dates are."""
 
     sex: str
     age: int

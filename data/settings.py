@@ -18,7 +18,7 @@ def default_root(corpus: str) -> Path:
 
 @dataclass(frozen=True)
 class DataSettings:
-    """What is read of a corpus, and how; the defaults are the paper's.
+    """Which images and labels of a corpus are read, and how; the defaults are the paper's.
 
     A run's config.json has each of them by the same name, but for `corpus`, which it calls "data".
     """

@@ -250,7 +250,7 @@ def check_id(text: str, kind: str, location: str) -> None:
 
 
 class Row(NamedTuple):
-    """What is kept of one image while a table is read; see `Table` and `Release`."""
+    """One image's values while a table is read; see `Table` and `Release`."""
 
     image_id: str
     patient_id: str

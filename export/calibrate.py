@@ -143,7 +143,7 @@ def choose(y_true: np.ndarray, logit: np.ndarray, patients: np.ndarray, weight: 
 
 
 def map_out_of_fold(y_true: np.ndarray, logit: np.ndarray, fold: np.ndarray) -> np.ndarray:
-    """Probabilities by Platt's maps, those of a fold by the map of the others; all (n,)."""
+    """Probabilities by Platt's maps, each fold's by a map fitted to the other folds; all (n,)."""
     mapped = np.empty(len(logit))
     for k in range(FOLDS):
         inside = fold == k

@@ -135,7 +135,7 @@ class Predictor:
         return image
 
     def shrink(self, image: np.ndarray) -> np.ndarray:
-        """An image of `check` at the model's size, so that those of all sizes share batches."""
+        """An image of `check` at the model's size, so that images of all sizes share batches."""
         return resize(image, self.metadata["image_size"])
 
     def predict(self, images: Sequence[np.ndarray], batch_size: int = 8) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 Patterns are computed anywhere, from integers; radiographs are known by their file's hash.
 Differences are those of the log-odds, beside the spread that each label's log-odds have over
-radiographs: what is small for one model may turn another's answers.
+radiographs: a difference that is small for one model may turn the answers of another.
 """
 
 import hashlib
@@ -97,7 +97,7 @@ def golden(metadata: dict[str, Any]) -> dict[str, Any]:
 
 
 def differences(model: Any, paths: Sequence[FilePath] = ()) -> Iterator[Difference]:
-    """How far a `Predictor` is from its reference, on patterns and on those of the files it knows.
+    """How far a `Predictor` is from its reference, on the patterns and on the files that it knows.
 
     ValueError where none of the files `paths` is a reference.
     """

@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those of the run."""
+    """This process and its place among the processes of the run."""
 
     rank: int
     world: int

@@ -63,7 +63,7 @@ def print_plan(cfg: Config, sets: Mapping[str, LabeledImages], processes: Proces
 
 
 def images_to_measure(cfg: Config, processes: Processes) -> int:
-    """How many images a measured step has: those of a process's piece of a batch."""
+    """How many images a measured step has: as many as one process takes at once."""
     piece = cfg.images_at_once(processes.world)
     if processes.device.type == "cuda":
         return piece

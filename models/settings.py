@@ -62,7 +62,7 @@ NOT_NEGATIVE = Limits(at_least=0)
 
 @dataclass(frozen=True)
 class Setting:
-    """What is known of a setting beside its name, type and default."""
+    """All that a field says about its setting beside its name, type and default."""
 
     help: str  # a sentence for --help
     group: str  # a key of `GROUPS`

@@ -109,7 +109,7 @@ class TrainingRun:
 
     @property
     def eval_model(self) -> VisionTransformer:
-        """What is validated and kept: the average of the weights, or the model."""
+        """The network that is validated and saved: the average of the weights, or the model."""
         return self.average or self.model
 
     @property

@@ -109,7 +109,7 @@ class Attention(nn.Module):
 
     def forward(self, x: torch.Tensor, first: int | None = None, rope: Rotation | None = None,
                 ) -> torch.Tensor:
-        """Tokens (B, T, D) to (B, T, D); with `first`, only so many tokens attend (to all)."""
+        """Tokens (B, T, D) to (B, T, D); with `first`, only so many of the first attend, to all."""
         q, k, v = self.project(x, rope)
         if first is None or not x.is_cuda:
             out = F.scaled_dot_product_attention(q[:, :, :first], k, v)

@@ -315,10 +315,10 @@ def _estimates(group: RunGroup, metric: str) -> list[Estimate]:
         variance = inference.normal_se**2
         units = denominator_units(metric, *group.classes)
         max_trials = most_trials(metric, units, inference.value[:-1], variance[:-1])
-        averaged = group.is_averaged[metric]
+        is_in_mean = group.is_averaged[metric]
         intervals = score_interval(
-            inference.value, variance, append_count_of_mean(max_trials, averaged),
-            append_count_of_mean(units, averaged) - 1, correction=CORRECTION)
+            inference.value, variance, append_count_of_mean(max_trials, is_in_mean),
+            append_count_of_mean(units, is_in_mean) - 1, correction=CORRECTION)
     if not METRICS[metric].has_interval:
         intervals = np.full_like(inference.ci, np.nan)
     sd_between_runs = None
