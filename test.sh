@@ -1,5 +1,5 @@
 #!/bin/sh
-# The tests that a change should pass: five minutes on two cores. Arguments are pytest's.
+# The tests that a change should pass: some eight minutes on two cores. Arguments are pytest's.
 #
 #     sh test.sh
 #     sh test.sh -k bootstrap
