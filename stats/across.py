@@ -83,6 +83,12 @@ def pool_studies(studies: Sequence[Study]) -> tuple[list[PooledComparison], list
                          f"{MIN_CORPORA} on, their spread can be estimated")
             continue
         pooled.append(_pool_pair(a, b, differences))
+    if pooled:
+        for s in studies:
+            if s.patients is None:
+                notes.append(f"{s.corpus_title}: without patient ids, radiographs were drawn "
+                             "singly; if patients have several, its interval is too short and its "
+                             "weight in the pooled answer too large")
     test_sets = {s.corpus for s in studies}
     if own_studies < len(studies) and len(test_sets) > 1:
         notes.append("Tests on other corpora than a network's own are not pooled: the same "

@@ -75,6 +75,18 @@ def test_labels_that_all_corpora_have_make_it_one_thing(here, capsys):
     assert "the labels that all share" in capsys.readouterr().out.splitlines()[0]
 
 
+def test_a_corpus_without_patients_is_named_where_corpora_are_pooled(here, capsys):
+    files = corpora(["one", "three", "seventeen"])
+    said = "radiographs were drawn singly"
+    assert evaluate.main(["--predictions", *files, *QUICK]) == 0
+    assert said not in capsys.readouterr().err
+    for file in files:
+        if file.startswith("three"):
+            save_predictions(file, replace(load_predictions(file), patient_id=None))
+    assert evaluate.main(["--predictions", *files, *QUICK]) == 0
+    assert capsys.readouterr().err.count(f"note: three: without patient ids, {said}") == 1
+
+
 def test_two_corpora_are_not_pooled_and_it_says_why(here, capsys):
     assert evaluate.main(["--predictions", *corpora(["one", "three"]), *QUICK]) == 0
     printed = capsys.readouterr()

@@ -21,7 +21,8 @@ def pooled_sentence(pooled: PooledComparison) -> str:
     if fewest == most:
         runs = f"{fewest} runs each"
     if fewest == 1:
-        runs = "some are single runs, so this is about trained models, not about inits"
+        which = "single runs" if most == 1 else "some are single runs"
+        runs = f"{which}, so this is about trained models, not about inits"
     p = show.p(result.p_value, equals="= ")
     return (f"{show.pair(pooled)} over {len(pooled.corpora)} corpora, "
             f"mean ROC-AUC over {labels}: {show.points(result.estimate)} points (95 % CI "
