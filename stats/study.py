@@ -468,8 +468,10 @@ def _with_margin(tests: Sequence[Test], inference: RunsInference, margin: float,
 
 
 def _add_delong(tests: dict[str, Test], one: Predictions, other: Predictions) -> None:
-    """Put DeLong's p and interval into the tests of the labels, which are in their order."""
+    """Put DeLong's p and interval into the tests of the labels, where they are tested at all."""
     for column, (label, test) in enumerate(tests.items()):
+        if test.reason is not None:
+            continue
         delong = delong_test(one.y_true[:, column], one.y_score[:, column],
                              other.y_score[:, column])
         tests[label] = replace(test, delong_p=delong.p_value, delong_interval=delong.ci)

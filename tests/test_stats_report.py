@@ -430,6 +430,8 @@ def test_few_positives_are_scored_but_not_tested():
     mass, mean = found.comparisons[0].labels["Mass & more_100%"], found.comparisons[0].mean
     assert found.too_few[2] == mass.reason == "7 positive patients" and np.isnan(mass.p_value)
     assert np.isfinite(mass.difference) and np.isfinite(mean.p_value)
+    tests = found.comparisons[0].labels
+    assert mass.delong_p is None and tests["Edema"].delong_p is not None
     assert found.labels_in_mean["auroc"] == ("Edema", "No finding")
     one = rare[0].y_true.copy()
     one[:, 2] = 0
